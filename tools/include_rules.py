@@ -37,7 +37,7 @@ STANDARD = {
         upper_bound""",
     "array": "array",
     "atomic": "atomic memory_order_acq_rel memory_order_acquire memory_order_relaxed",
-    "bit": "bit_ceil bit_width countr_zero endian popcount",
+    "bit": "bit_cast bit_ceil bit_width countr_zero endian popcount",
     "charconv": "chars_format from_chars to_chars",
     "cmath": "abs ceil copysign cos erf exp exp2 expm1 fmod ldexp log log1p nearbyint nextafter floor frexp ilogb pow round sin sqrt tanh",
     "concepts": "convertible_to derived_from invocable same_as",

@@ -199,6 +199,193 @@ BOOST_AUTO_TEST_CASE(a_cost_model_is_of_one_machine_and_version) {
              "fit_cost_model: machine: expected one line of text, got a?b");
 }
 
+// Against the definition, for every pair of points; the costs are few numbers, so many are equal.
+template <std::size_t K>
+void check_front(index count, std::uint64_t seed) {
+  const auto random = normal<double>(count * static_cast<index>(K), seed);
+  std::vector<std::array<double, K>> points(at(count));
+  for (std::size_t i = 0; i < points.size(); ++i)
+    for (std::size_t k = 0; k < K; ++k) points[i][k] = std::floor(3 * random[i * K + k]);
+  points[3][K - 1] = std::numeric_limits<double>::quiet_NaN();
+  points[4][0] = -std::numeric_limits<double>::infinity();
+  const auto usable = [](std::size_t i) { return i != 3 && i != 4; };
+  std::vector<index> expected;
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    bool dominated = !usable(i);
+    for (std::size_t j = 0; usable(i) && j < points.size(); ++j) {
+      bool none_more = usable(j), one_less = false;
+      for (std::size_t k = 0; usable(j) && k < K; ++k) {
+        none_more = none_more && points[j][k] <= points[i][k];
+        one_less = one_less || points[j][k] < points[i][k];
+      }
+      dominated = dominated || (none_more && one_less);
+    }
+    if (!dominated) expected.push_back(static_cast<index>(i));
+  }
+  std::stable_sort(expected.begin(), expected.end(),
+                   [&](index a, index b) { return points[at(a)] < points[at(b)]; });
+  const auto found = ln::pareto_front<K>(points);
+  BOOST_REQUIRE(found);
+  BOOST_TEST((*found == expected));
+}
+BOOST_AUTO_TEST_CASE(a_pareto_front_is_what_its_definition_says) {
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+    check_front<1>(40, seed);
+    check_front<2>(60, seed);
+    check_front<3>(60, seed);
+  }
+}
+
+// A space whose best model is known: the loss of each falls with training, those of some faster.
+struct toy {
+  int calls = 0, stop = 1'000'000;
+  std::map<std::pair<index, index>, int> seen = {};  ///< of trainings: candidate and last step
+
+  static double loss(index candidate, index steps) {
+    const auto c = static_cast<double>(candidate);
+    return (c - 5) * (c - 5) + 3 / static_cast<double>(steps) * (1 + std::fmod(3 * c, 4.0));
+  }
+  ln::result<double> operator()(index candidate, index from, index to) {
+    if (calls++ == stop) return ln::error{ln::errc::io, "toy", "power", "some", "none"};
+    BOOST_TEST((from == 0 || (seen.contains({candidate, from}) && to == 2 * from)));
+    ++seen[{candidate, to}];
+    return loss(candidate, to);
+  }
+};
+constexpr index toys = 11;
+
+BOOST_AUTO_TEST_CASE(halving_finds_the_best_that_brute_force_finds) {
+  const ln::halving_options how{.first_steps = 4};
+  toy train;
+  const auto found = ln::successive_halving(toys, how, train);
+  BOOST_REQUIRE_MESSAGE(found, (found ? "" : found.error().message()));
+  index best = 0;
+  for (index i = 1; i < toys; ++i)
+    if (toy::loss(i, 1000) < toy::loss(best, 1000)) best = i;
+  BOOST_TEST(found->front().candidate == best);
+  // By hand: 11 candidates for 4 steps, the best 5 of them for 8, the best 2 for 16.
+  std::vector<index> left(toys), order;
+  std::iota(left.begin(), left.end(), index{0});
+  index steps = 4;
+  for (const std::size_t next : {5u, 2u, 0u}) {
+    std::sort(left.begin(), left.end(),
+              [&](index a, index b) { return toy::loss(a, steps) < toy::loss(b, steps); });
+    order.insert(order.begin(), left.begin() + static_cast<std::ptrdiff_t>(next), left.end());
+    left.resize(next);
+    steps *= 2;
+  }
+  BOOST_REQUIRE(found->size() == at(toys));
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    const auto& one = (*found)[i];
+    BOOST_TEST(one.candidate == order[i]);
+    const index rounds = i < 2 ? 3 : i < 5 ? 2 : 1;
+    BOOST_TEST((one.rounds == rounds && one.steps == 2 << rounds));
+    BOOST_TEST(one.loss == toy::loss(one.candidate, one.steps));
+  }
+  BOOST_TEST(train.calls == 11 + 5 + 2);
+
+  // Finalists are trained to the end and stay; one of three goes on.
+  toy three;
+  const auto kept = ln::successive_halving(
+      7, {.keep_one_of = 3, .first_steps = 1, .finalists = 3}, [&](index c, index, index to) {
+        ++three.calls;
+        return to == 1 ? static_cast<double>(c) : -static_cast<double>(c);
+      });
+  BOOST_REQUIRE(kept);
+  BOOST_TEST(three.calls == 7 + 3);
+  BOOST_TEST(((*kept)[0].candidate == 2 && (*kept)[2].candidate == 0 && (*kept)[0].steps == 3));
+  BOOST_TEST(((*kept)[3].candidate == 3 && (*kept)[3].rounds == 1));
+}
+
+// However often it is interrupted, a search ends with the same result and trains nothing twice.
+BOOST_AUTO_TEST_CASE(halving_goes_on_where_it_was_interrupted) {
+  const ln::halving_options how{.first_steps = 4};
+  toy alone;
+  const auto whole = ln::successive_halving(toys, how, alone);
+  BOOST_REQUIRE(whole);
+  const scratch_folder folder;
+  for (int stop = 1; stop <= 10; stop += 3) {
+    const std::string path = folder.path("run" + std::to_string(stop));
+    toy train;
+    train.stop = stop;
+    bool ended = false;
+    for (int starts = 0; starts < 30 && !ended; ++starts) {
+      train.calls = 0;
+      auto file = ln::halving_file::open(path, toys, how, "toy");
+      BOOST_REQUIRE_MESSAGE(file, (file ? "" : file.error().message()));
+      const auto found = ln::successive_halving(toys, how, train, *file);
+      ended = static_cast<bool>(found);
+      if (!ended) {
+        BOOST_TEST(found.error().where == "toy");
+        continue;
+      }
+      for (std::size_t i = 0; i < whole->size(); ++i)
+        BOOST_TEST(((*found)[i].candidate == (*whole)[i].candidate &&
+                    (*found)[i].loss == (*whole)[i].loss &&
+                    (*found)[i].steps == (*whole)[i].steps));
+    }
+    BOOST_TEST(ended);
+    BOOST_TEST((train.seen == alone.seen), stop);
+  }
+  // A line that was cut off is found again; the others are not.
+  const std::string path = folder.path("run1"), text = contents(path);
+  std::ofstream(path) << text.substr(0, text.size() - 3);
+  auto file = ln::halving_file::open(path, toys, how, "toy");
+  BOOST_REQUIRE(file);
+  BOOST_TEST(file->size() == 17);
+  toy last;
+  last.seen = alone.seen;
+  BOOST_REQUIRE(ln::successive_halving(toys, how, last, *file));
+  BOOST_TEST(last.calls == 1);
+  BOOST_TEST(contents(path) == text);
+}
+
+BOOST_AUTO_TEST_CASE(halving_refuses_what_does_not_fit) {
+  const scratch_folder folder;
+  const std::string path = folder.path("run");
+  const ln::halving_options how{.first_steps = 4};
+  const auto opened = [&](index count, const ln::halving_options& some, const char* run) {
+    const auto file = ln::halving_file::open(path, count, some, run);
+    return file ? std::string("opened") : file.error().message().substr(path.size());
+  };
+  BOOST_TEST(opened(3, how, "toy") == "opened");
+  const std::string right = contents(path);
+  BOOST_TEST(opened(3, how, "boy") == ": run: expected run boy, got run toy");
+  BOOST_TEST(opened(4, how, "toy").starts_with(": search: expected candidates 4 "));
+  BOOST_TEST(opened(3, {.first_steps = 5}, "toy").starts_with(": search: expected candidates 3 "));
+  BOOST_TEST(opened(3, how, "") == ": run: expected one line of text");
+  const auto written = [&](const std::string& text) {
+    std::ofstream(path) << text;
+    return opened(3, how, "toy");
+  };
+  for (const char* const line : {"0 3 0", "-1 0 0", "0 1", "0 1 x", "0 1 0 0", ""})
+    BOOST_TEST(written(right + line + "\n").starts_with(": line: expected round, candidate"), line);
+  BOOST_TEST(written("linnet halving 2\n") == ": version: expected 1, got 2");
+  BOOST_TEST(written("other\n") == ": expected a file of halving, got other");
+  BOOST_TEST(written(right + "0 1 0\n") == "opened");
+  auto file = ln::halving_file::open(path, 3, how, "toy");
+  BOOST_REQUIRE(file);
+  toy train;
+  const auto message_of = [](const auto& found) {
+    return found ? std::string("found") : found.error().message();
+  };
+  BOOST_TEST(message_of(ln::successive_halving(2, how, train, *file))
+                 .starts_with(path + ": search: expected candidates 2 "));
+  BOOST_TEST(message_of(ln::successive_halving(0, how, train))
+                 .starts_with("successive_halving: candidates: expected 1 to "));
+  BOOST_TEST(message_of(ln::successive_halving(2, {.keep_one_of = 1}, train)) ==
+             "successive_halving: halving_options.keep_one_of: expected at least 2, got 1");
+  // What diverged is the worst, wherever it stands; a search in which all diverged is none.
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const auto found =
+      ln::successive_halving(3, how, [&](index c, index, index) { return c == 1 ? 2.0 : nan; });
+  BOOST_REQUIRE(found);
+  BOOST_TEST(((*found)[0].candidate == 1 && (*found)[1].candidate == 0));
+  BOOST_TEST(message_of(ln::successive_halving(3, how, [&](index, index, index) {
+               return nan;
+             })).starts_with("successive_halving: losses of round 0: expected one that is finite"));
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test::search_test
