@@ -34,7 +34,7 @@ STANDARD = {
     "algorithm": """adjacent_find all_of any_of clamp copy copy_backward copy_n count count_if equal fill fill_n find find_if
         equal_range lower_bound make_heap max max_element min min_element mismatch none_of nth_element
         partial_sort pop_heap push_heap ranges remove_if reverse rotate sort sort_heap stable_partition stable_sort transform
-        upper_bound""",
+        unique upper_bound""",
     "array": "array",
     "atomic": "atomic memory_order_acq_rel memory_order_acquire memory_order_relaxed",
     "bit": "bit_cast bit_ceil bit_width countr_zero endian popcount",

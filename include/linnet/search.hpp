@@ -7,3 +7,4 @@
 #include <linnet/search/halving.hpp>
 #include <linnet/search/pareto.hpp>
 #include <linnet/search/space.hpp>
+#include <linnet/search/subnet.hpp>
