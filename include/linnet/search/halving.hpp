@@ -102,7 +102,7 @@ result<std::vector<halving_trial>> successive_halving(index candidates, const ha
 template <class Train>
 result<std::vector<halving_trial>> successive_halving(index candidates, const halving_options& how,
                                                       Train&& train, halving_file& file) {
-  if (auto fit = file.check(candidates, how); !fit) return fit.error();
+  if (auto fit = file.is_of(candidates, how); !fit) return fit.error();
   return detail::halve(candidates, how, train, file);
 }
 

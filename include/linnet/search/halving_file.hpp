@@ -102,7 +102,7 @@ class halving_file {
   }
   LINNET_OR_OUT_OF_MEMORY(path_)
   /// Whether it is of such a search. Errors: errc::mismatch.
-  result<void> check(index candidates, const halving_options& how) const LINNET_TRY {
+  result<void> is_of(index candidates, const halving_options& how) const LINNET_TRY {
     const std::string wanted = search_line(candidates, how);
     if (wanted == search_) return {};
     return detail::failure(errc::mismatch, path_, "search", wanted, search_);

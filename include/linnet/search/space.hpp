@@ -50,15 +50,15 @@ inline constexpr bool is_axis<shape_axis<Member, Values...>> = sizeof...(Values)
 template <class Slot, class... Ps>
 inline constexpr bool is_axis<policy_axis<Slot, Ps...>> = sizeof...(Ps) > 0;
 
-/// Model `M` with the choices of all axes from number `I` on.
-template <class M, class Space, index Number, std::size_t I = 0>
+/// Model `M` with the choices of all axes from number `At` on.
+template <class M, class Space, index Number, std::size_t At = 0>
 struct model_at {
-  using axis = std::tuple_element_t<I, typename Space::axes>;
-  using type = typename model_at<typename axis::template apply<M, Space::choices(Number)[I]>, Space,
-                                 Number, I + 1>::type;
+  using axis = std::tuple_element_t<At, typename Space::axes>;
+  using type = typename model_at<typename axis::template apply<M, Space::choices(Number)[At]>,
+                                 Space, Number, At + 1>::type;
 };
-template <class M, class Space, index Number, std::size_t I>
-requires(I == std::tuple_size_v<typename Space::axes>) struct model_at<M, Space, Number, I> {
+template <class M, class Space, index Number, std::size_t At>
+requires(At == std::tuple_size_v<typename Space::axes>) struct model_at<M, Space, Number, At> {
   using type = M;
 };
 
@@ -141,10 +141,10 @@ consteval std::pair<bool, search_candidate> facts_in_space() {
     return {false, {Number}};
   }
 }
-template <class Space, shape_budget Budget, std::size_t... I>
-consteval auto facts_of_space(std::index_sequence<I...>) {
-  return std::array<std::pair<bool, search_candidate>, sizeof...(I)>{
-      facts_in_space<Space, Budget, static_cast<index>(I)>()...};
+template <class Space, shape_budget Budget, std::size_t... Numbers>
+consteval auto facts_of_space(std::index_sequence<Numbers...>) {
+  return std::array<std::pair<bool, search_candidate>, sizeof...(Numbers)>{
+      facts_in_space<Space, Budget, static_cast<index>(Numbers)>()...};
 }
 
 }  // namespace detail
@@ -175,17 +175,18 @@ class search {
       if (one.first) made[i++] = one.second;
     return made;
   }();
-  /// Candidate number `I` of these, not of the space.
-  template <index I>
-  using model = typename Space::template model<candidates[static_cast<std::size_t>(I)].number>;
+  /// Candidate number `Place` of these, not of the space.
+  template <index Place>
+  using model = typename Space::template model<candidates[static_cast<std::size_t>(Place)].number>;
 
   /// Calls f(std::type_identity<M>) with the model M of candidate `i`; nothing for others. So a
   /// number that is known at run time, such as successive_halving() has, becomes a type.
   template <class F>
   static constexpr void visit(index i, F&& f) {
-    [&]<std::size_t... I>(std::index_sequence<I...>) {
-      ((static_cast<index>(I) == i ? f(std::type_identity<model<static_cast<index>(I)>>{})
-                                   : void()),
+    [&]<std::size_t... Numbers>(std::index_sequence<Numbers...>) {
+      ((static_cast<index>(Numbers) == i
+            ? f(std::type_identity<model<static_cast<index>(Numbers)>>{})
+            : void()),
        ...);
     }
     (std::make_index_sequence<static_cast<std::size_t>(size)>{});
