@@ -118,6 +118,7 @@
 #include <linnet/linnet.hpp>
 #include <linnet/low_rank.hpp>
 #include <linnet/numpy.hpp>
+#include <linnet/search.hpp>
 #if __has_include(<nlohmann/json.hpp>)
 #include <linnet/generated_data.hpp>
 #include <linnet/json.hpp>

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MAIN = "linnet/linnet.hpp"
 PARTS = {"linnet/inference.hpp": "INFERENCE"}  # of MAIN, alone
 ADAPTERS = ["linnet/checkpoint.hpp", "linnet/gguf.hpp", "linnet/json.hpp",
-            "linnet/low_rank.hpp", "linnet/compression.hpp", "linnet/calibration_file.hpp",
-            "linnet/cached_logits.hpp", "linnet/generated_data.hpp", "linnet/numpy.hpp",
+            "linnet/low_rank.hpp", "linnet/compression.hpp", "linnet/search.hpp",
+            "linnet/calibration_file.hpp", "linnet/cached_logits.hpp", "linnet/generated_data.hpp", "linnet/numpy.hpp",
             "linnet/sentencepiece.hpp",
             "linnet/xtensor.hpp"]
 

@@ -10,7 +10,8 @@ INCLUDE = Path(__file__).resolve().parent.parent / "include"
 
 # A folder includes only itself and folders before it.
 FOLDERS = ["core", "file", "simd", "storage", "text", "ops", "nn", "model", "generate", "compress",
-           "adapt", "data", "formats", "train", "distill", "eval", "distributed"]
+           "adapt", "data", "formats", "train", "distill", "eval", "search",
+           "distributed"]
 # Headers with one home each.
 HOMES = [
     (re.compile(r"omp\.h"), "core/parallel.hpp"),
@@ -33,10 +34,10 @@ STANDARD = {
     "algorithm": """adjacent_find all_of any_of clamp copy copy_backward copy_n count count_if equal fill fill_n find find_if
         equal_range lower_bound make_heap max max_element min min_element mismatch none_of nth_element
         partial_sort pop_heap push_heap ranges remove_if reverse rotate sort sort_heap stable_partition stable_sort transform
-        upper_bound""",
+        unique upper_bound""",
     "array": "array",
     "atomic": "atomic memory_order_acq_rel memory_order_acquire memory_order_relaxed",
-    "bit": "bit_ceil bit_width countr_zero endian popcount",
+    "bit": "bit_cast bit_ceil bit_width countr_zero endian popcount",
     "charconv": "chars_format from_chars to_chars",
     "cmath": "abs ceil copysign cos erf exp exp2 expm1 fmod ldexp log log1p nearbyint nextafter floor frexp ilogb pow round sin sqrt tanh",
     "concepts": "convertible_to derived_from invocable same_as",
@@ -65,7 +66,7 @@ STANDARD = {
     "string_view": "string_view",
     "system_error": "errc generic_category",
     "thread": "thread",
-    "tuple": "apply get tuple tuple_element_t",
+    "tuple": "apply get tuple tuple_element_t tuple_size_v",
     "type_traits": """conditional_t enable_if_t is_arithmetic_v is_base_of_v is_const_v is_constant_evaluated is_constructible_v is_convertible_v is_copy_constructible_v
         is_floating_point_v is_integral_v is_invocable_v is_lvalue_reference_v is_nothrow_move_constructible_v
         is_pointer_v is_same_v is_signed_v

@@ -46,6 +46,23 @@ struct bench_options {
   std::string html;                   ///< page with plots, or empty
 };
 
+struct search_options {
+  std::string text;                ///< file that models learn from
+  std::string model = "decoder";   ///< that the axes change
+  std::vector<std::string> axes;   ///< such as "layers=2,4"
+  long parameters = 0, bytes = 0;  ///< most of a model; 0: any
+  long flops = 0;                  ///< most of a call; 0: any
+  long least_parameters = 0;
+  long steps = 100;      ///< of the first round
+  long keep_one_of = 2;  ///< models, of which one goes on
+  long finalists = 1;
+  std::uint64_t seed = 1;
+  int threads = 1;
+  std::string state;  ///< file that keeps what is known, or empty
+  std::string html;   ///< page with the front, or empty
+  bool json = false;
+};
+
 struct fetch_options {
   std::string model;
 };
@@ -202,6 +219,7 @@ void list_presets();
 void count(const count_options& o);
 void bench(const bench_options& o);
 void bench_attention(const bench_options& o);
+void search(const search_options& o);
 void fetch(const fetch_options& o);
 void generate(const generate_options& o);
 void chat(const chat_options& o);

@@ -2,6 +2,7 @@
 #pragma once
 // The kinds of attention (and other mixers) that zoo bench measures, as run time sees them.
 
+#include <cstdint>
 #include <linnet/core/finite.hpp>
 #include <memory>
 #include <string>
@@ -40,6 +41,7 @@ struct kind_course {
   std::string_view training, held_out;  ///< text
   long steps = 0;
   int threads = 1;
+  std::uint64_t seed = 1;  ///< of the first weights and of the batches
 };
 /// Sizes of the models and batches of such a run.
 inline constexpr ln::index kind_layers = 2, kind_context = 256, kind_batch = 4;

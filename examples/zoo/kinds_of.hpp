@@ -151,12 +151,12 @@ learning_result learn_bytes(const kind_course& c) {
   };
   ln::weights<M> w;
   if (!w.valid()) throw failure("not enough memory for the weights");
-  ln::initialize(w, ln::seed{1});
+  ln::initialize(w, ln::seed{c.seed});
   const ln::adamw optimizer{.rate = ln::schedule::cosine(5e-3, 1 + c.steps / 20, c.steps),
                             .beta2 = 0.99};
   auto trainer = take(
       ln::trainer<M>::open(w, {.batch = rows, .target = length, .threads = c.threads}, optimizer));
-  ln::random_stream random(ln::seed{2});
+  ln::random_stream random(ln::seed{c.seed + 1});
   const auto places = static_cast<std::uint32_t>(std::ssize(c.training) - length);
   const double start = now();
   for (long step = 0; step < c.steps; ++step) {

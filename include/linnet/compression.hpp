@@ -22,6 +22,7 @@
 #include <linnet/compress/prune.hpp>
 #include <linnet/compress/prune_blocks.hpp>
 #include <linnet/compress/quantize_by.hpp>
+#include <linnet/compress/refit.hpp>
 #include <linnet/compress/relufy.hpp>
 #include <linnet/compress/rewind.hpp>
 #include <linnet/compress/rotate.hpp>

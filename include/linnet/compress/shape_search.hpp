@@ -10,21 +10,9 @@
 
 #include <linnet/compress/narrow.hpp>
 #include <linnet/compress/quantize.hpp>
+#include <linnet/compress/shape_budget.hpp>
 
 LINNET_NAMESPACE_BEGIN
-
-/// The most that a narrowed model may cost.
-struct shape_budget {
-  index bytes = index{1} << 60;  ///< of its weights as they are stored
-  index flops = index{1} << 60;  ///< of one forward call of `length` tokens
-  index length = 1;              ///< tokens of that call
-
-  /// Whether model `N` is within the budget.
-  template <class N>
-  consteval bool holds() const {
-    return weight_bytes<N>() <= bytes && N::flops(1, length) <= flops;
-  }
-};
 
 /// One shape that was tried.
 struct shape_trial {

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include <linnet/core/text_lines.hpp>
 #include <linnet/data/training_item.hpp>
 #include <linnet/distill/teacher.hpp>
 #include <linnet/text/filled.hpp>
@@ -44,13 +45,6 @@ inline std::string_view trimmed(std::string_view text) {
   const std::size_t first = text.find_first_not_of(white);
   return first == text.npos ? std::string_view()
                             : text.substr(first, text.find_last_not_of(white) - first + 1);
-}
-/// Takes the first line from a text, without its end.
-inline std::string_view take_line(std::string_view& text) {
-  const std::size_t end = (std::min)(text.find('\n'), text.size());
-  const std::string_view line = text.substr(0, end);
-  text.remove_prefix((std::min)(end + 1, text.size()));
-  return line;
 }
 /// Place of `what` in `text`, both of ASCII letters of either case; npos if it is not there.
 inline std::size_t find_in_any_case(std::string_view text, std::string_view what,
