@@ -17,6 +17,7 @@
 #include <linnet/eval/language.hpp>
 #include <linnet/eval/tasks.hpp>
 #include <linnet/formats/hf_names.hpp>
+#include <linnet/formats/pnm.hpp>
 #include <linnet/formats/rwkv_file.hpp>
 #include <linnet/fwd.hpp>  // so that it stays true
 #include <linnet/generate/beam_search.hpp>
