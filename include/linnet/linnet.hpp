@@ -26,6 +26,7 @@
 #include <linnet/generate/self_speculative.hpp>
 #include <linnet/generate/speculative.hpp>
 #include <linnet/model/contract.hpp>
+#include <linnet/model/image_text.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/model/layer_runner.hpp>
 #include <linnet/model/next_thought.hpp>
