@@ -23,6 +23,7 @@
 #include <linnet/generate/beam_search.hpp>
 #include <linnet/generate/byte_text.hpp>
 #include <linnet/generate/contrast.hpp>
+#include <linnet/generate/image_codec.hpp>
 #include <linnet/generate/self_speculative.hpp>
 #include <linnet/generate/speculative.hpp>
 #include <linnet/model/contract.hpp>

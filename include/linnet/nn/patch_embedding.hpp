@@ -22,6 +22,23 @@ struct image_view {
 
 namespace detail {
 
+/// The patches of images as rows [batch * Images::tokens, Images::patch_pixels]; a class token's
+/// are 0.
+template <class Images, class T>
+void gather_patches(const ops::execution& on, index batch, const float* all, T* patches) {
+  constexpr index tokens = Images::tokens, pixels = Images::patch_pixels;
+  on.threads.each(batch * tokens, [&](index i) {
+    T* const to = patches + i * pixels;
+    const index patch = i % tokens - index{Images::class_token};
+    if (patch < 0) return void(std::fill_n(to, pixels, T(0)));
+    constexpr index line = Images::patch * Images::channels;  // of a patch
+    const float* const from = all + Images::first_number(i / tokens, patch);
+    for (index row = 0; row < Images::patch; ++row)
+      for (index j = 0; j < line; ++j)
+        to[row * line + j] = static_cast<T>(from[row * Images::width * Images::channels + j]);
+  });
+}
+
 /// The embedding of images of a policy embedding::patches in rows of width D.
 template <class Images, index D, bool Bias>
 struct patch_embedding {
@@ -77,20 +94,7 @@ struct patch_embedding {
   static void forward(const params<form::packed<T, S>>& p, const image_view& images, T* x,
                       cache<T>& c, context<T>& ctx) {
     const index rows = ctx.rows();
-    ctx.on.threads.each(rows, [&](index i) {
-      T* const to = c.patches + i * pixels;
-      const index patch = i % tokens - first;
-      if (patch < 0) return void(std::fill_n(to, pixels, T(0)));
-      constexpr index line = Images::patch * Images::channels;  // of a patch
-      const float* const from =
-          images.pixels +
-          ((i / tokens * Images::height + patch / Images::columns * Images::patch) * Images::width +
-           patch % Images::columns * Images::patch) *
-              Images::channels;
-      for (index row = 0; row < Images::patch; ++row)
-        for (index j = 0; j < line; ++j)
-          to[row * line + j] = static_cast<T>(from[row * Images::width * Images::channels + j]);
-    });
+    gather_patches<Images>(ctx.on, ctx.batch, images.pixels, c.patches);
     without_cache::cache<T> none;
     map::template forward<T, S>(p.patch, {c.patches, rows}, {x, rows}, none, ctx);
     if constexpr (Images::class_token)
@@ -158,6 +162,10 @@ struct patches : policy {
   static constexpr index rows = Height / Patch, columns = Width / Patch;  ///< of patches
   static constexpr index tokens = rows * columns + ClassToken;            ///< rows of an image
   static constexpr index patch_pixels = Patch * Patch * Channels;         ///< numbers of a patch
+  /// Where the first number of a patch is in images.
+  static constexpr index first_number(index image, index of) {
+    return ((image * Height + of / columns * Patch) * Width + of % columns * Patch) * Channels;
+  }
   static std::string name() {
     const auto n = [](index i) { return std::to_string(i); };
     return "patches " + n(Height) + 'x' + n(Width) + 'x' + n(Channels) + " by " + n(Patch) +
