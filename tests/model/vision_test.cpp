@@ -129,7 +129,7 @@ BOOST_AUTO_TEST_CASE(threads_and_training) {
     ln::initialize(w, ln::seed{3});
     auto l = data.limits(n);
     l.run_on = std_threads();
-    auto train = ln::trainer<M>::open(w, l, ln::adamw{.rate = ln::schedule::constant(1e-2)},
+    auto train = ln::trainer<M>::open(w, l, ln::adamw{.rate = ln::schedule::constant(2e-2)},
                                       {.dropout = 0.1});
     LINNET_REQUIRE_OK(train);
     (void)train->accumulate(data.view());
@@ -140,7 +140,7 @@ BOOST_AUTO_TEST_CASE(threads_and_training) {
       gradients = all;
       train->update();
       double loss = 1;
-      for (int step = 0; step < 120; ++step) loss = train->step(data.view());
+      for (int step = 0; step < 60; ++step) loss = train->step(data.view());
       loss = train->evaluate(data.view()).mean();
       BOOST_TEST(loss < 0.05);
     }
