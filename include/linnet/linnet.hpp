@@ -19,14 +19,17 @@
 #include <linnet/eval/tasks.hpp>
 #include <linnet/formats/any_model.hpp>
 #include <linnet/formats/hf_names.hpp>
+#include <linnet/formats/pnm.hpp>
 #include <linnet/formats/rwkv_file.hpp>
 #include <linnet/fwd.hpp>  // so that it stays true
 #include <linnet/generate/beam_search.hpp>
 #include <linnet/generate/byte_text.hpp>
 #include <linnet/generate/contrast.hpp>
+#include <linnet/generate/image_codec.hpp>
 #include <linnet/generate/self_speculative.hpp>
 #include <linnet/generate/speculative.hpp>
 #include <linnet/model/contract.hpp>
+#include <linnet/model/image_text.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/model/layer_runner.hpp>
 #include <linnet/model/next_thought.hpp>

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "support/encoders.hpp"
+#include "support/images.hpp"
 
 namespace test::calibration_test {
 
@@ -434,6 +435,16 @@ BOOST_AUTO_TEST_CASE(refusals) {
 }
 
 }  // namespace
+
+// An image of a batch is looked at alone.
+BOOST_AUTO_TEST_CASE(parts_of_images) {
+  using M = tiny_vit<ln::head::linear_classification<3>>;
+  const image_data<M> data;
+  const auto one = ln::detail::sequence_of<M>(data.view(), 2);
+  BOOST_TEST((one.tokens == nullptr && one.batch == 1 && one.length == 7));
+  BOOST_TEST((one.images.pixels == data.pixels.data() + 2 * image_data<M>::size));
+  BOOST_TEST((one.labels == data.labels.data() + 2));
+}
 
 BOOST_AUTO_TEST_SUITE_END()
 

@@ -51,6 +51,12 @@ enum class refusal : unsigned char {
   documents_with_prefix,     ///< documents and prefixes in one batch
   documents_unordered,       ///< documents that do not follow each other
   type_outside,              ///< a token type that the model does not have
+  null_images,               ///< a batch without images
+  image_size,                ///< images of another height or width than the model's
+  image_channels,            ///< images of another number of channels
+  image_tokens,              ///< a length that is not the number of rows of an image
+  images_unknown,            ///< images for a model of texts
+  images_of_text,            ///< tokens, types or lengths in a batch of images
   label_on_padding,          ///< a label behind the end of its sequence
   short_logits,              ///< a span that the logits do not fit in
   wrong_losses,              ///< a span of losses of another size
@@ -158,6 +164,21 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "by mark_documents()";
     case refusal::type_outside:
       return "a token type is outside the model's types: give 0 to types - 1, or leave types null";
+    case refusal::null_images:
+      return "pixels of the batch's images is null: give the images";
+    case refusal::image_size:
+      return "the images have another height or width than the model's embedding::patches: scale "
+             "or crop them";
+    case refusal::image_channels:
+      return "the images have another number of channels than the model's embedding::patches: "
+             "convert them";
+    case refusal::image_tokens:
+      return "length is not the number of rows that the model makes of an image: give "
+             "embedding::patches<...>::tokens, or make the batch by image_batch()";
+    case refusal::images_unknown:
+      return "images of the batch are given, but this model reads tokens: leave them empty";
+    case refusal::images_of_text:
+      return "a batch of images has tokens, lengths or types: leave them null";
     case refusal::label_on_padding:
       return "a label stands behind the end of its sequence: give `ignored` there";
     case refusal::short_logits:

@@ -38,9 +38,10 @@ constexpr hf_kind hf_encoder_kind() {
   using H = typename M::head;
   constexpr encoder_shape s = M::shape;
   constexpr bool common =
-      std::is_same_v<typename M::norm, norm::layer_norm> && !M::placement::first &&
-      std::is_same_v<typename M::position, position::learned> && M::biased &&
-      (M::tied || !M::masked) && std::is_same_v<typename M::attention, attention::full> &&
+      !M::of_images && !H::pools && std::is_same_v<typename M::norm, norm::layer_norm> &&
+      !M::placement::first && std::is_same_v<typename M::position, position::learned> &&
+      M::biased && (M::tied || !M::masked) &&
+      std::is_same_v<typename M::attention, attention::full> &&
       ffn_metadata<typename M::ffn>::standard && s.heads * s.head_width() == s.d_model;
   constexpr bool apart = std::is_same_v<typename M::sharing, sharing::none> && !M::factorised,
                  together = std::is_same_v<typename M::sharing, sharing::all> && M::factorised;

@@ -341,16 +341,16 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                                               {w.looked_up, rows}, d_embedded,
                                               {w.d_looked_up, rows}, w.embedding_norm, ctx);
         }
-        ops::embed_backward(
-            on, rows, embedding_projection::table,
-            embedding_projection::template entries<T>(w.projected, b.tokens, ctx),
-            embedding_projection::template widen_backward<T, table_storage<S>>(
-                p.projection, dp->projection, rows, w.d_looked_up, w.projected, ctx),
-            dp->embedding);
         linnet::detail::virtual_rows_backward(ctx, d, w.d_looked_up);
         if constexpr (learned)
           ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions,
                                  b.restart_positions ? b.documents : nullptr);
+        T* const d_entries = embedding_projection::template widen_backward<T, table_storage<S>>(
+            p.projection, dp->projection, rows, w.d_looked_up, w.projected, ctx);
+        linnet::detail::leave_virtual(ctx, embedding_projection::table, d_entries);
+        ops::embed_backward(on, real_rows, embedding_projection::table,
+                            embedding_projection::template entries<T>(w.projected, b.tokens, ctx),
+                            d_entries, dp->embedding);
       }
     return sum;
   }

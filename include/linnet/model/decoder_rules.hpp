@@ -130,6 +130,9 @@ constexpr bool decoder_fits() {
         never<Ps...>,
         "linnet: sharing:: policies need blocks of one type; the first block of this kind "
         "of attention differs from the others");
+  else if constexpr (Embedding::reads_images)
+    static_assert(never<Ps...>,
+                  "linnet::decoder: embedding::patches is for encoder<>; a decoder reads tokens");
   else if constexpr (!Embedding::fits(S.vocabulary, S.d_model))
     static_assert(never<Ps...>,
                   "linnet::embedding::tensor_train: the product of its rows must be the vocabulary "

@@ -26,6 +26,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static constexpr bool tied =
       std::is_same_v<typename Policies::template of<linnet::tie::policy>, tie::tied>;
   static constexpr bool biased = body::biased, rotary = body::rotary, factorised = body::factorised;
+  /// Whether it reads images instead of tokens.
+  static constexpr bool of_images = body::of_images;
   /// Whether the head predicts tokens of the vocabulary.
   static constexpr bool masked = Head::trains && Head::classes == 0 && !Head::contrasts;
   /// Whether the head has logits of labels.
@@ -120,13 +122,15 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static constexpr index non_embedding() {
     return parameters() -
            width * (Shape.vocabulary + (body::learned ? body::position_rows : 0) + Shape.types) -
+           count_parameters<typename body::patches>() -
            (factorised ? count_parameters<typename body::projection>() : 0) -
            (masked && !tied ? Shape.vocabulary * width : 0);
   }
   /// Floating-point operations of one forward call over [batch, length] tokens, without the head.
   static constexpr index flops(index batch_size, index length) {
     const call_shape e = call_shape_for({.batch = batch_size}, purpose::scoring, length);
-    return body::blocks::flops(e) + (factorised ? body::projection::flops(e) : 0);
+    return body::blocks::flops(e) + body::patches::flops(e) +
+           (factorised ? body::projection::flops(e) : 0);
   }
 
   /// Buffers of one embedder, evaluator or trainer.
@@ -146,7 +150,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   };
   /// The longest sequence for these limits: `target`, or the whole context when it is 0.
   static constexpr index longest(const limits& l) {
-    return l.target > 0 ? l.target : context_length;
+    return l.target > 0 && !of_images ? l.target : context_length;
   }
   /// Plans the buffers for calls up to these limits; for decoding, which an embedder's calls are,
   /// none of logits.
@@ -160,7 +164,10 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     workspace<T> w;
     w.head_dropout_id = m.dropout_ids++;
     body::plan(m, e, longest(l), w);
-    if (reads && (scores || Head::per_sequence)) {
+    if (Head::pools) {
+      w.read = m.saved.take<T>(e.batch * d);
+      if (e.training) w.d_read = m.saved.take<T>(e.batch * d);
+    } else if (reads && (scores || Head::per_sequence)) {
       w.places = m.saved.take<index>(read.rows());
       w.chosen = m.saved.take<T>(read.rows() * d);
       w.read = m.saved.take<T>(read.rows() * read_width);
@@ -203,6 +210,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static constexpr limits_refusal check_limits(const limits& l) {
     if (l.kv_blocks > 0)
       return {"limits.kv_blocks", "0, as an encoder keeps no keys and values", l.kv_blocks};
+    if (of_images && l.target != 0 && l.target != context_length)
+      return {"limits.target", "0 or the rows of an image", l.target};
     if (body::learned && longest(l) > context_length)
       return {"limits.target", "the model's context", l.target, context_length};
     if (attention::longest > 0 && longest(l) > attention::longest)
@@ -210,9 +219,12 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     return {};
   }
 
-  /// Why tokens, lengths and types do not fit the limits or the model; labels are not looked at.
+  /// Why tokens, lengths and types, or images, do not fit the limits or the model; labels are not
+  /// looked at.
   static refusal refuses_texts(const batch& b, const limits& l) {
     batch_check c(b.batch, l.batch);
+    if constexpr (of_images) return c.fits() ? body::refuses_images(b) : c.why;
+    c.no(b.images.pixels != nullptr, refusal::images_unknown);
     c.length(b.length, longest(l), refusal::over_target, b.lengths);
     c.tokens(b.tokens, b.length, Shape.vocabulary);
     c.no(c.fits() && b.types && !tokens_fit(b.types, b.batch * b.length, Shape.types, false),
@@ -326,7 +338,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static loss_sum contrast(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                            const batch& b, workspace<T>& w, context<T>& ctx,
                            const contrast_call<T>& c) {
-    const ops::pooled_rows rows{b.batch, b.length, b.lengths, d};
+    const ops::pooled_rows rows = pooled_of(ctx);
     ops::pool_rows(ctx.on, Head::pooling, rows, w.hidden, w.vectors);
     ops::unit_length(ctx.on, b.batch, d, w.vectors, w.norms);
     ops::contrastive_call<T> pairs{b.batch, d, w.vectors, w.scores, w.sums, w.losses};
@@ -359,7 +371,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     if constexpr (ops::trainable<S>)
       if (dp) {
         ops::fill(ctx.on, ctx.rows() * d, T(0), w.d_hidden);
-        if (reads) ops::fill(ctx.on, rows * read_width, T(0), w.d_read);
+        if (reads || Head::pools) ops::fill(ctx.on, rows * read_width, T(0), w.d_read);
         h.dy = w.d_read;
         h.d_table = head_gradient<T>(*dp);
         if constexpr (biased) h.d_bias = dp->bias;
@@ -433,11 +445,18 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     one.length = 1;
     return one;
   }
-  /// Rows w.places of w.hidden -> w.read
+  /// Sequences whose hidden states the head pools.
+  template <class T>
+  static ops::pooled_rows pooled_of(const context<T>& ctx) {
+    return {ctx.batch, ctx.length, ctx.lengths, d};
+  }
+  /// Rows w.places of w.hidden, or one vector of each sequence -> w.read
   template <class T, class S>
   static void read_rows(const params<form::packed<T, S>>& p, index rows, workspace<T>& w,
                         const context<T>& ctx) {
-    if constexpr (reads) {
+    if constexpr (Head::pools) {
+      ops::pool_rows(ctx.on, Head::pooling, pooled_of(ctx), w.hidden, w.read);
+    } else if constexpr (reads) {
       context<T> one = read_context(rows, ctx);
       ctx.on.threads.each(
           rows, [&](index i) { std::copy_n(w.hidden + w.places[i] * d, d, w.chosen + i * d); });
@@ -447,7 +466,10 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   template <class T, class S>
   static void read_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                             index rows, workspace<T>& w, const context<T>& ctx) {
-    if constexpr (reads) {
+    if constexpr (Head::pools) {
+      ops::pool_rows_backward(ctx.on, Head::pooling, pooled_of(ctx), w.hidden, w.d_read,
+                              w.d_hidden);
+    } else if constexpr (reads) {
       context<T> one = read_context(rows, ctx);
       ops::fill(ctx.on, rows * d, T(0), w.d_chosen);
       reader::template backward<T, S>(p.read, dp.read, {w.chosen, rows}, {w.d_read, rows},

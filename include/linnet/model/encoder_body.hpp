@@ -10,7 +10,7 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Texts of an encoder's call, row-major.
+/// Texts of an encoder's call, row-major, or images of one with embedding::patches.
 struct encoder_batch {
   const token* tokens = nullptr;     ///< [batch, length], padded on the right
   const index* lengths = nullptr;    ///< [batch] valid tokens, at least 1; null when all are
@@ -21,7 +21,22 @@ struct encoder_batch {
   const token* types = nullptr;      ///< [batch, length] token types; null when all are 0
   const index* documents = nullptr;  ///< [batch, length] first token of each one's document in its
                                      ///< row, where positions begin again, see mark_documents()
+  image_view images{};               ///< [batch] images instead of tokens; see image_batch()
 };
+
+/// Images with labels as a batch of encoder `M`, which has embedding::patches. `labels` are those
+/// of its head, or null.
+template <class M>
+constexpr encoder_batch image_batch(const image_view& images, index batch,
+                                    const token* labels = nullptr) {
+  static_assert(M::of_images, "linnet::image_batch: the model must have embedding::patches<...>");
+  encoder_batch b;
+  b.images = images;
+  b.batch = batch;
+  b.length = M::context_length;
+  b.labels = labels;
+  return b;
+}
 
 /// An encoder's embedding and blocks: from texts to hidden states [batch * length, d].
 template <encoder_shape Shape, class Policies>
@@ -38,9 +53,11 @@ struct encoder_body {
   static constexpr bool learned = std::is_base_of_v<linnet::position::learned, position>;
   static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, position>;
   static constexpr bool rotary = position::pairing != rope_pairing::none;
-  static constexpr bool factorised = !std::is_same_v<embedding, linnet::embedding::full>;
+  static constexpr bool of_images = embedding::reads_images;
+  static constexpr bool factorised =
+      !of_images && !std::is_same_v<embedding, linnet::embedding::full>;
   static constexpr bool supports_documents =
-      attention::supports_documents && ffn::can_truncate && !ffn::couples_tokens;
+      attention::supports_documents && ffn::can_truncate && !ffn::couples_tokens && !of_images;
 
   static constexpr index d = Shape.d_model, context_length = Shape.context;
   /// Rows of a learned table of positions, and the row of the first token.
@@ -58,6 +75,8 @@ struct encoder_body {
                                         .projections = sharing::projections};
   using norm_layer = typename norm::template layer<d, eps>;
   using embedding_norm = typename norm::template layer<width, eps>;
+  /// Layer that makes rows of images; no norm follows it.
+  using patches = linnet::detail::patches_of<embedding, d, biased>;
   /// The map from a factorised embedding to the stream.
   using projection = linear<width, d, biased>;
   template <class N, class Sub>
@@ -73,13 +92,16 @@ struct encoder_body {
 
   template <class Form>
   struct params {
-    typename form::at<Form, linnet::storage::part::embedding>::matrix embedding{};
+    typename linnet::detail::embedding_leaf<
+        of_images, patches, form::at<Form, linnet::storage::part::embedding>>::type embedding{};
     [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
         positions{};
     [[no_unique_address]] std::conditional_t<(Shape.types > 0), typename Form::vector,
                                              std::nullptr_t>
         types{};
-    typename embedding_norm::template params<Form> embedding_scale{};
+    [[no_unique_address]] std::conditional_t<of_images, std::nullptr_t,
+                                             typename embedding_norm::template params<Form>>
+        embedding_scale{};
     [[no_unique_address]] std::conditional_t<
         factorised,
         typename projection::template params<form::at<Form, linnet::storage::part::embedding>>,
@@ -93,14 +115,18 @@ struct encoder_body {
   /// Named visit of all parameters, once each, in canonical order.
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    f(at / "embedding" / "weight", tensor_info{Shape.vocabulary, width, role::table, 1},
-      p.embedding...);
+    if constexpr (of_images)
+      patches::visit(f, at / "embedding", p.embedding...);
+    else
+      f(at / "embedding" / "weight", tensor_info{Shape.vocabulary, width, role::table, 1},
+        p.embedding...);
     if constexpr (learned)
       f(at / "position" / "weight", tensor_info{position_rows, width, role::position, 1},
         p.positions...);
     if constexpr (Shape.types > 0)
       f(at / "type" / "weight", tensor_info{Shape.types, width, role::position, 1}, p.types...);
-    embedding_norm::visit(f, at / "embedding" / "norm", p.embedding_scale...);
+    if constexpr (!of_images)
+      embedding_norm::visit(f, at / "embedding" / "norm", p.embedding_scale...);
     if constexpr (factorised) projection::visit(f, at / "embedding" / "projection", p.widen...);
     blocks::visit(f, at / "blocks", p.stack...);
     if constexpr (placement::first) norm_layer::visit(f, at / "norm", p.norm...);
@@ -111,16 +137,20 @@ struct encoder_body {
   template <class Ends, class P>
   static index channels(const Ends& c, P& p) {
     const char* const why = "what reads the hidden states";
-    const index summed = c.open(width), scaled = c.open(width),
+    const index summed = c.open(width), scaled = of_images ? summed : c.open(width),
                 stream = factorised ? c.open(d) : scaled;
     const auto lookup = c.between(-1, summed);
-    lookup.looks_up(p.embedding, tensor_info{Shape.vocabulary, width, role::table});
+    if constexpr (of_images)
+      patches::channels(lookup, p.embedding);
+    else
+      lookup.looks_up(p.embedding, tensor_info{Shape.vocabulary, width, role::table});
     if constexpr (learned)
       lookup.looks_up(p.positions, tensor_info{position_rows, width, role::position});
     if constexpr (Shape.types > 0)
       lookup.looks_up(p.types, tensor_info{Shape.types, width, role::position});
     if (sinusoidal) c.keeps_whole(summed, "fixed sines and cosines");
-    embedding_norm::channels(c.between(summed, scaled), p.embedding_scale);
+    if constexpr (!of_images)
+      embedding_norm::channels(c.between(summed, scaled), p.embedding_scale);
     if constexpr (factorised) projection::channels(c.between(scaled, stream), p.widen);
     const index out = c.open(d);
     detail::describe_channels<blocks>(c.between(stream, out), p.stack);
@@ -141,6 +171,7 @@ struct encoder_body {
     typename blocks::template cache<T> stack{};
     typename norm_layer::template cache<T> norm{};
     typename embedding_norm::template cache<T> embedding_scale{};
+    typename patches::template cache<T> images{};
     typename positional::template cache<T> positions{};
     T *summed = nullptr, *scaled = nullptr;  ///< [rows, width] before and after the norm
     T* embedded = nullptr;                   ///< [rows, d] that the first block reads
@@ -156,21 +187,31 @@ struct encoder_body {
     w.dropout_id = m.dropout_ids++;
     w.positions = positional::template plan<T>(m, e, longest);
     w.summed = m.saved.take<T>(narrow);
-    w.scaled = m.saved.take<T>(narrow);
+    w.scaled = of_images ? w.summed : m.saved.take<T>(narrow);
     w.embedded = factorised ? m.saved.take<T>(size) : w.scaled;
     w.hidden = m.saved.take<T>(size);
     w.out = placement::first ? m.saved.take<T>(size) : w.hidden;
     if (e.training) {
       w.d_summed = m.saved.take<T>(narrow);
-      w.d_scaled = m.saved.take<T>(narrow);
+      w.d_scaled = of_images ? w.d_summed : m.saved.take<T>(narrow);
       w.d_embedded = factorised ? m.saved.take<T>(size) : w.d_scaled;
       w.d_hidden = m.saved.take<T>(size);
       w.d_out = placement::first ? m.saved.take<T>(size) : w.d_hidden;
     }
     if (factorised) (void)projection::template plan<T>(m, e);
-    w.embedding_scale = embedding_norm::template plan<T>(m, e);
+    if (of_images)
+      w.images = patches::template plan<T>(m, e);
+    else
+      w.embedding_scale = embedding_norm::template plan<T>(m, e);
     w.norm = norm_layer::template plan<T>(m, e);
     w.stack = blocks::template plan<T>(m, e);
+  }
+
+  /// Why images do not fit the model.
+  static refusal refuses_images(const encoder_batch& b) {
+    if (b.tokens || b.lengths || b.types || b.documents) return refusal::images_of_text;
+    const refusal why = patches::refuses(b.images);
+    return why == refusal::none && b.length != context_length ? refusal::image_tokens : why;
   }
 
   /// The context of a call.
@@ -184,19 +225,23 @@ struct encoder_body {
     if constexpr (supports_documents) ctx.documents = b.documents;
     return ctx;
   }
-  /// Texts -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every thread.
+  /// Texts or images -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every
+  /// thread.
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
                       context<T>& ctx) {
     embed<T, S>(p, b, w, ctx);
     run_layers<T, S>(p, w, ctx);
   }
-  /// The first half of forward(): texts -> w.embedded[batch * length, d].
+  /// The first half of forward(): texts or images -> w.embedded[batch * length, d].
   template <class T, class S>
   static void embed(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
                     context<T>& ctx) {
     const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
+    if constexpr (of_images)
+      patches::template forward<T, S>(p.embedding, b.images, w.summed, w.images, ctx);
+    else
+      ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
     ctx.on.threads.each(rows, [&](index i) {
       T* const x = w.summed + i * width;
       const auto add = [&](const T* table, index at) {
@@ -206,8 +251,9 @@ struct encoder_body {
       if constexpr (learned) add(p.positions, position_offset + ctx.position_of(i));
       if constexpr (sinusoidal) add(w.positions.table, ctx.position_of(i));
     });
-    embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
-                                           w.embedding_scale, ctx);
+    if constexpr (!of_images)
+      embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
+                                             w.embedding_scale, ctx);
     ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.scaled);
     if constexpr (factorised) {
       without_cache::cache<T> none;
@@ -244,11 +290,13 @@ struct encoder_body {
                                        {w.d_scaled, rows}, none, ctx);
     }
     ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.d_scaled);
-    ops::fill(ctx.on, rows * width, T(0), w.d_summed);
-    embedding_norm::template backward<T, S>(p.embedding_scale, dp.embedding_scale, {w.summed, rows},
-                                            {w.d_scaled, rows}, {w.d_summed, rows},
-                                            w.embedding_scale, ctx);
-    ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
+    if constexpr (!of_images) {
+      ops::fill(ctx.on, rows * width, T(0), w.d_summed);
+      embedding_norm::template backward<T, S>(p.embedding_scale, dp.embedding_scale,
+                                              {w.summed, rows}, {w.d_scaled, rows},
+                                              {w.d_summed, rows}, w.embedding_scale, ctx);
+      ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
+    }
     if constexpr (learned)
       ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed,
                              dp.positions + position_offset * width, ctx.documents);
@@ -258,6 +306,8 @@ struct encoder_body {
       else
         ops::bias_gradient(ctx.on, rows, width, w.d_summed, dp.types);
     }
+    if constexpr (of_images)
+      patches::template backward<T, S>(p.embedding, dp.embedding, w.d_summed, w.images, ctx);
   }
 };
 

@@ -34,6 +34,7 @@ struct policy {
   static constexpr bool per_sequence = false;  ///< reads the first token of each sequence alone
   static constexpr index classes = 0;          ///< logits; 0 for one per token of the vocabulary
   static constexpr bool contrasts = false;     ///< trains vectors of texts, see contrastive
+  static constexpr bool pools = false;         ///< reads a `pooling` of each sequence's rows
   static constexpr std::string_view place = "head";  ///< name of the reader's parameters
 };
 
@@ -96,6 +97,24 @@ struct contrastive : policy {
     return Pooling == sentence_pooling::mean    ? "contrastive mean"
            : Pooling == sentence_pooling::first ? "contrastive first"
                                                 : "contrastive max";
+  }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = linnet::detail::no_reader<D>;
+};
+
+/// One of `Classes` labels for a sequence: a linear map of one vector of its hidden states, without
+/// a layer between them. Image classifiers (ViT) read the class token, or the mean of all patches.
+template <index Classes, sentence_pooling Pooling = sentence_pooling::first>
+struct linear_classification : policy {
+  static_assert(Classes > 0, "linnet::head::linear_classification: at least one class");
+  static constexpr bool per_sequence = true, pools = true;
+  static constexpr index classes = Classes;
+  static constexpr sentence_pooling pooling = Pooling;
+  static std::string name() {
+    return "linear_classification " + std::to_string(Classes) +
+           (Pooling == sentence_pooling::mean    ? " mean"
+            : Pooling == sentence_pooling::first ? " first"
+                                                 : " max");
   }
   template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
   using reader = linnet::detail::no_reader<D>;

@@ -13,12 +13,23 @@ struct encoder_model;
 
 namespace detail {
 
+/// Rows of an image of a policy embedding::patches.
+template <class Embedding>
+inline constexpr index tokens_of_image = [] {
+  if constexpr (Embedding::reads_images) return Embedding::tokens;
+  return index{0};
+}();
+/// Whether a head predicts tokens of the vocabulary.
+template <class Head>
+inline constexpr bool masked_head = Head::trains&& Head::classes == 0 && !Head::contrasts;
+
 /// Words for the first rule that an encoder's policies or shape break; true where they keep all.
 template <encoder_shape S, class... Ps>
 constexpr bool encoder_fits() {
   using Attention = pick<attention::policy, attention::full, Ps...>;
   using Position = pick<position::policy, position::learned, Ps...>;
   using Sharing = pick<sharing::policy, sharing::none, Ps...>;
+  using Embedding = pick<embedding::policy, embedding::full, Ps...>;
   if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
                    std::is_base_of_v<head::policy, Ps>)&&...))
     static_assert(never<Ps...>,
@@ -51,7 +62,20 @@ constexpr bool encoder_fits() {
     static_assert(
         never<Ps...>,
         "linnet::encoder_shape: layers, the number of blocks, must be given and positive");
-  else if constexpr (S.vocabulary <= 0)
+  else if constexpr (Embedding::reads_images && (S.vocabulary != 0 || S.types != 0))
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: images have no vocabulary and no types: leave vocabulary "
+                  "0 and give types = 0 with embedding::patches");
+  else if constexpr (Embedding::reads_images && S.context != tokens_of_image<Embedding>)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: context must be the rows of an image, "
+                  "embedding::patches<...>::tokens");
+  else if constexpr (Embedding::reads_images &&
+                     masked_head<pick<head::policy, head::masked_lm, Ps...>>)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: there are no masked tokens in images; with embedding::patches "
+                  "give head::none or another head");
+  else if constexpr (S.vocabulary <= 0 && !Embedding::reads_images)
     static_assert(
         never<Ps...>,
         "linnet::encoder_shape: vocabulary, the rows of the embedding, must be given and positive");
@@ -105,7 +129,7 @@ constexpr bool encoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::sharing::lora: this kind of attention's maps take no delta; those of "
                   "full and sliding_window do");
-  else if constexpr (!pick<embedding::policy, embedding::full, Ps...>::whole_rows)
+  else if constexpr (!Embedding::whole_rows && !Embedding::reads_images)
     static_assert(never<Ps...>,
                   "linnet::encoder: embedding::tensor_train fits decoders; take embedding::full or "
                   "factorised");

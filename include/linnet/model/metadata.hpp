@@ -276,7 +276,7 @@ void describe_encoder(F& f) {
   f("attention", M::attention::name());
   f("norm_placement", M::placement::text);
   if constexpr (!std::is_same_v<typename M::sharing, sharing::none>) f("share", M::sharing::name());
-  if constexpr (M::factorised) f("embedding", M::embedding::name());
+  if constexpr (M::factorised || M::of_images) f("embedding", M::embedding::name());
   f("task", M::head::name());
   describe_choices<M>(f);
 }

@@ -14,6 +14,7 @@
 #include <linnet/nn/embedding.hpp>
 #include <linnet/nn/layer_list.hpp>
 #include <linnet/nn/norm.hpp>
+#include <linnet/nn/patch_embedding.hpp>
 #include <linnet/nn/policies.hpp>
 #include <linnet/nn/repeat.hpp>
 #include <linnet/nn/residual.hpp>

@@ -210,6 +210,19 @@ inline constexpr encoder_shape roberta_base{.d_model = 768,
                                             .eps = 1e-5};
 inline constexpr encoder_shape albert_base{
     .d_model = 768, .d_ff = 3072, .heads = 12, .layers = 12, .vocabulary = 30000, .context = 512};
+// ViT (Dosovitskiy et al. 2021, tiny and small ones of Touvron et al. 2021): 224 x 224 pixels by
+// 16, and a class token.
+constexpr encoder_shape vit(index d_model, index heads, index layers = 12) {
+  return {.d_model = d_model,
+          .d_ff = 4 * d_model,
+          .heads = heads,
+          .layers = layers,
+          .context = 197,
+          .types = 0,
+          .eps = 1e-6};
+}
+inline constexpr encoder_shape vit_tiny = vit(192, 3), vit_small = vit(384, 6),
+                               vit_base = vit(768, 12);
 }  // namespace shapes
 
 using t5_tiny = t5<shapes::t5_tiny>;              ///< 15,570,688 parameters, heads of width 64
@@ -269,6 +282,12 @@ using minilm_l6 = encoder<shapes::minilm_l6, head::pooler>;  ///< 22,713,216
 using roberta_base = encoder<shapes::roberta_base>;          ///< 124,697,433
 using albert_base = encoder<shapes::albert_base, sharing::all, embedding::factorised<128>,
                             ffn::gelu_tanh>;  ///< 11,221,680
+/// ViT by 16 without its head. One is `with_head<head::linear_classification<1000>>`.
+template <encoder_shape Shape>
+using vit_of = encoder<Shape, norm_placement::pre, embedding::patches<224, 224, 3, 16>, head::none>;
+using vit_tiny = vit_of<shapes::vit_tiny>;    ///< 5,524,416
+using vit_small = vit_of<shapes::vit_small>;  ///< 21,665,664
+using vit_base = vit_of<shapes::vit_base>;    ///< 85,798,656
 
 }  // namespace zoo
 

@@ -145,7 +145,8 @@ struct factorised_projection {
 namespace embedding {
 /// Base of the embedding policies.
 struct policy {
-  static constexpr bool whole_rows = true;  ///< its table has a row for each token
+  static constexpr bool whole_rows = true;     ///< its table has a row for each token
+  static constexpr bool reads_images = false;  ///< see patches
   /// Whether it fits a vocabulary and a width.
   static constexpr bool fits(index, index) { return true; }
 };

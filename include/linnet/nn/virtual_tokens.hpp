@@ -42,7 +42,8 @@ template <class T>
 void put_virtual_rows(const context<T>& ctx, index d, T* x) {
   if (ctx.front == 0) return;
   each_virtual(ctx, [&](index b, index t, index i, const ops::virtual_tokens<T>& front) {
-    if (front.rows) std::copy_n(front.rows + i * d, d, x + (b * ctx.length + t) * d);
+    if (front.rows)
+      std::copy_n(front.rows + b * front.of_sequence + i * d, d, x + (b * ctx.length + t) * d);
   });
 }
 /// Adds the derivative of put_virtual_rows() to the adapter's gradient, sequences in order.
@@ -51,6 +52,14 @@ void virtual_rows_backward(const context<T>& ctx, index d, const T* dx) {
   if (ctx.front == 0) return;
   const ops::virtual_tokens<T>& front = ops::adapter_hooks<T>::in(ctx.on)->front;
   if (front.d_rows == nullptr) return;
+  if (front.of_sequence > 0) {
+    ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
+      const index b = at / ctx.front, t = at % ctx.front;
+      for (index j = 0; j < d; ++j)
+        front.d_rows[b * front.of_sequence + t * d + j] += dx[(b * ctx.length + t) * d + j];
+    });
+    return;
+  }
   ctx.on.threads.each(ctx.front, [&](index t) {
     for (index b = 0; b < ctx.batch; ++b)
       for (index j = 0; j < d; ++j) front.d_rows[t * d + j] += dx[(b * ctx.length + t) * d + j];

@@ -43,13 +43,15 @@ struct product_adapter {
                    const T* dy, T* dx) = nullptr;
 };
 
-/// Tokens of no text that an adapter puts before each sequence. Either the stream begins with rows
-/// of its own there, or each layer of attention finds keys and values there.
+/// Tokens of no text that an adapter or an image puts before each sequence. Either the stream
+/// begins with rows of its own there, or each layer of attention finds keys and values there.
 template <class T>
 struct virtual_tokens {
   index count = 0;
   const T* rows = nullptr;         ///< [count, width of the stream], or null
   T* d_rows = nullptr;             ///< their gradient, while training
+  index of_sequence = 0;           ///< values from one sequence's rows to the next one's; 0 where
+                                   ///< all sequences have the same rows
   const T* keys_values = nullptr;  ///< [count, layers, 2, width of keys], or null
   T* d_keys_values = nullptr;      ///< their gradient, while training
   index stride = 0;                ///< from one token's keys and values to the next one's
