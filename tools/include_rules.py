@@ -36,7 +36,7 @@ STANDARD = {
         upper_bound""",
     "array": "array",
     "atomic": "atomic memory_order_acq_rel memory_order_acquire memory_order_relaxed",
-    "bit": "bit_ceil bit_width countr_zero endian popcount",
+    "bit": "bit_cast bit_ceil bit_width countr_zero endian popcount",
     "charconv": "chars_format from_chars to_chars",
     "cmath": "abs ceil copysign cos erf exp exp2 expm1 fmod ldexp log log1p nearbyint nextafter floor frexp ilogb pow round sin sqrt tanh",
     "concepts": "convertible_to derived_from invocable same_as",
@@ -65,7 +65,7 @@ STANDARD = {
     "string_view": "string_view",
     "system_error": "errc generic_category",
     "thread": "thread",
-    "tuple": "apply get tuple tuple_element_t",
+    "tuple": "apply get tuple tuple_element_t tuple_size_v",
     "type_traits": """conditional_t enable_if_t is_arithmetic_v is_base_of_v is_const_v is_constant_evaluated is_constructible_v is_convertible_v is_copy_constructible_v
         is_floating_point_v is_invocable_v is_lvalue_reference_v is_nothrow_move_constructible_v
         is_pointer_v is_same_v is_signed_v

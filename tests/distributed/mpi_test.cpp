@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MIT
+// Training on several processes. The cases of suite `distributed` start this program again under
+// mpirun, on one to four ranks, with the cases of another suite.
+
+#include "support/models.hpp"
+
+#if __has_include(<mpi.h>)
+#include <linnet/mpi.hpp>
+
+#include "support/program.hpp"
+
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+
+namespace test::mpi_test {
+
+namespace {
+
+using model = ln::decoder<tiny_decoder_shape>;
+template <int Stage>
+using trainer = ln::distributed_trainer<model, ln::adamw, ln::zero<Stage>>;
+constexpr index parts = 5, sequences = 10, length = 5;  // uneven shares, trees of two depths
+
+/// The environment variable of that name, which names what a rank does or where it writes.
+std::string from_environment(const char* name) {
+  const char* const value = std::getenv(name);
+  return value ? value : "";
+}
+/// MPI, from the first case to the end of the program.
+struct running {
+  running() {
+    int level = 0;
+    MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &level);
+  }
+  ~running() { MPI_Finalize(); }
+};
+ln::communicator& all_ranks() {
+  static running mpi;
+  static ln::result<ln::communicator> all = ln::communicator::open(MPI_COMM_WORLD, 60);
+  BOOST_REQUIRE(all);
+  return *all;
+}
+ln::limits limits_of(int threads) {
+  ln::limits l{
+      .batch = sequences / parts, .target = length, .threads = threads, .min_flops_per_thread = 0};
+  l.run_on = std_threads();
+  return l;
+}
+constexpr ln::training_options with_dropout{.clip = 0.5, .dropout = 0.1, .z_loss = 1e-3, .seed = 7};
+
+/// Losses and norms of a run, one text line each with all digits, and a digest of its weights.
+struct record {
+  std::string text;
+
+  void add(double x) {
+    char line[40];
+    (void)std::snprintf(line, sizeof line, "%a\n", x);
+    text += line;
+  }
+  void add(const ln::weights<model>& w) {
+    std::uint64_t sum = 0;
+    for (const std::byte b : w.block()) sum = sum * 1099511628211ull + static_cast<unsigned>(b);
+    text += std::to_string(sum) + '\n';
+  }
+};
+
+/// Some steps and an evaluation. `part(t, data)` is what this process gives of a batch.
+template <class Trainer, class Part>
+void take_steps(int n, Trainer& t, const ln::weights<model>& w, record& to, const Part& part) {
+  const decoder_tokens data(sequences, length, model::vocabulary);
+  for (int i = 0; i < n; ++i) {
+    to.add(t.step(part(t, data)));
+    to.add(t.gradient_norm());
+  }
+  to.add(t.evaluate(part(t, data)).nats);
+  to.add(w);
+}
+/// Two steps, and one of three batches.
+template <class Trainer, class Part>
+void train(Trainer& t, const ln::weights<model>& w, record& to, const Part& part) {
+  take_steps(2, t, w, to, part);
+  for (std::uint64_t i = 2; i < 5; ++i)
+    to.add(t.accumulate(part(t, decoder_tokens(sequences, length, model::vocabulary, i))).nats);
+  t.update();
+  to.add(t.gradient_norm());
+  to.add(w);
+}
+constexpr auto own_part = [](const auto& t, const decoder_tokens& data) {
+  const auto [first, last] = t.part_of(sequences);
+  return data.part(first, last - first);
+};
+
+template <int Stage>
+record run(int threads, ln::reduction sums = ln::reduction::fixed_order) {
+  ln::weights<model> w;
+  randomize(w);
+  record r;
+  const ln::limits l = limits_of(threads);
+  const ln::distributed_options how{.parts = parts, .sums = sums};
+  const index bytes = trainer<Stage>::footprint(l, all_ranks().rank(), all_ranks().size(), how);
+  std::vector<std::byte> memory(at(bytes + ln::alignment));
+  auto t = [&] {
+    ln::memory_scope scope(memory);
+    const index before = scope.left();
+    auto opened = trainer<Stage>::open(w, all_ranks(), l, {}, with_dropout, how);
+    BOOST_TEST(before - scope.left() == bytes);
+    return opened;
+  }();
+  LINNET_REQUIRE_OK(t);
+  train(*t, w, r, own_part);
+  BOOST_TEST(t->last_refusal() == "");
+  BOOST_TEST(t->steps() == 3);
+  return r;
+}
+
+/// Runs a suite under mpirun; what it and its ranks printed.
+outcome on_ranks(int n, const std::string& name, const std::string& file = "") {
+  const std::string program = "/proc/self/exe";
+  std::vector<std::string> arguments{"LINNET_RANKS_WRITE=" + file,
+                                     "OMPI_MCA_rmaps_base_oversubscribe=1",
+                                     "mpirun",
+                                     "--allow-run-as-root",
+                                     "--oversubscribe",
+                                     "--mca",
+                                     "btl",
+                                     "self,vader",
+                                     "-n",
+                                     std::to_string(n),
+                                     std::filesystem::read_symlink(program).string(),
+                                     "--run_test=" + name,
+                                     "--report_level=no"};
+  return run_program("/usr/bin/env", arguments);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(ranks, *boost::unit_test::disabled())
+
+BOOST_AUTO_TEST_CASE(same_bits) {
+  const int n = static_cast<int>(all_ranks().size());
+  const record one = run<0>(n % 2 + 1), shards = run<1>(2 - n % 2);
+  BOOST_TEST(one.text == shards.text);
+  const record by_mpi = run<0>(1, ln::reduction::mpi);
+  const double loss = std::strtod(one.text.c_str(), nullptr);
+  BOOST_TEST(std::strtod(by_mpi.text.c_str(), nullptr) == loss, boost::test_tools::tolerance(1e-6));
+  if (all_ranks().rank() == 0) std::ofstream(from_environment("LINNET_RANKS_WRITE")) << one.text;
+}
+
+// One part is what a trainer makes of the whole batch.
+BOOST_AUTO_TEST_CASE(one_part) {
+  if (all_ranks().size() != 1) return;
+  ln::weights<model> w, v;
+  randomize(w), randomize(v);
+  ln::limits l = limits_of(1);
+  l.batch = sequences;
+  auto shared = trainer<0>::open(w, all_ranks(), l, {}, with_dropout, {.parts = 1});
+  auto alone = ln::trainer<model>::open(v, l, {}, with_dropout);
+  BOOST_REQUIRE((shared && alone));
+  record one, other;
+  take_steps(3, *shared, w, one, own_part);
+  take_steps(3, *alone, v, other,
+             [](const auto&, const decoder_tokens& data) { return data.view(); });
+  BOOST_TEST(one.text == other.text);
+}
+
+// On three ranks: whatever one of them does wrong, all are told, by the same words, and go on.
+BOOST_AUTO_TEST_CASE(refusals) {
+  ln::communicator& all = all_ranks();
+  if (all.size() != 3) return;
+  const index rank = all.rank();
+  const ln::limits l = limits_of(1);
+  ln::weights<model> w;
+  randomize(w, rank == 1 ? 2 : 1);
+  const auto open = [&](const ln::training_options& options, index of_parts,
+                        const ln::limits& some) {
+    const auto opened = trainer<1>::open(w, all, some, {}, options, {.parts = of_parts});
+    return opened ? std::string() : opened.error().message();
+  };
+  BOOST_TEST(open({}, parts, l).find("rank 1: digest of the weights: expected") !=
+             std::string::npos);
+  randomize(w);
+  BOOST_TEST(open({.clip = rank == 2 ? 1.0 : 2.0}, parts, l)
+                 .starts_with("distributed_trainer::open: rank 2: digest of options and limits"));
+  BOOST_TEST(open({}, 3 + rank, l)
+                 .starts_with("distributed_trainer::open: rank 1: distributed_options.parts: "
+                              "expected 3, got 4"));
+  BOOST_TEST(open({}, 2, l) ==
+             "distributed_trainer::open: distributed_options.parts: expected no fewer than ranks, "
+             "3, got 2");
+  ln::limits wrong = l;
+  if (rank == 1) wrong.batch = -1;
+  BOOST_TEST(open({}, parts, wrong) ==
+             (rank == 1 ? "trainer::open: limits.batch: expected at least 1, got -1"
+                        : "distributed_trainer::open: rank 1: trainer, which it could not open: "
+                          "expected 0, got 1"));
+
+  auto t = trainer<1>::open(w, all, l, {}, with_dropout, {.parts = parts});
+  LINNET_REQUIRE_OK(t);
+  const decoder_tokens data(sequences, length, model::vocabulary);
+  const auto [first, last] = t->part_of(sequences);
+  const auto refused = [&](const ln::decoder_batch& b) {
+    return std::isnan(t->step(b)) ? t->error().message() : std::string("a step");
+  };
+  ln::decoder_batch b = data.part(first, last - first);
+  BOOST_TEST(refused(rank == 1 ? ln::decoder_batch{} : b) ==
+             "distributed_trainer: rank 1: refusal of its batch: expected none, got batch is below "
+             "1: give at least one sequence");
+  ln::decoder_batch uneven = b;
+  if (rank == 2) --uneven.batch;
+  BOOST_TEST(
+      refused(uneven).starts_with("distributed_trainer: rank 2: sequences left over by its "
+                                  "parts: expected 0, got 1"));
+  ln::decoder_batch shorter = b;
+  if (rank == 0) --shorter.length;
+  BOOST_TEST(refused(shorter) ==
+             "distributed_trainer: rank 1: tokens of a sequence: expected 4, got 5");
+  BOOST_TEST((rank == 2 ? std::isnan(t->evaluate(b).nats) : refused(b) != "a step"));
+  BOOST_TEST(t->error().what == "rank 2: call");
+  BOOST_TEST(t->refused() >= 3);
+  BOOST_TEST(t->steps() == 0);
+  BOOST_TEST(refused(b) == "a step");
+  BOOST_TEST(t->last_refusal() == "");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(silent_ranks, *boost::unit_test::disabled())
+
+// Rank 1 goes away without a word. Rank 0 is told in time, and ends all.
+BOOST_AUTO_TEST_CASE(silence) {
+  auto some = ln::communicator::open((all_ranks(), MPI_COMM_WORLD), 0.5);
+  LINNET_REQUIRE_OK(some);
+  ln::weights<model> w;
+  auto t = trainer<0>::open(w, *some, limits_of(1), {}, {}, {.parts = 2});
+  LINNET_REQUIRE_OK(t);
+  if (some->rank() == 1) {
+    std::this_thread::sleep_for(std::chrono::seconds(60));
+    return;
+  }
+  const decoder_tokens data(sequences, length, model::vocabulary);
+  BOOST_TEST(std::isnan(t->step(data.part(0, 2))));
+  BOOST_TEST(t->stopped());
+  BOOST_TEST(std::isnan(t->step(data.part(0, 2))));
+  std::cout << t->error().message() << std::endl;
+  MPI_Abort(MPI_COMM_WORLD, 5);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(distributed)
+
+// The same batch on one to four ranks: losses, norms and weights are equal to the bit. One rank
+// also compares itself with a trainer, three look at refusals.
+BOOST_AUTO_TEST_CASE(any_number_of_ranks_has_the_same_bits) {
+  const scratch_folder folder;
+  std::string first;
+  for (int n = 1; n <= 4; ++n) {
+    const std::string file = folder.path(std::to_string(n));
+    const outcome said = on_ranks(n, "ranks", file);
+    BOOST_TEST(said.status == 0, said.out + said.err);
+    const std::string text = contents(file);
+    if (n == 1) first = text;
+    BOOST_TEST(std::count(text.begin(), text.end(), '\n') == 11);
+    BOOST_TEST(text == first);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_silent_rank_ends_all_in_time) {
+  const outcome said = on_ranks(2, "silent_ranks");
+  BOOST_TEST(said.status == 5, said.out + said.err);
+  BOOST_TEST(said.out.find("communicator: rank 0: expected an answer of each rank within 0.5") !=
+             std::string::npos);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::mpi_test
+#endif
