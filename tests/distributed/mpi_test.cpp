@@ -4,14 +4,16 @@
 
 #include "support/models.hpp"
 
-#if __has_include(<mpi.h>)
-#include <linnet/mpi.hpp>
+#if __has_include(<mpi.h>) && __has_include(<xxhash.h>)
+#include <linnet/mpi_checkpoint.hpp>
 
 #include "support/program.hpp"
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <fstream>
+#include <optional>
 
 namespace test::mpi_test {
 
@@ -114,6 +116,56 @@ record run(int threads, ln::reduction sums = ln::reduction::fixed_order) {
   return r;
 }
 
+/// Waits for all ranks.
+void all_told() {
+  ln::detail::rank_difference none;
+  BOOST_TEST(all_ranks().compare({}, 0, none));
+}
+
+constexpr int most_steps = 40;
+/// A run with zero<0> or zero<1>.
+class run_on {
+ public:
+  explicit run_on(int stage) : stage_(stage) {
+    randomize(w_);
+    const ln::limits l = limits_of(1);
+    const ln::distributed_options how{.parts = parts};
+    if (stage == 0)
+      whole_.emplace(*trainer<0>::open(w_, all_ranks(), l, {}, with_dropout, how));
+    else
+      shards_.emplace(*trainer<1>::open(w_, all_ranks(), l, {}, with_dropout, how));
+  }
+  double step() {
+    const decoder_tokens data(sequences, length, model::vocabulary);
+    return stage_ == 0 ? whole_->step(own_part(*whole_, data))
+                       : shards_->step(own_part(*shards_, data));
+  }
+  index steps() const { return stage_ == 0 ? whole_->steps() : shards_->steps(); }
+  /// A step whose loss has to be that of the run that was not interrupted.
+  void check_step(const std::string& path) {
+    std::ifstream in(path + ".whole");
+    std::string line;
+    for (index i = 0; i <= steps(); ++i) std::getline(in, line);
+    record now;
+    now.add(step());
+    BOOST_TEST(now.text == line + '\n');
+  }
+  ln::result<void> save(const std::string& path, index n) {
+    const std::vector<ln::section> own{ln::as_section("ranks", n)};
+    return stage_ == 0 ? ln::save_checkpoint(path, *whole_, own)
+                       : ln::save_checkpoint(path, *shards_, own);
+  }
+  ln::result<ln::checkpoint> load(const std::string& path) {
+    return stage_ == 0 ? ln::load_checkpoint(path, *whole_) : ln::load_checkpoint(path, *shards_);
+  }
+
+ private:
+  int stage_;
+  ln::weights<model> w_;
+  std::optional<trainer<0>> whole_;
+  std::optional<trainer<1>> shards_;
+};
+
 /// Runs a suite under mpirun; what it and its ranks printed.
 outcome on_ranks(int n, const std::string& name, const std::string& file = "") {
   const std::string program = "/proc/self/exe";
@@ -162,6 +214,67 @@ BOOST_AUTO_TEST_CASE(one_part) {
   take_steps(3, *alone, v, other,
              [](const auto&, const decoder_tokens& data) { return data.view(); });
   BOOST_TEST(one.text == other.text);
+}
+
+// A run that other numbers of ranks continue, with and without shards: each step has the loss of a
+// run that was never interrupted.
+BOOST_AUTO_TEST_CASE(continued) {
+  const std::string path = from_environment("LINNET_RANKS_WRITE") + ".run";
+  const index n = all_ranks().size(), rank = all_ranks().rank();
+  if (n == 1) {
+    run_on whole(0);
+    record all;
+    for (int i = 0; i < most_steps; ++i) all.add(whole.step());
+    std::ofstream(path + ".whole") << all.text;
+  }
+  run_on run(static_cast<int>(n) % 2);
+  if (n > 1) {
+    const auto loaded = run.load(path);
+    LINNET_REQUIRE_OK(loaded);
+    index wrote = 0;
+    BOOST_TEST(loaded->read("ranks", wrote));
+    BOOST_TEST(wrote > 0);
+    BOOST_TEST(loaded->note == "");
+  }
+  run.check_step(path);
+  LINNET_REQUIRE_OK(run.save(path, n));
+  if (n != 2) return;
+
+  // A rank whose disk is full, say: all are told, and what was saved stays.
+  const auto next = ln::detail::round_of(path);
+  BOOST_REQUIRE(next);
+  const std::string obstacle =
+      ln::detail::part_path(path, {next->generation + 1, n, {}}, 1) + "/in the way";
+  const index steps = run.steps();
+  run.check_step(path);
+  if (rank == 1) std::filesystem::create_directories(obstacle);
+  const auto failed = run.save(path, n);
+  BOOST_REQUIRE(!failed);
+  BOOST_TEST((rank == 1 ? failed.error().code == ln::errc::io
+                        : failed.error().message().starts_with("save_checkpoint: rank 1: ")));
+  if (rank == 1) std::filesystem::remove_all(std::filesystem::path(obstacle).parent_path());
+  LINNET_REQUIRE_OK(run.load(path));
+  BOOST_TEST(run.steps() == steps);
+
+  // A damaged part: all load the checkpoint before, and its steps have the same losses.
+  if (rank == 0) {
+    const std::string part = ln::detail::part_path(path, *next, 1);
+    std::filesystem::resize_file(part, std::filesystem::file_size(part) - 1);
+  }
+  all_told();
+  const auto older = run.load(path);
+  LINNET_REQUIRE_OK(older);
+  BOOST_TEST(older->note != "");
+  BOOST_TEST(run.steps() == steps - 1);
+  run.check_step(path);
+  LINNET_REQUIRE_OK(run.save(path, n));
+
+  ln::weights<model> w;
+  auto other = trainer<0>::open(w, all_ranks(), limits_of(1), {}, {}, {.parts = 2});
+  LINNET_REQUIRE_OK(other);
+  const auto refused = ln::load_checkpoint(path, *other);
+  BOOST_REQUIRE(!refused);
+  BOOST_TEST(refused.error().message() == path + ": parts: expected 2 (the trainer's), got 5");
 }
 
 // On three ranks: whatever one of them does wrong, all are told, by the same words, and go on.
@@ -225,6 +338,26 @@ BOOST_AUTO_TEST_CASE(refusals) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
+BOOST_AUTO_TEST_SUITE(killed_ranks, *boost::unit_test::disabled())
+
+// Rank 1 is killed while all take steps and save each.
+BOOST_AUTO_TEST_CASE(killed) {
+  const std::string path = from_environment("LINNET_RANKS_WRITE") + ".run";
+  run_on run(1);
+  LINNET_REQUIRE_OK(run.load(path));
+  std::thread([] {
+    if (all_ranks().rank() != 1) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(7));
+    (void)std::raise(SIGKILL);
+  }).detach();
+  for (;;) {
+    if (run.steps() + 4 < most_steps) run.check_step(path);
+    LINNET_REQUIRE_OK(run.save(path, 2));
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
 BOOST_AUTO_TEST_SUITE(silent_ranks, *boost::unit_test::disabled())
 
 // Rank 1 goes away without a word. Rank 0 is told in time, and ends all.
@@ -254,15 +387,19 @@ BOOST_AUTO_TEST_SUITE(distributed)
 // also compares itself with a trainer, three look at refusals.
 BOOST_AUTO_TEST_CASE(any_number_of_ranks_has_the_same_bits) {
   const scratch_folder folder;
+  const std::string file = folder.path("bits");
   std::string first;
   for (int n = 1; n <= 4; ++n) {
-    const std::string file = folder.path(std::to_string(n));
     const outcome said = on_ranks(n, "ranks", file);
     BOOST_TEST(said.status == 0, said.out + said.err);
     const std::string text = contents(file);
     if (n == 1) first = text;
     BOOST_TEST(std::count(text.begin(), text.end(), '\n') == 11);
     BOOST_TEST(text == first);
+    if (n > 1) continue;
+    const outcome killed = on_ranks(2, "killed_ranks", file);
+    BOOST_TEST(killed.status != 0);
+    BOOST_TEST(killed.out.find("error: in") == std::string::npos, killed.out);
   }
 }
 

@@ -43,6 +43,8 @@ class gradient_sums {
  public:
   static constexpr index largest_bucket = index{1} << 16;  ///< values of a shard in one message
 
+  static constexpr index values = values_in_block<M, T>();  ///< in a block of gradients
+
   /// Places the buffers of a rank in `memory`, or counts them.
   static constexpr gradient_sums place(arena& memory, index rank, index ranks,
                                        const distributed_options& how) {
@@ -110,7 +112,6 @@ class gradient_sums {
   }
 
  private:
-  static constexpr index values = values_in_block<M, T>();
   static_assert(values <= index{0x7fffffff},
                 "linnet::distributed_trainer: models of fewer than 2^31 parameters");
 

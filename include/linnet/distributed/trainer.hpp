@@ -229,6 +229,34 @@ class distributed_trainer {
   const auto& current() const { return inner_.current(); }
   /// All counters; equal on all ranks.
   const training_progress& progress() const { return inner_.progress(); }
+  /// Calls f(name, offset, bytes) for each block of memory with which this rank continues a run.
+  /// `offset` is that in the whole block, of which it may hold a shard.
+  template <class F>
+  void visit_state(F&& f) {
+    inner_.visit_state([&](std::string_view name, std::span<std::byte> bytes) {
+      if (name != "gradients") f(name, index{0}, bytes);
+    });
+    if constexpr (shards) {
+      const index begin = moments_.begin * index{sizeof(T)}, n = moments_.end - moments_.begin;
+      const auto count = static_cast<std::size_t>(n);
+      f("optimizer.first", begin, std::as_writable_bytes(std::span(moments_.first, count)));
+      f("optimizer.second", begin, std::as_writable_bytes(std::span(moments_.second, count)));
+    }
+  }
+  /// Whether this rank holds a shard of a block that visit_state() shows, instead of all of it.
+  static bool holds_shard(std::string_view name) { return shards && name != "weights"; }
+  /// Goes on from `at`, after the blocks that visit_state() shows have been written on all ranks.
+  /// Errors: those of trainer::resume.
+  result<void> resume(const training_progress& at) {
+    std::fill_n(static_cast<T*>(inner_.gradient().data()), sums::values, T(0));
+    sums_.clear();
+    unlike_ = {};
+    return inner_.resume(at);
+  }
+  /// The processes that it shares batches with.
+  communicator& ranks() { return *ranks_; }
+  /// The options of sharing that it was opened with.
+  const distributed_options& shared_options() const { return how_; }
   /// The options that it was opened with.
   const training_options& options() const { return inner_.options(); }
   /// The optimizer, whose settings may be changed between steps, on all ranks alike.
