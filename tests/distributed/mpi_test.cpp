@@ -19,7 +19,13 @@ namespace test::mpi_test {
 
 namespace {
 
-using model = ln::decoder<tiny_decoder_shape>;
+// With a tensor of more than one chunk, so that shards cut it.
+constexpr ln::decoder_shape two_chunks = [] {
+  ln::decoder_shape s = tiny_decoder_shape;
+  s.vocabulary = 600;
+  return s;
+}();
+using model = ln::decoder<two_chunks>;
 template <int Stage>
 using trainer = ln::distributed_trainer<model, ln::adamw, ln::zero<Stage>>;
 constexpr index parts = 5, sequences = 10, length = 5;  // uneven shares, trees of two depths
@@ -99,7 +105,7 @@ record run(int threads, ln::reduction sums = ln::reduction::fixed_order) {
   randomize(w);
   record r;
   const ln::limits l = limits_of(threads);
-  const ln::distributed_options how{.parts = parts, .sums = sums};
+  const ln::distributed_options how{.parts = parts, .sums = sums, .bucket = 1000};
   const index bytes = trainer<Stage>::footprint(l, all_ranks().rank(), all_ranks().size(), how);
   std::vector<std::byte> memory(at(bytes + ln::alignment));
   auto t = [&] {

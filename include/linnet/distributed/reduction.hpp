@@ -23,12 +23,14 @@ struct distributed_options {
   index parts =
       8;  ///< equal parts that a batch is cut into: no fewer than ranks. Bits depend on it
   reduction sums = reduction::fixed_order;
+  index bucket = 65536;  ///< values of a shard in one message; no bits depend on it
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
   static constexpr void visit_options(Self& self, F&& f) {
     f("parts", self.parts, detail::count(1));
     f("sums", self.sums, detail::one_of(ways));
+    f("bucket", self.bucket, detail::count(1));
   }
 
  private:
@@ -41,8 +43,6 @@ namespace detail {
 template <class M, class T>
 class gradient_sums {
  public:
-  static constexpr index largest_bucket = index{1} << 16;  ///< values of a shard in one message
-
   static constexpr index values = values_in_block<M, T>();  ///< in a block of gradients
 
   /// Places the buffers of a rank in `memory`, or counts them.
@@ -52,7 +52,7 @@ class gradient_sums {
     g.parts_ = how.parts;
     g.fixed_ = how.sums == reduction::fixed_order;
     const index own = shard_values<M, T>(rank, ranks);
-    g.bucket_ = g.fixed_ ? (std::min)(largest_bucket, largest_shard<M, T>(ranks)) : own;
+    g.bucket_ = g.fixed_ ? (std::min)(how.bucket, largest_shard<M, T>(ranks)) : own;
     index sums = 1;
     if (g.fixed_) {
       sums = 0;

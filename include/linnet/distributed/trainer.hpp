@@ -146,7 +146,7 @@ class distributed_trainer {
                                   how.parts,
                                   static_cast<std::int64_t>(how.sums),
                                   tensors(),
-                                  settings(l, optimizer, options),
+                                  settings(l, optimizer, options, how),
                                   own ? 0 : numbers(w)};
     detail::rank_difference unlike;
     const bool answered = ranks.compare(said, 1, unlike);
@@ -362,8 +362,9 @@ class distributed_trainer {
     return d.number();
   }
   static std::int64_t settings(const limits& l, const Optimizer& optimizer,
-                               const training_options& options) {
+                               const training_options& options, const distributed_options& how) {
     detail::digest d;
+    d.add_options(how);
     for (const index limit : {l.batch, l.source, l.target})
       d.add(static_cast<std::uint64_t>(limit));
     d.add_options(optimizer);
