@@ -17,16 +17,6 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Whether a model has tensors that follow averages of rows, which shards may cut.
-template <class M>
-consteval bool has_averages() {
-  bool any = false;
-  each_tensor<M>([&](const parameter_path&, const tensor_info& info) {
-    any = any || info.kind == role::moving_average;
-  });
-  return any;
-}
-
 /// The memory of one rank for the moments of its shard, and its place.
 template <class M, class T>
 struct shard_memory {
@@ -59,21 +49,10 @@ struct shard_memory {
   }
 };
 
-/// An optimizer that moves each value by its own gradient and moments, so that shards may end
-/// anywhere.
-template <class Optimizer>
-inline constexpr bool moves_values = std::is_same_v<Optimizer, adamw>;
-
 /// `Optimizer` on one rank's shard of model M. It keeps no state of its own, as the memory of a
 /// trainer does not depend on the number of ranks.
 template <class M, class T, class Optimizer>
 struct sharded {
-  static_assert(moves_values<Optimizer>,
-                "linnet::distributed_trainer: zero<1> and above take adamw, which moves each value "
-                "alone; take zero<0> for other optimizers");
-  static_assert(!has_averages<M>(),
-                "linnet::distributed_trainer: zero<1> and above take no tensors that follow "
-                "averages, as those of attention::routing; take zero<0>");
   static_assert(weights<M, T>::bytes() == gradients<M, T>::bytes());
 
   Optimizer by{};

@@ -17,17 +17,10 @@
 #include <linnet/distributed/batch_part.hpp>
 #include <linnet/distributed/reduction.hpp>
 #include <linnet/distributed/sharded_optimizer.hpp>
+#include <linnet/distributed/stages.hpp>
 #include <linnet/train/trainer.hpp>
 
 LINNET_NAMESPACE_BEGIN
-
-/// The optimizer's state that each rank of a distributed_trainer keeps (Rajbhandari et al. 2020).
-/// It keeps all of it (0), or that of its shard of the parameters (1).
-template <int Stage>
-struct zero {
-  static_assert(Stage == 0 || Stage == 1, "linnet::zero: stages are 0 and 1");
-  static constexpr int stage = Stage;
-};
 
 namespace detail {
 
@@ -79,11 +72,7 @@ template <class M, class Optimizer = adamw, class Zero = zero<0>, class T = floa
           class Compute = compute::f32>
 class distributed_trainer {
   static constexpr bool shards = Zero::stage > 0;
-  static_assert(std::is_same_v<Compute, compute::f32> || std::is_same_v<Compute, compute::bf16>,
-                "linnet::distributed_trainer: computes in compute::f32 or compute::bf16; others "
-                "scale by what each rank alone has seen");
-  static_assert(!detail::estimates_curvature<Optimizer>,
-                "linnet::distributed_trainer: takes optimizers without curvature, such as adamw");
+  static_assert(detail::check_distributed<M, Optimizer, Zero, Compute>());
   template <class Opt, bool Shards>
   struct inner_of {
     using type = Opt;
