@@ -220,6 +220,17 @@ BOOST_AUTO_TEST_CASE(one_part) {
   take_steps(3, *alone, v, other,
              [](const auto&, const decoder_tokens& data) { return data.view(); });
   BOOST_TEST(one.text == other.text);
+
+  // Several parts have its loss and norm, but for rounding.
+  ln::weights<model> u;
+  randomize(u);
+  auto cut = trainer<0>::open(u, all_ranks(), limits_of(1), {}, with_dropout, {.parts = parts});
+  LINNET_REQUIRE_OK(cut);
+  char* rest = nullptr;
+  const double loss = std::strtod(other.text.c_str(), &rest), norm = std::strtod(rest, nullptr);
+  const decoder_tokens data(sequences, length, model::vocabulary);
+  BOOST_TEST(cut->step(own_part(*cut, data)) == loss, boost::test_tools::tolerance(1e-6));
+  BOOST_TEST(cut->gradient_norm() == norm, boost::test_tools::tolerance(1e-5));
 }
 
 // A run that other numbers of ranks continue, with and without shards: each step has the loss of a
