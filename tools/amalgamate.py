@@ -17,9 +17,9 @@ MAIN = "linnet/linnet.hpp"
 PARTS = {"linnet/inference.hpp": "INFERENCE"}  # of MAIN, alone
 ADAPTERS = ["linnet/checkpoint.hpp", "linnet/gguf.hpp", "linnet/json.hpp",
             "linnet/low_rank.hpp", "linnet/compression.hpp", "linnet/search.hpp",
-            "linnet/calibration_file.hpp", "linnet/cached_logits.hpp", "linnet/generated_data.hpp", "linnet/numpy.hpp",
-            "linnet/sentencepiece.hpp",
-            "linnet/xtensor.hpp"]
+            "linnet/calibration_file.hpp", "linnet/cached_logits.hpp",
+            "linnet/generated_data.hpp", "linnet/numpy.hpp", "linnet/mpi.hpp",
+            "linnet/mpi_checkpoint.hpp", "linnet/sentencepiece.hpp", "linnet/xtensor.hpp"]
 
 INCLUDE = re.compile(r"\s*#\s*include\s*<([^>]+)>")
 CONDITION = re.compile(r"\s*#\s*(if|endif)")

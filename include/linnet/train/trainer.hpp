@@ -19,6 +19,10 @@
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+struct counters_of;
+}  // namespace detail
+
 /// Trains weights of model `M`, which it refers to, with `Optimizer`. With `Compute` =
 /// compute::bf16, matrix products multiply bf16 roundings of the f32 master weights, activations
 /// and gradients, with sums in f32; all else stays in f32. The types compute::f16 and compute::fp8
@@ -297,6 +301,8 @@ class trainer {
   Optimizer& optimizer() { return optimizer_; }
 
  private:
+  friend struct detail::counters_of;  // of trainers that share a batch
+
   trainer(weights<M, T>& w, const limits& l, const Optimizer& optimizer,
           const training_options& how)
       : weights_(&w), limits_(l), optimizer_(optimizer), how_(how), memory_(workspace_bytes(l)) {}
@@ -377,7 +383,7 @@ class trainer {
     if constexpr (master_form::learns_steps)
       squares = form_.find_gradients(on, *weights_, gradients_);
     if (keeps_zeros) detail::mark_zeros(on, *weights_, gradients_);
-    if (master_form::trains_weights) squares += detail::sum_of_squares(on, gradients_, partial_);
+    if (master_form::trains_weights) squares += squares_of(on);
     const double norm = std::sqrt(squares) * share;
     const bool finite = is_finite(norm) && is_finite(nats), usable = finite && tokens > 0;
     if (usable) {
@@ -398,6 +404,13 @@ class trainer {
       finite_ = finite;
       nats_ = nats;
     });
+  }
+  /// Sum of squares of the gradients; of an optimizer that sees a part of them, its own.
+  double squares_of(const ops::execution& on) const {
+    if constexpr (requires { optimizer_.sum_of_squares(on, gradients_); })
+      return optimizer_.sum_of_squares(on, gradients_);
+    else
+      return detail::sum_of_squares(on, gradients_, partial_);
   }
   /// The factor that brings gradients of this norm down to the largest one.
   double clip_of(double norm) const {

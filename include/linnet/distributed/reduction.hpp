@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Sums of gradients over ranks. Those of the parts of a batch are added in one tree, whatever rank
+/// made them. Each rank gets its shard of the sum.
+
+#include <algorithm>
+
+#include <linnet/core/arena.hpp>
+#include <linnet/distributed/communicator.hpp>
+#include <linnet/distributed/shards.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// How gradients of several ranks are added.
+enum class reduction {
+  fixed_order,  ///< in one tree over the parts of the batch: the same bits for any number of ranks
+  mpi           ///< by MPI: other bits for another number of ranks, fewer messages
+};
+
+/// How several ranks share a batch.
+struct distributed_options {
+  index parts =
+      8;  ///< equal parts that a batch is cut into: no fewer than ranks. Bits depend on it
+  reduction sums = reduction::fixed_order;
+  index bucket = 65536;  ///< values of a shard in one message; no bits depend on it
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("parts", self.parts, detail::count(1));
+    f("sums", self.sums, detail::one_of(ways));
+    f("bucket", self.bucket, detail::count(1));
+  }
+
+ private:
+  static constexpr const char* ways[] = {"fixed_order", "mpi"};
+};
+
+namespace detail {
+
+/// Memory and messages with which a rank adds gradients of type T of model M.
+template <class M, class T>
+class gradient_sums {
+ public:
+  static constexpr index values = values_in_block<M, T>();  ///< in a block of gradients
+
+  /// Places the buffers of a rank in `memory`, or counts them.
+  static constexpr gradient_sums place(arena& memory, index rank, index ranks,
+                                       const distributed_options& how) {
+    gradient_sums g;
+    g.parts_ = how.parts;
+    g.fixed_ = how.sums == reduction::fixed_order;
+    const index own = shard_values<M, T>(rank, ranks);
+    g.bucket_ = g.fixed_ ? (std::min)(how.bucket, largest_shard<M, T>(ranks)) : own;
+    index sums = 1;
+    if (g.fixed_) {
+      sums = 0;
+      for (index r = 0; r < ranks; ++r) sums += partial_sums_of(how.parts, r, ranks).sums;
+    }
+    const index buffers = g.fixed_ ? partial_sums_of(how.parts, rank, ranks).buffers : 0;
+    g.shard_ = memory.take<T>(own);
+    g.received_ = memory.take<T>(sums * g.bucket_);
+    g.partial_ = memory.take<T>(buffers * values);
+    g.numbers_ = memory.take<int>(6 * ranks);
+    return g;
+  }
+  /// Notes where the shards are, after place().
+  void start(communicator& ranks) {
+    ranks_ = &ranks;
+    const index n = ranks.size();
+    index from = 0;
+    for (index r = 0; r < n; ++r) {
+      counts()[r] = number(shard_values<M, T>(r, n));
+      begins()[r] = number(from);
+      from += counts()[r];
+    }
+  }
+
+  /// This rank's shard of the sum over all calls of add() since clear().
+  T* shard() { return shard_; }
+  void clear() { std::fill_n(shard_, own(), T(0)); }
+  /// Values of this rank's shard, and where it begins in a block of gradients.
+  index own() const { return counts()[ranks_->rank()]; }
+  index begin() const { return begins()[ranks_->rank()]; }
+  int* counts() const { return numbers_; }
+  int* begins() const { return numbers_ + ranks_->size(); }
+
+  /// Adds the gradients of a batch to the shards of all ranks. make(i) adds that of part `i` to
+  /// `gradient`, a whole block. It is zero before and after. False if a message failed.
+  template <class Make>
+  bool add(T* gradient, Make&& make) {
+    const auto [first, last] = items_of(parts_, ranks_->rank(), ranks_->size());
+    const auto clear = [&] { std::fill_n(gradient, values, T(0)); };
+    bool fine = false;
+    if (!fixed_) {
+      for (index i = first; i < last; ++i) make(i);
+      fine = ranks_->add(gradient, received_, counts());
+      if (fine) add_to(shard_, received_, own());
+    } else {
+      // One part needs no buffer but the gradient itself.
+      if (last - first == 1) make(first);
+      index next = 0;
+      if (last - first > 1)
+        each_subtree(0, parts_, first, last, [&](index from, index to) {
+          sum(from, to, partial_ + next++ * values, gradient, make);
+        });
+      fine = share(last - first == 1 ? gradient : partial_);
+    }
+    clear();
+    return fine;
+  }
+
+ private:
+  static_assert(values <= index{0x7fffffff},
+                "linnet::distributed_trainer: models of fewer than 2^31 parameters");
+
+  static int number(index n) { return static_cast<int>(n); }
+  static void add_to(T* to, const T* from, index n) {
+    for (index i = 0; i < n; ++i) to[i] += from[i];
+  }
+  /// to = the sum of the parts [first, last).
+  template <class Make>
+  void sum(index first, index last, T* to, T* gradient, Make& make) {
+    if (last - first == 1) {
+      make(first);
+      std::copy_n(gradient, values, to);
+      std::fill_n(gradient, values, T(0));
+      return;
+    }
+    const index middle = middle_of(first, last);
+    sum(first, middle, to, gradient, make);
+    if (last - middle == 1) {
+      make(middle);
+      add_to(to, gradient, values);
+      std::fill_n(gradient, values, T(0));
+    } else {
+      sum(middle, last, to + values, gradient, make);
+      add_to(to, to + values, values);
+    }
+  }
+  /// Sends this rank's sums to the holders of the shards, bucket by bucket, and adds what it gets.
+  bool share(const T* sums) {
+    const index n = ranks_->size(), largest = largest_shard<M, T>(n);
+    const communicator::places sent{numbers_ + 2 * n, numbers_ + 3 * n};
+    const communicator::places got{numbers_ + 4 * n, numbers_ + 5 * n};
+    const auto count = [&](index rank, index at) {
+      return number((std::clamp)(counts()[rank] - at, index{0}, bucket_));
+    };
+    const auto sums_of = [&](index rank) { return partial_sums_of(parts_, rank, n).sums; };
+    index most = 0;
+    for (index r = 0; r < n; ++r) most = (std::max)(most, sums_of(r));
+    for (index at = 0; at < largest; at += bucket_) {
+      for (index i = 0; i < most; ++i) {
+        index place = 0;
+        for (index r = 0; r < n; ++r) {
+          sent.counts[r] = i < sums_of(ranks_->rank()) ? count(r, at) : 0;
+          sent.begins[r] = sent.counts[r] > 0 ? number(begins()[r] + at) : 0;
+          got.counts[r] = i < sums_of(r) ? count(ranks_->rank(), at) : 0;
+          got.begins[r] = got.counts[r] > 0 ? number((place + i) * bucket_) : 0;
+          place += sums_of(r);
+        }
+        const index before = i < sums_of(ranks_->rank()) ? i * values : 0;
+        if (!ranks_->exchange(sums + before, sent, received_, got)) return false;
+      }
+      index next = 0;
+      if (const index own_count = count(ranks_->rank(), at); own_count > 0)
+        add_to(shard_ + at, tree(0, parts_, own_count, next), own_count);
+    }
+    return true;
+  }
+  /// The sum of the parts [first, last) in what was received, from sum number `next` on.
+  const T* tree(index first, index last, index count, index& next) {
+    if (holder_of(first, parts_, ranks_->size()) == holder_of(last - 1, parts_, ranks_->size()))
+      return received_ + next++ * bucket_;
+    const index middle = middle_of(first, last);
+    T* const left = const_cast<T*>(tree(first, middle, count, next));
+    add_to(left, tree(middle, last, count, next), count);
+    return left;
+  }
+
+  communicator* ranks_ = nullptr;
+  T *shard_ = nullptr, *received_ = nullptr, *partial_ = nullptr;
+  int* numbers_ = nullptr;  ///< counts and begins of shards, of what is sent and of what is got
+  index parts_ = 1, bucket_ = 0;
+  bool fixed_ = true;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Optimizers whose state is shared out over ranks: each keeps the moments of its shard, moves that
+/// and gets the others' weights (ZeRO-1; Rajbhandari et al. 2020, section 5.1).
+
+#include <algorithm>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include <linnet/distributed/communicator.hpp>
+#include <linnet/distributed/shards.hpp>
+#include <linnet/train/adamw.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The memory of one rank for the moments of its shard, and its place.
+template <class M, class T>
+struct shard_memory {
+  communicator* ranks = nullptr;
+  T *first = nullptr, *second = nullptr;  ///< [end - begin]
+  double* squares = nullptr;              ///< [chunks of all ranks]
+  int* numbers = nullptr;                 ///< counts and begins of the shards, in values; in chunks
+  index begin = 0, end = 0;
+
+  static constexpr shard_memory place(arena& memory, index rank, index ranks) {
+    shard_memory s;
+    s.begin = shard_begin<M, T>(rank, ranks).value;
+    s.end = shard_begin<M, T>(rank + 1, ranks).value;
+    s.first = memory.take<T>(s.end - s.begin);
+    s.second = memory.take<T>(s.end - s.begin);
+    s.squares = memory.take<double>(count_chunks<M, T>());
+    s.numbers = memory.take<int>(4 * ranks);
+    return s;
+  }
+  void start(communicator& all) {
+    ranks = &all;
+    const index n = all.size();
+    for (index r = 0; r < n; ++r) {
+      const shard_place from = shard_begin<M, T>(r, n), to = shard_begin<M, T>(r + 1, n);
+      numbers[r] = static_cast<int>(to.value - from.value);
+      numbers[n + r] = static_cast<int>(from.value);
+      numbers[2 * n + r] = static_cast<int>(to.chunk - from.chunk);
+      numbers[3 * n + r] = static_cast<int>(from.chunk);
+    }
+  }
+};
+
+/// `Optimizer` on one rank's shard of model M. It keeps no state of its own, as the memory of a
+/// trainer does not depend on the number of ranks.
+template <class M, class T, class Optimizer>
+struct sharded {
+  static_assert(weights<M, T>::bytes() == gradients<M, T>::bytes());
+
+  Optimizer by{};
+  shard_memory<M, T> memory{};
+
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    Optimizer::visit_options(self.by, f);
+  }
+  static constexpr std::string_view name() { return Optimizer::name(); }
+
+  template <class, class>
+  struct state {
+    static constexpr index bytes() { return 0; }
+    static constexpr bool valid() { return true; }
+  };
+
+  /// Sum of squares of all gradients, from chunks and in the order of sum_of_squares().
+  double sum_of_squares(const ops::execution& on, const gradients<M, T>& g) const {
+    const auto* const values = static_cast<const T*>(g.data());
+    each_chunk<M, T>([&](index chunk, index at, index count) {
+      if (at < memory.begin || at >= memory.end) return;
+      if (chunk % on.threads.size() != on.threads.rank()) return;
+      on.with_kernels([&](auto k) {
+        memory.squares[chunk] =
+            static_cast<double>(decltype(k)::template dot<T>(count, values + at, values + at));
+      });
+    });
+    on.threads.wait();
+    on.threads.once([&] {
+      const index n = memory.ranks->size();
+      (void)memory.ranks->gather(memory.squares, memory.numbers + 2 * n, memory.numbers + 3 * n);
+    });
+    double sum = 0;
+    for (index c = 0; c < count_chunks<M, T>(); ++c) sum += memory.squares[c];
+    on.threads.wait();
+    return sum;
+  }
+  /// Moves the values of the shard and gets the others'.
+  void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
+              state<M, T>&, weights<M, T>& w) const {
+    each_trained_tensor(w, g,
+                        moves_shard{*this, on, t, gradient_scale, static_cast<const T*>(g.data())});
+    on.threads.once([&] {
+      const index n = memory.ranks->size();
+      (void)memory.ranks->gather(static_cast<T*>(w.data()), memory.numbers, memory.numbers + n);
+    });
+  }
+
+ private:
+  struct moves_shard {
+    const sharded& all;
+    const ops::execution& on;
+    index t;
+    double gradient_scale;
+    const T* block;
+
+    void operator()(const parameter_path&, const tensor_info& info, T* x, const T* gradient) const {
+      const index at = gradient - block;
+      const index from = (std::max)(all.memory.begin - at, index{0});
+      const index to = (std::min)(all.memory.end - at, info.size());
+      if (from >= to) return;
+      const index moment = at + from - all.memory.begin;
+      all.by.move(on, t, gradient_scale, info.decays(), to - from,
+                  typename Optimizer::template averaged<T>{
+                      gradient + from, all.memory.first + moment, all.memory.second + moment},
+                  x + from);
+    }
+  };
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,475 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Training on several processes that share each batch. Opt-in, through linnet/mpi.hpp.
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include <linnet/distributed/batch_part.hpp>
+#include <linnet/distributed/reduction.hpp>
+#include <linnet/distributed/sharded_optimizer.hpp>
+#include <linnet/distributed/stages.hpp>
+#include <linnet/train/trainer.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Reads and sets the counters of a trainer whose gradients come from several processes.
+struct counters_of {
+  template <class Trainer>
+  static training_progress& progress(Trainer& t) {
+    return t.progress_;
+  }
+  /// Notes that a batch was refused on this rank or another.
+  template <class Trainer>
+  static void refuse(Trainer& t, refusal why) {
+    t.reason_ = why;
+    ++t.refused_;
+    t.in_vain();
+  }
+};
+
+/// Digest of numbers, equal on all machines of one byte order.
+struct digest {
+  std::uint64_t value = 0xcbf29ce484222325ull;
+
+  void add(std::uint64_t word) {
+    value = (value ^ word) * 0x9e3779b97f4a7c15ull;
+    value ^= value >> 29;
+  }
+  /// Adds options, and those inside them.
+  template <class Options>
+  void add_options(const Options& all) {
+    if constexpr (has_ranges<Options>) {
+      Options::visit_options(
+          all, [&](const char*, const auto& one, const auto&...) { add_options(one); });
+    } else if constexpr (std::is_floating_point_v<Options>) {
+      add(std::bit_cast<std::uint64_t>(static_cast<double>(all)));
+    } else if constexpr (requires { static_cast<std::uint64_t>(all); }) {
+      add(static_cast<std::uint64_t>(all));
+    }
+  }
+  std::int64_t number() const { return static_cast<std::int64_t>(value >> 1); }
+};
+
+}  // namespace detail
+
+/// Trains weights of model `M` on several processes, each of which gives its part of a batch. It
+/// has the calls of a trainer; all ranks make the same ones in the same order. With
+/// reduction::fixed_order losses and weights have the same bits for any number of ranks, any number
+/// of threads and any `Zero`. One part on one rank has the bits of trainer::step().
+template <class M, class Optimizer = adamw, class Zero = zero<0>, class T = float,
+          class Compute = compute::f32>
+class distributed_trainer {
+  static constexpr bool shards = Zero::stage > 0;
+  static_assert(detail::check_distributed<M, Optimizer, Zero, Compute>());
+  template <class Opt, bool Shards>
+  struct inner_of {
+    using type = Opt;
+  };
+  template <class Opt>
+  struct inner_of<Opt, true> {
+    using type = detail::sharded<M, T, Opt>;
+  };
+  using inner_optimizer = typename inner_of<Optimizer, shards>::type;
+  using inner = trainer<M, inner_optimizer, T, Compute>;
+  using sums = detail::gradient_sums<M, T>;
+  using counters = detail::counters_of;
+
+ public:
+  using model = M;
+  using scalar = T;
+  using optimizer_type = Optimizer;
+  using compute_type = Compute;
+  using batch = typename M::batch;
+
+  /// Exact bytes that rank `rank` of `ranks` allocates. `l.batch` is of one part, see open().
+  static constexpr index footprint(const limits& l, index rank, index ranks,
+                                   const distributed_options& how = {}) {
+    return add_sizes(inner::footprint(l), place(nullptr, 0, rank, ranks, how).bytes);
+  }
+
+  /// Opens a trainer of `w` on all ranks; each allocates its footprint(), once. The limits are
+  /// those of one part of a batch: limits.batch is the number of its sequences. `w` and `ranks`
+  /// must outlive it and not move; `w` must hold the same numbers on all ranks. Errors: those of
+  /// trainer::open, and errc::invalid for fewer parts than ranks. Also errc::mismatch, with the
+  /// number of a rank that has another model, other options, limits or weights, or could not open.
+  /// Also errc::io if a rank did not answer. All ranks get an error where one does.
+  static result<distributed_trainer> open(weights<M, T>& w, communicator& ranks, const limits& l,
+                                          const Optimizer& optimizer = {},
+                                          const training_options& options = {},
+                                          const distributed_options& how = {}) LINNET_TRY {
+    if (ranks.failed()) return ranks.error();
+    std::optional<linnet::error> own = unfit(ranks, l, options, how);
+    std::optional<distributed_trainer> t;
+    if (!own) {
+      inner_optimizer by{};
+      if constexpr (shards)
+        by.by = optimizer;
+      else
+        by = optimizer;
+      auto opened = inner::open(w, l, by, options);
+      if (!opened) {
+        own = opened.error();
+      } else {
+        t.emplace(distributed_trainer(std::move(*opened), ranks, l, how));
+        if (!t->memory_.data())
+          own = detail::out_of_memory("distributed_trainer::open",
+                                      footprint(l, ranks.rank(), ranks.size(), how));
+      }
+    }
+    // The ranks tell each other what they have before anything depends on it.
+    const detail::rank_words said{own ? 1 : 0,
+                                  Zero::stage,
+                                  static_cast<std::int64_t>(sizeof(T)),
+                                  how.parts,
+                                  static_cast<std::int64_t>(how.sums),
+                                  tensors(),
+                                  settings(l, optimizer, options, how),
+                                  own ? 0 : numbers(w)};
+    detail::rank_difference unlike;
+    const bool answered = ranks.compare(said, 1, unlike);
+    if (own) return std::move(*own);
+    if (!answered) return ranks.error();
+    if (unlike.rank >= 0) return difference("distributed_trainer::open", fields_of_open, unlike);
+    t->start();
+    return std::move(*t);
+  }
+  LINNET_OR_OUT_OF_MEMORY("distributed_trainer::open")
+
+  /// The sequences [first, second) of a batch of `n` that this rank gives to step(): those of its
+  /// parts. `n` has to be a multiple of the number of parts.
+  std::pair<index, index> part_of(index n) const {
+    const auto [first, last] = detail::items_of(how_.parts, ranks_->rank(), ranks_->size());
+    return {n / how_.parts * first, n / how_.parts * last};
+  }
+  /// One optimizer step on one batch, of which `b` is this rank's part_of(). Returns the mean loss
+  /// of the whole batch in nats per token, before the step. It is NaN on all ranks, and nothing is
+  /// done, where one rank's part is refused or unlike the others'. So it is if a rank is silent.
+  double step(const batch& b) { return step(b, cross_entropy_objective{}); }
+  /// One optimizer step on the loss of an objective, which sees the parts of a batch one by one.
+  template <class Objective>
+  requires objective<Objective, M>
+  double step(const batch& b, Objective&& from) {
+    loss_sum loss;
+    if (!add(call::step, b, from, loss) || !apply()) return loss_sum::refused().mean();
+    return loss.mean();
+  }
+  /// Adds the gradient of one part of a larger batch, as trainer::accumulate does. Returns the
+  /// summed loss and labels of all ranks.
+  loss_sum accumulate(const batch& b) { return accumulate(b, cross_entropy_objective{}); }
+  /// @copydoc accumulate()
+  template <class Objective>
+  requires objective<Objective, M> loss_sum accumulate(const batch& b, Objective&& from) {
+    loss_sum loss;
+    return add(call::accumulate, b, from, loss) ? loss : loss_sum::refused();
+  }
+  /// One optimizer step with the gradients accumulated so far.
+  void update() {
+    if (!stopped() && agree(call::update, {}, refusal::none)) (void)apply();
+  }
+  /// Summed loss of a batch over all ranks, of which `b` is this rank's part, without dropout and
+  /// without a step.
+  loss_sum evaluate(const batch& b) {
+    loss_sum all;
+    cross_entropy_objective from;
+    if (stopped() || !agree(call::evaluate, b, refusal_of(b, from))) return loss_sum::refused();
+    for (index i = own_parts().first; i < own_parts().second; ++i)
+      losses_[i] = inner_.evaluate(part(b, i));
+    return gather_losses(all) ? all : loss_sum::refused();
+  }
+
+  /// Global gradient norm of the last step, before clipping.
+  double gradient_norm() const { return inner_.gradient_norm(); }
+  /// Steps taken.
+  index steps() const { return inner_.steps(); }
+  /// Steps left out because loss or gradient was not finite, or no label counted.
+  index skipped() const { return inner_.skipped(); }
+  /// Batches refused since open().
+  index refused() const { return inner_.refused(); }
+  /// Whether it refuses all further calls: as a trainer does, or after a failure of messages.
+  bool stopped() const { return inner_.stopped() || ranks_->failed(); }
+  /// Why the last call was refused; static text, empty after a call that did what was asked.
+  /// error() says which rank was the reason.
+  std::string_view last_refusal() const noexcept {
+    if (ranks_->failed()) return ranks_->failure_text();
+    if (unlike_.rank >= 0)
+      return "a rank's call or batch does not go with the others': error() says which";
+    return inner_.last_refusal();
+  }
+  /// The last refusal with the number of the rank that was the reason: errc::mismatch, errc::io
+  /// for a failure of messages. Equal on all ranks that got an answer.
+  linnet::error error() const {
+    if (ranks_->failed()) return ranks_->error();
+    if (unlike_.rank >= 0) return difference("distributed_trainer", fields_of_call, unlike_);
+    return detail::failure(errc::invalid, "distributed_trainer", "", "", inner_.last_refusal());
+  }
+  /// The packed weights, current after each step.
+  const auto& current() const { return inner_.current(); }
+  /// All counters; equal on all ranks.
+  const training_progress& progress() const { return inner_.progress(); }
+  /// Calls f(name, offset, bytes) for each block of memory with which this rank continues a run.
+  /// `offset` is that in the whole block, of which it may hold a shard.
+  template <class F>
+  void visit_state(F&& f) {
+    inner_.visit_state([&](std::string_view name, std::span<std::byte> bytes) {
+      if (name != "gradients") f(name, index{0}, bytes);
+    });
+    if constexpr (shards) {
+      const index begin = moments_.begin * index{sizeof(T)}, n = moments_.end - moments_.begin;
+      const auto count = static_cast<std::size_t>(n);
+      f("optimizer.first", begin, std::as_writable_bytes(std::span(moments_.first, count)));
+      f("optimizer.second", begin, std::as_writable_bytes(std::span(moments_.second, count)));
+    }
+  }
+  /// Whether this rank holds a shard of a block that visit_state() shows, instead of all of it.
+  static bool holds_shard(std::string_view name) { return shards && name != "weights"; }
+  /// Goes on from `at`, after the blocks that visit_state() shows have been written on all ranks.
+  /// Errors: those of trainer::resume.
+  result<void> resume(const training_progress& at) {
+    std::fill_n(static_cast<T*>(inner_.gradient().data()), sums::values, T(0));
+    sums_.clear();
+    unlike_ = {};
+    return inner_.resume(at);
+  }
+  /// The processes that it shares batches with.
+  communicator& ranks() { return *ranks_; }
+  /// The options of sharing that it was opened with.
+  const distributed_options& shared_options() const { return how_; }
+  /// The options that it was opened with.
+  const training_options& options() const { return inner_.options(); }
+  /// The optimizer, whose settings may be changed between steps, on all ranks alike.
+  Optimizer& optimizer() {
+    if constexpr (shards)
+      return inner_.optimizer().by;
+    else
+      return inner_.optimizer();
+  }
+
+ private:
+  enum class call : std::int64_t { step, accumulate, update, evaluate };
+  static constexpr const char* fields_of_open[] = {"trainer, which it could not open",
+                                                   "stage of zero",
+                                                   "bytes of a scalar",
+                                                   "distributed_options.parts",
+                                                   "distributed_options.sums",
+                                                   "digest of the model's tensors",
+                                                   "digest of options and limits",
+                                                   "digest of the weights"};
+  static constexpr const char* fields_of_call[] = {"refusal of its batch",
+                                                   "sequences left over by its parts",
+                                                   "call",
+                                                   "sequences of a part",
+                                                   "tokens of a sequence",
+                                                   "source tokens of a sequence",
+                                                   "steps taken",
+                                                   "samples accumulated"};
+
+  /// The values that open() places in one block.
+  struct placed {
+    sums gradients{};
+    detail::shard_memory<M, T> moments{};
+    loss_sum* losses = nullptr;
+    int* numbers = nullptr;
+    index bytes = 0;
+  };
+  static constexpr placed place(void* block, index size, index rank, index ranks,
+                                const distributed_options& how) {
+    arena memory = block ? arena(block, size) : arena();
+    placed p;
+    p.gradients = sums::place(memory, rank, ranks, how);
+    if constexpr (shards) p.moments = detail::shard_memory<M, T>::place(memory, rank, ranks);
+    p.losses = memory.take<loss_sum>(how.parts);
+    p.numbers = memory.take<int>(2 * ranks);
+    p.bytes = memory.peak();
+    return p;
+  }
+  distributed_trainer(inner&& made, communicator& ranks, const limits& l,
+                      const distributed_options& how)
+      : inner_(std::move(made)),
+        ranks_(&ranks),
+        limits_(l),
+        how_(how),
+        memory_(place(nullptr, 0, ranks.rank(), ranks.size(), how).bytes) {
+    if (!memory_.data()) return;
+    const placed p = place(memory_.data(), memory_.size(), ranks.rank(), ranks.size(), how);
+    sums_ = p.gradients;
+    moments_ = p.moments;
+    losses_ = p.losses;
+    numbers_ = p.numbers;
+  }
+  /// Notes the shards, after the ranks have agreed.
+  void start() {
+    sums_.start(*ranks_);
+    if constexpr (shards) {
+      moments_.start(*ranks_);
+      inner_.optimizer().memory = moments_;
+    }
+    for (index r = 0; r < ranks_->size(); ++r) {
+      const auto [first, last] = detail::items_of(how_.parts, r, ranks_->size());
+      numbers_[r] = static_cast<int>((last - first) * index{sizeof(loss_sum)});
+      numbers_[ranks_->size() + r] = static_cast<int>(first * index{sizeof(loss_sum)});
+    }
+  }
+
+  /// Why this rank cannot open a trainer, if it is its own options.
+  static std::optional<linnet::error> unfit(const communicator& ranks, const limits& l,
+                                            const training_options& options,
+                                            const distributed_options& how) {
+    constexpr const char* where = "distributed_trainer::open";
+    if (auto fit = detail::acceptable(where, "distributed_options", how); !fit) return fit.error();
+    if (how.parts < ranks.size())
+      return detail::failure(errc::invalid, where, "distributed_options.parts",
+                             "no fewer than ranks, " + std::to_string(ranks.size()),
+                             std::to_string(how.parts));
+    if (shards && !ranks.allows(l.threads, l.run_on.run != nullptr))
+      return detail::failure(errc::invalid, where, "limits.threads",
+                             "1, or MPI_Init_thread with MPI_THREAD_SERIALIZED",
+                             std::to_string(l.threads));
+    if (shards && options.keep_zeros)
+      return detail::failure(errc::invalid, where, "training_options.keep_zeros",
+                             "false with zero<1>, whose ranks move a shard each", "true");
+    return {};
+  }
+  static std::int64_t tensors() {
+    detail::digest d;
+    each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
+      d.add(stream_of(at.str()));
+      d.add(static_cast<std::uint64_t>(info.rows));
+      d.add(static_cast<std::uint64_t>(info.columns));
+    });
+    return d.number();
+  }
+  static std::int64_t settings(const limits& l, const Optimizer& optimizer,
+                               const training_options& options, const distributed_options& how) {
+    detail::digest d;
+    d.add_options(how);
+    for (const index limit : {l.batch, l.source, l.target})
+      d.add(static_cast<std::uint64_t>(limit));
+    d.add_options(optimizer);
+    d.add_options(options);
+    return d.number();
+  }
+  static std::int64_t numbers(const weights<M, T>& w) {
+    detail::digest d;
+    for (std::size_t i = 0; i < w.block().size(); i += sizeof(std::uint64_t)) {
+      std::uint64_t word = 0;
+      __builtin_memcpy(&word, w.block().data() + i, sizeof word);
+      d.add(word);
+    }
+    return d.number();
+  }
+  static linnet::error difference(const char* where, const char* const* names,
+                                  const detail::rank_difference& d) {
+    const bool refusal_text = names == fields_of_call && d.field == 0;
+    return detail::failure(
+        errc::mismatch, where, "rank " + std::to_string(d.rank) + ": " + names[d.field],
+        refusal_text ? "none" : std::to_string(d.expected),
+        refusal_text ? std::string(to_string(static_cast<refusal>(d.got))) : std::to_string(d.got));
+  }
+
+  /// The parts of this rank, and their number.
+  std::pair<index, index> own_parts() const {
+    return detail::items_of(how_.parts, ranks_->rank(), ranks_->size());
+  }
+  index own_count() const { return own_parts().second - own_parts().first; }
+  /// Part number `i` of all, of which this rank's are in `b`.
+  batch part(const batch& b, index i) const {
+    const index each = b.batch / own_count();
+    return detail::part_of_batch(b, (i - own_parts().first) * each, each, M::label_per_sequence);
+  }
+  template <class Objective>
+  refusal refusal_of(const batch& b, Objective& from) const {
+    if (b.batch < 1) return refusal::batch_below_one;
+    refusal why = refusal::none;
+    if (b.batch % own_count() == 0)  // or else another field tells
+      for (index i = own_parts().first; i < own_parts().second && why == refusal::none; ++i)
+        why = detail::refusal_of<M>(part(b, i), limits_, from, std::span<T>());
+    return why;
+  }
+  /// Whether all ranks make the same call with batches that go together; unlike_ says what not.
+  bool agree(call kind, const batch& b, refusal why) {
+    std::int64_t length = 0, source = 0;
+    if constexpr (requires { b.target_length; })
+      length = b.target_length;
+    else
+      length = b.length;
+    if constexpr (requires { b.source_length; }) source = b.source_length;
+    const training_progress& at = inner_.progress();
+    if (!ranks_->compare(
+            {static_cast<std::int64_t>(why), b.batch % own_count(), static_cast<std::int64_t>(kind),
+             b.batch / own_count(), length, source, at.steps, at.samples},
+            2, unlike_))
+      return false;
+    if (unlike_.rank < 0) return true;
+    const bool named = unlike_.field == 0;
+    counters::refuse(inner_, named ? static_cast<refusal>(unlike_.got) : refusal::batch);
+    return false;
+  }
+  /// Gives each rank the losses of all parts and adds them in order.
+  bool gather_losses(loss_sum& all) {
+    if (!ranks_->gather(reinterpret_cast<std::byte*>(losses_), numbers_, numbers_ + ranks_->size()))
+      return false;
+    all = {};
+    for (index i = 0; i < how_.parts; ++i) {
+      all.nats += losses_[i].nats;
+      all.tokens += losses_[i].tokens;
+    }
+    return true;
+  }
+  /// Adds the gradients of a batch; `all` is the loss over all ranks.
+  template <class Objective>
+  bool add(call kind, const batch& b, Objective& from, loss_sum& all) {
+    if (stopped() || !agree(kind, b, refusal_of(b, from))) return false;
+    training_progress& at = counters::progress(inner_);
+    const training_progress before = at;
+    const index each = b.batch / own_count();
+    const bool added = sums_.add(static_cast<T*>(inner_.gradient().data()), [&](index i) {
+      at.samples = before.samples + i * each;  // dropout depends on a sample's place in the batch
+      losses_[i] = inner_.accumulate(part(b, i), from);
+    });
+    if (!added || !gather_losses(all)) return false;
+    at.samples = before.samples + how_.parts * each;
+    at.tokens = before.tokens + all.tokens;
+    at.nats = before.nats + all.nats;
+    return true;
+  }
+  /// Takes a step with the sum of gradients, of which this rank has its shard.
+  bool apply() {
+    T* const gradient = static_cast<T*>(inner_.gradient().data());
+    std::copy_n(sums_.shard(), sums_.own(), gradient + sums_.begin());
+    if constexpr (!shards)
+      if (!ranks_->gather(gradient, sums_.counts(), sums_.begins())) return false;
+    inner_.update();
+    if (inner_.progress().accumulating())  // it was refused
+      inner_.gradient().visit([](const parameter_path&, const tensor_info& info, T* leaf) {
+        std::fill_n(leaf, info.size(), T(0));
+      });
+    else
+      sums_.clear();
+    return !ranks_->failed();
+  }
+
+  inner inner_;
+  communicator* ranks_;
+  detail::owned_limits limits_;
+  distributed_options how_;
+  memory_block memory_;
+  sums sums_{};
+  detail::shard_memory<M, T> moments_{};
+  loss_sum* losses_ = nullptr;
+  int* numbers_ = nullptr;  ///< bytes of each rank's losses, and where they begin
+  detail::rank_difference unlike_;
+};
+
+LINNET_NAMESPACE_END

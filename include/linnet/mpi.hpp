@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Opt-in: training on several processes, over MPI. Needs the headers and the library of an MPI 3,
+/// such as Debian's libopenmpi-dev.
+
+#include <linnet/distributed/trainer.hpp>

@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: MIT
+// Training on several processes. The cases of suite `distributed` start this program again under
+// mpirun, on one to four ranks, with the cases of another suite.
+
+#include "support/models.hpp"
+
+#if __has_include(<mpi.h>) && __has_include(<xxhash.h>)
+#include <linnet/mpi_checkpoint.hpp>
+
+#include "support/program.hpp"
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <fstream>
+#include <optional>
+
+namespace test::mpi_test {
+
+namespace {
+
+// With a tensor of more than one chunk, so that shards cut it.
+constexpr ln::decoder_shape two_chunks = [] {
+  ln::decoder_shape s = tiny_decoder_shape;
+  s.vocabulary = 600;
+  return s;
+}();
+using model = ln::decoder<two_chunks>;
+template <int Stage>
+using trainer = ln::distributed_trainer<model, ln::adamw, ln::zero<Stage>>;
+constexpr index parts = 5, sequences = 10, length = 5;  // uneven shares, trees of two depths
+
+/// The environment variable of that name, which names what a rank does or where it writes.
+std::string from_environment(const char* name) {
+  const char* const value = std::getenv(name);
+  return value ? value : "";
+}
+/// MPI, from the first case to the end of the program.
+struct running {
+  running() {
+    int level = 0;
+    MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &level);
+  }
+  ~running() { MPI_Finalize(); }
+};
+ln::communicator& all_ranks() {
+  static running mpi;
+  static ln::result<ln::communicator> all = ln::communicator::open(MPI_COMM_WORLD, 60);
+  BOOST_REQUIRE(all);
+  return *all;
+}
+ln::limits limits_of(int threads) {
+  ln::limits l{
+      .batch = sequences / parts, .target = length, .threads = threads, .min_flops_per_thread = 0};
+  l.run_on = std_threads();
+  return l;
+}
+constexpr ln::training_options with_dropout{.clip = 0.5, .dropout = 0.1, .z_loss = 1e-3, .seed = 7};
+
+/// Losses and norms of a run, one text line each with all digits, and a digest of its weights.
+struct record {
+  std::string text;
+
+  void add(double x) {
+    char line[40];
+    (void)std::snprintf(line, sizeof line, "%a\n", x);
+    text += line;
+  }
+  void add(const ln::weights<model>& w) {
+    std::uint64_t sum = 0;
+    for (const std::byte b : w.block()) sum = sum * 1099511628211ull + static_cast<unsigned>(b);
+    text += std::to_string(sum) + '\n';
+  }
+};
+
+/// Some steps and an evaluation. `part(t, data)` is what this process gives of a batch.
+template <class Trainer, class Part>
+void take_steps(int n, Trainer& t, const ln::weights<model>& w, record& to, const Part& part) {
+  const decoder_tokens data(sequences, length, model::vocabulary);
+  for (int i = 0; i < n; ++i) {
+    to.add(t.step(part(t, data)));
+    to.add(t.gradient_norm());
+  }
+  to.add(t.evaluate(part(t, data)).nats);
+  to.add(w);
+}
+/// Two steps, and one of three batches.
+template <class Trainer, class Part>
+void train(Trainer& t, const ln::weights<model>& w, record& to, const Part& part) {
+  take_steps(2, t, w, to, part);
+  for (std::uint64_t i = 2; i < 5; ++i)
+    to.add(t.accumulate(part(t, decoder_tokens(sequences, length, model::vocabulary, i))).nats);
+  t.update();
+  to.add(t.gradient_norm());
+  to.add(w);
+}
+constexpr auto own_part = [](const auto& t, const decoder_tokens& data) {
+  const auto [first, last] = t.part_of(sequences);
+  return data.part(first, last - first);
+};
+
+template <int Stage>
+record run(int threads, ln::reduction sums = ln::reduction::fixed_order) {
+  ln::weights<model> w;
+  randomize(w);
+  record r;
+  const ln::limits l = limits_of(threads);
+  const ln::distributed_options how{.parts = parts, .sums = sums, .bucket = 1000};
+  const index bytes = trainer<Stage>::footprint(l, all_ranks().rank(), all_ranks().size(), how);
+  std::vector<std::byte> memory(at(bytes + ln::alignment));
+  auto t = [&] {
+    ln::memory_scope scope(memory);
+    const index before = scope.left();
+    auto opened = trainer<Stage>::open(w, all_ranks(), l, {}, with_dropout, how);
+    BOOST_TEST(before - scope.left() == bytes);
+    return opened;
+  }();
+  LINNET_REQUIRE_OK(t);
+  train(*t, w, r, own_part);
+  BOOST_TEST(t->last_refusal() == "");
+  BOOST_TEST(t->steps() == 3);
+  return r;
+}
+
+/// Waits for all ranks.
+void all_told() {
+  ln::detail::rank_difference none;
+  BOOST_TEST(all_ranks().compare({}, 0, none));
+}
+
+constexpr int most_steps = 40;
+/// A run with zero<0> or zero<1>.
+class run_on {
+ public:
+  explicit run_on(int stage) : stage_(stage) {
+    randomize(w_);
+    const ln::limits l = limits_of(1);
+    const ln::distributed_options how{.parts = parts};
+    if (stage == 0)
+      whole_.emplace(*trainer<0>::open(w_, all_ranks(), l, {}, with_dropout, how));
+    else
+      shards_.emplace(*trainer<1>::open(w_, all_ranks(), l, {}, with_dropout, how));
+  }
+  double step() {
+    const decoder_tokens data(sequences, length, model::vocabulary);
+    return stage_ == 0 ? whole_->step(own_part(*whole_, data))
+                       : shards_->step(own_part(*shards_, data));
+  }
+  index steps() const { return stage_ == 0 ? whole_->steps() : shards_->steps(); }
+  /// A step whose loss has to be that of the run that was not interrupted.
+  void check_step(const std::string& path) {
+    std::ifstream in(path + ".whole");
+    std::string line;
+    for (index i = 0; i <= steps(); ++i) std::getline(in, line);
+    record now;
+    now.add(step());
+    BOOST_TEST(now.text == line + '\n');
+  }
+  ln::result<void> save(const std::string& path, index n) {
+    const std::vector<ln::section> own{ln::as_section("ranks", n)};
+    return stage_ == 0 ? ln::save_checkpoint(path, *whole_, own)
+                       : ln::save_checkpoint(path, *shards_, own);
+  }
+  ln::result<ln::checkpoint> load(const std::string& path) {
+    return stage_ == 0 ? ln::load_checkpoint(path, *whole_) : ln::load_checkpoint(path, *shards_);
+  }
+
+ private:
+  int stage_;
+  ln::weights<model> w_;
+  std::optional<trainer<0>> whole_;
+  std::optional<trainer<1>> shards_;
+};
+
+/// Runs a suite under mpirun; what it and its ranks printed.
+outcome on_ranks(int n, const std::string& name, const std::string& file = "") {
+  const std::string program = "/proc/self/exe";
+  std::vector<std::string> arguments{"LINNET_RANKS_WRITE=" + file,
+                                     "OMPI_MCA_rmaps_base_oversubscribe=1",
+                                     "mpirun",
+                                     "--allow-run-as-root",
+                                     "--oversubscribe",
+                                     "--mca",
+                                     "btl",
+                                     "self,vader",
+                                     "-n",
+                                     std::to_string(n),
+                                     std::filesystem::read_symlink(program).string(),
+                                     "--run_test=" + name,
+                                     "--report_level=no"};
+  return run_program("/usr/bin/env", arguments);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(ranks, *boost::unit_test::disabled())
+
+BOOST_AUTO_TEST_CASE(same_bits) {
+  const int n = static_cast<int>(all_ranks().size());
+  const record one = run<0>(n % 2 + 1), shards = run<1>(2 - n % 2);
+  BOOST_TEST(one.text == shards.text);
+  const record by_mpi = run<0>(1, ln::reduction::mpi);
+  const double loss = std::strtod(one.text.c_str(), nullptr);
+  BOOST_TEST(std::strtod(by_mpi.text.c_str(), nullptr) == loss, boost::test_tools::tolerance(1e-6));
+  if (all_ranks().rank() == 0) std::ofstream(from_environment("LINNET_RANKS_WRITE")) << one.text;
+}
+
+// One part is what a trainer makes of the whole batch.
+BOOST_AUTO_TEST_CASE(one_part) {
+  if (all_ranks().size() != 1) return;
+  ln::weights<model> w, v;
+  randomize(w), randomize(v);
+  ln::limits l = limits_of(1);
+  l.batch = sequences;
+  auto shared = trainer<0>::open(w, all_ranks(), l, {}, with_dropout, {.parts = 1});
+  auto alone = ln::trainer<model>::open(v, l, {}, with_dropout);
+  BOOST_REQUIRE((shared && alone));
+  record one, other;
+  take_steps(3, *shared, w, one, own_part);
+  take_steps(3, *alone, v, other,
+             [](const auto&, const decoder_tokens& data) { return data.view(); });
+  BOOST_TEST(one.text == other.text);
+
+  // Several parts have its loss and norm, but for rounding.
+  ln::weights<model> u;
+  randomize(u);
+  auto cut = trainer<0>::open(u, all_ranks(), limits_of(1), {}, with_dropout, {.parts = parts});
+  LINNET_REQUIRE_OK(cut);
+  char* rest = nullptr;
+  const double loss = std::strtod(other.text.c_str(), &rest), norm = std::strtod(rest, nullptr);
+  const decoder_tokens data(sequences, length, model::vocabulary);
+  BOOST_TEST(cut->step(own_part(*cut, data)) == loss, boost::test_tools::tolerance(1e-6));
+  BOOST_TEST(cut->gradient_norm() == norm, boost::test_tools::tolerance(1e-5));
+}
+
+// A run that other numbers of ranks continue, with and without shards: each step has the loss of a
+// run that was never interrupted.
+BOOST_AUTO_TEST_CASE(continued) {
+  const std::string path = from_environment("LINNET_RANKS_WRITE") + ".run";
+  const index n = all_ranks().size(), rank = all_ranks().rank();
+  if (n == 1) {
+    run_on whole(0);
+    record all;
+    for (int i = 0; i < most_steps; ++i) all.add(whole.step());
+    std::ofstream(path + ".whole") << all.text;
+  }
+  run_on run(static_cast<int>(n) % 2);
+  if (n > 1) {
+    const auto loaded = run.load(path);
+    LINNET_REQUIRE_OK(loaded);
+    index wrote = 0;
+    BOOST_TEST(loaded->read("ranks", wrote));
+    BOOST_TEST(wrote > 0);
+    BOOST_TEST(loaded->note == "");
+  }
+  run.check_step(path);
+  LINNET_REQUIRE_OK(run.save(path, n));
+  if (n != 2) return;
+
+  // A rank whose disk is full, say: all are told, and what was saved stays.
+  const auto next = ln::detail::round_of(path);
+  BOOST_REQUIRE(next);
+  const std::string obstacle =
+      ln::detail::part_path(path, {next->generation + 1, n, {}}, 1) + "/in the way";
+  const index steps = run.steps();
+  run.check_step(path);
+  if (rank == 1) std::filesystem::create_directories(obstacle);
+  const auto failed = run.save(path, n);
+  BOOST_REQUIRE(!failed);
+  BOOST_TEST((rank == 1 ? failed.error().code == ln::errc::io
+                        : failed.error().message().starts_with("save_checkpoint: rank 1: ")));
+  if (rank == 1) std::filesystem::remove_all(std::filesystem::path(obstacle).parent_path());
+  LINNET_REQUIRE_OK(run.load(path));
+  BOOST_TEST(run.steps() == steps);
+
+  // A damaged part: all load the checkpoint before, and its steps have the same losses.
+  if (rank == 0) {
+    const std::string part = ln::detail::part_path(path, *next, 1);
+    std::filesystem::resize_file(part, std::filesystem::file_size(part) - 1);
+  }
+  all_told();
+  const auto older = run.load(path);
+  LINNET_REQUIRE_OK(older);
+  BOOST_TEST(older->note != "");
+  BOOST_TEST(run.steps() == steps - 1);
+  run.check_step(path);
+  LINNET_REQUIRE_OK(run.save(path, n));
+
+  ln::weights<model> w;
+  auto other = trainer<0>::open(w, all_ranks(), limits_of(1), {}, {}, {.parts = 2});
+  LINNET_REQUIRE_OK(other);
+  const auto refused = ln::load_checkpoint(path, *other);
+  BOOST_REQUIRE(!refused);
+  BOOST_TEST(refused.error().message() == path + ": parts: expected 2 (the trainer's), got 5");
+}
+
+// On three ranks: whatever one of them does wrong, all are told, by the same words, and go on.
+BOOST_AUTO_TEST_CASE(refusals) {
+  ln::communicator& all = all_ranks();
+  if (all.size() != 3) return;
+  const index rank = all.rank();
+  const ln::limits l = limits_of(1);
+  ln::weights<model> w;
+  randomize(w, rank == 1 ? 2 : 1);
+  const auto open = [&](const ln::training_options& options, index of_parts,
+                        const ln::limits& some) {
+    const auto opened = trainer<1>::open(w, all, some, {}, options, {.parts = of_parts});
+    return opened ? std::string() : opened.error().message();
+  };
+  BOOST_TEST(open({}, parts, l).find("rank 1: digest of the weights: expected") !=
+             std::string::npos);
+  randomize(w);
+  BOOST_TEST(open({.clip = rank == 2 ? 1.0 : 2.0}, parts, l)
+                 .starts_with("distributed_trainer::open: rank 2: digest of options and limits"));
+  BOOST_TEST(open({}, 3 + rank, l)
+                 .starts_with("distributed_trainer::open: rank 1: distributed_options.parts: "
+                              "expected 3, got 4"));
+  BOOST_TEST(open({}, 2, l) ==
+             "distributed_trainer::open: distributed_options.parts: expected no fewer than ranks, "
+             "3, got 2");
+  ln::limits wrong = l;
+  if (rank == 1) wrong.batch = -1;
+  BOOST_TEST(open({}, parts, wrong) ==
+             (rank == 1 ? "trainer::open: limits.batch: expected at least 1, got -1"
+                        : "distributed_trainer::open: rank 1: trainer, which it could not open: "
+                          "expected 0, got 1"));
+
+  auto t = trainer<1>::open(w, all, l, {}, with_dropout, {.parts = parts});
+  LINNET_REQUIRE_OK(t);
+  const decoder_tokens data(sequences, length, model::vocabulary);
+  const auto [first, last] = t->part_of(sequences);
+  const auto refused = [&](const ln::decoder_batch& b) {
+    return std::isnan(t->step(b)) ? t->error().message() : std::string("a step");
+  };
+  ln::decoder_batch b = data.part(first, last - first);
+  BOOST_TEST(refused(rank == 1 ? ln::decoder_batch{} : b) ==
+             "distributed_trainer: rank 1: refusal of its batch: expected none, got batch is below "
+             "1: give at least one sequence");
+  ln::decoder_batch uneven = b;
+  if (rank == 2) --uneven.batch;
+  BOOST_TEST(
+      refused(uneven).starts_with("distributed_trainer: rank 2: sequences left over by its "
+                                  "parts: expected 0, got 1"));
+  ln::decoder_batch shorter = b;
+  if (rank == 0) --shorter.length;
+  BOOST_TEST(refused(shorter) ==
+             "distributed_trainer: rank 1: tokens of a sequence: expected 4, got 5");
+  BOOST_TEST((rank == 2 ? std::isnan(t->evaluate(b).nats) : refused(b) != "a step"));
+  BOOST_TEST(t->error().what == "rank 2: call");
+  BOOST_TEST(t->refused() >= 3);
+  BOOST_TEST(t->steps() == 0);
+  BOOST_TEST(refused(b) == "a step");
+  BOOST_TEST(t->last_refusal() == "");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(killed_ranks, *boost::unit_test::disabled())
+
+// Rank 1 is killed while all take steps and save each.
+BOOST_AUTO_TEST_CASE(killed) {
+  const std::string path = from_environment("LINNET_RANKS_WRITE") + ".run";
+  run_on run(1);
+  LINNET_REQUIRE_OK(run.load(path));
+  std::thread([] {
+    if (all_ranks().rank() != 1) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(7));
+    (void)std::raise(SIGKILL);
+  }).detach();
+  for (;;) {
+    if (run.steps() + 4 < most_steps) run.check_step(path);
+    LINNET_REQUIRE_OK(run.save(path, 2));
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(silent_ranks, *boost::unit_test::disabled())
+
+// Rank 1 goes away without a word. Rank 0 is told in time, and ends all.
+BOOST_AUTO_TEST_CASE(silence) {
+  auto some = ln::communicator::open((all_ranks(), MPI_COMM_WORLD), 4);
+  LINNET_REQUIRE_OK(some);
+  ln::weights<model> w;
+  auto t = trainer<0>::open(w, *some, limits_of(1), {}, {}, {.parts = 2});
+  LINNET_REQUIRE_OK(t);
+  if (some->rank() == 1) {
+    std::this_thread::sleep_for(std::chrono::seconds(60));
+    return;
+  }
+  const decoder_tokens data(sequences, length, model::vocabulary);
+  BOOST_TEST(std::isnan(t->step(data.part(0, 2))));
+  BOOST_TEST(t->stopped());
+  BOOST_TEST(std::isnan(t->step(data.part(0, 2))));
+  std::cout << t->error().message() << std::endl;
+  MPI_Abort(MPI_COMM_WORLD, 5);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(distributed)
+
+// The same batch on one to four ranks: losses, norms and weights are equal to the bit. One rank
+// also compares itself with a trainer, three look at refusals.
+BOOST_AUTO_TEST_CASE(any_number_of_ranks_has_the_same_bits) {
+  const scratch_folder folder;
+  const std::string file = folder.path("bits");
+  std::string first;
+  for (int n = 1; n <= 4; ++n) {
+    const outcome said = on_ranks(n, "ranks", file);
+    BOOST_TEST(said.status == 0, said.out + said.err);
+    const std::string text = contents(file);
+    if (n == 1) first = text;
+    BOOST_TEST(std::count(text.begin(), text.end(), '\n') == 11);
+    BOOST_TEST(text == first);
+    if (n > 1) continue;
+    const outcome killed = on_ranks(2, "killed_ranks", file);
+    BOOST_TEST(killed.status != 0);
+    BOOST_TEST(killed.out.find("error: in") == std::string::npos, killed.out);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_silent_rank_ends_all_in_time) {
+  const outcome said = on_ranks(2, "silent_ranks");
+  BOOST_TEST(said.status == 5, said.out + said.err);
+  BOOST_TEST(
+      said.out.find("communicator: rank 0: expected an answer of each rank within 4 seconds") !=
+      std::string::npos);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::mpi_test
+#endif
