@@ -52,6 +52,7 @@
 
 #include <initializer_list>
 
+#include <linnet/search.hpp>
 /// @file
 /// Teachers that are asked for text: what all of them can do, and one that is a function.
 
@@ -280,13 +281,6 @@ inline std::string_view trimmed(std::string_view text) {
   const std::size_t first = text.find_first_not_of(white);
   return first == text.npos ? std::string_view()
                             : text.substr(first, text.find_last_not_of(white) - first + 1);
-}
-/// Takes the first line from a text, without its end.
-inline std::string_view take_line(std::string_view& text) {
-  const std::size_t end = (std::min)(text.find('\n'), text.size());
-  const std::string_view line = text.substr(0, end);
-  text.remove_prefix((std::min)(end + 1, text.size()));
-  return line;
 }
 /// Place of `what` in `text`, both of ASCII letters of either case; npos if it is not there.
 inline std::size_t find_in_any_case(std::string_view text, std::string_view what,

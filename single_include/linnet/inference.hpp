@@ -3929,11 +3929,14 @@ LINNET_KERNEL static void softmax(index n, T* x) {
   const T s = exp_sum(n, m, x);
   scale(n, T(1) / s, x);
 }
-/// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
 template <class T>
 LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
-  const T s = dot(n, p, dp);
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
 }
 
 /// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
@@ -6167,11 +6170,14 @@ LINNET_KERNEL static void softmax(index n, T* x) {
   const T s = exp_sum(n, m, x);
   scale(n, T(1) / s, x);
 }
-/// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
 template <class T>
 LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
-  const T s = dot(n, p, dp);
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
 }
 
 /// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
@@ -8425,11 +8431,14 @@ LINNET_KERNEL static void softmax(index n, T* x) {
   const T s = exp_sum(n, m, x);
   scale(n, T(1) / s, x);
 }
-/// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
 template <class T>
 LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
-  const T s = dot(n, p, dp);
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
 }
 
 /// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
@@ -10022,6 +10031,7 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_EXTERN T detail::L::exp_sum<T>(index, T, T*);                                            \
   LINNET_EXTERN void detail::L::softmax<T>(index, T*);                                            \
   LINNET_EXTERN void detail::L::softmax_backward<T>(index, const T*, const T*, T*);               \
+  LINNET_EXTERN void detail::L::softmax_backward<T>(index, T, const T*, const T*, T*);            \
   LINNET_EXTERN T detail::L::rms_norm<T>(index, T, const T*, const T*, T*);                       \
   LINNET_EXTERN void detail::L::rms_norm_backward<T>(index, T, const T*, const T*, const T*, T*); \
   LINNET_EXTERN void detail::L::layer_norm<T>(index, T, const T*, const T*, const T*, T*, T*);    \
@@ -13643,13 +13653,15 @@ struct product_adapter {
                    const T* dy, T* dx) = nullptr;
 };
 
-/// Tokens of no text that an adapter puts before each sequence. Either the stream begins with rows
-/// of its own there, or each layer of attention finds keys and values there.
+/// Tokens of no text that an adapter or an image puts before each sequence. Either the stream
+/// begins with rows of its own there, or each layer of attention finds keys and values there.
 template <class T>
 struct virtual_tokens {
   index count = 0;
   const T* rows = nullptr;         ///< [count, width of the stream], or null
   T* d_rows = nullptr;             ///< their gradient, while training
+  index of_sequence = 0;           ///< values from one sequence's rows to the next one's; 0 where
+                                   ///< all sequences have the same rows
   const T* keys_values = nullptr;  ///< [count, layers, 2, width of keys], or null
   T* d_keys_values = nullptr;      ///< their gradient, while training
   index stride = 0;                ///< from one token's keys and values to the next one's
@@ -17897,6 +17909,12 @@ enum class refusal : unsigned char {
   documents_with_prefix,     ///< documents and prefixes in one batch
   documents_unordered,       ///< documents that do not follow each other
   type_outside,              ///< a token type that the model does not have
+  null_images,               ///< a batch without images
+  image_size,                ///< images of another height or width than the model's
+  image_channels,            ///< images of another number of channels
+  image_tokens,              ///< a length that is not the number of rows of an image
+  images_unknown,            ///< images for a model of texts
+  images_of_text,            ///< tokens, types or lengths in a batch of images
   label_on_padding,          ///< a label behind the end of its sequence
   short_logits,              ///< a span that the logits do not fit in
   wrong_losses,              ///< a span of losses of another size
@@ -18004,6 +18022,21 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "by mark_documents()";
     case refusal::type_outside:
       return "a token type is outside the model's types: give 0 to types - 1, or leave types null";
+    case refusal::null_images:
+      return "pixels of the batch's images is null: give the images";
+    case refusal::image_size:
+      return "the images have another height or width than the model's embedding::patches: scale "
+             "or crop them";
+    case refusal::image_channels:
+      return "the images have another number of channels than the model's embedding::patches: "
+             "convert them";
+    case refusal::image_tokens:
+      return "length is not the number of rows that the model makes of an image: give "
+             "embedding::patches<...>::tokens, or make the batch by image_batch()";
+    case refusal::images_unknown:
+      return "images of the batch are given, but this model reads tokens: leave them empty";
+    case refusal::images_of_text:
+      return "a batch of images has tokens, lengths or types: leave them null";
     case refusal::label_on_padding:
       return "a label stands behind the end of its sequence: give `ignored` there";
     case refusal::short_logits:
@@ -18256,7 +18289,8 @@ LINNET_NAMESPACE_END
 
 /// @file
 /// Softmax attention, forward and backward, in blocks of query rows (Vaswani et al. 2017, eq.
-/// 1). No matrix of all queries by all keys is ever held. Keys and values are read as they are
+/// 1). Keys come in tiles (Milakov and Gimelshein 2018; Dao et al. 2022), so that no more than
+/// attention_rows by attention_keys scores are ever held. Keys and values are read as they are
 /// stored.
 
 /// @file
@@ -18272,6 +18306,8 @@ namespace ops {
 
 /// Query rows that are worked on at a time.
 inline constexpr index attention_rows = 48;
+/// Keys whose scores are held at a time; a multiple of simd::token_block.
+inline constexpr index attention_keys = 512;
 /// A distance that bounds nothing.
 inline constexpr index any_distance = index{1} << 48;
 
@@ -18284,10 +18320,15 @@ struct attention_window {
 
   /// Whether some query may not see a key that is earlier than another one it sees.
   constexpr bool bounded() const { return before < any_distance; }
-  /// The most keys of `keys` that a block of `rows` queries looks at, with padding.
-  constexpr index width(index keys, index rows) const {
+  /// Whether keys come in tiles of `tile`. The window alone decides, whatever lengths a call has,
+  /// so that the sums of a query's scores are split alike in all of them.
+  constexpr bool splits(index tile) const {
+    return !bounded() || after >= tile || before + after + attention_rows > tile;
+  }
+  /// The most keys of `keys` that a block of `rows` queries looks at together, with padding.
+  constexpr index width(index keys, index rows, index tile = attention_keys) const {
     const index recent =
-        bounded() ? (std::min)(keys, before + (std::min)(after, keys) + rows) : keys;
+        (std::min)(keys, splits(tile) ? tile : before + (std::min)(after, keys) + rows);
     return round_up(recent, panel_width) + round_up(first, panel_width);
   }
 };
@@ -18312,8 +18353,9 @@ struct attention_call {
   token_tree tree{};        ///< of causal queries without a window whose keys are in a cache
   const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
   index bias_origin = 0;
-  index kept = any_distance;  ///< queries stand no further than kept - 1 from the `first` keys
-  T* scratch = nullptr;       ///< per thread, attention_scratch() values
+  index kept = any_distance;    ///< queries stand no further than kept - 1 from the `first` keys
+  index tile = attention_keys;  ///< keys whose scores are held at a time, if the window splits()
+  T* scratch = nullptr;         ///< per thread, attention_scratch() values
   index scratch_size = 0;
   dropout_key dropout{};
   int dropout_id = 0;
@@ -18355,10 +18397,11 @@ struct attention_tap {
 };
 
 /// Scratch values that one thread needs for calls of up to `queries` queries a sequence. `gathers`
-/// unless keys and values are kv_rows::plain().
+/// unless keys and values are kv_rows::plain(). Beyond `tile` keys there are no more of them.
 constexpr index attention_scratch(index queries, index keys, index h, const attention_window& seen,
-                                  bool training, bool gathers = false) {
-  const index wide = seen.width(keys, (std::min)(queries, attention_rows));
+                                  bool training, bool gathers = false,
+                                  index tile = attention_keys) {
+  const index wide = seen.width(keys, (std::min)(queries, attention_rows), tile);
   return (training ? 3 : 1) * attention_rows * wide + (training || gathers ? 2 : 1) * h * wide;
 }
 
@@ -18387,7 +18430,6 @@ struct attention_kernels {
   void (*scale)(index n, T a, T* x);
   T (*maximum)(index n, const T* x);
   T (*exp_sum)(index n, T most, T* x);
-  void (*softmax)(index n, T* x);
   void (*drop)(std::uint64_t stream, std::uint64_t where, simd::word limit, T scale, index first,
                index n, T* x, T* other);
 
@@ -18402,7 +18444,6 @@ struct attention_kernels {
                           K::template scale<T>,
                           K::template maximum<T>,
                           K::template exp_sum<T>,
-                          K::template softmax<T>,
                           K::template drop<T>};
       if constexpr (!std::is_same_v<Code, int4_code>)
         k.dots = K::template dots<T, Code>, k.mix = K::template mix<T, Code>;
@@ -18446,6 +18487,16 @@ struct value_mix {
   }
 };
 
+/// Blocks of query rows, each of one head, that read a tile of keys while it is prepared.
+inline constexpr index attention_pairs = 8;
+
+/// A softmax whose scores come in tiles (Milakov and Gimelshein 2018): the largest score so far,
+/// and the sum of all exp(score - most).
+template <class T>
+struct online_softmax {
+  T most = T(0), sum = T(0);
+};
+
 /// Everything about a sequence and some of its key-value heads that both directions share.
 template <class T, class Code>
 struct attention_unit {
@@ -18463,13 +18514,29 @@ struct attention_unit {
     const stretch* begin() const { return part; }
     const stretch* end() const { return part + 2; }
   };
+  /// Query rows [row, row + rows) in blocks, and heads, that go through the tiles together.
+  struct batch {
+    index row, rows = 0, head, heads;
+    index blocks = 0;
+    block part[attention_pairs];
+    /// Where the rows of block `i` and head `head + k` begin among those of all.
+    index place(index i, index k) const {
+      return (i * heads + k) * (blocks == 1 ? part[0].rows : attention_rows);
+    }
+  };
+  /// Keys whose columns are prepared: the first ones and a tile of the near ones.
+  struct tile_keys {
+    stretch part[2]{};
+    index view = -1;
+  };
 
   const attention_call<T, Code>& call;
   attention_kernels<T, Code> kernels;
   index b, g, groups;   ///< sequence, first key-value head and how many that are read together
   index origin, count;  ///< queries [origin, origin + count) of it: a document, or all
-  index n, valid, past, prefix, wide;
-  bool by_view;  ///< what a query sees of a key depends on the query's block of tokens
+  index n, valid, past, prefix;
+  index tile, wide;  ///< keys of a tile, columns of scores
+  bool by_view;      ///< what a query sees of a key depends on the query's block of tokens
   simd::token_rows<Code> key, value;
   T *scores, *key_columns, *values;
 
@@ -18488,7 +18555,8 @@ struct attention_unit {
         valid((c.key_lengths ? c.key_lengths[b] : c.keys) - from),
         past(c.past ? c.past[b] : 0),
         prefix(c.prefix ? c.prefix[b] : 0),
-        wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows))),
+        tile(c.window.splits(c.tile) ? c.tile : any_distance),
+        wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows), c.tile)),
         by_view(std::is_same_v<Code, int4_code> && c.past),
         key(c.k.of(b, g)),
         value(c.v.of(b, g)),
@@ -18572,17 +18640,67 @@ struct attention_unit {
     for (index c = 0; c < call.h; ++c)
       std::fill(columns + c * wide + s.column + s.last - s.first, columns + c * wide + end, T(0));
   }
-  /// Prepares the keys of a block: all of them with the first block, unless windows are bounded.
-  void prepare(const block& some, T* value_columns) const {
+  /// The blocks of query rows and the heads, up to `end`, that go through the tiles together. There
+  /// is one block where keys never come in several tiles.
+  batch from(index row, index head, index end) const {
+    batch some{row, 0, head, 0, 0, {}};
+    const block first = at(row);
+    const index group = call.heads / call.kv_heads;
+    some.heads = (std::min)(
+        end - head, direct(first) ? (std::min)(group * groups, attention_rows) : attention_pairs);
+    const index most = tile == any_distance ? 1 : attention_pairs / some.heads;
+    do {
+      const block next = at(row + some.rows);
+      if (some.blocks > 0 && direct(next)) break;
+      some.part[some.blocks++] = next;
+      some.rows += next.rows;
+    } while (!direct(first) && some.blocks < most && row + some.rows < count);
+    return some;
+  }
+  /// Calls f(tile) for the tiles of keys that some blocks see. Tiles begin at multiples of `tile`,
+  /// whatever lengths a call has.
+  template <class F>
+  void each_tile(const batch& some, F&& f) const {
+    const block &first_block = some.part[0], &last_block = some.part[some.blocks - 1];
+    const index first = last_block.part[0].last, low = first_block.part[1].first,
+                high = last_block.part[1].last, begin = low / tile * tile;
+    const index step = direct(first_block) ? 1 : panel_width;
+    for (index from = first > 0 ? 0 : begin; from < (std::max)(first, high);
+         from = (std::max)(from + tile, begin)) {
+      tile_keys t;
+      if (from == 0) t.part[0].last = first;
+      t.part[1] = {(std::max)(low, from),
+                   (std::min)(from + tile, call.window.bounded() ? high : valid),
+                   round_up(t.part[0].last, step)};
+      t.part[1].last = (std::max)(t.part[1].first, t.part[1].last);
+      f(t);
+    }
+  }
+  /// The keys of a tile that a block sees.
+  static block within(const block& whole, const tile_keys& t) {
+    block some = whole;
+    some.part[0].last = (std::min)(whole.part[0].last, t.part[0].last);
+    some.part[1] = t.part[1];
+    some.part[1].last = (std::clamp)(whole.part[1].last, t.part[1].first, t.part[1].last);
+    some.used = some.part[1].column + some.part[1].last - some.part[1].first;
+    return some;
+  }
+  /// Prepares the keys of a tile for a block, unless they are; `now` tells which are prepared.
+  void prepare(const block& some, const tile_keys& t, T* value_columns, tile_keys& now) const {
     if (direct(some) && !value_columns) return;
-    const bool all = !call.window.bounded();
-    if (all && some.row > 0 && !by_view) return;
-    for (stretch s : some) {
+    bool same = true;
+    for (int i = 0; i < 2; ++i)
+      same = same && t.part[i].first == now.part[i].first && t.part[i].last == now.part[i].last;
+    const index older = (std::min)(now.view, some.view);
+    if (same && now.view == some.view) return;
+    now = t;
+    now.view = some.view;
+    for (const stretch& s : t.part) {
       if (s.first == s.last) continue;
-      if (all) s.last = valid;
-      if (all && some.row > 0) {  // the view has moved by a block
-        const index known = (some.view - 1) * simd::token_block - s.first;
-        const index skip = (std::max)(known, index{0}) / panel_width * panel_width;
+      if (same) {  // the view has moved by some blocks
+        const index known = (older - 1) * simd::token_block - s.first;
+        const index skip =
+            (std::clamp)(known, index{0}, s.last - s.first) / panel_width * panel_width;
         transpose({s.first + skip, s.last, s.column + skip}, key, call.k, some.view, key_columns);
         continue;
       }
@@ -18626,45 +18744,55 @@ struct attention_unit {
       }
     }
   }
-  /// scores[rows, wide] = softmax of the scores of some query rows of a head; zero where a row sees
-  /// nothing. Those of a single row are not divided by their sum, which is returned, if `Whole` is
-  /// false.
-  template <bool Whole = true>
-  T normalize(index head, const block& some, T* of_head) const {
-    T sum = 1;
-    for (index i = 0; i < some.rows; ++i) {
-      T* const row = of_head + i * wide;
-      index used = 0, seen = 0;  // columns in use, keys seen
-      for (const stretch& s : some) {
-        const index open = &s == some.part ? s.first : begin_of(some.row + i);
-        const index from = (std::clamp)(open, s.first, s.last);
-        const index to = (std::clamp)(end_of(some.row + i), from, s.last);
-        const index at = s.column + from - s.first;
-        if (to == from) continue;
-        if (call.bias) {
-          const T* const line = bias_line(call.bias, head, some, s, i);
-          const index text = call.tree.parents ? (std::clamp)(past, from, to) : to;
-          kernels.add(text - from, row + at, line + from, row + at);
-          if (call.tree.parents) {  // ancestors stand at their depths
-            index position = position_of(some.row + i);
-            each_in_tree(some.row + i, true,
-                         [&](index j) { row[s.column + j - s.first] += line[position--]; });
-          }
+  /// Adds position biases to the scores of row `i` of a block and hides those between what it sees.
+  /// Returns how many columns are in use, 0 if it sees nothing; zero behind them.
+  index open(index head, const block& some, index i, T* row) const {
+    index used = 0;
+    for (const stretch& s : some) {
+      const index begin = &s == some.part ? s.first : begin_of(some.row + i);
+      const index from = (std::clamp)(begin, s.first, s.last);
+      const index to = (std::clamp)(end_of(some.row + i), from, s.last);
+      const index at = s.column + from - s.first;
+      if (to == from) continue;
+      if (call.bias) {
+        const T* const line = bias_line(call.bias, head, some, s, i);
+        const index text = call.tree.parents ? (std::clamp)(past, from, to) : to;
+        kernels.add(text - from, row + at, line + from, row + at);
+        if (call.tree.parents) {  // ancestors stand at their depths
+          index position = position_of(some.row + i);
+          each_in_tree(some.row + i, true, [&](index j) {
+            if (j >= from && j < to) row[s.column + j - s.first] += line[position];
+            --position;
+          });
         }
-        if (call.tree.parents)
-          each_in_tree(some.row + i, false,
-                       [&](index j) { row[s.column + j - s.first] = T(-1e30); });
-        std::fill(row + used, row + (std::max)(used, at), T(-1e30));
-        used = at + to - from;
-        seen += to - from;
       }
-      if (seen > 0 && (Whole || some.rows > 1))
-        kernels.softmax(used, row);
-      else if (seen > 0)
-        sum = kernels.exp_sum(used, kernels.maximum(used, row), row);
-      std::fill(row + used, row + some.used, T(0));
+      if (call.tree.parents)
+        each_in_tree(some.row + i, false, [&](index j) {
+          if (j >= from && j < to) row[s.column + j - s.first] = T(-1e30);
+        });
+      std::fill(row + used, row + (std::max)(used, at), T(-1e30));
+      used = at + to - from;
     }
-    return sum;
+    std::fill(row + used, row + some.used, T(0));
+    return used;
+  }
+  /// Turns the `used` first scores of a row into probabilities among these and all before; if not
+  /// `Whole`, times the sum. Returns the factor of what was summed up before.
+  template <bool Whole = true>
+  T normalize(index used, online_softmax<T>& so_far, T* row) const {
+    if (used == 0) return T(1);
+    const online_softmax<T> before = so_far;
+    so_far.most = kernels.maximum(used, row);
+    T shrink = T(0);
+    if (before.sum != T(0)) {
+      so_far.most = (std::max)(before.most, so_far.most);
+      shrink = std::exp(before.most - so_far.most);
+    }
+    const T sum = kernels.exp_sum(used, so_far.most, row), old = shrink * before.sum;
+    so_far.sum = old + sum;
+    if (!Whole) return shrink;
+    kernels.scale(used, T(1) / so_far.sum, row);
+    return old / so_far.sum;
   }
   /// Where key 0 is in the line of position biases of row `i` of a block. Padding behind a full
   /// cache has no place in the line and takes the last one.
@@ -18696,63 +18824,90 @@ namespace ops {
 
 namespace detail {
 
+/// One tile of keys for `heads` heads of a block of queries: adds to their output what is seen
+/// there. `so_far` has an entry for each row, or for each head of a single one; `more` tells that
+/// the output has something of other tiles.
+template <class T, class Code>
+void attend_tile(const attention_unit<T, Code>& u,
+                 const typename attention_unit<T, Code>::block& some, index head, index heads,
+                 online_softmax<T>* so_far, bool more) {
+  const attention_call<T, Code>& call = u.call;
+  const index h = call.h, row = some.row;
+  const bool direct = u.direct(some);
+  T* const out = call.out + (u.b * call.queries + u.origin + row) * u.n + head * h;
+  u.score(head, heads, some);
+  for (index i = 0; i < (direct ? heads : some.rows); ++i) {
+    T* const p = u.scores + i * u.wide;
+    const index used = u.open(direct ? head + i : head, some, direct ? 0 : i, p);
+    const T kept = some.rows == 1 ? u.template normalize<false>(used, so_far[i], p)
+                                  : u.normalize(used, so_far[i], p);
+    if (more && kept != T(1)) u.kernels.scale(h, kept, out + i * (direct ? h : u.n));
+    if (direct) u.drop(head + i, some, p);
+  }
+  if (!direct) u.drop(head, some, u.scores);
+  for (const auto& s : some) {
+    if (s.first == s.last) continue;
+    T* const p = u.scores + s.column;
+    if (direct) {
+      if constexpr (!std::is_same_v<Code, int4_code>) {
+        u.rescale(s, u.value, call.v, heads, p);
+        u.kernels.mix(s.first, s.last, h, p, u.value, out, more,
+                      {u.groups, call.v.slot, heads / u.groups, u.wide, h});
+      }
+    } else {
+      const T* v = u.values + s.column * h;
+      index ldv = h;
+      if constexpr (std::is_same_v<T, Code>)
+        if (call.v.plain()) v = u.value.row(s.first), ldv = u.value.stride;
+      const auto begin_of = [&](index i) {
+        return &s == some.part ? s.first : u.begin_of(row + i);
+      };
+      const index shared =
+          begin_of(some.rows - 1) > s.first
+              ? 0
+              : (std::max)((call.tree.parents ? u.past : u.end_of(row)) - s.first, index{0});
+      const detail::value_mix<T> mix{
+          some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
+      mix.run(u.kernels, [&](index i, index j) {
+        return s.first + j >= begin_of(i) && u.sees(row + i, s.first + j);
+      });
+    }
+    more = true;
+  }
+}
+
 /// Attention of the queries of one unit.
 template <class T, class Code>
 void attend(const attention_unit<T, Code>& u) {
   const attention_call<T, Code>& call = u.call;
-  const index group = call.heads / call.kv_heads, h = call.h;
-  for (index row = 0, rows = 0; row < u.count; row += rows) {
-    const auto some = u.at(row);
-    rows = some.rows;
-    u.prepare(some, nullptr);
-    const index together = u.direct(some) ? (std::min)(group * u.groups, attention_rows) : 1;
-    const index end = (u.g + u.groups) * group;
+  const index group = call.heads / call.kv_heads, h = call.h, end = (u.g + u.groups) * group;
+  typename attention_unit<T, Code>::tile_keys prepared;
+  for (index row = 0, rows = 0; row < u.count; row += rows)
     for (index head = u.g * group, heads = 0; head < end; head += heads) {
-      heads = (std::min)(together, end - head);
-      u.score(head, heads, some);
-      T sums[attention_rows];
-      for (index i = 0; i < heads; ++i) {
-        T* const p = u.scores + i * u.wide;
-        sums[i] = u.template normalize<false>(head + i, some, p);
-        u.drop(head + i, some, p);
-      }
-      T* const out = call.out + (u.b * call.queries + u.origin + row) * u.n + head * h;
-      bool more = false;
-      for (const auto& s : some) {
-        if (s.first == s.last) continue;
-        T* const p = u.scores + s.column;
-        if (u.direct(some)) {
-          if constexpr (!std::is_same_v<Code, int4_code>) {
-            u.rescale(s, u.value, call.v, heads, p);
-            u.kernels.mix(s.first, s.last, h, p, u.value, out, more,
-                          {u.groups, call.v.slot, heads / u.groups, u.wide, h});
-          }
-        } else {
-          const T* v = u.values + s.column * h;
-          index ldv = h;
-          if constexpr (std::is_same_v<T, Code>)
-            if (call.v.plain()) v = u.value.row(s.first), ldv = u.value.stride;
-          const auto begin_of = [&](index i) {
-            return &s == some.part ? s.first : u.begin_of(row + i);
-          };
-          const index shared =
-              begin_of(some.rows - 1) > s.first
-                  ? 0
-                  : (std::max)((call.tree.parents ? u.past : u.end_of(row)) - s.first, index{0});
-          const detail::value_mix<T> mix{
-              some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
-          mix.run(u.kernels, [&](index i, index j) {
-            return s.first + j >= begin_of(i) && u.sees(row + i, s.first + j);
-          });
+      const auto all = u.from(row, head, end);
+      rows = all.rows, heads = all.heads;
+      const index together = u.direct(all.part[0]) ? heads : 1;
+      online_softmax<T> so_far[attention_pairs * attention_rows];
+      bool more[attention_pairs] = {};
+      u.each_tile(all, [&](const auto& tile) {
+        for (index i = 0; i < all.blocks; ++i) {
+          const auto some = u.within(all.part[i], tile);
+          if (some.part[0].last == 0 && some.part[1].first == some.part[1].last) continue;
+          u.prepare(some, tile, nullptr, prepared);
+          for (index k = 0; k < heads; k += together)
+            attend_tile(u, some, head + k, together, so_far + all.place(i, k), more[i]);
+          more[i] = true;
         }
-        more = true;
+      });
+      for (index i = 0; i < all.blocks; ++i) {
+        const auto& some = all.part[i];
+        T* const out = call.out + (u.b * call.queries + u.origin + some.row) * u.n + head * h;
+        for (index r = 0; r < some.rows && !more[i]; ++r)
+          std::fill_n(out + r * u.n, heads * h, T(0));
+        for (index k = 0; k < heads && more[i] && some.rows == 1; ++k)
+          u.kernels.scale(h, T(1) / so_far[all.place(i, k)].sum, out + k * h);
       }
-      if (!more)
-        for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, heads * h, T(0));
-      else if (some.rows == 1)
-        for (index i = 0; i < heads; ++i) u.kernels.scale(h, T(1) / sums[i], out + i * h);
     }
-  }
 }
 
 }  // namespace detail
@@ -18786,65 +18941,135 @@ void attention(const execution& on, const attention_call<T, Code>& call) {
 
 namespace detail {
 
-/// The derivative of attend().
+/// Memory and sums of the derivative of a block of queries.
+template <class T>
+struct attention_slopes {
+  T *value_columns, *d_scores, *dropped;
+  T *dk, *dv;                 ///< of key and value 0 of the unit
+  online_softmax<T>* so_far;  ///< of each row
+  T* inner;                   ///< of each row: the sum of probability times derivative
+};
+
+/// The probabilities of a block of queries among the keys of a tile, in u.scores, and their
+/// derivatives, in to.d_scores. If `sums` is true, so_far and inner go on with this tile. If not,
+/// they are those of all tiles.
+template <class T>
+void probabilities_of_tile(const execution& on, const attention_unit<T, T>& u,
+                           const attention_gradient<T>& grad,
+                           const typename attention_unit<T, T>::block& some, index head, bool sums,
+                           const attention_slopes<T>& to) {
+  const index rows = some.rows, wide = u.wide, h = u.call.h;
+  const T* const d_out = grad.d_out + (u.b * u.call.queries + u.origin + some.row) * u.n + head * h;
+  T factor[attention_rows];
+  index used[attention_rows];
+  u.score(head, 1, some);
+  for (index i = 0; i < rows; ++i) {
+    T* const p = u.scores + i * wide;
+    used[i] = u.open(head, some, i, p);
+    factor[i] = T(1);
+    if (sums) {
+      factor[i] = u.normalize(used[i], to.so_far[i], p);
+    } else if (used[i] > 0) {
+      (void)u.kernels.exp_sum(used[i], to.so_far[i].most, p);
+      u.kernels.scale(used[i], T(1) / to.so_far[i].sum, p);
+    }
+  }
+  // dP = d_out v^T
+  std::fill_n(to.d_scores, rows * wide, T(0));
+  for (const auto& s : some)
+    u.kernels.multiply(rows, round_up(s.last - s.first, panel_width), h, {d_out, u.n, 1},
+                       {to.value_columns + s.column, wide, panel_width}, to.d_scores + s.column,
+                       wide, {}, 0);
+  u.drop(head, some, to.d_scores);
+  for (index i = 0; i < rows && sums; ++i)
+    on.with_kernels([&](auto kernels) {
+      to.inner[i] = factor[i] * to.inner[i] +
+                    kernels.template dot<T>(some.used, u.scores + i * wide, to.d_scores + i * wide);
+    });
+}
+
+/// Adds what a block of queries has for the gradients of the keys of a tile, and of itself.
+template <class T>
+void attend_tile_backward(const execution& on, const attention_unit<T, T>& u,
+                          const attention_gradient<T>& grad,
+                          const typename attention_unit<T, T>::block& some, index head,
+                          const attention_slopes<T>& to) {
+  const attention_call<T>& call = u.call;
+  const index h = call.h, wide = u.wide, rows = some.rows,
+              at = (u.b * call.queries + u.origin + some.row) * u.n + head * h;
+  const T* const d_out = grad.d_out + at;
+  // dv += P^T d_out
+  std::copy_n(u.scores, rows * wide, to.dropped);
+  u.drop(head, some, to.dropped);
+  for (const auto& s : some)
+    u.kernels.multiply(s.last - s.first, h, rows, {to.dropped + s.column, 1, wide},
+                       {d_out, u.n, panel_width}, to.dv + s.first * u.value.stride, u.value.stride,
+                       {nullptr, T(1), true}, 0);
+  for (index i = 0; i < rows; ++i) {
+    T* const d_row = to.d_scores + i * wide;
+    // Where the row sees nothing its probabilities are zero, and so is this.
+    on.with_kernels([&](auto kernels) {
+      kernels.template softmax_backward<T>(some.used, to.inner[i], u.scores + i * wide, d_row,
+                                           d_row);
+    });
+    for (const auto& s : some)
+      if (grad.d_bias) {
+        T* const line = u.bias_line(grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1),
+                                    head, some, s, i);
+        const index count = (std::min)(s.last, u.end_of(some.row + i)) - s.first;
+        if (count > 0) u.kernels.add(count, line + s.first, d_row + s.column, line + s.first);
+      }
+  }
+  // dq += scale dS k, dk += scale dS^T q
+  for (const auto& s : some) {
+    const index keys = s.last - s.first;
+    T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
+    u.kernels.multiply(rows, h, keys, {to.d_scores + s.column, wide, 1},
+                       {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
+                       {nullptr, call.scale, true}, 0);
+    u.kernels.multiply(keys, h, rows, {to.d_scores + s.column, 1, wide},
+                       {u.queries(some, s) + at, u.n, panel_width}, to.dk + s.first * u.key.stride,
+                       u.key.stride, {nullptr, call.scale, true}, 0);
+  }
+}
+
+/// The derivative of attend(). Of several tiles of keys, a first pass finds each row's sums,
+/// and a second one the probabilities (Dao et al. 2022, algorithm 4).
 template <class T>
 void attend_backward(const execution& on, const attention_unit<T, T>& u,
                      const attention_gradient<T>& grad) {
-  const attention_call<T>& call = u.call;
-  const index group = call.heads / call.kv_heads, h = call.h, wide = u.wide;
-  T* const value_columns = u.values;
-  T* const d_scores = value_columns + h * wide;
-  T* const dropped = d_scores + attention_rows * wide;
-  T* const dk = grad.dk + (u.key.data - call.k.data);
-  T* const dv = grad.dv + (u.value.data - call.v.data);
-  for (index row = 0; row < u.count; row += attention_rows) {
-    const auto some = u.at(row);
-    u.prepare(some, value_columns);
-    for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
-      u.score(head, 1, some);
-      (void)u.normalize(head, some, u.scores);
-      const index rows = some.rows, at = (u.b * call.queries + u.origin + row) * u.n + head * h;
-      const T* const d_out = grad.d_out + at;
-      std::copy_n(u.scores, rows * wide, dropped);
-      u.drop(head, some, dropped);
-      // dv += P^T d_out, dP = d_out v^T
-      std::fill_n(d_scores, rows * wide, T(0));
-      for (const auto& s : some) {
-        const index keys = s.last - s.first;
-        u.kernels.multiply(keys, h, rows, {dropped + s.column, 1, wide}, {d_out, u.n, panel_width},
-                           dv + s.first * u.value.stride, u.value.stride, {nullptr, T(1), true}, 0);
-        u.kernels.multiply(rows, round_up(keys, panel_width), h, {d_out, u.n, 1},
-                           {value_columns + s.column, wide, panel_width}, d_scores + s.column, wide,
-                           {}, 0);
-      }
-      u.drop(head, some, d_scores);
-      for (index i = 0; i < rows; ++i) {
-        T* const d_row = d_scores + i * wide;
-        // Where the row sees nothing its probabilities are zero, and so is this.
-        on.with_kernels([&](auto kernels) {
-          kernels.template softmax_backward<T>(some.used, u.scores + i * wide, d_row, d_row);
-        });
-        for (const auto& s : some)
-          if (grad.d_bias) {
-            T* const line = u.bias_line(grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1),
-                                        head, some, s, i);
-            const index count = (std::min)(s.last, u.end_of(row + i)) - s.first;
-            if (count > 0) u.kernels.add(count, line + s.first, d_row + s.column, line + s.first);
+  const index group = u.call.heads / u.call.kv_heads, end = (u.g + 1) * group;
+  typename attention_unit<T, T>::tile_keys prepared;
+  for (index row = 0, rows = 0; row < u.count; row += rows)
+    for (index head = u.g * group, heads = 0; head < end; head += heads) {
+      const auto all = u.from(row, head, end);
+      rows = all.rows, heads = all.heads;
+      online_softmax<T> so_far[attention_pairs * attention_rows];
+      T inner[attention_pairs * attention_rows] = {};
+      index tiles = 0;
+      u.each_tile(all, [&](const auto&) { ++tiles; });
+      for (int pass = tiles > 1 ? 0 : 1; pass < 2; ++pass)
+        u.each_tile(all, [&](const auto& tile) {
+          for (index i = 0; i < all.blocks; ++i) {
+            const auto some = u.within(all.part[i], tile);
+            if (some.part[0].last == 0 && some.part[1].first == some.part[1].last) continue;
+            T* const d_scores = u.values + u.call.h * u.wide;
+            for (index k = 0; k < heads; ++k) {
+              const index pair = all.place(i, k);
+              const attention_slopes<T> to{u.values,
+                                           d_scores,
+                                           d_scores + attention_rows * u.wide,
+                                           grad.dk + (u.key.data - u.call.k.data),
+                                           grad.dv + (u.value.data - u.call.v.data),
+                                           so_far + pair,
+                                           inner + pair};
+              u.prepare(some, tile, to.value_columns, prepared);
+              probabilities_of_tile(on, u, grad, some, head + k, pass == 0 || tiles == 1, to);
+              if (pass == 1) attend_tile_backward(on, u, grad, some, head + k, to);
+            }
           }
-      }
-      // dq += scale dS k, dk += scale dS^T q
-      for (const auto& s : some) {
-        const index keys = s.last - s.first;
-        T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
-        u.kernels.multiply(rows, h, keys, {d_scores + s.column, wide, 1},
-                           {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
-                           {nullptr, call.scale, true}, 0);
-        u.kernels.multiply(keys, h, rows, {d_scores + s.column, 1, wide},
-                           {u.queries(some, s) + at, u.n, panel_width}, dk + s.first * u.key.stride,
-                           u.key.stride, {nullptr, call.scale, true}, 0);
-      }
+        });
     }
-  }
 }
 
 }  // namespace detail
@@ -21534,7 +21759,8 @@ template <class T>
 void put_virtual_rows(const context<T>& ctx, index d, T* x) {
   if (ctx.front == 0) return;
   each_virtual(ctx, [&](index b, index t, index i, const ops::virtual_tokens<T>& front) {
-    if (front.rows) std::copy_n(front.rows + i * d, d, x + (b * ctx.length + t) * d);
+    if (front.rows)
+      std::copy_n(front.rows + b * front.of_sequence + i * d, d, x + (b * ctx.length + t) * d);
   });
 }
 /// Adds the derivative of put_virtual_rows() to the adapter's gradient, sequences in order.
@@ -21543,6 +21769,14 @@ void virtual_rows_backward(const context<T>& ctx, index d, const T* dx) {
   if (ctx.front == 0) return;
   const ops::virtual_tokens<T>& front = ops::adapter_hooks<T>::in(ctx.on)->front;
   if (front.d_rows == nullptr) return;
+  if (front.of_sequence > 0) {
+    ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
+      const index b = at / ctx.front, t = at % ctx.front;
+      for (index j = 0; j < d; ++j)
+        front.d_rows[b * front.of_sequence + t * d + j] += dx[(b * ctx.length + t) * d + j];
+    });
+    return;
+  }
   ctx.on.threads.each(ctx.front, [&](index t) {
     for (index b = 0; b < ctx.batch; ++b)
       for (index j = 0; j < d; ++j) front.d_rows[t * d + j] += dx[(b * ctx.length + t) * d + j];
@@ -22979,7 +23213,8 @@ struct factorised_projection {
 namespace embedding {
 /// Base of the embedding policies.
 struct policy {
-  static constexpr bool whole_rows = true;  ///< its table has a row for each token
+  static constexpr bool whole_rows = true;     ///< its table has a row for each token
+  static constexpr bool reads_images = false;  ///< see patches
   /// Whether it fits a vocabulary and a width.
   static constexpr bool fits(index, index) { return true; }
 };
@@ -23118,6 +23353,177 @@ struct layer_list {
       take<K + 1>(l, f);
   }
 };
+
+LINNET_NAMESPACE_END
+/// @file
+/// Images as rows of a stream: each square patch of pixels becomes one (Dosovitskiy et al. 2021,
+/// arXiv:2010.11929, equation 1).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Images of one size, one after the other: pixels[images, height, width, channels].
+struct image_view {
+  const float* pixels = nullptr;  ///< null where a batch has no images
+  index height = 0;               ///< rows of pixels
+  index width = 0;                ///< pixels of a row
+  index channels = 0;             ///< numbers of a pixel
+};
+
+namespace detail {
+
+/// The patches of images as rows [batch * Images::tokens, Images::patch_pixels]; a class token's
+/// are 0.
+template <class Images, class T>
+void gather_patches(const ops::execution& on, index batch, const float* all, T* patches) {
+  constexpr index tokens = Images::tokens, pixels = Images::patch_pixels;
+  on.threads.each(batch * tokens, [&](index i) {
+    T* const to = patches + i * pixels;
+    const index patch = i % tokens - index{Images::class_token};
+    if (patch < 0) return void(std::fill_n(to, pixels, T(0)));
+    constexpr index line = Images::patch * Images::channels;  // of a patch
+    const float* const from = all + Images::first_number(i / tokens, patch);
+    for (index row = 0; row < Images::patch; ++row)
+      for (index j = 0; j < line; ++j)
+        to[row * line + j] = static_cast<T>(from[row * Images::width * Images::channels + j]);
+  });
+}
+
+/// The embedding of images of a policy embedding::patches in rows of width D.
+template <class Images, index D, bool Bias>
+struct patch_embedding {
+  static constexpr index first = Images::class_token;  ///< rows before that of the first patch
+  static constexpr index tokens = Images::tokens, pixels = Images::patch_pixels;
+  using map = linear<pixels, D, Bias>;
+  template <class Form>
+  struct params {
+    typename map::template params<Form> patch{};
+    [[no_unique_address]] std::conditional_t<Images::class_token, typename Form::vector,
+                                             std::nullptr_t>
+        class_token{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    map::visit(f, at / "patch", p.patch...);
+    if constexpr (Images::class_token)
+      f(at / "class", tensor_info{1, D, role::position, 1}, p.class_token...);
+  }
+  /// Which tensors write the channels of the rows; pixels are no channels.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    c.writes(p.patch.weight, map::weight_info);
+    if constexpr (Bias) {
+      c.writes(p.patch.bias, tensor_info{D, 1, role::bias});
+      c.offsets(p.patch.weight, p.patch.bias);
+    }
+    if constexpr (Images::class_token) c.looks_up(p.class_token, tensor_info{1, D, role::position});
+  }
+
+  template <class T>
+  struct cache {
+    T *patches = nullptr, *d_patches = nullptr;  ///< [rows, pixels]; the second while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    (void)map::template plan<T>(m, e);
+    cache<T> c{m.saved.take<T>(e.rows() * pixels)};
+    if (e.training) c.d_patches = m.saved.take<T>(e.rows() * pixels);
+    return c;
+  }
+
+  /// Why images do not fit the model.
+  static constexpr refusal refuses(const image_view& b) {
+    if (b.pixels == nullptr) return refusal::null_images;
+    if (b.height != Images::height || b.width != Images::width) return refusal::image_size;
+    return b.channels == Images::channels ? refusal::none : refusal::image_channels;
+  }
+
+  /// Images -> x[batch * tokens, D]: of each image the class token, if there is one, then its
+  /// patches row by row.
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, const image_view& images, T* x,
+                      cache<T>& c, context<T>& ctx) {
+    const index rows = ctx.rows();
+    gather_patches<Images>(ctx.on, ctx.batch, images.pixels, c.patches);
+    without_cache::cache<T> none;
+    map::template forward<T, S>(p.patch, {c.patches, rows}, {x, rows}, none, ctx);
+    if constexpr (Images::class_token)
+      ctx.on.threads.each(ctx.batch,
+                          [&](index b) { std::copy_n(p.class_token, D, x + b * tokens * D); });
+  }
+  /// Adds the gradients of the parameters; dx is overwritten.
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp, T* dx,
+                       cache<T>& c, context<T>& ctx) {
+    const index rows = ctx.rows();
+    if constexpr (Images::class_token) {
+      const auto [begin, end] = ctx.on.threads.range(D);
+      for (index b = 0; b < ctx.batch; ++b)
+        for (index j = begin; j < end; ++j) {
+          T& d = dx[b * tokens * D + j];
+          dp.class_token[j] += d;
+          d = T(0);  // this row is no product of pixels
+        }
+      ctx.on.threads.wait();
+    }
+    without_cache::cache<T> none;
+    ops::fill(ctx.on, rows * pixels, T(0), c.d_patches);
+    map::template backward<T, S>(p.patch, dp.patch, {c.patches, rows}, {dx, rows},
+                                 {c.d_patches, rows}, none, ctx);
+  }
+  static constexpr index flops(const call_shape& e) { return map::flops(e); }
+};
+
+/// Stands for an embedding of images where there is none.
+struct no_patches : without_parameters, without_cache {
+  static constexpr index flops(const call_shape&) { return 0; }
+};
+/// The embedding of images of an embedding policy, if it reads images.
+template <class Embedding, index D, bool Bias>
+struct patches_of_policy : std::type_identity<no_patches> {};
+template <class Embedding, index D, bool Bias>
+requires(Embedding::reads_images) struct patches_of_policy<Embedding, D, Bias>
+    : std::type_identity<patch_embedding<Embedding, D, Bias>> {
+};
+template <class Embedding, index D, bool Bias>
+using patches_of = typename patches_of_policy<Embedding, D, Bias>::type;
+
+/// Parameters of an encoder's embedding: of images, or a table of tokens.
+template <bool OfImages, class Patches, class Form>
+struct embedding_leaf : std::type_identity<typename Patches::template params<Form>> {};
+template <class Patches, class Form>
+struct embedding_leaf<false, Patches, Form> : std::type_identity<typename Form::matrix> {};
+
+}  // namespace detail
+
+namespace embedding {
+/// Images instead of tokens, for encoders (ViT): Height x Width pixels of Channels numbers become a
+/// row for each patch of Patch x Patch pixels, by a linear map. A patch's numbers stand row by row,
+/// those of a pixel together. With a class token a learned row comes before those of the patches.
+template <index Height, index Width, index Channels, index Patch, bool ClassToken = true>
+struct patches : policy {
+  static_assert(Height > 0 && Width > 0 && Channels > 0 && Patch > 0,
+                "linnet::embedding::patches: height, width, channels and patch must be positive");
+  static_assert(Patch <= 0 || (Height % Patch == 0 && Width % Patch == 0),
+                "linnet::embedding::patches: height and width must be multiples of the patch");
+  using kind = patches;
+  static constexpr bool whole_rows = false, reads_images = true, class_token = ClassToken;
+  static constexpr index height = Height, width = Width, channels = Channels, patch = Patch;
+  static constexpr index rows = Height / Patch, columns = Width / Patch;  ///< of patches
+  static constexpr index tokens = rows * columns + ClassToken;            ///< rows of an image
+  static constexpr index patch_pixels = Patch * Patch * Channels;         ///< numbers of a patch
+  /// Where the first number of a patch is in images.
+  static constexpr index first_number(index image, index of) {
+    return ((image * Height + of / columns * Patch) * Width + of % columns * Patch) * Channels;
+  }
+  static std::string name() {
+    const auto n = [](index i) { return std::to_string(i); };
+    return "patches " + n(Height) + 'x' + n(Width) + 'x' + n(Channels) + " by " + n(Patch) +
+           (ClassToken ? " class" : "");
+  }
+  template <index D, bool Tied>
+  using projection = linnet::detail::full_projection<D>;
+};
+}  // namespace embedding
 
 LINNET_NAMESPACE_END
 /// @file
@@ -24966,6 +25372,9 @@ constexpr bool decoder_fits() {
         never<Ps...>,
         "linnet: sharing:: policies need blocks of one type; the first block of this kind "
         "of attention differs from the others");
+  else if constexpr (Embedding::reads_images)
+    static_assert(never<Ps...>,
+                  "linnet::decoder: embedding::patches is for encoder<>; a decoder reads tokens");
   else if constexpr (!Embedding::fits(S.vocabulary, S.d_model))
     static_assert(never<Ps...>,
                   "linnet::embedding::tensor_train: the product of its rows must be the vocabulary "
@@ -25370,7 +25779,7 @@ void describe_encoder(F& f) {
   f("attention", M::attention::name());
   f("norm_placement", M::placement::text);
   if constexpr (!std::is_same_v<typename M::sharing, sharing::none>) f("share", M::sharing::name());
-  if constexpr (M::factorised) f("embedding", M::embedding::name());
+  if constexpr (M::factorised || M::of_images) f("embedding", M::embedding::name());
   f("task", M::head::name());
   describe_choices<M>(f);
 }
@@ -25851,16 +26260,16 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                                               {w.looked_up, rows}, d_embedded,
                                               {w.d_looked_up, rows}, w.embedding_norm, ctx);
         }
-        ops::embed_backward(
-            on, rows, embedding_projection::table,
-            embedding_projection::template entries<T>(w.projected, b.tokens, ctx),
-            embedding_projection::template widen_backward<T, table_storage<S>>(
-                p.projection, dp->projection, rows, w.d_looked_up, w.projected, ctx),
-            dp->embedding);
         linnet::detail::virtual_rows_backward(ctx, d, w.d_looked_up);
         if constexpr (learned)
           ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions,
                                  b.restart_positions ? b.documents : nullptr);
+        T* const d_entries = embedding_projection::template widen_backward<T, table_storage<S>>(
+            p.projection, dp->projection, rows, w.d_looked_up, w.projected, ctx);
+        linnet::detail::leave_virtual(ctx, embedding_projection::table, d_entries);
+        ops::embed_backward(on, real_rows, embedding_projection::table,
+                            embedding_projection::template entries<T>(w.projected, b.tokens, ctx),
+                            d_entries, dp->embedding);
       }
     return sum;
   }
@@ -27294,6 +27703,7 @@ struct policy {
   static constexpr bool per_sequence = false;  ///< reads the first token of each sequence alone
   static constexpr index classes = 0;          ///< logits; 0 for one per token of the vocabulary
   static constexpr bool contrasts = false;     ///< trains vectors of texts, see contrastive
+  static constexpr bool pools = false;         ///< reads a `pooling` of each sequence's rows
   static constexpr std::string_view place = "head";  ///< name of the reader's parameters
 };
 
@@ -27361,6 +27771,24 @@ struct contrastive : policy {
   using reader = linnet::detail::no_reader<D>;
 };
 
+/// One of `Classes` labels for a sequence: a linear map of one vector of its hidden states, without
+/// a layer between them. Image classifiers (ViT) read the class token, or the mean of all patches.
+template <index Classes, sentence_pooling Pooling = sentence_pooling::first>
+struct linear_classification : policy {
+  static_assert(Classes > 0, "linnet::head::linear_classification: at least one class");
+  static constexpr bool per_sequence = true, pools = true;
+  static constexpr index classes = Classes;
+  static constexpr sentence_pooling pooling = Pooling;
+  static std::string name() {
+    return "linear_classification " + std::to_string(Classes) +
+           (Pooling == sentence_pooling::mean    ? " mean"
+            : Pooling == sentence_pooling::first ? " first"
+                                                 : " max");
+  }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = linnet::detail::no_reader<D>;
+};
+
 /// One of `Classes` labels for each token: a linear map of the hidden states.
 template <index Classes>
 struct token_classification : policy {
@@ -27382,12 +27810,23 @@ struct encoder_model;
 
 namespace detail {
 
+/// Rows of an image of a policy embedding::patches.
+template <class Embedding>
+inline constexpr index tokens_of_image = [] {
+  if constexpr (Embedding::reads_images) return Embedding::tokens;
+  return index{0};
+}();
+/// Whether a head predicts tokens of the vocabulary.
+template <class Head>
+inline constexpr bool masked_head = Head::trains&& Head::classes == 0 && !Head::contrasts;
+
 /// Words for the first rule that an encoder's policies or shape break; true where they keep all.
 template <encoder_shape S, class... Ps>
 constexpr bool encoder_fits() {
   using Attention = pick<attention::policy, attention::full, Ps...>;
   using Position = pick<position::policy, position::learned, Ps...>;
   using Sharing = pick<sharing::policy, sharing::none, Ps...>;
+  using Embedding = pick<embedding::policy, embedding::full, Ps...>;
   if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
                    std::is_base_of_v<head::policy, Ps>)&&...))
     static_assert(never<Ps...>,
@@ -27420,7 +27859,20 @@ constexpr bool encoder_fits() {
     static_assert(
         never<Ps...>,
         "linnet::encoder_shape: layers, the number of blocks, must be given and positive");
-  else if constexpr (S.vocabulary <= 0)
+  else if constexpr (Embedding::reads_images && (S.vocabulary != 0 || S.types != 0))
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: images have no vocabulary and no types: leave vocabulary "
+                  "0 and give types = 0 with embedding::patches");
+  else if constexpr (Embedding::reads_images && S.context != tokens_of_image<Embedding>)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: context must be the rows of an image, "
+                  "embedding::patches<...>::tokens");
+  else if constexpr (Embedding::reads_images &&
+                     masked_head<pick<head::policy, head::masked_lm, Ps...>>)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: there are no masked tokens in images; with embedding::patches "
+                  "give head::none or another head");
+  else if constexpr (S.vocabulary <= 0 && !Embedding::reads_images)
     static_assert(
         never<Ps...>,
         "linnet::encoder_shape: vocabulary, the rows of the embedding, must be given and positive");
@@ -27474,7 +27926,7 @@ constexpr bool encoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::sharing::lora: this kind of attention's maps take no delta; those of "
                   "full and sliding_window do");
-  else if constexpr (!pick<embedding::policy, embedding::full, Ps...>::whole_rows)
+  else if constexpr (!Embedding::whole_rows && !Embedding::reads_images)
     static_assert(never<Ps...>,
                   "linnet::encoder: embedding::tensor_train fits decoders; take embedding::full or "
                   "factorised");
@@ -27539,7 +27991,7 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Texts of an encoder's call, row-major.
+/// Texts of an encoder's call, row-major, or images of one with embedding::patches.
 struct encoder_batch {
   const token* tokens = nullptr;     ///< [batch, length], padded on the right
   const index* lengths = nullptr;    ///< [batch] valid tokens, at least 1; null when all are
@@ -27550,7 +28002,22 @@ struct encoder_batch {
   const token* types = nullptr;      ///< [batch, length] token types; null when all are 0
   const index* documents = nullptr;  ///< [batch, length] first token of each one's document in its
                                      ///< row, where positions begin again, see mark_documents()
+  image_view images{};               ///< [batch] images instead of tokens; see image_batch()
 };
+
+/// Images with labels as a batch of encoder `M`, which has embedding::patches. `labels` are those
+/// of its head, or null.
+template <class M>
+constexpr encoder_batch image_batch(const image_view& images, index batch,
+                                    const token* labels = nullptr) {
+  static_assert(M::of_images, "linnet::image_batch: the model must have embedding::patches<...>");
+  encoder_batch b;
+  b.images = images;
+  b.batch = batch;
+  b.length = M::context_length;
+  b.labels = labels;
+  return b;
+}
 
 /// An encoder's embedding and blocks: from texts to hidden states [batch * length, d].
 template <encoder_shape Shape, class Policies>
@@ -27567,9 +28034,11 @@ struct encoder_body {
   static constexpr bool learned = std::is_base_of_v<linnet::position::learned, position>;
   static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, position>;
   static constexpr bool rotary = position::pairing != rope_pairing::none;
-  static constexpr bool factorised = !std::is_same_v<embedding, linnet::embedding::full>;
+  static constexpr bool of_images = embedding::reads_images;
+  static constexpr bool factorised =
+      !of_images && !std::is_same_v<embedding, linnet::embedding::full>;
   static constexpr bool supports_documents =
-      attention::supports_documents && ffn::can_truncate && !ffn::couples_tokens;
+      attention::supports_documents && ffn::can_truncate && !ffn::couples_tokens && !of_images;
 
   static constexpr index d = Shape.d_model, context_length = Shape.context;
   /// Rows of a learned table of positions, and the row of the first token.
@@ -27587,6 +28056,8 @@ struct encoder_body {
                                         .projections = sharing::projections};
   using norm_layer = typename norm::template layer<d, eps>;
   using embedding_norm = typename norm::template layer<width, eps>;
+  /// Layer that makes rows of images; no norm follows it.
+  using patches = linnet::detail::patches_of<embedding, d, biased>;
   /// The map from a factorised embedding to the stream.
   using projection = linear<width, d, biased>;
   template <class N, class Sub>
@@ -27602,13 +28073,16 @@ struct encoder_body {
 
   template <class Form>
   struct params {
-    typename form::at<Form, linnet::storage::part::embedding>::matrix embedding{};
+    typename linnet::detail::embedding_leaf<
+        of_images, patches, form::at<Form, linnet::storage::part::embedding>>::type embedding{};
     [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
         positions{};
     [[no_unique_address]] std::conditional_t<(Shape.types > 0), typename Form::vector,
                                              std::nullptr_t>
         types{};
-    typename embedding_norm::template params<Form> embedding_scale{};
+    [[no_unique_address]] std::conditional_t<of_images, std::nullptr_t,
+                                             typename embedding_norm::template params<Form>>
+        embedding_scale{};
     [[no_unique_address]] std::conditional_t<
         factorised,
         typename projection::template params<form::at<Form, linnet::storage::part::embedding>>,
@@ -27622,14 +28096,18 @@ struct encoder_body {
   /// Named visit of all parameters, once each, in canonical order.
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    f(at / "embedding" / "weight", tensor_info{Shape.vocabulary, width, role::table, 1},
-      p.embedding...);
+    if constexpr (of_images)
+      patches::visit(f, at / "embedding", p.embedding...);
+    else
+      f(at / "embedding" / "weight", tensor_info{Shape.vocabulary, width, role::table, 1},
+        p.embedding...);
     if constexpr (learned)
       f(at / "position" / "weight", tensor_info{position_rows, width, role::position, 1},
         p.positions...);
     if constexpr (Shape.types > 0)
       f(at / "type" / "weight", tensor_info{Shape.types, width, role::position, 1}, p.types...);
-    embedding_norm::visit(f, at / "embedding" / "norm", p.embedding_scale...);
+    if constexpr (!of_images)
+      embedding_norm::visit(f, at / "embedding" / "norm", p.embedding_scale...);
     if constexpr (factorised) projection::visit(f, at / "embedding" / "projection", p.widen...);
     blocks::visit(f, at / "blocks", p.stack...);
     if constexpr (placement::first) norm_layer::visit(f, at / "norm", p.norm...);
@@ -27640,16 +28118,20 @@ struct encoder_body {
   template <class Ends, class P>
   static index channels(const Ends& c, P& p) {
     const char* const why = "what reads the hidden states";
-    const index summed = c.open(width), scaled = c.open(width),
+    const index summed = c.open(width), scaled = of_images ? summed : c.open(width),
                 stream = factorised ? c.open(d) : scaled;
     const auto lookup = c.between(-1, summed);
-    lookup.looks_up(p.embedding, tensor_info{Shape.vocabulary, width, role::table});
+    if constexpr (of_images)
+      patches::channels(lookup, p.embedding);
+    else
+      lookup.looks_up(p.embedding, tensor_info{Shape.vocabulary, width, role::table});
     if constexpr (learned)
       lookup.looks_up(p.positions, tensor_info{position_rows, width, role::position});
     if constexpr (Shape.types > 0)
       lookup.looks_up(p.types, tensor_info{Shape.types, width, role::position});
     if (sinusoidal) c.keeps_whole(summed, "fixed sines and cosines");
-    embedding_norm::channels(c.between(summed, scaled), p.embedding_scale);
+    if constexpr (!of_images)
+      embedding_norm::channels(c.between(summed, scaled), p.embedding_scale);
     if constexpr (factorised) projection::channels(c.between(scaled, stream), p.widen);
     const index out = c.open(d);
     detail::describe_channels<blocks>(c.between(stream, out), p.stack);
@@ -27670,6 +28152,7 @@ struct encoder_body {
     typename blocks::template cache<T> stack{};
     typename norm_layer::template cache<T> norm{};
     typename embedding_norm::template cache<T> embedding_scale{};
+    typename patches::template cache<T> images{};
     typename positional::template cache<T> positions{};
     T *summed = nullptr, *scaled = nullptr;  ///< [rows, width] before and after the norm
     T* embedded = nullptr;                   ///< [rows, d] that the first block reads
@@ -27685,21 +28168,31 @@ struct encoder_body {
     w.dropout_id = m.dropout_ids++;
     w.positions = positional::template plan<T>(m, e, longest);
     w.summed = m.saved.take<T>(narrow);
-    w.scaled = m.saved.take<T>(narrow);
+    w.scaled = of_images ? w.summed : m.saved.take<T>(narrow);
     w.embedded = factorised ? m.saved.take<T>(size) : w.scaled;
     w.hidden = m.saved.take<T>(size);
     w.out = placement::first ? m.saved.take<T>(size) : w.hidden;
     if (e.training) {
       w.d_summed = m.saved.take<T>(narrow);
-      w.d_scaled = m.saved.take<T>(narrow);
+      w.d_scaled = of_images ? w.d_summed : m.saved.take<T>(narrow);
       w.d_embedded = factorised ? m.saved.take<T>(size) : w.d_scaled;
       w.d_hidden = m.saved.take<T>(size);
       w.d_out = placement::first ? m.saved.take<T>(size) : w.d_hidden;
     }
     if (factorised) (void)projection::template plan<T>(m, e);
-    w.embedding_scale = embedding_norm::template plan<T>(m, e);
+    if (of_images)
+      w.images = patches::template plan<T>(m, e);
+    else
+      w.embedding_scale = embedding_norm::template plan<T>(m, e);
     w.norm = norm_layer::template plan<T>(m, e);
     w.stack = blocks::template plan<T>(m, e);
+  }
+
+  /// Why images do not fit the model.
+  static refusal refuses_images(const encoder_batch& b) {
+    if (b.tokens || b.lengths || b.types || b.documents) return refusal::images_of_text;
+    const refusal why = patches::refuses(b.images);
+    return why == refusal::none && b.length != context_length ? refusal::image_tokens : why;
   }
 
   /// The context of a call.
@@ -27713,19 +28206,23 @@ struct encoder_body {
     if constexpr (supports_documents) ctx.documents = b.documents;
     return ctx;
   }
-  /// Texts -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every thread.
+  /// Texts or images -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every
+  /// thread.
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
                       context<T>& ctx) {
     embed<T, S>(p, b, w, ctx);
     run_layers<T, S>(p, w, ctx);
   }
-  /// The first half of forward(): texts -> w.embedded[batch * length, d].
+  /// The first half of forward(): texts or images -> w.embedded[batch * length, d].
   template <class T, class S>
   static void embed(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
                     context<T>& ctx) {
     const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
+    if constexpr (of_images)
+      patches::template forward<T, S>(p.embedding, b.images, w.summed, w.images, ctx);
+    else
+      ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
     ctx.on.threads.each(rows, [&](index i) {
       T* const x = w.summed + i * width;
       const auto add = [&](const T* table, index at) {
@@ -27735,8 +28232,9 @@ struct encoder_body {
       if constexpr (learned) add(p.positions, position_offset + ctx.position_of(i));
       if constexpr (sinusoidal) add(w.positions.table, ctx.position_of(i));
     });
-    embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
-                                           w.embedding_scale, ctx);
+    if constexpr (!of_images)
+      embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
+                                             w.embedding_scale, ctx);
     ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.scaled);
     if constexpr (factorised) {
       without_cache::cache<T> none;
@@ -27773,11 +28271,13 @@ struct encoder_body {
                                        {w.d_scaled, rows}, none, ctx);
     }
     ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.d_scaled);
-    ops::fill(ctx.on, rows * width, T(0), w.d_summed);
-    embedding_norm::template backward<T, S>(p.embedding_scale, dp.embedding_scale, {w.summed, rows},
-                                            {w.d_scaled, rows}, {w.d_summed, rows},
-                                            w.embedding_scale, ctx);
-    ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
+    if constexpr (!of_images) {
+      ops::fill(ctx.on, rows * width, T(0), w.d_summed);
+      embedding_norm::template backward<T, S>(p.embedding_scale, dp.embedding_scale,
+                                              {w.summed, rows}, {w.d_scaled, rows},
+                                              {w.d_summed, rows}, w.embedding_scale, ctx);
+      ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
+    }
     if constexpr (learned)
       ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed,
                              dp.positions + position_offset * width, ctx.documents);
@@ -27787,6 +28287,8 @@ struct encoder_body {
       else
         ops::bias_gradient(ctx.on, rows, width, w.d_summed, dp.types);
     }
+    if constexpr (of_images)
+      patches::template backward<T, S>(p.embedding, dp.embedding, w.d_summed, w.images, ctx);
   }
 };
 
@@ -28009,6 +28511,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static constexpr bool tied =
       std::is_same_v<typename Policies::template of<linnet::tie::policy>, tie::tied>;
   static constexpr bool biased = body::biased, rotary = body::rotary, factorised = body::factorised;
+  /// Whether it reads images instead of tokens.
+  static constexpr bool of_images = body::of_images;
   /// Whether the head predicts tokens of the vocabulary.
   static constexpr bool masked = Head::trains && Head::classes == 0 && !Head::contrasts;
   /// Whether the head has logits of labels.
@@ -28103,13 +28607,15 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static constexpr index non_embedding() {
     return parameters() -
            width * (Shape.vocabulary + (body::learned ? body::position_rows : 0) + Shape.types) -
+           count_parameters<typename body::patches>() -
            (factorised ? count_parameters<typename body::projection>() : 0) -
            (masked && !tied ? Shape.vocabulary * width : 0);
   }
   /// Floating-point operations of one forward call over [batch, length] tokens, without the head.
   static constexpr index flops(index batch_size, index length) {
     const call_shape e = call_shape_for({.batch = batch_size}, purpose::scoring, length);
-    return body::blocks::flops(e) + (factorised ? body::projection::flops(e) : 0);
+    return body::blocks::flops(e) + body::patches::flops(e) +
+           (factorised ? body::projection::flops(e) : 0);
   }
 
   /// Buffers of one embedder, evaluator or trainer.
@@ -28129,7 +28635,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   };
   /// The longest sequence for these limits: `target`, or the whole context when it is 0.
   static constexpr index longest(const limits& l) {
-    return l.target > 0 ? l.target : context_length;
+    return l.target > 0 && !of_images ? l.target : context_length;
   }
   /// Plans the buffers for calls up to these limits; for decoding, which an embedder's calls are,
   /// none of logits.
@@ -28143,7 +28649,10 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     workspace<T> w;
     w.head_dropout_id = m.dropout_ids++;
     body::plan(m, e, longest(l), w);
-    if (reads && (scores || Head::per_sequence)) {
+    if (Head::pools) {
+      w.read = m.saved.take<T>(e.batch * d);
+      if (e.training) w.d_read = m.saved.take<T>(e.batch * d);
+    } else if (reads && (scores || Head::per_sequence)) {
       w.places = m.saved.take<index>(read.rows());
       w.chosen = m.saved.take<T>(read.rows() * d);
       w.read = m.saved.take<T>(read.rows() * read_width);
@@ -28186,6 +28695,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static constexpr limits_refusal check_limits(const limits& l) {
     if (l.kv_blocks > 0)
       return {"limits.kv_blocks", "0, as an encoder keeps no keys and values", l.kv_blocks};
+    if (of_images && l.target != 0 && l.target != context_length)
+      return {"limits.target", "0 or the rows of an image", l.target};
     if (body::learned && longest(l) > context_length)
       return {"limits.target", "the model's context", l.target, context_length};
     if (attention::longest > 0 && longest(l) > attention::longest)
@@ -28193,9 +28704,12 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     return {};
   }
 
-  /// Why tokens, lengths and types do not fit the limits or the model; labels are not looked at.
+  /// Why tokens, lengths and types, or images, do not fit the limits or the model; labels are not
+  /// looked at.
   static refusal refuses_texts(const batch& b, const limits& l) {
     batch_check c(b.batch, l.batch);
+    if constexpr (of_images) return c.fits() ? body::refuses_images(b) : c.why;
+    c.no(b.images.pixels != nullptr, refusal::images_unknown);
     c.length(b.length, longest(l), refusal::over_target, b.lengths);
     c.tokens(b.tokens, b.length, Shape.vocabulary);
     c.no(c.fits() && b.types && !tokens_fit(b.types, b.batch * b.length, Shape.types, false),
@@ -28309,7 +28823,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static loss_sum contrast(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                            const batch& b, workspace<T>& w, context<T>& ctx,
                            const contrast_call<T>& c) {
-    const ops::pooled_rows rows{b.batch, b.length, b.lengths, d};
+    const ops::pooled_rows rows = pooled_of(ctx);
     ops::pool_rows(ctx.on, Head::pooling, rows, w.hidden, w.vectors);
     ops::unit_length(ctx.on, b.batch, d, w.vectors, w.norms);
     ops::contrastive_call<T> pairs{b.batch, d, w.vectors, w.scores, w.sums, w.losses};
@@ -28342,7 +28856,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     if constexpr (ops::trainable<S>)
       if (dp) {
         ops::fill(ctx.on, ctx.rows() * d, T(0), w.d_hidden);
-        if (reads) ops::fill(ctx.on, rows * read_width, T(0), w.d_read);
+        if (reads || Head::pools) ops::fill(ctx.on, rows * read_width, T(0), w.d_read);
         h.dy = w.d_read;
         h.d_table = head_gradient<T>(*dp);
         if constexpr (biased) h.d_bias = dp->bias;
@@ -28416,11 +28930,18 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     one.length = 1;
     return one;
   }
-  /// Rows w.places of w.hidden -> w.read
+  /// Sequences whose hidden states the head pools.
+  template <class T>
+  static ops::pooled_rows pooled_of(const context<T>& ctx) {
+    return {ctx.batch, ctx.length, ctx.lengths, d};
+  }
+  /// Rows w.places of w.hidden, or one vector of each sequence -> w.read
   template <class T, class S>
   static void read_rows(const params<form::packed<T, S>>& p, index rows, workspace<T>& w,
                         const context<T>& ctx) {
-    if constexpr (reads) {
+    if constexpr (Head::pools) {
+      ops::pool_rows(ctx.on, Head::pooling, pooled_of(ctx), w.hidden, w.read);
+    } else if constexpr (reads) {
       context<T> one = read_context(rows, ctx);
       ctx.on.threads.each(
           rows, [&](index i) { std::copy_n(w.hidden + w.places[i] * d, d, w.chosen + i * d); });
@@ -28430,7 +28951,10 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   template <class T, class S>
   static void read_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                             index rows, workspace<T>& w, const context<T>& ctx) {
-    if constexpr (reads) {
+    if constexpr (Head::pools) {
+      ops::pool_rows_backward(ctx.on, Head::pooling, pooled_of(ctx), w.hidden, w.d_read,
+                              w.d_hidden);
+    } else if constexpr (reads) {
       context<T> one = read_context(rows, ctx);
       ops::fill(ctx.on, rows * d, T(0), w.d_chosen);
       reader::template backward<T, S>(p.read, dp.read, {w.chosen, rows}, {w.d_read, rows},
@@ -33029,6 +33553,19 @@ inline constexpr encoder_shape roberta_base{.d_model = 768,
                                             .eps = 1e-5};
 inline constexpr encoder_shape albert_base{
     .d_model = 768, .d_ff = 3072, .heads = 12, .layers = 12, .vocabulary = 30000, .context = 512};
+// ViT (Dosovitskiy et al. 2021, tiny and small ones of Touvron et al. 2021): 224 x 224 pixels by
+// 16, and a class token.
+constexpr encoder_shape vit(index d_model, index heads, index layers = 12) {
+  return {.d_model = d_model,
+          .d_ff = 4 * d_model,
+          .heads = heads,
+          .layers = layers,
+          .context = 197,
+          .types = 0,
+          .eps = 1e-6};
+}
+inline constexpr encoder_shape vit_tiny = vit(192, 3), vit_small = vit(384, 6),
+                               vit_base = vit(768, 12);
 }  // namespace shapes
 
 using t5_tiny = t5<shapes::t5_tiny>;              ///< 15,570,688 parameters, heads of width 64
@@ -33088,6 +33625,12 @@ using minilm_l6 = encoder<shapes::minilm_l6, head::pooler>;  ///< 22,713,216
 using roberta_base = encoder<shapes::roberta_base>;          ///< 124,697,433
 using albert_base = encoder<shapes::albert_base, sharing::all, embedding::factorised<128>,
                             ffn::gelu_tanh>;  ///< 11,221,680
+/// ViT by 16 without its head. One is `with_head<head::linear_classification<1000>>`.
+template <encoder_shape Shape>
+using vit_of = encoder<Shape, norm_placement::pre, embedding::patches<224, 224, 3, 16>, head::none>;
+using vit_tiny = vit_of<shapes::vit_tiny>;    ///< 5,524,416
+using vit_small = vit_of<shapes::vit_small>;  ///< 21,665,664
+using vit_base = vit_of<shapes::vit_base>;    ///< 85,798,656
 
 }  // namespace zoo
 

@@ -32,7 +32,7 @@
 /// All of linnet that needs nothing but the standard library and Eigen. Opt-in headers beside it:
 /// linnet/json.hpp (safetensors, Hugging Face, JSON lines, logs), linnet/gguf.hpp,
 /// linnet/checkpoint.hpp, linnet/compression.hpp, linnet/calibration_file.hpp, linnet/low_rank.hpp,
-/// linnet/cached_logits.hpp, linnet/sentencepiece.hpp and linnet/xtensor.hpp.
+/// linnet/cached_logits.hpp, linnet/numpy.hpp, linnet/sentencepiece.hpp and linnet/xtensor.hpp.
 
 /// @file
 /// Collapse: re-parameterised feed-forwards, 2W and 3W, and output maps of attention become the one
@@ -3364,11 +3364,14 @@ LINNET_KERNEL static void softmax(index n, T* x) {
   const T s = exp_sum(n, m, x);
   scale(n, T(1) / s, x);
 }
-/// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
 template <class T>
 LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
-  const T s = dot(n, p, dp);
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
 }
 
 /// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
@@ -5602,11 +5605,14 @@ LINNET_KERNEL static void softmax(index n, T* x) {
   const T s = exp_sum(n, m, x);
   scale(n, T(1) / s, x);
 }
-/// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
 template <class T>
 LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
-  const T s = dot(n, p, dp);
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
 }
 
 /// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
@@ -7860,11 +7866,14 @@ LINNET_KERNEL static void softmax(index n, T* x) {
   const T s = exp_sum(n, m, x);
   scale(n, T(1) / s, x);
 }
-/// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
 template <class T>
 LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
-  const T s = dot(n, p, dp);
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
 }
 
 /// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
@@ -9457,6 +9466,7 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_EXTERN T detail::L::exp_sum<T>(index, T, T*);                                            \
   LINNET_EXTERN void detail::L::softmax<T>(index, T*);                                            \
   LINNET_EXTERN void detail::L::softmax_backward<T>(index, const T*, const T*, T*);               \
+  LINNET_EXTERN void detail::L::softmax_backward<T>(index, T, const T*, const T*, T*);            \
   LINNET_EXTERN T detail::L::rms_norm<T>(index, T, const T*, const T*, T*);                       \
   LINNET_EXTERN void detail::L::rms_norm_backward<T>(index, T, const T*, const T*, const T*, T*); \
   LINNET_EXTERN void detail::L::layer_norm<T>(index, T, const T*, const T*, const T*, T*, T*);    \
@@ -13079,13 +13089,15 @@ struct product_adapter {
                    const T* dy, T* dx) = nullptr;
 };
 
-/// Tokens of no text that an adapter puts before each sequence. Either the stream begins with rows
-/// of its own there, or each layer of attention finds keys and values there.
+/// Tokens of no text that an adapter or an image puts before each sequence. Either the stream
+/// begins with rows of its own there, or each layer of attention finds keys and values there.
 template <class T>
 struct virtual_tokens {
   index count = 0;
   const T* rows = nullptr;         ///< [count, width of the stream], or null
   T* d_rows = nullptr;             ///< their gradient, while training
+  index of_sequence = 0;           ///< values from one sequence's rows to the next one's; 0 where
+                                   ///< all sequences have the same rows
   const T* keys_values = nullptr;  ///< [count, layers, 2, width of keys], or null
   T* d_keys_values = nullptr;      ///< their gradient, while training
   index stride = 0;                ///< from one token's keys and values to the next one's
@@ -17067,6 +17079,12 @@ enum class refusal : unsigned char {
   documents_with_prefix,     ///< documents and prefixes in one batch
   documents_unordered,       ///< documents that do not follow each other
   type_outside,              ///< a token type that the model does not have
+  null_images,               ///< a batch without images
+  image_size,                ///< images of another height or width than the model's
+  image_channels,            ///< images of another number of channels
+  image_tokens,              ///< a length that is not the number of rows of an image
+  images_unknown,            ///< images for a model of texts
+  images_of_text,            ///< tokens, types or lengths in a batch of images
   label_on_padding,          ///< a label behind the end of its sequence
   short_logits,              ///< a span that the logits do not fit in
   wrong_losses,              ///< a span of losses of another size
@@ -17174,6 +17192,21 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "by mark_documents()";
     case refusal::type_outside:
       return "a token type is outside the model's types: give 0 to types - 1, or leave types null";
+    case refusal::null_images:
+      return "pixels of the batch's images is null: give the images";
+    case refusal::image_size:
+      return "the images have another height or width than the model's embedding::patches: scale "
+             "or crop them";
+    case refusal::image_channels:
+      return "the images have another number of channels than the model's embedding::patches: "
+             "convert them";
+    case refusal::image_tokens:
+      return "length is not the number of rows that the model makes of an image: give "
+             "embedding::patches<...>::tokens, or make the batch by image_batch()";
+    case refusal::images_unknown:
+      return "images of the batch are given, but this model reads tokens: leave them empty";
+    case refusal::images_of_text:
+      return "a batch of images has tokens, lengths or types: leave them null";
     case refusal::label_on_padding:
       return "a label stands behind the end of its sequence: give `ignored` there";
     case refusal::short_logits:
@@ -17426,7 +17459,8 @@ LINNET_NAMESPACE_END
 
 /// @file
 /// Softmax attention, forward and backward, in blocks of query rows (Vaswani et al. 2017, eq.
-/// 1). No matrix of all queries by all keys is ever held. Keys and values are read as they are
+/// 1). Keys come in tiles (Milakov and Gimelshein 2018; Dao et al. 2022), so that no more than
+/// attention_rows by attention_keys scores are ever held. Keys and values are read as they are
 /// stored.
 
 /// @file
@@ -17442,6 +17476,8 @@ namespace ops {
 
 /// Query rows that are worked on at a time.
 inline constexpr index attention_rows = 48;
+/// Keys whose scores are held at a time; a multiple of simd::token_block.
+inline constexpr index attention_keys = 512;
 /// A distance that bounds nothing.
 inline constexpr index any_distance = index{1} << 48;
 
@@ -17454,10 +17490,15 @@ struct attention_window {
 
   /// Whether some query may not see a key that is earlier than another one it sees.
   constexpr bool bounded() const { return before < any_distance; }
-  /// The most keys of `keys` that a block of `rows` queries looks at, with padding.
-  constexpr index width(index keys, index rows) const {
+  /// Whether keys come in tiles of `tile`. The window alone decides, whatever lengths a call has,
+  /// so that the sums of a query's scores are split alike in all of them.
+  constexpr bool splits(index tile) const {
+    return !bounded() || after >= tile || before + after + attention_rows > tile;
+  }
+  /// The most keys of `keys` that a block of `rows` queries looks at together, with padding.
+  constexpr index width(index keys, index rows, index tile = attention_keys) const {
     const index recent =
-        bounded() ? (std::min)(keys, before + (std::min)(after, keys) + rows) : keys;
+        (std::min)(keys, splits(tile) ? tile : before + (std::min)(after, keys) + rows);
     return round_up(recent, panel_width) + round_up(first, panel_width);
   }
 };
@@ -17482,8 +17523,9 @@ struct attention_call {
   token_tree tree{};        ///< of causal queries without a window whose keys are in a cache
   const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
   index bias_origin = 0;
-  index kept = any_distance;  ///< queries stand no further than kept - 1 from the `first` keys
-  T* scratch = nullptr;       ///< per thread, attention_scratch() values
+  index kept = any_distance;    ///< queries stand no further than kept - 1 from the `first` keys
+  index tile = attention_keys;  ///< keys whose scores are held at a time, if the window splits()
+  T* scratch = nullptr;         ///< per thread, attention_scratch() values
   index scratch_size = 0;
   dropout_key dropout{};
   int dropout_id = 0;
@@ -17525,10 +17567,11 @@ struct attention_tap {
 };
 
 /// Scratch values that one thread needs for calls of up to `queries` queries a sequence. `gathers`
-/// unless keys and values are kv_rows::plain().
+/// unless keys and values are kv_rows::plain(). Beyond `tile` keys there are no more of them.
 constexpr index attention_scratch(index queries, index keys, index h, const attention_window& seen,
-                                  bool training, bool gathers = false) {
-  const index wide = seen.width(keys, (std::min)(queries, attention_rows));
+                                  bool training, bool gathers = false,
+                                  index tile = attention_keys) {
+  const index wide = seen.width(keys, (std::min)(queries, attention_rows), tile);
   return (training ? 3 : 1) * attention_rows * wide + (training || gathers ? 2 : 1) * h * wide;
 }
 
@@ -17557,7 +17600,6 @@ struct attention_kernels {
   void (*scale)(index n, T a, T* x);
   T (*maximum)(index n, const T* x);
   T (*exp_sum)(index n, T most, T* x);
-  void (*softmax)(index n, T* x);
   void (*drop)(std::uint64_t stream, std::uint64_t where, simd::word limit, T scale, index first,
                index n, T* x, T* other);
 
@@ -17572,7 +17614,6 @@ struct attention_kernels {
                           K::template scale<T>,
                           K::template maximum<T>,
                           K::template exp_sum<T>,
-                          K::template softmax<T>,
                           K::template drop<T>};
       if constexpr (!std::is_same_v<Code, int4_code>)
         k.dots = K::template dots<T, Code>, k.mix = K::template mix<T, Code>;
@@ -17616,6 +17657,16 @@ struct value_mix {
   }
 };
 
+/// Blocks of query rows, each of one head, that read a tile of keys while it is prepared.
+inline constexpr index attention_pairs = 8;
+
+/// A softmax whose scores come in tiles (Milakov and Gimelshein 2018): the largest score so far,
+/// and the sum of all exp(score - most).
+template <class T>
+struct online_softmax {
+  T most = T(0), sum = T(0);
+};
+
 /// Everything about a sequence and some of its key-value heads that both directions share.
 template <class T, class Code>
 struct attention_unit {
@@ -17633,13 +17684,29 @@ struct attention_unit {
     const stretch* begin() const { return part; }
     const stretch* end() const { return part + 2; }
   };
+  /// Query rows [row, row + rows) in blocks, and heads, that go through the tiles together.
+  struct batch {
+    index row, rows = 0, head, heads;
+    index blocks = 0;
+    block part[attention_pairs];
+    /// Where the rows of block `i` and head `head + k` begin among those of all.
+    index place(index i, index k) const {
+      return (i * heads + k) * (blocks == 1 ? part[0].rows : attention_rows);
+    }
+  };
+  /// Keys whose columns are prepared: the first ones and a tile of the near ones.
+  struct tile_keys {
+    stretch part[2]{};
+    index view = -1;
+  };
 
   const attention_call<T, Code>& call;
   attention_kernels<T, Code> kernels;
   index b, g, groups;   ///< sequence, first key-value head and how many that are read together
   index origin, count;  ///< queries [origin, origin + count) of it: a document, or all
-  index n, valid, past, prefix, wide;
-  bool by_view;  ///< what a query sees of a key depends on the query's block of tokens
+  index n, valid, past, prefix;
+  index tile, wide;  ///< keys of a tile, columns of scores
+  bool by_view;      ///< what a query sees of a key depends on the query's block of tokens
   simd::token_rows<Code> key, value;
   T *scores, *key_columns, *values;
 
@@ -17658,7 +17725,8 @@ struct attention_unit {
         valid((c.key_lengths ? c.key_lengths[b] : c.keys) - from),
         past(c.past ? c.past[b] : 0),
         prefix(c.prefix ? c.prefix[b] : 0),
-        wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows))),
+        tile(c.window.splits(c.tile) ? c.tile : any_distance),
+        wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows), c.tile)),
         by_view(std::is_same_v<Code, int4_code> && c.past),
         key(c.k.of(b, g)),
         value(c.v.of(b, g)),
@@ -17742,17 +17810,67 @@ struct attention_unit {
     for (index c = 0; c < call.h; ++c)
       std::fill(columns + c * wide + s.column + s.last - s.first, columns + c * wide + end, T(0));
   }
-  /// Prepares the keys of a block: all of them with the first block, unless windows are bounded.
-  void prepare(const block& some, T* value_columns) const {
+  /// The blocks of query rows and the heads, up to `end`, that go through the tiles together. There
+  /// is one block where keys never come in several tiles.
+  batch from(index row, index head, index end) const {
+    batch some{row, 0, head, 0, 0, {}};
+    const block first = at(row);
+    const index group = call.heads / call.kv_heads;
+    some.heads = (std::min)(
+        end - head, direct(first) ? (std::min)(group * groups, attention_rows) : attention_pairs);
+    const index most = tile == any_distance ? 1 : attention_pairs / some.heads;
+    do {
+      const block next = at(row + some.rows);
+      if (some.blocks > 0 && direct(next)) break;
+      some.part[some.blocks++] = next;
+      some.rows += next.rows;
+    } while (!direct(first) && some.blocks < most && row + some.rows < count);
+    return some;
+  }
+  /// Calls f(tile) for the tiles of keys that some blocks see. Tiles begin at multiples of `tile`,
+  /// whatever lengths a call has.
+  template <class F>
+  void each_tile(const batch& some, F&& f) const {
+    const block &first_block = some.part[0], &last_block = some.part[some.blocks - 1];
+    const index first = last_block.part[0].last, low = first_block.part[1].first,
+                high = last_block.part[1].last, begin = low / tile * tile;
+    const index step = direct(first_block) ? 1 : panel_width;
+    for (index from = first > 0 ? 0 : begin; from < (std::max)(first, high);
+         from = (std::max)(from + tile, begin)) {
+      tile_keys t;
+      if (from == 0) t.part[0].last = first;
+      t.part[1] = {(std::max)(low, from),
+                   (std::min)(from + tile, call.window.bounded() ? high : valid),
+                   round_up(t.part[0].last, step)};
+      t.part[1].last = (std::max)(t.part[1].first, t.part[1].last);
+      f(t);
+    }
+  }
+  /// The keys of a tile that a block sees.
+  static block within(const block& whole, const tile_keys& t) {
+    block some = whole;
+    some.part[0].last = (std::min)(whole.part[0].last, t.part[0].last);
+    some.part[1] = t.part[1];
+    some.part[1].last = (std::clamp)(whole.part[1].last, t.part[1].first, t.part[1].last);
+    some.used = some.part[1].column + some.part[1].last - some.part[1].first;
+    return some;
+  }
+  /// Prepares the keys of a tile for a block, unless they are; `now` tells which are prepared.
+  void prepare(const block& some, const tile_keys& t, T* value_columns, tile_keys& now) const {
     if (direct(some) && !value_columns) return;
-    const bool all = !call.window.bounded();
-    if (all && some.row > 0 && !by_view) return;
-    for (stretch s : some) {
+    bool same = true;
+    for (int i = 0; i < 2; ++i)
+      same = same && t.part[i].first == now.part[i].first && t.part[i].last == now.part[i].last;
+    const index older = (std::min)(now.view, some.view);
+    if (same && now.view == some.view) return;
+    now = t;
+    now.view = some.view;
+    for (const stretch& s : t.part) {
       if (s.first == s.last) continue;
-      if (all) s.last = valid;
-      if (all && some.row > 0) {  // the view has moved by a block
-        const index known = (some.view - 1) * simd::token_block - s.first;
-        const index skip = (std::max)(known, index{0}) / panel_width * panel_width;
+      if (same) {  // the view has moved by some blocks
+        const index known = (older - 1) * simd::token_block - s.first;
+        const index skip =
+            (std::clamp)(known, index{0}, s.last - s.first) / panel_width * panel_width;
         transpose({s.first + skip, s.last, s.column + skip}, key, call.k, some.view, key_columns);
         continue;
       }
@@ -17796,45 +17914,55 @@ struct attention_unit {
       }
     }
   }
-  /// scores[rows, wide] = softmax of the scores of some query rows of a head; zero where a row sees
-  /// nothing. Those of a single row are not divided by their sum, which is returned, if `Whole` is
-  /// false.
-  template <bool Whole = true>
-  T normalize(index head, const block& some, T* of_head) const {
-    T sum = 1;
-    for (index i = 0; i < some.rows; ++i) {
-      T* const row = of_head + i * wide;
-      index used = 0, seen = 0;  // columns in use, keys seen
-      for (const stretch& s : some) {
-        const index open = &s == some.part ? s.first : begin_of(some.row + i);
-        const index from = (std::clamp)(open, s.first, s.last);
-        const index to = (std::clamp)(end_of(some.row + i), from, s.last);
-        const index at = s.column + from - s.first;
-        if (to == from) continue;
-        if (call.bias) {
-          const T* const line = bias_line(call.bias, head, some, s, i);
-          const index text = call.tree.parents ? (std::clamp)(past, from, to) : to;
-          kernels.add(text - from, row + at, line + from, row + at);
-          if (call.tree.parents) {  // ancestors stand at their depths
-            index position = position_of(some.row + i);
-            each_in_tree(some.row + i, true,
-                         [&](index j) { row[s.column + j - s.first] += line[position--]; });
-          }
+  /// Adds position biases to the scores of row `i` of a block and hides those between what it sees.
+  /// Returns how many columns are in use, 0 if it sees nothing; zero behind them.
+  index open(index head, const block& some, index i, T* row) const {
+    index used = 0;
+    for (const stretch& s : some) {
+      const index begin = &s == some.part ? s.first : begin_of(some.row + i);
+      const index from = (std::clamp)(begin, s.first, s.last);
+      const index to = (std::clamp)(end_of(some.row + i), from, s.last);
+      const index at = s.column + from - s.first;
+      if (to == from) continue;
+      if (call.bias) {
+        const T* const line = bias_line(call.bias, head, some, s, i);
+        const index text = call.tree.parents ? (std::clamp)(past, from, to) : to;
+        kernels.add(text - from, row + at, line + from, row + at);
+        if (call.tree.parents) {  // ancestors stand at their depths
+          index position = position_of(some.row + i);
+          each_in_tree(some.row + i, true, [&](index j) {
+            if (j >= from && j < to) row[s.column + j - s.first] += line[position];
+            --position;
+          });
         }
-        if (call.tree.parents)
-          each_in_tree(some.row + i, false,
-                       [&](index j) { row[s.column + j - s.first] = T(-1e30); });
-        std::fill(row + used, row + (std::max)(used, at), T(-1e30));
-        used = at + to - from;
-        seen += to - from;
       }
-      if (seen > 0 && (Whole || some.rows > 1))
-        kernels.softmax(used, row);
-      else if (seen > 0)
-        sum = kernels.exp_sum(used, kernels.maximum(used, row), row);
-      std::fill(row + used, row + some.used, T(0));
+      if (call.tree.parents)
+        each_in_tree(some.row + i, false, [&](index j) {
+          if (j >= from && j < to) row[s.column + j - s.first] = T(-1e30);
+        });
+      std::fill(row + used, row + (std::max)(used, at), T(-1e30));
+      used = at + to - from;
     }
-    return sum;
+    std::fill(row + used, row + some.used, T(0));
+    return used;
+  }
+  /// Turns the `used` first scores of a row into probabilities among these and all before; if not
+  /// `Whole`, times the sum. Returns the factor of what was summed up before.
+  template <bool Whole = true>
+  T normalize(index used, online_softmax<T>& so_far, T* row) const {
+    if (used == 0) return T(1);
+    const online_softmax<T> before = so_far;
+    so_far.most = kernels.maximum(used, row);
+    T shrink = T(0);
+    if (before.sum != T(0)) {
+      so_far.most = (std::max)(before.most, so_far.most);
+      shrink = std::exp(before.most - so_far.most);
+    }
+    const T sum = kernels.exp_sum(used, so_far.most, row), old = shrink * before.sum;
+    so_far.sum = old + sum;
+    if (!Whole) return shrink;
+    kernels.scale(used, T(1) / so_far.sum, row);
+    return old / so_far.sum;
   }
   /// Where key 0 is in the line of position biases of row `i` of a block. Padding behind a full
   /// cache has no place in the line and takes the last one.
@@ -17866,63 +17994,90 @@ namespace ops {
 
 namespace detail {
 
+/// One tile of keys for `heads` heads of a block of queries: adds to their output what is seen
+/// there. `so_far` has an entry for each row, or for each head of a single one; `more` tells that
+/// the output has something of other tiles.
+template <class T, class Code>
+void attend_tile(const attention_unit<T, Code>& u,
+                 const typename attention_unit<T, Code>::block& some, index head, index heads,
+                 online_softmax<T>* so_far, bool more) {
+  const attention_call<T, Code>& call = u.call;
+  const index h = call.h, row = some.row;
+  const bool direct = u.direct(some);
+  T* const out = call.out + (u.b * call.queries + u.origin + row) * u.n + head * h;
+  u.score(head, heads, some);
+  for (index i = 0; i < (direct ? heads : some.rows); ++i) {
+    T* const p = u.scores + i * u.wide;
+    const index used = u.open(direct ? head + i : head, some, direct ? 0 : i, p);
+    const T kept = some.rows == 1 ? u.template normalize<false>(used, so_far[i], p)
+                                  : u.normalize(used, so_far[i], p);
+    if (more && kept != T(1)) u.kernels.scale(h, kept, out + i * (direct ? h : u.n));
+    if (direct) u.drop(head + i, some, p);
+  }
+  if (!direct) u.drop(head, some, u.scores);
+  for (const auto& s : some) {
+    if (s.first == s.last) continue;
+    T* const p = u.scores + s.column;
+    if (direct) {
+      if constexpr (!std::is_same_v<Code, int4_code>) {
+        u.rescale(s, u.value, call.v, heads, p);
+        u.kernels.mix(s.first, s.last, h, p, u.value, out, more,
+                      {u.groups, call.v.slot, heads / u.groups, u.wide, h});
+      }
+    } else {
+      const T* v = u.values + s.column * h;
+      index ldv = h;
+      if constexpr (std::is_same_v<T, Code>)
+        if (call.v.plain()) v = u.value.row(s.first), ldv = u.value.stride;
+      const auto begin_of = [&](index i) {
+        return &s == some.part ? s.first : u.begin_of(row + i);
+      };
+      const index shared =
+          begin_of(some.rows - 1) > s.first
+              ? 0
+              : (std::max)((call.tree.parents ? u.past : u.end_of(row)) - s.first, index{0});
+      const detail::value_mix<T> mix{
+          some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
+      mix.run(u.kernels, [&](index i, index j) {
+        return s.first + j >= begin_of(i) && u.sees(row + i, s.first + j);
+      });
+    }
+    more = true;
+  }
+}
+
 /// Attention of the queries of one unit.
 template <class T, class Code>
 void attend(const attention_unit<T, Code>& u) {
   const attention_call<T, Code>& call = u.call;
-  const index group = call.heads / call.kv_heads, h = call.h;
-  for (index row = 0, rows = 0; row < u.count; row += rows) {
-    const auto some = u.at(row);
-    rows = some.rows;
-    u.prepare(some, nullptr);
-    const index together = u.direct(some) ? (std::min)(group * u.groups, attention_rows) : 1;
-    const index end = (u.g + u.groups) * group;
+  const index group = call.heads / call.kv_heads, h = call.h, end = (u.g + u.groups) * group;
+  typename attention_unit<T, Code>::tile_keys prepared;
+  for (index row = 0, rows = 0; row < u.count; row += rows)
     for (index head = u.g * group, heads = 0; head < end; head += heads) {
-      heads = (std::min)(together, end - head);
-      u.score(head, heads, some);
-      T sums[attention_rows];
-      for (index i = 0; i < heads; ++i) {
-        T* const p = u.scores + i * u.wide;
-        sums[i] = u.template normalize<false>(head + i, some, p);
-        u.drop(head + i, some, p);
-      }
-      T* const out = call.out + (u.b * call.queries + u.origin + row) * u.n + head * h;
-      bool more = false;
-      for (const auto& s : some) {
-        if (s.first == s.last) continue;
-        T* const p = u.scores + s.column;
-        if (u.direct(some)) {
-          if constexpr (!std::is_same_v<Code, int4_code>) {
-            u.rescale(s, u.value, call.v, heads, p);
-            u.kernels.mix(s.first, s.last, h, p, u.value, out, more,
-                          {u.groups, call.v.slot, heads / u.groups, u.wide, h});
-          }
-        } else {
-          const T* v = u.values + s.column * h;
-          index ldv = h;
-          if constexpr (std::is_same_v<T, Code>)
-            if (call.v.plain()) v = u.value.row(s.first), ldv = u.value.stride;
-          const auto begin_of = [&](index i) {
-            return &s == some.part ? s.first : u.begin_of(row + i);
-          };
-          const index shared =
-              begin_of(some.rows - 1) > s.first
-                  ? 0
-                  : (std::max)((call.tree.parents ? u.past : u.end_of(row)) - s.first, index{0});
-          const detail::value_mix<T> mix{
-              some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
-          mix.run(u.kernels, [&](index i, index j) {
-            return s.first + j >= begin_of(i) && u.sees(row + i, s.first + j);
-          });
+      const auto all = u.from(row, head, end);
+      rows = all.rows, heads = all.heads;
+      const index together = u.direct(all.part[0]) ? heads : 1;
+      online_softmax<T> so_far[attention_pairs * attention_rows];
+      bool more[attention_pairs] = {};
+      u.each_tile(all, [&](const auto& tile) {
+        for (index i = 0; i < all.blocks; ++i) {
+          const auto some = u.within(all.part[i], tile);
+          if (some.part[0].last == 0 && some.part[1].first == some.part[1].last) continue;
+          u.prepare(some, tile, nullptr, prepared);
+          for (index k = 0; k < heads; k += together)
+            attend_tile(u, some, head + k, together, so_far + all.place(i, k), more[i]);
+          more[i] = true;
         }
-        more = true;
+      });
+      for (index i = 0; i < all.blocks; ++i) {
+        const auto& some = all.part[i];
+        T* const out = call.out + (u.b * call.queries + u.origin + some.row) * u.n + head * h;
+        for (index r = 0; r < some.rows && !more[i]; ++r)
+          std::fill_n(out + r * u.n, heads * h, T(0));
+        for (index k = 0; k < heads && more[i] && some.rows == 1; ++k)
+          u.kernels.scale(h, T(1) / so_far[all.place(i, k)].sum, out + k * h);
       }
-      if (!more)
-        for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, heads * h, T(0));
-      else if (some.rows == 1)
-        for (index i = 0; i < heads; ++i) u.kernels.scale(h, T(1) / sums[i], out + i * h);
     }
-  }
 }
 
 }  // namespace detail
@@ -17956,65 +18111,135 @@ void attention(const execution& on, const attention_call<T, Code>& call) {
 
 namespace detail {
 
-/// The derivative of attend().
+/// Memory and sums of the derivative of a block of queries.
+template <class T>
+struct attention_slopes {
+  T *value_columns, *d_scores, *dropped;
+  T *dk, *dv;                 ///< of key and value 0 of the unit
+  online_softmax<T>* so_far;  ///< of each row
+  T* inner;                   ///< of each row: the sum of probability times derivative
+};
+
+/// The probabilities of a block of queries among the keys of a tile, in u.scores, and their
+/// derivatives, in to.d_scores. If `sums` is true, so_far and inner go on with this tile. If not,
+/// they are those of all tiles.
+template <class T>
+void probabilities_of_tile(const execution& on, const attention_unit<T, T>& u,
+                           const attention_gradient<T>& grad,
+                           const typename attention_unit<T, T>::block& some, index head, bool sums,
+                           const attention_slopes<T>& to) {
+  const index rows = some.rows, wide = u.wide, h = u.call.h;
+  const T* const d_out = grad.d_out + (u.b * u.call.queries + u.origin + some.row) * u.n + head * h;
+  T factor[attention_rows];
+  index used[attention_rows];
+  u.score(head, 1, some);
+  for (index i = 0; i < rows; ++i) {
+    T* const p = u.scores + i * wide;
+    used[i] = u.open(head, some, i, p);
+    factor[i] = T(1);
+    if (sums) {
+      factor[i] = u.normalize(used[i], to.so_far[i], p);
+    } else if (used[i] > 0) {
+      (void)u.kernels.exp_sum(used[i], to.so_far[i].most, p);
+      u.kernels.scale(used[i], T(1) / to.so_far[i].sum, p);
+    }
+  }
+  // dP = d_out v^T
+  std::fill_n(to.d_scores, rows * wide, T(0));
+  for (const auto& s : some)
+    u.kernels.multiply(rows, round_up(s.last - s.first, panel_width), h, {d_out, u.n, 1},
+                       {to.value_columns + s.column, wide, panel_width}, to.d_scores + s.column,
+                       wide, {}, 0);
+  u.drop(head, some, to.d_scores);
+  for (index i = 0; i < rows && sums; ++i)
+    on.with_kernels([&](auto kernels) {
+      to.inner[i] = factor[i] * to.inner[i] +
+                    kernels.template dot<T>(some.used, u.scores + i * wide, to.d_scores + i * wide);
+    });
+}
+
+/// Adds what a block of queries has for the gradients of the keys of a tile, and of itself.
+template <class T>
+void attend_tile_backward(const execution& on, const attention_unit<T, T>& u,
+                          const attention_gradient<T>& grad,
+                          const typename attention_unit<T, T>::block& some, index head,
+                          const attention_slopes<T>& to) {
+  const attention_call<T>& call = u.call;
+  const index h = call.h, wide = u.wide, rows = some.rows,
+              at = (u.b * call.queries + u.origin + some.row) * u.n + head * h;
+  const T* const d_out = grad.d_out + at;
+  // dv += P^T d_out
+  std::copy_n(u.scores, rows * wide, to.dropped);
+  u.drop(head, some, to.dropped);
+  for (const auto& s : some)
+    u.kernels.multiply(s.last - s.first, h, rows, {to.dropped + s.column, 1, wide},
+                       {d_out, u.n, panel_width}, to.dv + s.first * u.value.stride, u.value.stride,
+                       {nullptr, T(1), true}, 0);
+  for (index i = 0; i < rows; ++i) {
+    T* const d_row = to.d_scores + i * wide;
+    // Where the row sees nothing its probabilities are zero, and so is this.
+    on.with_kernels([&](auto kernels) {
+      kernels.template softmax_backward<T>(some.used, to.inner[i], u.scores + i * wide, d_row,
+                                           d_row);
+    });
+    for (const auto& s : some)
+      if (grad.d_bias) {
+        T* const line = u.bias_line(grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1),
+                                    head, some, s, i);
+        const index count = (std::min)(s.last, u.end_of(some.row + i)) - s.first;
+        if (count > 0) u.kernels.add(count, line + s.first, d_row + s.column, line + s.first);
+      }
+  }
+  // dq += scale dS k, dk += scale dS^T q
+  for (const auto& s : some) {
+    const index keys = s.last - s.first;
+    T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
+    u.kernels.multiply(rows, h, keys, {to.d_scores + s.column, wide, 1},
+                       {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
+                       {nullptr, call.scale, true}, 0);
+    u.kernels.multiply(keys, h, rows, {to.d_scores + s.column, 1, wide},
+                       {u.queries(some, s) + at, u.n, panel_width}, to.dk + s.first * u.key.stride,
+                       u.key.stride, {nullptr, call.scale, true}, 0);
+  }
+}
+
+/// The derivative of attend(). Of several tiles of keys, a first pass finds each row's sums,
+/// and a second one the probabilities (Dao et al. 2022, algorithm 4).
 template <class T>
 void attend_backward(const execution& on, const attention_unit<T, T>& u,
                      const attention_gradient<T>& grad) {
-  const attention_call<T>& call = u.call;
-  const index group = call.heads / call.kv_heads, h = call.h, wide = u.wide;
-  T* const value_columns = u.values;
-  T* const d_scores = value_columns + h * wide;
-  T* const dropped = d_scores + attention_rows * wide;
-  T* const dk = grad.dk + (u.key.data - call.k.data);
-  T* const dv = grad.dv + (u.value.data - call.v.data);
-  for (index row = 0; row < u.count; row += attention_rows) {
-    const auto some = u.at(row);
-    u.prepare(some, value_columns);
-    for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
-      u.score(head, 1, some);
-      (void)u.normalize(head, some, u.scores);
-      const index rows = some.rows, at = (u.b * call.queries + u.origin + row) * u.n + head * h;
-      const T* const d_out = grad.d_out + at;
-      std::copy_n(u.scores, rows * wide, dropped);
-      u.drop(head, some, dropped);
-      // dv += P^T d_out, dP = d_out v^T
-      std::fill_n(d_scores, rows * wide, T(0));
-      for (const auto& s : some) {
-        const index keys = s.last - s.first;
-        u.kernels.multiply(keys, h, rows, {dropped + s.column, 1, wide}, {d_out, u.n, panel_width},
-                           dv + s.first * u.value.stride, u.value.stride, {nullptr, T(1), true}, 0);
-        u.kernels.multiply(rows, round_up(keys, panel_width), h, {d_out, u.n, 1},
-                           {value_columns + s.column, wide, panel_width}, d_scores + s.column, wide,
-                           {}, 0);
-      }
-      u.drop(head, some, d_scores);
-      for (index i = 0; i < rows; ++i) {
-        T* const d_row = d_scores + i * wide;
-        // Where the row sees nothing its probabilities are zero, and so is this.
-        on.with_kernels([&](auto kernels) {
-          kernels.template softmax_backward<T>(some.used, u.scores + i * wide, d_row, d_row);
-        });
-        for (const auto& s : some)
-          if (grad.d_bias) {
-            T* const line = u.bias_line(grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1),
-                                        head, some, s, i);
-            const index count = (std::min)(s.last, u.end_of(row + i)) - s.first;
-            if (count > 0) u.kernels.add(count, line + s.first, d_row + s.column, line + s.first);
+  const index group = u.call.heads / u.call.kv_heads, end = (u.g + 1) * group;
+  typename attention_unit<T, T>::tile_keys prepared;
+  for (index row = 0, rows = 0; row < u.count; row += rows)
+    for (index head = u.g * group, heads = 0; head < end; head += heads) {
+      const auto all = u.from(row, head, end);
+      rows = all.rows, heads = all.heads;
+      online_softmax<T> so_far[attention_pairs * attention_rows];
+      T inner[attention_pairs * attention_rows] = {};
+      index tiles = 0;
+      u.each_tile(all, [&](const auto&) { ++tiles; });
+      for (int pass = tiles > 1 ? 0 : 1; pass < 2; ++pass)
+        u.each_tile(all, [&](const auto& tile) {
+          for (index i = 0; i < all.blocks; ++i) {
+            const auto some = u.within(all.part[i], tile);
+            if (some.part[0].last == 0 && some.part[1].first == some.part[1].last) continue;
+            T* const d_scores = u.values + u.call.h * u.wide;
+            for (index k = 0; k < heads; ++k) {
+              const index pair = all.place(i, k);
+              const attention_slopes<T> to{u.values,
+                                           d_scores,
+                                           d_scores + attention_rows * u.wide,
+                                           grad.dk + (u.key.data - u.call.k.data),
+                                           grad.dv + (u.value.data - u.call.v.data),
+                                           so_far + pair,
+                                           inner + pair};
+              u.prepare(some, tile, to.value_columns, prepared);
+              probabilities_of_tile(on, u, grad, some, head + k, pass == 0 || tiles == 1, to);
+              if (pass == 1) attend_tile_backward(on, u, grad, some, head + k, to);
+            }
           }
-      }
-      // dq += scale dS k, dk += scale dS^T q
-      for (const auto& s : some) {
-        const index keys = s.last - s.first;
-        T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
-        u.kernels.multiply(rows, h, keys, {d_scores + s.column, wide, 1},
-                           {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
-                           {nullptr, call.scale, true}, 0);
-        u.kernels.multiply(keys, h, rows, {d_scores + s.column, 1, wide},
-                           {u.queries(some, s) + at, u.n, panel_width}, dk + s.first * u.key.stride,
-                           u.key.stride, {nullptr, call.scale, true}, 0);
-      }
+        });
     }
-  }
 }
 
 }  // namespace detail
@@ -20704,7 +20929,8 @@ template <class T>
 void put_virtual_rows(const context<T>& ctx, index d, T* x) {
   if (ctx.front == 0) return;
   each_virtual(ctx, [&](index b, index t, index i, const ops::virtual_tokens<T>& front) {
-    if (front.rows) std::copy_n(front.rows + i * d, d, x + (b * ctx.length + t) * d);
+    if (front.rows)
+      std::copy_n(front.rows + b * front.of_sequence + i * d, d, x + (b * ctx.length + t) * d);
   });
 }
 /// Adds the derivative of put_virtual_rows() to the adapter's gradient, sequences in order.
@@ -20713,6 +20939,14 @@ void virtual_rows_backward(const context<T>& ctx, index d, const T* dx) {
   if (ctx.front == 0) return;
   const ops::virtual_tokens<T>& front = ops::adapter_hooks<T>::in(ctx.on)->front;
   if (front.d_rows == nullptr) return;
+  if (front.of_sequence > 0) {
+    ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
+      const index b = at / ctx.front, t = at % ctx.front;
+      for (index j = 0; j < d; ++j)
+        front.d_rows[b * front.of_sequence + t * d + j] += dx[(b * ctx.length + t) * d + j];
+    });
+    return;
+  }
   ctx.on.threads.each(ctx.front, [&](index t) {
     for (index b = 0; b < ctx.batch; ++b)
       for (index j = 0; j < d; ++j) front.d_rows[t * d + j] += dx[(b * ctx.length + t) * d + j];
@@ -22149,7 +22383,8 @@ struct factorised_projection {
 namespace embedding {
 /// Base of the embedding policies.
 struct policy {
-  static constexpr bool whole_rows = true;  ///< its table has a row for each token
+  static constexpr bool whole_rows = true;     ///< its table has a row for each token
+  static constexpr bool reads_images = false;  ///< see patches
   /// Whether it fits a vocabulary and a width.
   static constexpr bool fits(index, index) { return true; }
 };
@@ -22288,6 +22523,177 @@ struct layer_list {
       take<K + 1>(l, f);
   }
 };
+
+LINNET_NAMESPACE_END
+/// @file
+/// Images as rows of a stream: each square patch of pixels becomes one (Dosovitskiy et al. 2021,
+/// arXiv:2010.11929, equation 1).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Images of one size, one after the other: pixels[images, height, width, channels].
+struct image_view {
+  const float* pixels = nullptr;  ///< null where a batch has no images
+  index height = 0;               ///< rows of pixels
+  index width = 0;                ///< pixels of a row
+  index channels = 0;             ///< numbers of a pixel
+};
+
+namespace detail {
+
+/// The patches of images as rows [batch * Images::tokens, Images::patch_pixels]; a class token's
+/// are 0.
+template <class Images, class T>
+void gather_patches(const ops::execution& on, index batch, const float* all, T* patches) {
+  constexpr index tokens = Images::tokens, pixels = Images::patch_pixels;
+  on.threads.each(batch * tokens, [&](index i) {
+    T* const to = patches + i * pixels;
+    const index patch = i % tokens - index{Images::class_token};
+    if (patch < 0) return void(std::fill_n(to, pixels, T(0)));
+    constexpr index line = Images::patch * Images::channels;  // of a patch
+    const float* const from = all + Images::first_number(i / tokens, patch);
+    for (index row = 0; row < Images::patch; ++row)
+      for (index j = 0; j < line; ++j)
+        to[row * line + j] = static_cast<T>(from[row * Images::width * Images::channels + j]);
+  });
+}
+
+/// The embedding of images of a policy embedding::patches in rows of width D.
+template <class Images, index D, bool Bias>
+struct patch_embedding {
+  static constexpr index first = Images::class_token;  ///< rows before that of the first patch
+  static constexpr index tokens = Images::tokens, pixels = Images::patch_pixels;
+  using map = linear<pixels, D, Bias>;
+  template <class Form>
+  struct params {
+    typename map::template params<Form> patch{};
+    [[no_unique_address]] std::conditional_t<Images::class_token, typename Form::vector,
+                                             std::nullptr_t>
+        class_token{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    map::visit(f, at / "patch", p.patch...);
+    if constexpr (Images::class_token)
+      f(at / "class", tensor_info{1, D, role::position, 1}, p.class_token...);
+  }
+  /// Which tensors write the channels of the rows; pixels are no channels.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    c.writes(p.patch.weight, map::weight_info);
+    if constexpr (Bias) {
+      c.writes(p.patch.bias, tensor_info{D, 1, role::bias});
+      c.offsets(p.patch.weight, p.patch.bias);
+    }
+    if constexpr (Images::class_token) c.looks_up(p.class_token, tensor_info{1, D, role::position});
+  }
+
+  template <class T>
+  struct cache {
+    T *patches = nullptr, *d_patches = nullptr;  ///< [rows, pixels]; the second while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    (void)map::template plan<T>(m, e);
+    cache<T> c{m.saved.take<T>(e.rows() * pixels)};
+    if (e.training) c.d_patches = m.saved.take<T>(e.rows() * pixels);
+    return c;
+  }
+
+  /// Why images do not fit the model.
+  static constexpr refusal refuses(const image_view& b) {
+    if (b.pixels == nullptr) return refusal::null_images;
+    if (b.height != Images::height || b.width != Images::width) return refusal::image_size;
+    return b.channels == Images::channels ? refusal::none : refusal::image_channels;
+  }
+
+  /// Images -> x[batch * tokens, D]: of each image the class token, if there is one, then its
+  /// patches row by row.
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, const image_view& images, T* x,
+                      cache<T>& c, context<T>& ctx) {
+    const index rows = ctx.rows();
+    gather_patches<Images>(ctx.on, ctx.batch, images.pixels, c.patches);
+    without_cache::cache<T> none;
+    map::template forward<T, S>(p.patch, {c.patches, rows}, {x, rows}, none, ctx);
+    if constexpr (Images::class_token)
+      ctx.on.threads.each(ctx.batch,
+                          [&](index b) { std::copy_n(p.class_token, D, x + b * tokens * D); });
+  }
+  /// Adds the gradients of the parameters; dx is overwritten.
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp, T* dx,
+                       cache<T>& c, context<T>& ctx) {
+    const index rows = ctx.rows();
+    if constexpr (Images::class_token) {
+      const auto [begin, end] = ctx.on.threads.range(D);
+      for (index b = 0; b < ctx.batch; ++b)
+        for (index j = begin; j < end; ++j) {
+          T& d = dx[b * tokens * D + j];
+          dp.class_token[j] += d;
+          d = T(0);  // this row is no product of pixels
+        }
+      ctx.on.threads.wait();
+    }
+    without_cache::cache<T> none;
+    ops::fill(ctx.on, rows * pixels, T(0), c.d_patches);
+    map::template backward<T, S>(p.patch, dp.patch, {c.patches, rows}, {dx, rows},
+                                 {c.d_patches, rows}, none, ctx);
+  }
+  static constexpr index flops(const call_shape& e) { return map::flops(e); }
+};
+
+/// Stands for an embedding of images where there is none.
+struct no_patches : without_parameters, without_cache {
+  static constexpr index flops(const call_shape&) { return 0; }
+};
+/// The embedding of images of an embedding policy, if it reads images.
+template <class Embedding, index D, bool Bias>
+struct patches_of_policy : std::type_identity<no_patches> {};
+template <class Embedding, index D, bool Bias>
+requires(Embedding::reads_images) struct patches_of_policy<Embedding, D, Bias>
+    : std::type_identity<patch_embedding<Embedding, D, Bias>> {
+};
+template <class Embedding, index D, bool Bias>
+using patches_of = typename patches_of_policy<Embedding, D, Bias>::type;
+
+/// Parameters of an encoder's embedding: of images, or a table of tokens.
+template <bool OfImages, class Patches, class Form>
+struct embedding_leaf : std::type_identity<typename Patches::template params<Form>> {};
+template <class Patches, class Form>
+struct embedding_leaf<false, Patches, Form> : std::type_identity<typename Form::matrix> {};
+
+}  // namespace detail
+
+namespace embedding {
+/// Images instead of tokens, for encoders (ViT): Height x Width pixels of Channels numbers become a
+/// row for each patch of Patch x Patch pixels, by a linear map. A patch's numbers stand row by row,
+/// those of a pixel together. With a class token a learned row comes before those of the patches.
+template <index Height, index Width, index Channels, index Patch, bool ClassToken = true>
+struct patches : policy {
+  static_assert(Height > 0 && Width > 0 && Channels > 0 && Patch > 0,
+                "linnet::embedding::patches: height, width, channels and patch must be positive");
+  static_assert(Patch <= 0 || (Height % Patch == 0 && Width % Patch == 0),
+                "linnet::embedding::patches: height and width must be multiples of the patch");
+  using kind = patches;
+  static constexpr bool whole_rows = false, reads_images = true, class_token = ClassToken;
+  static constexpr index height = Height, width = Width, channels = Channels, patch = Patch;
+  static constexpr index rows = Height / Patch, columns = Width / Patch;  ///< of patches
+  static constexpr index tokens = rows * columns + ClassToken;            ///< rows of an image
+  static constexpr index patch_pixels = Patch * Patch * Channels;         ///< numbers of a patch
+  /// Where the first number of a patch is in images.
+  static constexpr index first_number(index image, index of) {
+    return ((image * Height + of / columns * Patch) * Width + of % columns * Patch) * Channels;
+  }
+  static std::string name() {
+    const auto n = [](index i) { return std::to_string(i); };
+    return "patches " + n(Height) + 'x' + n(Width) + 'x' + n(Channels) + " by " + n(Patch) +
+           (ClassToken ? " class" : "");
+  }
+  template <index D, bool Tied>
+  using projection = linnet::detail::full_projection<D>;
+};
+}  // namespace embedding
 
 LINNET_NAMESPACE_END
 /// @file
@@ -24136,6 +24542,9 @@ constexpr bool decoder_fits() {
         never<Ps...>,
         "linnet: sharing:: policies need blocks of one type; the first block of this kind "
         "of attention differs from the others");
+  else if constexpr (Embedding::reads_images)
+    static_assert(never<Ps...>,
+                  "linnet::decoder: embedding::patches is for encoder<>; a decoder reads tokens");
   else if constexpr (!Embedding::fits(S.vocabulary, S.d_model))
     static_assert(never<Ps...>,
                   "linnet::embedding::tensor_train: the product of its rows must be the vocabulary "
@@ -24542,7 +24951,7 @@ void describe_encoder(F& f) {
   f("attention", M::attention::name());
   f("norm_placement", M::placement::text);
   if constexpr (!std::is_same_v<typename M::sharing, sharing::none>) f("share", M::sharing::name());
-  if constexpr (M::factorised) f("embedding", M::embedding::name());
+  if constexpr (M::factorised || M::of_images) f("embedding", M::embedding::name());
   f("task", M::head::name());
   describe_choices<M>(f);
 }
@@ -25023,16 +25432,16 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                                               {w.looked_up, rows}, d_embedded,
                                               {w.d_looked_up, rows}, w.embedding_norm, ctx);
         }
-        ops::embed_backward(
-            on, rows, embedding_projection::table,
-            embedding_projection::template entries<T>(w.projected, b.tokens, ctx),
-            embedding_projection::template widen_backward<T, table_storage<S>>(
-                p.projection, dp->projection, rows, w.d_looked_up, w.projected, ctx),
-            dp->embedding);
         linnet::detail::virtual_rows_backward(ctx, d, w.d_looked_up);
         if constexpr (learned)
           ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions,
                                  b.restart_positions ? b.documents : nullptr);
+        T* const d_entries = embedding_projection::template widen_backward<T, table_storage<S>>(
+            p.projection, dp->projection, rows, w.d_looked_up, w.projected, ctx);
+        linnet::detail::leave_virtual(ctx, embedding_projection::table, d_entries);
+        ops::embed_backward(on, real_rows, embedding_projection::table,
+                            embedding_projection::template entries<T>(w.projected, b.tokens, ctx),
+                            d_entries, dp->embedding);
       }
     return sum;
   }
@@ -26265,6 +26674,7 @@ struct policy {
   static constexpr bool per_sequence = false;  ///< reads the first token of each sequence alone
   static constexpr index classes = 0;          ///< logits; 0 for one per token of the vocabulary
   static constexpr bool contrasts = false;     ///< trains vectors of texts, see contrastive
+  static constexpr bool pools = false;         ///< reads a `pooling` of each sequence's rows
   static constexpr std::string_view place = "head";  ///< name of the reader's parameters
 };
 
@@ -26332,6 +26742,24 @@ struct contrastive : policy {
   using reader = linnet::detail::no_reader<D>;
 };
 
+/// One of `Classes` labels for a sequence: a linear map of one vector of its hidden states, without
+/// a layer between them. Image classifiers (ViT) read the class token, or the mean of all patches.
+template <index Classes, sentence_pooling Pooling = sentence_pooling::first>
+struct linear_classification : policy {
+  static_assert(Classes > 0, "linnet::head::linear_classification: at least one class");
+  static constexpr bool per_sequence = true, pools = true;
+  static constexpr index classes = Classes;
+  static constexpr sentence_pooling pooling = Pooling;
+  static std::string name() {
+    return "linear_classification " + std::to_string(Classes) +
+           (Pooling == sentence_pooling::mean    ? " mean"
+            : Pooling == sentence_pooling::first ? " first"
+                                                 : " max");
+  }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = linnet::detail::no_reader<D>;
+};
+
 /// One of `Classes` labels for each token: a linear map of the hidden states.
 template <index Classes>
 struct token_classification : policy {
@@ -26353,12 +26781,23 @@ struct encoder_model;
 
 namespace detail {
 
+/// Rows of an image of a policy embedding::patches.
+template <class Embedding>
+inline constexpr index tokens_of_image = [] {
+  if constexpr (Embedding::reads_images) return Embedding::tokens;
+  return index{0};
+}();
+/// Whether a head predicts tokens of the vocabulary.
+template <class Head>
+inline constexpr bool masked_head = Head::trains&& Head::classes == 0 && !Head::contrasts;
+
 /// Words for the first rule that an encoder's policies or shape break; true where they keep all.
 template <encoder_shape S, class... Ps>
 constexpr bool encoder_fits() {
   using Attention = pick<attention::policy, attention::full, Ps...>;
   using Position = pick<position::policy, position::learned, Ps...>;
   using Sharing = pick<sharing::policy, sharing::none, Ps...>;
+  using Embedding = pick<embedding::policy, embedding::full, Ps...>;
   if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
                    std::is_base_of_v<head::policy, Ps>)&&...))
     static_assert(never<Ps...>,
@@ -26391,7 +26830,20 @@ constexpr bool encoder_fits() {
     static_assert(
         never<Ps...>,
         "linnet::encoder_shape: layers, the number of blocks, must be given and positive");
-  else if constexpr (S.vocabulary <= 0)
+  else if constexpr (Embedding::reads_images && (S.vocabulary != 0 || S.types != 0))
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: images have no vocabulary and no types: leave vocabulary "
+                  "0 and give types = 0 with embedding::patches");
+  else if constexpr (Embedding::reads_images && S.context != tokens_of_image<Embedding>)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: context must be the rows of an image, "
+                  "embedding::patches<...>::tokens");
+  else if constexpr (Embedding::reads_images &&
+                     masked_head<pick<head::policy, head::masked_lm, Ps...>>)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: there are no masked tokens in images; with embedding::patches "
+                  "give head::none or another head");
+  else if constexpr (S.vocabulary <= 0 && !Embedding::reads_images)
     static_assert(
         never<Ps...>,
         "linnet::encoder_shape: vocabulary, the rows of the embedding, must be given and positive");
@@ -26445,7 +26897,7 @@ constexpr bool encoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::sharing::lora: this kind of attention's maps take no delta; those of "
                   "full and sliding_window do");
-  else if constexpr (!pick<embedding::policy, embedding::full, Ps...>::whole_rows)
+  else if constexpr (!Embedding::whole_rows && !Embedding::reads_images)
     static_assert(never<Ps...>,
                   "linnet::encoder: embedding::tensor_train fits decoders; take embedding::full or "
                   "factorised");
@@ -26510,7 +26962,7 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Texts of an encoder's call, row-major.
+/// Texts of an encoder's call, row-major, or images of one with embedding::patches.
 struct encoder_batch {
   const token* tokens = nullptr;     ///< [batch, length], padded on the right
   const index* lengths = nullptr;    ///< [batch] valid tokens, at least 1; null when all are
@@ -26521,7 +26973,22 @@ struct encoder_batch {
   const token* types = nullptr;      ///< [batch, length] token types; null when all are 0
   const index* documents = nullptr;  ///< [batch, length] first token of each one's document in its
                                      ///< row, where positions begin again, see mark_documents()
+  image_view images{};               ///< [batch] images instead of tokens; see image_batch()
 };
+
+/// Images with labels as a batch of encoder `M`, which has embedding::patches. `labels` are those
+/// of its head, or null.
+template <class M>
+constexpr encoder_batch image_batch(const image_view& images, index batch,
+                                    const token* labels = nullptr) {
+  static_assert(M::of_images, "linnet::image_batch: the model must have embedding::patches<...>");
+  encoder_batch b;
+  b.images = images;
+  b.batch = batch;
+  b.length = M::context_length;
+  b.labels = labels;
+  return b;
+}
 
 /// An encoder's embedding and blocks: from texts to hidden states [batch * length, d].
 template <encoder_shape Shape, class Policies>
@@ -26538,9 +27005,11 @@ struct encoder_body {
   static constexpr bool learned = std::is_base_of_v<linnet::position::learned, position>;
   static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, position>;
   static constexpr bool rotary = position::pairing != rope_pairing::none;
-  static constexpr bool factorised = !std::is_same_v<embedding, linnet::embedding::full>;
+  static constexpr bool of_images = embedding::reads_images;
+  static constexpr bool factorised =
+      !of_images && !std::is_same_v<embedding, linnet::embedding::full>;
   static constexpr bool supports_documents =
-      attention::supports_documents && ffn::can_truncate && !ffn::couples_tokens;
+      attention::supports_documents && ffn::can_truncate && !ffn::couples_tokens && !of_images;
 
   static constexpr index d = Shape.d_model, context_length = Shape.context;
   /// Rows of a learned table of positions, and the row of the first token.
@@ -26558,6 +27027,8 @@ struct encoder_body {
                                         .projections = sharing::projections};
   using norm_layer = typename norm::template layer<d, eps>;
   using embedding_norm = typename norm::template layer<width, eps>;
+  /// Layer that makes rows of images; no norm follows it.
+  using patches = linnet::detail::patches_of<embedding, d, biased>;
   /// The map from a factorised embedding to the stream.
   using projection = linear<width, d, biased>;
   template <class N, class Sub>
@@ -26573,13 +27044,16 @@ struct encoder_body {
 
   template <class Form>
   struct params {
-    typename form::at<Form, linnet::storage::part::embedding>::matrix embedding{};
+    typename linnet::detail::embedding_leaf<
+        of_images, patches, form::at<Form, linnet::storage::part::embedding>>::type embedding{};
     [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
         positions{};
     [[no_unique_address]] std::conditional_t<(Shape.types > 0), typename Form::vector,
                                              std::nullptr_t>
         types{};
-    typename embedding_norm::template params<Form> embedding_scale{};
+    [[no_unique_address]] std::conditional_t<of_images, std::nullptr_t,
+                                             typename embedding_norm::template params<Form>>
+        embedding_scale{};
     [[no_unique_address]] std::conditional_t<
         factorised,
         typename projection::template params<form::at<Form, linnet::storage::part::embedding>>,
@@ -26593,14 +27067,18 @@ struct encoder_body {
   /// Named visit of all parameters, once each, in canonical order.
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    f(at / "embedding" / "weight", tensor_info{Shape.vocabulary, width, role::table, 1},
-      p.embedding...);
+    if constexpr (of_images)
+      patches::visit(f, at / "embedding", p.embedding...);
+    else
+      f(at / "embedding" / "weight", tensor_info{Shape.vocabulary, width, role::table, 1},
+        p.embedding...);
     if constexpr (learned)
       f(at / "position" / "weight", tensor_info{position_rows, width, role::position, 1},
         p.positions...);
     if constexpr (Shape.types > 0)
       f(at / "type" / "weight", tensor_info{Shape.types, width, role::position, 1}, p.types...);
-    embedding_norm::visit(f, at / "embedding" / "norm", p.embedding_scale...);
+    if constexpr (!of_images)
+      embedding_norm::visit(f, at / "embedding" / "norm", p.embedding_scale...);
     if constexpr (factorised) projection::visit(f, at / "embedding" / "projection", p.widen...);
     blocks::visit(f, at / "blocks", p.stack...);
     if constexpr (placement::first) norm_layer::visit(f, at / "norm", p.norm...);
@@ -26611,16 +27089,20 @@ struct encoder_body {
   template <class Ends, class P>
   static index channels(const Ends& c, P& p) {
     const char* const why = "what reads the hidden states";
-    const index summed = c.open(width), scaled = c.open(width),
+    const index summed = c.open(width), scaled = of_images ? summed : c.open(width),
                 stream = factorised ? c.open(d) : scaled;
     const auto lookup = c.between(-1, summed);
-    lookup.looks_up(p.embedding, tensor_info{Shape.vocabulary, width, role::table});
+    if constexpr (of_images)
+      patches::channels(lookup, p.embedding);
+    else
+      lookup.looks_up(p.embedding, tensor_info{Shape.vocabulary, width, role::table});
     if constexpr (learned)
       lookup.looks_up(p.positions, tensor_info{position_rows, width, role::position});
     if constexpr (Shape.types > 0)
       lookup.looks_up(p.types, tensor_info{Shape.types, width, role::position});
     if (sinusoidal) c.keeps_whole(summed, "fixed sines and cosines");
-    embedding_norm::channels(c.between(summed, scaled), p.embedding_scale);
+    if constexpr (!of_images)
+      embedding_norm::channels(c.between(summed, scaled), p.embedding_scale);
     if constexpr (factorised) projection::channels(c.between(scaled, stream), p.widen);
     const index out = c.open(d);
     detail::describe_channels<blocks>(c.between(stream, out), p.stack);
@@ -26641,6 +27123,7 @@ struct encoder_body {
     typename blocks::template cache<T> stack{};
     typename norm_layer::template cache<T> norm{};
     typename embedding_norm::template cache<T> embedding_scale{};
+    typename patches::template cache<T> images{};
     typename positional::template cache<T> positions{};
     T *summed = nullptr, *scaled = nullptr;  ///< [rows, width] before and after the norm
     T* embedded = nullptr;                   ///< [rows, d] that the first block reads
@@ -26656,21 +27139,31 @@ struct encoder_body {
     w.dropout_id = m.dropout_ids++;
     w.positions = positional::template plan<T>(m, e, longest);
     w.summed = m.saved.take<T>(narrow);
-    w.scaled = m.saved.take<T>(narrow);
+    w.scaled = of_images ? w.summed : m.saved.take<T>(narrow);
     w.embedded = factorised ? m.saved.take<T>(size) : w.scaled;
     w.hidden = m.saved.take<T>(size);
     w.out = placement::first ? m.saved.take<T>(size) : w.hidden;
     if (e.training) {
       w.d_summed = m.saved.take<T>(narrow);
-      w.d_scaled = m.saved.take<T>(narrow);
+      w.d_scaled = of_images ? w.d_summed : m.saved.take<T>(narrow);
       w.d_embedded = factorised ? m.saved.take<T>(size) : w.d_scaled;
       w.d_hidden = m.saved.take<T>(size);
       w.d_out = placement::first ? m.saved.take<T>(size) : w.d_hidden;
     }
     if (factorised) (void)projection::template plan<T>(m, e);
-    w.embedding_scale = embedding_norm::template plan<T>(m, e);
+    if (of_images)
+      w.images = patches::template plan<T>(m, e);
+    else
+      w.embedding_scale = embedding_norm::template plan<T>(m, e);
     w.norm = norm_layer::template plan<T>(m, e);
     w.stack = blocks::template plan<T>(m, e);
+  }
+
+  /// Why images do not fit the model.
+  static refusal refuses_images(const encoder_batch& b) {
+    if (b.tokens || b.lengths || b.types || b.documents) return refusal::images_of_text;
+    const refusal why = patches::refuses(b.images);
+    return why == refusal::none && b.length != context_length ? refusal::image_tokens : why;
   }
 
   /// The context of a call.
@@ -26684,19 +27177,23 @@ struct encoder_body {
     if constexpr (supports_documents) ctx.documents = b.documents;
     return ctx;
   }
-  /// Texts -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every thread.
+  /// Texts or images -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every
+  /// thread.
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
                       context<T>& ctx) {
     embed<T, S>(p, b, w, ctx);
     run_layers<T, S>(p, w, ctx);
   }
-  /// The first half of forward(): texts -> w.embedded[batch * length, d].
+  /// The first half of forward(): texts or images -> w.embedded[batch * length, d].
   template <class T, class S>
   static void embed(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
                     context<T>& ctx) {
     const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
+    if constexpr (of_images)
+      patches::template forward<T, S>(p.embedding, b.images, w.summed, w.images, ctx);
+    else
+      ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
     ctx.on.threads.each(rows, [&](index i) {
       T* const x = w.summed + i * width;
       const auto add = [&](const T* table, index at) {
@@ -26706,8 +27203,9 @@ struct encoder_body {
       if constexpr (learned) add(p.positions, position_offset + ctx.position_of(i));
       if constexpr (sinusoidal) add(w.positions.table, ctx.position_of(i));
     });
-    embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
-                                           w.embedding_scale, ctx);
+    if constexpr (!of_images)
+      embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
+                                             w.embedding_scale, ctx);
     ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.scaled);
     if constexpr (factorised) {
       without_cache::cache<T> none;
@@ -26744,11 +27242,13 @@ struct encoder_body {
                                        {w.d_scaled, rows}, none, ctx);
     }
     ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.d_scaled);
-    ops::fill(ctx.on, rows * width, T(0), w.d_summed);
-    embedding_norm::template backward<T, S>(p.embedding_scale, dp.embedding_scale, {w.summed, rows},
-                                            {w.d_scaled, rows}, {w.d_summed, rows},
-                                            w.embedding_scale, ctx);
-    ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
+    if constexpr (!of_images) {
+      ops::fill(ctx.on, rows * width, T(0), w.d_summed);
+      embedding_norm::template backward<T, S>(p.embedding_scale, dp.embedding_scale,
+                                              {w.summed, rows}, {w.d_scaled, rows},
+                                              {w.d_summed, rows}, w.embedding_scale, ctx);
+      ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
+    }
     if constexpr (learned)
       ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed,
                              dp.positions + position_offset * width, ctx.documents);
@@ -26758,6 +27258,8 @@ struct encoder_body {
       else
         ops::bias_gradient(ctx.on, rows, width, w.d_summed, dp.types);
     }
+    if constexpr (of_images)
+      patches::template backward<T, S>(p.embedding, dp.embedding, w.d_summed, w.images, ctx);
   }
 };
 
@@ -35086,6 +35588,175 @@ LINNET_WITHOUT_MEMORY(return {})
 
 LINNET_NAMESPACE_END
 /// @file
+/// Choice of training documents by a model: scores of documents, and the best or the middle of a
+/// stream of them in bounded memory.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Which documents come first.
+enum class score_order {
+  lowest,  ///< small scores, such as of perplexity
+  highest  ///< large scores, such as of excess_loss() and yes_share()
+};
+
+/// Documents that are kept, by their rank.
+struct selection_options {
+  index kept = 1;     ///< documents
+  index skipped = 0;  ///< documents of better rank that are left out: those of the lowest
+                      ///< perplexity repeat themselves, so the middle may be worth more
+  score_order order = score_order::lowest;
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("kept", self.kept, detail::count(1));
+    f("skipped", self.skipped, detail::count(0));
+    f("order", self.order, detail::one_of(orders));
+  }
+
+  static constexpr const char* orders[] = {"lowest", "highest"};
+};
+
+/// A document by its number, and its score.
+struct scored_document {
+  index number = 0;
+  double score = 0;
+
+  bool operator==(const scored_document&) const = default;
+};
+
+/// Selects documents from a stream of scores: those of ranks `skipped` to `skipped + kept`. Equal
+/// scores rank by rising number. So the selection depends on the set of documents alone, not on
+/// the order in which they come. Memory for `skipped + kept` of them is taken by open(), none later
+/// but by chosen().
+///
+/// To interrupt a long run keep candidates(); to resume it offer them to another selector. Nothing
+/// else of what came before can be selected.
+class document_selector {
+ public:
+  /// Opens a selector. Errors: errc::invalid for options out of their ranges, errc::out_of_memory.
+  static result<document_selector> open(const selection_options& how) LINNET_TRY {
+    constexpr const char* where = "document_selector::open";
+    if (auto fit = detail::acceptable(where, "selection_options", how); !fit) return fit.error();
+    const index most = how.kept + how.skipped;
+    if (!detail::has_memory(detail::array_bytes(most, 1, sizeof(scored_document))))
+      return detail::out_of_memory(where);
+    document_selector made(how);
+    made.heap_.reserve(static_cast<std::size_t>(most));
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("document_selector::open")
+
+  /// Takes a document into account; each number once. Errors: errc::invalid for a score that is not
+  /// finite, which changes nothing.
+  result<void> offer(const scored_document& d) LINNET_TRY {
+    if (!is_finite(d.score))
+      return error{errc::invalid, "document_selector::offer",
+                   "score of document " + std::to_string(d.number), "a finite number",
+                   is_nan(d.score) ? "no number" : "infinity"};
+    const auto before = [this](const scored_document& a, const scored_document& b) {
+      return ranks_before(a, b);
+    };
+    ++offered_;
+    if (std::ssize(heap_) < how_.kept + how_.skipped) {
+      heap_.push_back(d);
+    } else if (before(d, heap_.front())) {
+      std::pop_heap(heap_.begin(), heap_.end(), before);
+      heap_.back() = d;
+    } else {
+      return {};
+    }
+    std::push_heap(heap_.begin(), heap_.end(), before);
+    return {};
+  }
+  LINNET_OR_OUT_OF_MEMORY("document_selector::offer")
+
+  /// Documents that were offered.
+  index offered() const { return offered_; }
+  /// The documents that may be selected yet, in no order.
+  std::span<const scored_document> candidates() const { return heap_; }
+  /// The selected documents by rising number, as a corpus is read; fewer where there were not
+  /// enough. Errors: errc::out_of_memory.
+  result<std::vector<scored_document>> chosen() const LINNET_TRY {
+    std::vector<scored_document> all = heap_;
+    const auto skipped = (std::min)(how_.skipped, std::ssize(all));
+    std::sort(all.begin(), all.end(),
+              [this](const auto& a, const auto& b) { return ranks_before(a, b); });
+    all.erase(all.begin(), all.begin() + skipped);
+    std::sort(all.begin(), all.end(),
+              [](const auto& a, const auto& b) { return a.number < b.number; });
+    return all;
+  }
+  LINNET_OR_OUT_OF_MEMORY("document_selector::chosen")
+
+ private:
+  explicit document_selector(const selection_options& how) : how_(how) {}
+  bool ranks_before(const scored_document& a, const scored_document& b) const {
+    if (a.score != b.score)
+      return how_.order == score_order::lowest ? a.score < b.score : a.score > b.score;
+    return a.number < b.number;
+  }
+
+  selection_options how_;
+  std::vector<scored_document> heap_{};  ///< the worst rank first
+  index offered_ = 0;
+};
+
+/// Selects among documents 0 to `documents` by a callable score(number) that returns
+/// result<double>. Scores are taken one after another and not stored. Errors: those of
+/// document_selector and the first of `score`.
+template <class Score>
+result<std::vector<scored_document>> select_documents(index documents, const selection_options& how,
+                                                      Score&& score) {
+  auto selector = document_selector::open(how);
+  if (!selector) return selector.error();
+  for (index i = 0; i < documents; ++i) {
+    const result<double> got = score(i);
+    if (!got) return got.error();
+    if (auto taken = selector->offer({i, *got}); !taken) return taken.error();
+  }
+  return selector->chosen();
+}
+
+/// Bits per byte of a document under a reference model, as a score: perplexity whatever the
+/// tokenizer. NaN for an empty document.
+inline double bits_of(const text_score& s) {
+  return s.bytes > 0 ? bits_per_byte(s.nats, s.bytes) : detail::unknown;
+}
+
+/// How much worse a model predicts a document than a reference, in bits per byte (RHO-loss,
+/// Mindermann et al. 2022). The reference has learned held-out texts of the wanted kind, so its loss
+/// is what cannot be reduced. A high excess is what can be learned and is not yet; noise is hard
+/// for both. NaN for an empty document.
+inline double excess_loss(const text_score& model, const text_score& reference) {
+  return bits_of(model) - bits_of(reference);
+}
+
+/// The share of "yes" in a model's answers to questions about a document (AutoDS, Zhang et al.
+/// 2024). It is the product over prompts of p(yes) / (p(yes) + p(no)) for the token that follows
+/// each. `encode(text)` gives the tokens of a prompt. Errors: errc::invalid for no prompts, and for
+/// tokens that the model refuses, such as those of a prompt that is too long.
+template <loglikelihood_scorer P, class Encode>
+result<double> yes_share(P& paths, const Encode& encode, std::span<const std::string> prompts,
+                         token yes, token no) LINNET_TRY {
+  if (prompts.empty()) return error{errc::invalid, "yes_share", "prompts", "at least 1", "0"};
+  double product = 1;
+  for (const std::string& prompt : prompts) {
+    std::vector<token> tokens;
+    for (const token t : encode(prompt)) tokens.push_back(t);
+    token_score of_yes, of_no;
+    if (!paths.begin(std::span<const token>(tokens), {}) ||
+        !paths.score(std::span<const token>(&yes, 1), {&of_yes, 1}) ||
+        !paths.score(std::span<const token>(&no, 1), {&of_no, 1}))
+      return detail::not_scored(paths, "yes_share", detail::scorable);
+    product /= 1 + std::exp(of_no.log_probability - of_yes.log_probability);
+  }
+  return product;
+}
+LINNET_OR_OUT_OF_MEMORY("yes_share")
+
+LINNET_NAMESPACE_END
+/// @file
 /// Multiple-choice tests from text files: MMLU and HellaSwag. Those in JSON are read by
 /// linnet/json.hpp.
 
@@ -35247,6 +35918,1344 @@ inline result<std::vector<eval_item>> read_hellaswag(std::string_view text,
   return detail::some_items(std::move(items), where);
 }
 LINNET_OR_OUT_OF_MEMORY(where)
+
+LINNET_NAMESPACE_END
+/// @file
+/// Packed weights of a model that a file chooses among those that were compiled.
+
+/// @file
+/// Packed weights in files and arrays, run where they lie: mapped read-only, or constants of the
+/// program. Numbers are little-endian:
+///
+///     8 bytes  "linnetPK"
+///     4        0x01020304 in the byte order of the panels
+///     4        version; all versions have these 16 bytes
+///     8        size of the header: 32 bytes and the text, filled up with zeros to a multiple of 64
+///     8        size of the panels
+///     text     what the model type says of itself: lines of a key, a space and a value
+///     ...      the panels, to the end of the file
+///
+/// The model type decides every byte before the panels, so whatever differs is refused.
+
+/// @file
+/// Files as memory: mapped read-only, and written into a program as an array.
+
+#include <cerrno>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
+#endif
+
+/// @file
+/// Whole files in and out: read into memory once, written beside the target and then renamed.
+
+#include <cstdio>
+
+/// @file
+/// Durable files: linnet writes every file under a temporary name beside it, to the disk, and then
+/// renames it.
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The error of a failed system call on a file.
+LINNET_COLD inline error file_error(const std::string& path, const char* expected,
+                                    int number = errno) {
+  return detail::failure(errc::io, path, "", expected,
+                         number != 0 ? std::generic_category().message(number) : "a failure");
+}
+
+/// Name under which the previous file is kept.
+inline std::string previous_of(const std::string& path) { return path + ".previous"; }
+
+/// Largest number of writers of one file at a time; each has a number from 0 and a name of its own.
+inline constexpr int most_writers = 100;
+/// Name under which writer `number` works.
+inline std::string partial_of(const std::string& path, int number = 0) {
+  return path + (number > 0 ? '.' + std::to_string(number) : "") + ".partial";
+}
+
+/// Name under which a damaged file is set aside.
+inline std::string damaged_of(const std::string& path) { return path + ".damaged"; }
+
+#if defined(__unix__) || defined(__APPLE__)
+
+/// An open file, closed once. Movable.
+class descriptor {
+ public:
+  explicit descriptor(int number = -1) : number_(number) {}
+  descriptor(descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+  descriptor& operator=(descriptor&& other) noexcept {
+    std::swap(number_, other.number_);
+    return *this;
+  }
+  ~descriptor() { (void)close(); }
+
+  explicit operator bool() const { return number_ >= 0; }
+  int get() const { return number_; }
+  /// Closes it; 0 or the number of the error.
+  int close() {
+    const int number = std::exchange(number_, -1);
+    return number < 0 || ::close(number) == 0 || errno == EINTR ? 0 : errno;
+  }
+
+ private:
+  int number_;
+};
+
+/// Number of the open file that /dev/stdout or /dev/fd/N stands for, or -1.
+inline int descriptor_of(std::string_view path) {
+  if (path == "/dev/stdout") return STDOUT_FILENO;
+  if (path == "/dev/stderr") return STDERR_FILENO;
+  for (const std::string_view folder : {"/dev/fd/", "/proc/self/fd/"}) {
+    if (!path.starts_with(folder)) continue;
+    int number = -1;
+    const char* const end = path.data() + path.size();
+    if (std::from_chars(path.data() + folder.size(), end, number).ptr == end) return number;
+  }
+  return -1;
+}
+
+/// Name that a symbolic link leads to, whether or not there is such a file.
+inline std::string target_of(std::string path) {
+  for (int links = 0; links < 40 && descriptor_of(path) < 0; ++links) {
+    char to[4096];
+    const ::ssize_t length = ::readlink(path.c_str(), to, sizeof to);
+    if (length <= 0 || length == ::ssize_t{sizeof to}) break;  // is no link
+    const std::size_t folder = to[0] == '/' ? 0 : path.rfind('/') + 1;
+    path.replace(folder, path.npos, to, static_cast<std::size_t>(length));
+  }
+  return path;
+}
+
+/// Whether any file has that name.
+inline bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
+
+/// Whether the open file still has that name.
+inline bool has_name(const descriptor& file, const std::string& path) {
+  struct stat here {
+  }, there{};
+  return ::fstat(file.get(), &here) == 0 && ::lstat(path.c_str(), &there) == 0 &&
+         here.st_dev == there.st_dev && here.st_ino == there.st_ino;
+}
+
+/// Opens and locks the temporary file of a writer that was killed; closed if there is none, or
+/// while its writer is at work. Writers hold a lock as long as their file has that name.
+inline descriptor abandoned(const std::string& partial) {
+  descriptor file(::open(partial.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  struct stat facts {};
+  const bool ours = file && ::fstat(file.get(), &facts) == 0 && S_ISREG(facts.st_mode) &&
+                    ::flock(file.get(), LOCK_EX | LOCK_NB) == 0 && has_name(file, partial);
+  return ours ? std::move(file) : descriptor();
+}
+
+/// Gives a regular file damaged_of() it as a second name, or as its only one where that cannot be.
+inline void set_aside(const std::string& path) {
+  const std::string target = target_of(path), damaged = damaged_of(target);
+  struct stat facts {};
+  if (::stat(target.c_str(), &facts) != 0 || !S_ISREG(facts.st_mode)) return;
+  ::unlink(damaged.c_str());
+  if (::link(target.c_str(), damaged.c_str()) != 0)
+    (void)std::rename(target.c_str(), damaged.c_str());
+}
+
+/// Writes a file in pieces. A regular file gets its name, its mode and its owner when it is
+/// complete on the disk. So a reader sees the old or the new one, and of several writers one.
+/// Devices, pipes and open files such as /dev/stdout are written directly.
+class file_writer {
+ public:
+  /// Begins to write `path`, or the file that it links to. With `keep`, what was there stays as
+  /// previous_of() it.
+  explicit file_writer(const std::string& path, bool keep = false)
+      : path_(path), target_(target_of(path)), keep_(keep) {
+    failure_ = open();
+    opened_ = failure_ == 0;
+  }
+  file_writer(const file_writer&) = delete;
+  file_writer& operator=(const file_writer&) = delete;
+  /// Removes a file that was not committed.
+  ~file_writer() { remove_partial(); }
+
+  /// Appends bytes; a failure is remembered.
+  void write(std::span<const std::byte> bytes) {
+    if (failure_ != 0 || bytes.empty()) return;
+    if (bytes.size() > buffer_.size() - used_) send_buffer();
+    if (bytes.size() > buffer_.size()) return send(bytes);
+    std::memcpy(buffer_.data() + used_, bytes.data(), bytes.size());
+    used_ += bytes.size();
+  }
+  /// Hands written bytes over to the system.
+  result<void> flush() {
+    send_buffer();
+    return state();
+  }
+  /// Waits until written bytes are on the disk.
+  result<void> sync() {
+    send_buffer();
+    if (failure_ == 0) failure_ = sync(file_);
+    return state();
+  }
+  /// Waits for the disk and gives the file its name. What is written from then on is appended.
+  result<void> publish() {
+    if (sync() && !partial_.empty()) failure_ = take_name();
+    return state();
+  }
+  /// Ends the file: publishes and closes it.
+  result<void> commit() {
+    (void)publish();
+    const int failure = file_.close();
+    if (failure_ == 0) failure_ = failure;
+    return state();
+  }
+  /// The first failure, if there was one.
+  result<void> state() const LINNET_TRY {
+    if (failure_ == 0) return {};
+    if (failure_ == ENOMEM) return out_of_memory(path_);
+    if (!opened_ && failure_ == ENXIO)
+      return detail::failure(errc::io, path_, "", "a file that can be written",
+                             "a pipe that nobody reads");
+    if (!opened_ && failure_ == ENAMETOOLONG)
+      return file_error(path_,
+                        keep_ ? "a name with room for .partial.previous behind it"
+                              : "a name with room for .partial behind it",
+                        failure_);
+    return file_error(path_, opened_ ? "to write the whole file" : "a file that can be written",
+                      failure_);
+  }
+  LINNET_OR_OUT_OF_MEMORY(path_)
+  /// Forgets a failure, and what of the buffer it kept from being written.
+  void forget_failure() {
+    if (opened_) failure_ = 0;
+  }
+
+ private:
+  /// 0 or the number of the error; what lacks memory is ENOMEM.
+  int open() LINNET_TRY {
+    if (path_.empty()) return ENOENT;
+    if (path_.find('\0') != path_.npos) return EINVAL;  // which the system would cut it at
+    if (keep_ && !exists(previous_of(target_ + ".partial")) && errno == ENAMETOOLONG) return errno;
+    if (const int number = descriptor_of(target_); number >= 0) {
+      file_ = descriptor(::fcntl(number, F_DUPFD_CLOEXEC, 3));
+      return file_ ? 0 : errno;
+    }
+    struct stat old {};  // by the given name, as the system may forbid to follow a link
+    if (::stat(path_.c_str(), &old) != 0) return errno == ENOENT ? create(0666) : errno;
+    if (S_ISDIR(old.st_mode)) return EISDIR;
+    if (::faccessat(AT_FDCWD, target_.c_str(), W_OK, AT_EACCESS) != 0) return errno;
+    if (!S_ISREG(old.st_mode)) return open_special(S_ISFIFO(old.st_mode));
+    if (const int failure = create(0600); failure != 0) return failure;
+    // Who may not give files away keeps the group, or gives the new one no right but everyone's.
+    mode_t mode = old.st_mode & 07777;
+    if (::fchown(file_.get(), old.st_uid, old.st_gid) != 0 &&
+        ::fchown(file_.get(), static_cast<uid_t>(-1), old.st_gid) != 0)
+      mode = (mode & ~mode_t{070}) | (mode & 07) << 3;
+    (void)::fchmod(file_.get(), mode);
+    return 0;
+  }
+  LINNET_WITHOUT_MEMORY(if (!file_) partial_.clear(); return ENOMEM)
+  /// A pipe's reader may be on its way for a second.
+  int open_special(bool pipe) {
+    const int flags = O_WRONLY | O_CLOEXEC | O_NOCTTY;
+    for (int tries = 0; tries < 100; ++tries) {
+      file_ = descriptor(::open(target_.c_str(), flags | (pipe ? O_NONBLOCK : 0)));
+      if (file_) return ::fcntl(file_.get(), F_SETFL, O_WRONLY) == 0 ? 0 : errno;
+      if (!pipe || errno != ENXIO) return errno;
+      (void)::poll(nullptr, 0, 10);
+    }
+    return ENXIO;
+  }
+  /// Opens a new temporary file, the first whose name no other writer has, and removes those that
+  /// killed writers left.
+  int create(mode_t mode) {
+    const auto sweep = [](const std::string& partial) {
+      const descriptor left = abandoned(partial);
+      return left && ::unlink(partial.c_str()) == 0;
+    };
+    int number = 0;
+    for (int tries = 0; !file_; ++tries) {
+      if (number == most_writers) return partial_.clear(), EEXIST;
+      partial_ = partial_of(target_, number);
+      descriptor made(::open(partial_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode));
+      if (made) {
+        // Before it is locked, another may take it for one that was left. Not all have locks.
+        const bool locked = ::flock(made.get(), LOCK_EX | LOCK_NB) == 0;
+        if (locked ? has_name(made, partial_) : errno != EWOULDBLOCK) file_ = std::move(made);
+      } else if (errno != EEXIST) {
+        const int failure = errno;
+        partial_.clear();
+        return failure;
+      } else if (!sweep(partial_) || tries > most_writers) {
+        ++number;
+      }
+    }
+    while (++number < most_writers) (void)sweep(partial_of(target_, number));
+    return 0;
+  }
+  void send_buffer() { send(std::span(buffer_).first(std::exchange(used_, 0))); }
+  void send(std::span<const std::byte> bytes) {
+    while (failure_ == 0 && !bytes.empty()) {
+      const auto n = ::write(file_.get(), bytes.data(), bytes.size() < most ? bytes.size() : most);
+      if (n > 0)
+        bytes = bytes.subspan(static_cast<std::size_t>(n));
+      else if (n < 0 && errno == EAGAIN) {  // a terminal that another program made so
+        pollfd ready{file_.get(), POLLOUT, 0};
+        (void)::poll(&ready, 1, -1);
+      } else if (n == 0 || errno != EINTR)
+        failure_ = n == 0 ? EIO : errno;
+    }
+  }
+  /// Syncs a file; 0 or the number of the error. Pipes, terminals and some file systems have no
+  /// such thing.
+  static int sync(const descriptor& file) {
+#ifdef F_FULLFSYNC
+    if (::fcntl(file.get(), F_FULLFSYNC) == 0) return 0;
+#endif
+    if (::fsync(file.get()) == 0) return 0;
+    return errno == EINVAL || errno == ENOTSUP || errno == EROFS ? 0 : errno;
+  }
+  int take_name() LINNET_TRY {
+    const char* const to = target_.c_str();
+    const std::string previous = previous_of(target_), second = partial_ + ".previous";
+    const std::string folder = target_.substr(0, target_.rfind('/') + 1);
+    bool linked = false, moved = false;
+    if (keep_ && exists(target_)) {
+      // A second name, so that the file is never without its own; not all file systems have them.
+      ::unlink(second.c_str());
+      linked = ::link(to, second.c_str()) == 0;
+      moved = !linked && std::rename(to, previous.c_str()) == 0;
+      if (!linked && !moved && errno != ENOENT) return errno;
+    }
+    int failure = std::rename(partial_.c_str(), to) == 0 ? 0 : errno;
+    if (failure == 0) partial_.clear();
+    if (failure == 0 && linked && std::rename(second.c_str(), previous.c_str()) != 0)
+      failure = errno;
+    if (linked) ::unlink(second.c_str());  // also there if another writer kept the same file
+    if (failure != 0 && moved) (void)std::rename(previous.c_str(), to);
+    return failure != 0 ? failure : sync_folder(folder);
+  }
+  LINNET_WITHOUT_MEMORY(return ENOMEM)
+  /// Makes the names last.
+  static int sync_folder(const std::string& folder) {
+    const descriptor opened(::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_CLOEXEC));
+    return opened ? sync(opened) : 0;  // may be written but not read
+  }
+  void remove_partial() {
+    if (!partial_.empty()) ::unlink(partial_.c_str());
+    partial_.clear();
+  }
+
+  static constexpr std::size_t most = std::size_t{1} << 30;  // some systems refuse more at once
+  std::string path_, target_, partial_{};
+  bool keep_, opened_ = false;
+  descriptor file_{};
+  int failure_ = 0;
+  std::size_t used_ = 0;
+  std::array<std::byte, 4096> buffer_;
+};
+
+#else
+
+inline void set_aside(const std::string& path) {
+  (void)std::rename(path.c_str(), damaged_of(path).c_str());
+}
+
+struct close_file {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+using file_handle = owner<std::FILE, close_file>;
+
+/// Writes a file in pieces, under a temporary name until it is complete.
+class file_writer {
+ public:
+  explicit file_writer(const std::string& path)
+      : path_(path), partial_(partial_of(path)), file_(std::fopen(partial_.c_str(), "wb")) {
+    if (!file_) failure_ = errno;
+    opened_ = failure_ == 0;
+  }
+  file_writer(const file_writer&) = delete;
+  file_writer& operator=(const file_writer&) = delete;
+  ~file_writer() {
+    if (!file_) return;
+    file_.reset();
+    if (!partial_.empty()) std::remove(partial_.c_str());
+  }
+
+  void write(std::span<const std::byte> bytes) {
+    if (failure_ != 0 || bytes.empty()) return;
+    errno = 0;
+    if (std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) != bytes.size())
+      failure_ = errno != 0 ? errno : EIO;
+  }
+  result<void> flush() {
+    if (failure_ == 0 && std::fflush(file_.get()) != 0) failure_ = errno;
+    return state();
+  }
+  result<void> sync() { return flush(); }
+  /// Publishes the file, which is closed and opened again, as open files cannot be renamed here.
+  result<void> publish() {
+    if (commit() && !file_) file_.reset(std::fopen(path_.c_str(), "ab"));
+    if (failure_ == 0 && !file_) failure_ = errno;
+    return state();
+  }
+  result<void> commit() {
+    if (failure_ == 0 && std::fclose(file_.release()) != 0) failure_ = errno;
+    if (failure_ == 0 && !partial_.empty() && std::rename(partial_.c_str(), path_.c_str()) != 0) {
+      std::remove(path_.c_str());
+      if (std::rename(partial_.c_str(), path_.c_str()) != 0) failure_ = errno;
+    }
+    if (failure_ != 0) {
+      file_.reset();
+      if (opened_) std::remove(partial_.c_str());
+    }
+    partial_.clear();
+    return state();
+  }
+  result<void> state() const LINNET_TRY {
+    if (failure_ == 0) return {};
+    return file_error(path_, opened_ ? "to write the whole file" : "a file that can be written",
+                      failure_);
+  }
+  LINNET_OR_OUT_OF_MEMORY(path_)
+  void forget_failure() {
+    if (file_) failure_ = 0;
+  }
+
+ private:
+  std::string path_, partial_;
+  file_handle file_;
+  int failure_ = 0;
+  bool opened_ = false;
+};
+
+#endif
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The contents of a file, in memory that this object owns. Movable.
+class file_bytes {
+ public:
+  file_bytes() = default;
+  /// Memory for `size` bytes, not initialized; data() is null if there is not enough.
+  explicit file_bytes(std::size_t size)
+      : data_(new (std::nothrow) std::byte[size > 0 ? size : 1]), size_(data_ ? size : 0) {}
+
+  /// First byte, or null.
+  std::byte* data() { return data_.get(); }
+  /// @copydoc data()
+  const std::byte* data() const { return data_.get(); }
+  /// Number of bytes.
+  std::size_t size() const { return size_; }
+  /// All bytes; parsers take this.
+  std::span<const std::byte> bytes() const { return {data_.get(), size_}; }
+  /// @copydoc bytes()
+  operator std::span<const std::byte>() const { return bytes(); }
+
+ private:
+  struct give_back {
+    void operator()(std::byte* p) const { delete[] p; }
+  };
+  detail::owner<std::byte, give_back> data_;
+  std::size_t size_ = 0;
+};
+
+namespace detail {
+
+#if defined(__unix__) || defined(__APPLE__)
+
+/// A regular file, open for reading.
+struct regular_file {
+  descriptor file{};
+  std::size_t size = 0;
+};
+/// Opens a file to read it. A pipe or device is refused, without opening it first: a pipe's writer
+/// would take that for its reader. Errors: errc::io.
+LINNET_COLD inline result<regular_file> open_regular(const std::string& path) {
+  struct stat facts {};
+  regular_file made;
+  if (::stat(path.c_str(), &facts) != 0) return file_error(path, "a readable file");
+  if (S_ISREG(facts.st_mode) || S_ISDIR(facts.st_mode)) {
+    // Nobody waits even if it has become a pipe by now.
+    made.file = descriptor(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+    if (!made.file || ::fstat(made.file.get(), &facts) != 0)
+      return file_error(path, "a readable file");
+  }
+  if (S_ISDIR(facts.st_mode)) return file_error(path, "a readable file", EISDIR);
+  if (!S_ISREG(facts.st_mode))
+    return detail::failure(errc::io, path, "", "a regular file",
+                           S_ISFIFO(facts.st_mode) ? "a pipe" : "a device");
+  made.size = static_cast<std::size_t>(facts.st_size);
+  if (static_cast<decltype(facts.st_size)>(made.size) != facts.st_size)
+    return file_error(path, "a file that fits into memory", EFBIG);
+  return made;
+}
+/// Reads so many bytes, or to the end of the file; returns the number of bytes, or -1.
+LINNET_COLD inline std::ptrdiff_t read_some(const descriptor& file, std::span<std::byte> to) {
+  std::size_t done = 0;
+  while (done < to.size()) {
+    constexpr std::size_t most = std::size_t{1} << 30;
+    const std::size_t rest = to.size() - done;
+    const auto n = ::read(file.get(), to.data() + done, rest < most ? rest : most);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return -1;
+    if (n == 0) break;
+    done += static_cast<std::size_t>(n);
+  }
+  return static_cast<std::ptrdiff_t>(done);
+}
+
+#endif
+
+}  // namespace detail
+
+/// Reads a whole regular file. Errors: errc::io (absent, a directory, a pipe or device, changed
+/// while being read), errc::out_of_memory.
+LINNET_COLD inline result<file_bytes> read_file(const std::string& path) LINNET_TRY {
+#if defined(__unix__) || defined(__APPLE__)
+  const auto file = detail::open_regular(path);
+  if (!file) return file.error();
+  const std::size_t size = file->size;
+#else
+  errno = 0;
+  const detail::file_handle file(std::fopen(path.c_str(), "rb"));
+  if (!file || std::fseek(file.get(), 0, SEEK_END) != 0)
+    return detail::file_error(path, "a readable file");
+  const long end = std::ftell(file.get());
+  if (end < 0 || std::fseek(file.get(), 0, SEEK_SET) != 0)
+    return detail::file_error(path, "a regular file");
+  const auto size = static_cast<std::size_t>(end);
+#endif
+  file_bytes bytes(size);
+  if (bytes.data() == nullptr)
+    return detail::failure(errc::out_of_memory, path, "",
+                           "memory for " + std::to_string(size) + " bytes", "none");
+  std::byte more{};
+#if defined(__unix__) || defined(__APPLE__)
+  const auto count = detail::read_some(file->file, {bytes.data(), size});
+  if (count < 0) return detail::file_error(path, "a readable file");
+  const bool whole =
+      count == static_cast<std::ptrdiff_t>(size) && detail::read_some(file->file, {&more, 1}) == 0;
+#else
+  const bool whole = std::fread(bytes.data(), 1, size, file.get()) == size &&
+                     std::fread(&more, 1, 1, file.get()) == 0;
+#endif
+  if (!whole && size == 0)
+    return detail::failure(errc::io, path, "", "a regular file", "one without a size");
+  if (!whole)
+    return detail::failure(errc::io, path, "",
+                           std::to_string(size) + " bytes, the size of the file",
+                           "another number: it changed while being read");
+  return bytes;
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+/// Writes a whole file, which is on the disk when this returns. `path` never holds half a file, and
+/// of several writers' files always one. Mode and owner stay those of the file that was there, and
+/// a symbolic link stays a link to it. Devices, pipes and /dev/stdout are written directly; a pipe
+/// is refused if nobody reads it within a second. Errors: errc::io.
+inline result<void> write_file(const std::string& path,
+                               std::span<const std::byte> bytes) LINNET_TRY {
+  detail::file_writer writer(path);
+  writer.write(bytes);
+  return writer.commit();
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+/// A growing file of lines, such as a journal or a log. Movable.
+class line_file {
+ public:
+  /// Replaces what `path` holds by `kept`, as write_file() does, and goes on behind it. Errors:
+  /// errc::io, errc::out_of_memory.
+  static result<line_file> open(const std::string& path, std::string_view kept) LINNET_TRY {
+    line_file made;
+    made.writer_.reset(new (std::nothrow) detail::file_writer(path));
+    if (!made.writer_)
+      return detail::failure(errc::out_of_memory, path, "", "memory for a buffer", "none");
+    made.writer_->write(std::as_bytes(std::span(kept)));
+    if (auto done = made.writer_->publish(); !done) return done.error();
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY(path)
+  /// Hands a line, which ends in \n, to the system at once: it outlives the program. Errors:
+  /// errc::io; what is there of a line that failed is a line of its own.
+  result<void> write(std::string_view line) {
+    if (!writer_) return moved_from();
+    if (std::exchange(torn_, false))
+      writer_->write(std::as_bytes(std::span(std::string_view("\n"))));
+    writer_->write(std::as_bytes(std::span(line)));
+    return done(writer_->flush());
+  }
+  /// Waits until all lines are on the disk, so that they outlive a loss of power. Errors: errc::io.
+  result<void> sync() { return writer_ ? done(writer_->sync()) : moved_from(); }
+
+ private:
+  line_file() = default;
+  static result<void> moved_from() LINNET_TRY {
+    return detail::failure(errc::invalid, "line_file", "", "a file that was not moved from",
+                           "none");
+  }
+  LINNET_OR_OUT_OF_MEMORY("line_file")
+  result<void> done(result<void> did) {
+    torn_ = torn_ || !did;
+    writer_->forget_failure();
+    return did;
+  }
+
+  detail::owner<detail::file_writer> writer_;
+  bool torn_ = false;
+};
+
+/// Whether write_file() could begin to write `path`, so that long work is not lost; changes
+/// nothing. Errors: errc::io.
+inline result<void> check_writable(const std::string& path) LINNET_TRY {
+#if defined(__unix__) || defined(__APPLE__)
+  struct stat facts {};
+  if (::stat(path.c_str(), &facts) == 0 && !S_ISREG(facts.st_mode) && !S_ISDIR(facts.st_mode)) {
+    if (::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) == 0) return {};
+    return detail::file_error(path, "a file that can be written");
+  }
+#endif
+  return detail::file_writer(path).state();
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Maps a whole regular file read-only; programs that map one file share its memory. The bytes are
+/// those of the file: shorten it meanwhile, and reading them ends the program. A file that is
+/// replaced by renaming stays as it was. Without mmap() it is read. Errors: errc::io,
+/// errc::malformed (an empty file), errc::out_of_memory.
+inline result<memory_block> map_file(const std::string& path) LINNET_TRY {
+#if defined(__unix__) || defined(__APPLE__)
+  const auto file = detail::open_regular(path);
+  if (!file) return file.error();
+  if (file->size == 0)
+    return detail::failure(errc::malformed, path, "file size", "at least 1 byte", "0");
+  void* const at = ::mmap(nullptr, file->size, PROT_READ, MAP_PRIVATE, file->file.get(), 0);
+  if (at == MAP_FAILED && errno == ENOMEM) return detail::out_of_memory(path);
+  if (at == MAP_FAILED) return detail::file_error(path, "a file that can be mapped");
+  return memory_block(at, static_cast<index>(file->size), [](void* data, index size) {
+    ::munmap(data, static_cast<std::size_t>(size));
+  });
+#else
+  const auto file = read_file(path);
+  if (!file) return file.error();
+  if (file->size() == 0)
+    return detail::failure(errc::malformed, path, "file size", "at least 1 byte", "0");
+  memory_block copy(static_cast<index>(file->size()));
+  if (!copy.data()) return detail::out_of_memory(path);
+  __builtin_memcpy(copy.data(), file->data(), file->size());
+  return copy;
+#endif
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+/// Writes bytes as a C++ header that defines an array `name`, aligned to `alignment`: what
+/// view_packed() and the loading functions take, in the program itself. Errors: errc::io, and
+/// errc::invalid for a name that is no identifier.
+inline result<void> write_array(const std::string& path, std::string_view name,
+                                std::span<const std::byte> bytes) LINNET_TRY {
+  const auto letter = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+  };
+  bool named = !name.empty() && letter(name[0]);
+  for (const char c : name) named = named && (letter(c) || (c >= '0' && c <= '9'));
+  if (!named)
+    return detail::failure(errc::invalid, "write_array", "name",
+                           "an identifier of letters, digits and _", detail::printable(name));
+  if (bytes.empty())
+    return detail::failure(errc::invalid, "write_array", "bytes", "at least 1", "0");
+  detail::file_writer file(path);
+  const auto write = [&](std::string_view text) { file.write(std::as_bytes(std::span(text))); };
+  write("#pragma once\nalignas(" + std::to_string(alignment) + ") inline constexpr unsigned char " +
+        std::string(name) + "[] = {");
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    write(i == 0 ? "\n" : i % 20 == 0 ? ",\n" : ",");
+    write(std::to_string(static_cast<int>(bytes[i])));
+  }
+  write("};\n");
+  return file.commit();
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+inline constexpr std::string_view packed_magic = "linnetPK";
+inline constexpr std::uint32_t packed_order = 0x01020304, packed_version = 2;
+
+/// The first bytes of a packed file.
+struct packed_head {
+  char magic[8];
+  std::uint32_t order, version;
+  std::uint64_t header, panels;  ///< sizes
+};
+static_assert(sizeof(packed_head) == 32);
+
+/// A number of 64 bits that differs where two sequences of texts and numbers do (FNV-1a).
+struct layout_digest {
+  std::uint64_t value = 0xcbf29ce484222325;
+
+  void add(std::uint64_t number) {
+    for (int i = 0; i < 8; ++i) value = (value ^ (number >> 8 * i & 255)) * 0x100000001b3;
+  }
+  void add(std::string_view text) {
+    add(text.size());
+    for (const char c : text) add(static_cast<std::uint64_t>(static_cast<unsigned char>(c)));
+  }
+  void add(const parameter_path& at) {
+    if (at.parent) add(*at.parent);
+    add(at.name);
+    add(static_cast<std::uint64_t>(at.number));
+  }
+  template <class S>
+  void add_storage() {
+    add(std::string_view(S::name));
+    add(static_cast<std::uint64_t>(S::group));
+  }
+  template <class T, class S>
+  void add(const ops::packed_matrix<T, S>&) {
+    add_storage<S>();
+  }
+  template <class T>
+  void add(T* const&) {
+    add_storage<std::conditional_t<std::is_same_v<std::remove_const_t<T>, double>, storage::f64,
+                                   storage::f32>>();
+  }
+};
+
+/// Calls f(key, value) with the texts of a packed file of `M`, in their order.
+template <class M, class T, class F>
+void describe_packed(F&& f) {
+  using S = storage_of<M, T>;
+  M::describe([&](const char* key, const auto& value) {
+    if constexpr (std::is_convertible_v<decltype(value), std::string_view>)
+      f(key, std::string_view(value));
+    else
+      f(key, std::string_view(number_text(static_cast<double>(value))));
+  });
+  if constexpr (requires { S::mixes; }) {
+    f("storage", std::string_view(S::name()));
+  } else {
+    f("storage", std::string_view(S::name));
+    if (S::group > 0)
+      f("storage_group", std::string_view(number_text(static_cast<double>(S::group))));
+  }
+  f("panel_width", std::string_view(number_text(static_cast<double>(ops::panel_width))));
+  // Names, sizes and storage of all tensors: models from outside may say little of themselves.
+  layout_digest digest;
+  typename packed<M, T>::tree_type tree{};
+  const auto add = [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
+    digest.add(at);
+    digest.add(static_cast<std::uint64_t>(info.rows));
+    digest.add(static_cast<std::uint64_t>(info.columns));
+    digest.add(leaf);
+  };
+  each_leaf(add, tree_of<M, form::packed<T, storage_of<M, T>>>{tree});
+  char digits[16];
+  for (int i = 0; i < 16; ++i) digits[i] = "0123456789abcdef"[digest.value >> (60 - 4 * i) & 15];
+  f("tensors", std::string_view(digits, sizeof digits));
+}
+
+/// Compares the text of a packed file with what a model type says, piece by piece. Allocates for
+/// words only.
+class packed_text_reader {
+ public:
+  packed_text_reader(std::string_view text, const std::string& where) : all_(text), where_(where) {}
+
+  /// The next key and value of the model type.
+  void operator()(std::string_view key, std::string_view value) {
+    if (failure_) return;
+    const std::string_view rest = all_.substr(at_);
+    if (begins(rest, key) && rest.substr(key.size() + 1).starts_with(value) &&
+        rest.substr(key.size() + 1 + value.size()).starts_with('\n')) {
+      at_ += key.size() + value.size() + 2;
+      return;
+    }
+    const std::string type = printable(value) + " (the model type)";
+    if (begins(rest, key))
+      refuse(errc::mismatch, key, type, printable(line_of(rest).substr(key.size() + 1)));
+    else if (const auto [other, said] = halves(line_of(rest)); comes_later(key) && !other.empty())
+      refuse(errc::mismatch, other, "nothing (the model type)", printable(said));
+    else
+      refuse(errc::mismatch, key, type, "nothing");
+  }
+  /// Ends the text: nothing but zeros may follow, up to the next multiple of 64 bytes.
+  std::optional<error> finish() {
+    const std::string_view rest = all_.substr(at_);
+    const index size = static_cast<index>(sizeof(packed_head) + at_);
+    if (failure_) return failure_;
+    if (const auto [key, value] = halves(line_of(rest)); !key.empty() && key[0] != '\0')
+      refuse(errc::mismatch, key, "nothing (the model type)", printable(value));
+    else if (rest.find_first_not_of('\0') != rest.npos)
+      refuse(errc::malformed, "header", "zeros behind its text", "other bytes");
+    else if (round_up(size, alignment) != static_cast<index>(sizeof(packed_head) + all_.size()))
+      refuse(errc::malformed, "header size", std::to_string(round_up(size, alignment)),
+             std::to_string(sizeof(packed_head) + all_.size()));
+    return failure_;
+  }
+
+ private:
+  std::string_view all_;
+  std::size_t at_ = 0;
+  const std::string& where_;
+  std::optional<error> failure_;
+
+  static bool begins(std::string_view text, std::string_view key) {
+    return text.starts_with(key) && text.substr(key.size()).starts_with(' ');
+  }
+  static std::string_view line_of(std::string_view text) { return text.substr(0, text.find('\n')); }
+  static std::pair<std::string_view, std::string_view> halves(std::string_view line) {
+    const std::size_t space = line.find(' ');
+    if (space == line.npos) return {};
+    return {line.substr(0, space), line.substr(space + 1)};
+  }
+  /// Whether a line behind this one has the key.
+  bool comes_later(std::string_view key) const {
+    for (std::size_t end = all_.find('\n', at_); end != all_.npos; end = all_.find('\n', end + 1))
+      if (begins(all_.substr(end + 1), key)) return true;
+    return false;
+  }
+  void refuse(errc code, std::string_view what, std::string_view expected, std::string_view got) {
+    failure_ = detail::failure(code, where_, printable(what), expected, got);
+  }
+};
+
+/// The text of a packed file without what describes the model, and its head; the sizes are right.
+inline result<std::string_view> packed_text(std::span<const std::byte> file,
+                                            const std::string& where) LINNET_TRY {
+  const auto wrong = [&](errc code, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(code, where, what, expected, got);
+  };
+  packed_head head{};
+  if (file.size() < sizeof head)
+    return wrong(errc::malformed, "file size", "at least " + std::to_string(sizeof head) + " bytes",
+                 std::to_string(file.size()));
+  __builtin_memcpy(&head, file.data(), sizeof head);
+  if (std::string_view(head.magic, sizeof head.magic) != packed_magic)
+    return wrong(errc::malformed, "", "packed weights, which begin with linnetPK",
+                 "another beginning");
+  if (head.order != packed_order)
+    return wrong(errc::unsupported, "byte order", "this machine's", "another");
+  if (head.version != packed_version)
+    return wrong(errc::unsupported, "version", std::to_string(packed_version),
+                 std::to_string(head.version));
+  if (head.header < sizeof head || head.header > file.size() || head.header % alignment != 0)
+    return wrong(errc::malformed, "header size",
+                 "a multiple of " + std::to_string(alignment) + " within the file",
+                 std::to_string(head.header));
+  return std::string_view(reinterpret_cast<const char*>(file.data()) + sizeof head,
+                          static_cast<std::size_t>(head.header) - sizeof head);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Checks a packed file whose text fitted: its panels reach from the header to its end, aligned.
+inline result<void> check_panels(std::span<const std::byte> file, std::size_t header, index panels,
+                                 const std::string& where) LINNET_TRY {
+  packed_head head{};
+  __builtin_memcpy(&head, file.data(), sizeof head);
+  if (head.panels != static_cast<std::uint64_t>(panels))
+    return detail::failure(errc::malformed, where, "size of the panels", std::to_string(panels),
+                           std::to_string(head.panels));
+  if (file.size() - header != static_cast<std::size_t>(panels))
+    return error{
+        errc::malformed, where, "file size",
+        std::to_string(header + static_cast<std::size_t>(panels)) + " bytes for this header",
+        std::to_string(file.size())};
+  return fits_memory(where.c_str(), file.data(), file.size(), "", 0);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Checks the numbers of inputs that corrections name, and places of numbers: products read there.
+template <class M, class T>
+result<void> check_inputs(std::span<const std::byte> panels, const std::string& where) {
+  bool fits = true, placed = true;
+  const auto p = packed<M, T>::view(panels);
+  p.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+    if constexpr (requires { leaf.correction.inputs; })
+      fits = fits && leaf.correction.fits(info.rows, info.columns);
+    if constexpr (requires { leaf.kept; })
+      placed = placed && leaf.kept.fits(info.rows, info.columns);
+  });
+  if (!placed)
+    return failure(errc::malformed, where, "panels", "places of as many numbers as a row keeps",
+                   "other places");
+  if (fits) return {};
+  return failure(errc::malformed, where, "panels", "outliers at inputs of their matrix",
+                 "another number");
+}
+
+/// Compares a packed file with a model type; where its panels begin.
+template <class M, class T>
+result<index> check_packed(std::span<const std::byte> file, const std::string& where) LINNET_TRY {
+  if constexpr (!fits_metadata<true, M>()) {
+    return index{0};
+  } else {
+    const auto text = packed_text(file, where);
+    if (!text) return text.error();
+    packed_text_reader read(*text, where);
+    describe_packed<M, T>(read);
+    if (auto failure = read.finish()) return *std::move(failure);
+    const std::size_t header = sizeof(packed_head) + text->size();
+    if (auto fit = check_panels(file, header, packed<M, T>::bytes(), where); !fit)
+      return fit.error();
+    if (auto fit = check_inputs<M, T>(file.subspan(header), where); !fit) return fit.error();
+    return static_cast<index>(header);
+  }
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+}  // namespace detail
+
+/// Saves packed weights, with what their model type says of itself. The same weights always give
+/// the same bytes, at every instruction-set level. Errors: errc::io, errc::out_of_memory, and the
+/// error of `p` if it is not valid().
+template <class M, class T>
+result<void> save_packed(const packed<M, T>& p, const std::string& path) LINNET_TRY {
+  if constexpr (!detail::fits_metadata<true, M>()) {
+    return {};
+  } else {
+    if (!p.valid()) return p.error();
+    std::string header(sizeof(detail::packed_head), '\0');
+    detail::describe_packed<M, T>([&](std::string_view key, std::string_view value) {
+      ((((header += key) += ' ') += value) += '\n');
+    });
+    header.resize(static_cast<std::size_t>(round_up(std::ssize(header), alignment)));
+    detail::packed_head head{
+        {}, detail::packed_order, detail::packed_version, header.size(), p.block().size()};
+    std::copy_n(detail::packed_magic.data(), sizeof head.magic, head.magic);
+    __builtin_memcpy(header.data(), &head, sizeof head);
+    detail::file_writer file(path);
+    file.write(std::as_bytes(std::span(header)));
+    file.write(p.block());
+    return file.commit();
+  }
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+/// Packed weights over the bytes of a file of save_packed(), such as a constant array of the
+/// program. Nothing is copied: the bytes must outlive the view, and begin at a multiple of
+/// `alignment`. Every number and policy of the model type is compared with the file's, and the
+/// panels are taken as they are. `where` names the bytes in errors. Errors: errc::mismatch (another
+/// model type), errc::malformed, errc::unsupported (version or byte order), errc::invalid (not
+/// aligned).
+template <class M, class T = float>
+result<packed<M, T>> view_packed(lasting_span<const std::byte> bytes,
+                                 const std::string& where = "packed weights") LINNET_TRY {
+  const auto begin = detail::check_packed<M, T>(bytes, where);
+  if (!begin) return begin.error();
+  return packed<M, T>(
+      memory_block(const_cast<std::byte*>(bytes.data()), std::ssize(bytes), nullptr), *begin);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+/// @copydoc view_packed()
+template <class M, class T = float>
+result<packed<M, T>> view_packed(lasting_span<const unsigned char> bytes,
+                                 const std::string& where = "packed weights") LINNET_TRY {
+  return view_packed<M, T>(lasting_span<const std::byte>(std::as_bytes(bytes)), where);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Maps packed weights from a file, see map_file(). Pages are read when they are first used, and
+/// shared by all programs that map the file. packed::clone() makes a copy that needs no file.
+/// Errors: those of map_file() and view_packed().
+template <class M, class T = float>
+result<packed<M, T>> map_packed(const std::string& path) LINNET_TRY {
+  auto file = map_file(path);
+  if (!file) return file.error();
+  const auto begin = detail::check_packed<M, T>(
+      {static_cast<const std::byte*>(file->data()), static_cast<std::size_t>(file->size())}, path);
+  if (!begin) return begin.error();
+  return packed<M, T>(*std::move(file), *begin);
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+/// @file
+/// Sessions of models that are chosen at run time: one type for all of them, by pointers to the
+/// functions of a static session. No RTTI, no exceptions, and one call through a pointer for each
+/// call of a session.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The calls of a session whose type is not known, and what a caller has to know of its model.
+struct any_session_calls {
+  using logits = std::span<float>;
+  using tokens = std::span<const token>;
+
+  logits (*feed)(void*, tokens);
+  logits (*prefill)(void*, tokens);
+  logits (*reset_and_prefill)(void*, tokens);
+  void (*reset)(void*);
+  void (*end)(void*);
+  index (*position)(const void*);
+  index (*capacity)(const void*);
+  index (*chunk)(const void*);
+  tokens (*fed)(const void*);
+  std::string_view (*last_refusal)(const void*);
+  index vocabulary;
+};
+
+/// The calls of a session of model `M`.
+template <class M>
+struct any_session_of {
+  static session<M>& of(void* self) { return *static_cast<session<M>*>(self); }
+  static const session<M>& of(const void* self) { return *static_cast<const session<M>*>(self); }
+
+  using tokens = any_session_calls::tokens;
+  static constexpr any_session_calls calls{
+      .feed = [](void* s, tokens t) { return of(s).feed(t); },
+      .prefill = [](void* s, tokens t) { return of(s).prefill(t); },
+      .reset_and_prefill = [](void* s, tokens t) { return of(s).reset_and_prefill(t); },
+      .reset = [](void* s) { of(s).reset(); },
+      .end = [](void* s) { of(s).~session<M>(); },
+      .position = [](const void* s) { return of(s).position(); },
+      .capacity = [](const void* s) { return of(s).capacity(); },
+      .chunk = [](const void* s) { return of(s).chunk(); },
+      .fed = [](const void* s) { return of(s).fed(); },
+      .last_refusal = [](const void* s) { return of(s).last_refusal(); },
+      .vocabulary = M::vocabulary};
+};
+
+}  // namespace detail
+
+/// A session whose model is known only at run time. Its calls are those of session with one
+/// sequence, and so are their logits and tokens, bit for bit. Nothing allocates after it was
+/// opened. Movable; not for use by two threads at once.
+class any_session {
+ public:
+  /// Bytes that a session of `M` with these limits allocates, or that a caller's memory must have.
+  template <class M>
+  static constexpr index footprint(const limits& l) {
+    return add_sizes(session<M>::footprint(l), own_bytes<M>());
+  }
+  /// Opens a session of `p`, which must outlive it, in memory that it allocates once. Errors: those
+  /// of session::open().
+  template <class M>
+  static result<any_session> open(const packed<M, float>& p, const limits& l) LINNET_TRY {
+    if (auto fit = detail::acceptable<M>("any_session::open", l, footprint<M>(l)); !fit)
+      return fit.error();
+    memory_block memory(footprint<M>(l));
+    if (!memory.data()) return detail::out_of_memory("any_session::open", footprint<M>(l));
+    auto made = open(
+        p, l, {static_cast<std::byte*>(memory.data()), static_cast<std::size_t>(footprint<M>(l))});
+    if (made) made->own_ = std::move(memory);
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("any_session::open")
+  /// Opens a session in the caller's memory: at least footprint<M>(l) bytes, aligned to
+  /// `alignment`. Memory and `p` must outlive the session. Errors: those of session::open().
+  template <class M>
+  static result<any_session> open(const packed<M, float>& p, const limits& l,
+                                  std::span<std::byte> memory) LINNET_TRY {
+    if (auto fit = detail::acceptable<M>("any_session::open", l, footprint<M>(l)); !fit)
+      return fit.error();
+    if (auto fit = detail::fits_memory("any_session::open", memory.data(), memory.size(),
+                                       "any_session::footprint(limits)", footprint<M>(l));
+        !fit)
+      return fit.error();
+    auto run = session<M>::open(p, l, memory.subspan(static_cast<std::size_t>(own_bytes<M>())));
+    if (!run) return run.error();
+    any_session made;
+    made.self_ = new (memory.data()) session<M>(std::move(*run));
+    made.calls_ = &detail::any_session_of<M>::calls;
+    made.scratch_ = reinterpret_cast<token*>(memory.data() + object_bytes<M>());
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("any_session::open")
+  // Weights that would be gone before they are read.
+  template <class M>
+  static result<any_session> open(const packed<M, float>&&, const limits&) = delete;
+
+  any_session(any_session&& other) noexcept
+      : own_(std::move(other.own_)),
+        calls_(std::exchange(other.calls_, nullptr)),
+        self_(std::exchange(other.self_, nullptr)),
+        scratch_(other.scratch_),
+        reason_(other.reason_) {}
+  any_session& operator=(any_session&& other) noexcept {
+    std::swap(own_, other.own_);
+    std::swap(calls_, other.calls_);
+    std::swap(self_, other.self_);
+    std::swap(scratch_, other.scratch_);
+    std::swap(reason_, other.reason_);
+    return *this;
+  }
+  ~any_session() {
+    if (valid()) calls_->end(self_);
+  }
+
+  /// Whether it was not moved from; such a session refuses every call.
+  bool valid() const { return self_ != nullptr; }
+  /// Number of ids of the model's vocabulary, and so of logits.
+  index vocabulary() const { return valid() ? calls_->vocabulary : 0; }
+  /// @copydoc session::reset()
+  void reset() {
+    if (takes()) calls_->reset(self_);
+  }
+  /// Number of tokens fed so far.
+  index position() const { return valid() ? calls_->position(self_) : 0; }
+  /// Most tokens that it can be fed.
+  index capacity() const { return valid() ? calls_->capacity(self_) : 0; }
+  /// Most tokens in one call of feed().
+  index chunk() const { return valid() ? calls_->chunk(self_) : 0; }
+  /// The tokens fed so far.
+  std::span<const token> fed() const {
+    return valid() ? calls_->fed(self_) : std::span<const token>();
+  }
+  /// Why the last call did nothing, as session::last_refusal() says it.
+  std::string_view last_refusal() const noexcept {
+    if (!valid()) return to_string(refusal::not_valid);
+    return reason_ != refusal::none ? to_string(reason_) : calls_->last_refusal(self_);
+  }
+
+  /// Feeds up to chunk() tokens; returns the logits [vocabulary] of what follows, empty where
+  /// session::feed() refuses.
+  [[nodiscard]] std::span<float> feed(std::span<const token> tokens) {
+    return takes() ? calls_->feed(self_, tokens) : std::span<float>();
+  }
+  /// Feeds any number of tokens, as session::prefill() does.
+  [[nodiscard]] std::span<float> prefill(std::span<const token> tokens) {
+    return takes() ? calls_->prefill(self_, tokens) : std::span<float>();
+  }
+  /// Begins anew with a prompt, or an encoder-decoder's source.
+  [[nodiscard]] std::span<float> reset_and_prefill(std::span<const token> tokens) {
+    return takes() ? calls_->reset_and_prefill(self_, tokens) : std::span<float>();
+  }
+  /// Generates behind `tokens`, as session::generate() does, which describes what is given.
+  template <class Sampler, class Emit>
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
+                 const generation_options& g = {}) {
+    if (!takes()) return 0;
+    if (!detail::in_range(g)) return reason_ = refusal::options, 0;
+    return detail::generate_text(*this, {scratch_, static_cast<std::size_t>(vocabulary())}, tokens,
+                                 choose, on_token, g);
+  }
+
+ private:
+  template <class Session>
+  friend void detail::refuse(Session&, refusal) noexcept;
+
+  any_session() = default;
+  /// The session's object, and behind it the samplers' scratch: what stands before its own memory.
+  template <class M>
+  static constexpr index object_bytes() {
+    return round_up(static_cast<index>(sizeof(session<M>)), alignment);
+  }
+  template <class M>
+  static constexpr index own_bytes() {
+    static_assert(
+        M::ids_per_token == 1,
+        "linnet::any_session: models whose tokens are one id each; tokens of this one are "
+        "several bytes");
+    return object_bytes<M>() +
+           round_up(M::vocabulary * static_cast<index>(sizeof(token)), alignment);
+  }
+  bool takes() {
+    reason_ = refusal::none;
+    return valid();
+  }
+
+  memory_block own_;
+  const detail::any_session_calls* calls_ = nullptr;
+  void* self_ = nullptr;
+  token* scratch_ = nullptr;
+  refusal reason_ = refusal::none;  ///< of generate() itself
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Adds a line on a model type to a list, such as "decoder (d_model 8, layers 2, storage f32)".
+template <class M>
+LINNET_COLD void add_compiled(std::string& list) {
+  std::string family, rest;
+  describe_packed<M, float>([&](std::string_view key, std::string_view value) {
+    if (key == "family")
+      family = value;
+    else if (key == "d_model" || key == "layers" || key == "storage")
+      ((rest += rest.empty() ? "" : ", ").append(key) += ' ').append(value);
+  });
+  list += (list.empty() ? "" : "; ") + (family.empty() ? "a model" : family) + " (" + rest + ")";
+}
+
+}  // namespace detail
+
+/// Packed weights of one of the model types `Ms`, which are all compiled; the header of a file of
+/// save_packed() says which. Everything but that choice is static: sessions, and what visit() is
+/// given. Movable, but sessions point into it: it must outlive them where it is.
+template <class... Ms>
+class any_model {
+  static_assert(sizeof...(Ms) > 0, "linnet::any_model: name the model types that a file may hold");
+  template <class M>
+  static constexpr bool has = (std::is_same_v<M, Ms> || ...);
+
+ public:
+  /// How many types there are.
+  static constexpr index models = sizeof...(Ms);
+
+  /// Maps a file of save_packed(), as map_packed() does. Errors: those of map_file() and
+  /// view_packed(). A file of another model is errc::mismatch; the error lists the types that were
+  /// compiled, and what differs from each.
+  static result<any_model> open(const std::string& path) LINNET_TRY {
+    auto file = map_file(path);
+    if (!file) return file.error();
+    const std::span bytes(static_cast<const std::byte*>(file->data()),
+                          static_cast<std::size_t>(file->size()));
+    return from(bytes, *std::move(file), path);
+  }
+  LINNET_OR_OUT_OF_MEMORY(path)
+  /// Packed weights over the bytes of a file, which must outlive them, as view_packed() does.
+  /// `where` names the bytes in errors. Errors: those of open().
+  static result<any_model> view(lasting_span<const std::byte> bytes,
+                                const std::string& where = "packed weights") LINNET_TRY {
+    return from(bytes,
+                memory_block(const_cast<std::byte*>(bytes.data()), std::ssize(bytes), nullptr),
+                where);
+  }
+  LINNET_OR_OUT_OF_MEMORY(where)
+  /// Takes weights of one of the types over.
+  template <class M>
+  requires(has<M>) explicit any_model(packed<M, float> p) : which_(number_of<M>()) {
+    new (room_) packed<M, float>(std::move(p));
+  }
+
+  any_model(any_model&& other) noexcept { take(other); }
+  any_model& operator=(any_model&& other) noexcept {
+    if (this == &other) return *this;
+    end();
+    take(other);
+    return *this;
+  }
+  ~any_model() { end(); }
+
+  /// The number of the type in `Ms`, from 0.
+  index which() const { return which_; }
+  /// Calls `f` with the packed weights, whose type is static there.
+  template <class F>
+  void visit(F&& f) const {
+    const_cast<any_model*>(this)->each([&]<class M>(packed<M, float>& p) { f(std::as_const(p)); });
+  }
+  /// Opens a session in memory that it allocates once. Errors: those of session::open().
+  result<any_session> session(const limits& l) const LINNET_TRY {
+    std::optional<result<any_session>> made;
+    visit([&](const auto& p) { made.emplace(any_session::open(p, l)); });
+    return *std::move(made);
+  }
+  LINNET_OR_OUT_OF_MEMORY("any_model::session")
+  /// Opens a session in the caller's memory: footprint(l) bytes are enough for each type, aligned
+  /// to `alignment`. Memory and this object must outlive it. Errors: those of session::open().
+  result<any_session> session(const limits& l, std::span<std::byte> memory) const LINNET_TRY {
+    std::optional<result<any_session>> made;
+    visit([&](const auto& p) { made.emplace(any_session::open(p, l, memory)); });
+    return *std::move(made);
+  }
+  LINNET_OR_OUT_OF_MEMORY("any_model::session")
+  /// Most bytes that a session with these limits takes, of all types.
+  static constexpr index footprint(const limits& l) {
+    return (std::max)({any_session::footprint<Ms>(l)...});
+  }
+  /// The types in words, one behind the other, such as "decoder (d_model 8, layers 2, storage
+  /// f32)".
+  static std::string compiled() {
+    std::string list;
+    (detail::add_compiled<Ms>(list), ...);
+    return list;
+  }
+
+ private:
+  any_model() = default;
+  template <class M>
+  static constexpr index number_of() {
+    index number = 0;
+    (void)((std::is_same_v<M, Ms> ? true : (++number, false)) || ...);
+    return number;
+  }
+  /// Calls f with the weights, if there are any.
+  template <class F>
+  void each(F&& f) {
+    (void)((which_ == number_of<Ms>() ? (f(*reinterpret_cast<packed<Ms, float>*>(room_)), true)
+                                      : false) ||
+           ...);
+  }
+  void end() {
+    each([]<class M>(packed<M, float>& p) { p.~packed<M, float>(); });
+    which_ = -1;
+  }
+  void take(any_model& other) {
+    other.each([&]<class M>(packed<M, float>& p) { new (room_) packed<M, float>(std::move(p)); });
+    which_ = other.which_;
+    other.end();
+  }
+
+  /// The outcome of a search for the type of a file.
+  struct found {
+    index which = -1, begin = 0;
+    std::optional<error> failure{};  ///< of a file that no type can read
+    std::string differs{};
+  };
+  template <class M>
+  static bool is_of(std::span<const std::byte> bytes, const std::string& where, found& to) {
+    const auto begin = detail::check_packed<M, float>(bytes, where);
+    if (begin) {
+      to.which = number_of<M>();
+      to.begin = *begin;
+    } else if (begin.error().code != errc::mismatch) {
+      to.failure = begin.error();
+    } else {
+      const error& e = begin.error();
+      to.differs += (to.differs.empty() ? "" : "; ") + e.what + " " + e.got;
+    }
+    return begin || to.failure;
+  }
+  static result<any_model> from(std::span<const std::byte> bytes, memory_block&& memory,
+                                const std::string& where) {
+    found at;
+    (void)(is_of<Ms>(bytes, where, at) || ...);
+    if (at.failure) return *std::move(at.failure);
+    if (at.which < 0)
+      return detail::failure(
+          errc::mismatch, where, "model type",
+          "one of " + std::to_string(models) + " that were compiled: " + compiled(),
+          "another, by " + at.differs);
+    any_model made;
+    made.place(at, std::move(memory));
+    return made;
+  }
+  void place(const found& at, memory_block&& memory) {
+    which_ = at.which;
+    (void)((which_ == number_of<Ms>()
+                ? (new (room_) packed<Ms, float>(std::move(memory), at.begin), true)
+                : false) ||
+           ...);
+  }
+
+  alignas(packed<Ms, float>...) std::byte room_[(std::max)({sizeof(packed<Ms, float>)...})];
+  index which_ = -1;
+};
 
 LINNET_NAMESPACE_END
 /// @file
@@ -35603,6 +37612,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static constexpr bool tied =
       std::is_same_v<typename Policies::template of<linnet::tie::policy>, tie::tied>;
   static constexpr bool biased = body::biased, rotary = body::rotary, factorised = body::factorised;
+  /// Whether it reads images instead of tokens.
+  static constexpr bool of_images = body::of_images;
   /// Whether the head predicts tokens of the vocabulary.
   static constexpr bool masked = Head::trains && Head::classes == 0 && !Head::contrasts;
   /// Whether the head has logits of labels.
@@ -35697,13 +37708,15 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static constexpr index non_embedding() {
     return parameters() -
            width * (Shape.vocabulary + (body::learned ? body::position_rows : 0) + Shape.types) -
+           count_parameters<typename body::patches>() -
            (factorised ? count_parameters<typename body::projection>() : 0) -
            (masked && !tied ? Shape.vocabulary * width : 0);
   }
   /// Floating-point operations of one forward call over [batch, length] tokens, without the head.
   static constexpr index flops(index batch_size, index length) {
     const call_shape e = call_shape_for({.batch = batch_size}, purpose::scoring, length);
-    return body::blocks::flops(e) + (factorised ? body::projection::flops(e) : 0);
+    return body::blocks::flops(e) + body::patches::flops(e) +
+           (factorised ? body::projection::flops(e) : 0);
   }
 
   /// Buffers of one embedder, evaluator or trainer.
@@ -35723,7 +37736,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   };
   /// The longest sequence for these limits: `target`, or the whole context when it is 0.
   static constexpr index longest(const limits& l) {
-    return l.target > 0 ? l.target : context_length;
+    return l.target > 0 && !of_images ? l.target : context_length;
   }
   /// Plans the buffers for calls up to these limits; for decoding, which an embedder's calls are,
   /// none of logits.
@@ -35737,7 +37750,10 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     workspace<T> w;
     w.head_dropout_id = m.dropout_ids++;
     body::plan(m, e, longest(l), w);
-    if (reads && (scores || Head::per_sequence)) {
+    if (Head::pools) {
+      w.read = m.saved.take<T>(e.batch * d);
+      if (e.training) w.d_read = m.saved.take<T>(e.batch * d);
+    } else if (reads && (scores || Head::per_sequence)) {
       w.places = m.saved.take<index>(read.rows());
       w.chosen = m.saved.take<T>(read.rows() * d);
       w.read = m.saved.take<T>(read.rows() * read_width);
@@ -35780,6 +37796,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static constexpr limits_refusal check_limits(const limits& l) {
     if (l.kv_blocks > 0)
       return {"limits.kv_blocks", "0, as an encoder keeps no keys and values", l.kv_blocks};
+    if (of_images && l.target != 0 && l.target != context_length)
+      return {"limits.target", "0 or the rows of an image", l.target};
     if (body::learned && longest(l) > context_length)
       return {"limits.target", "the model's context", l.target, context_length};
     if (attention::longest > 0 && longest(l) > attention::longest)
@@ -35787,9 +37805,12 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     return {};
   }
 
-  /// Why tokens, lengths and types do not fit the limits or the model; labels are not looked at.
+  /// Why tokens, lengths and types, or images, do not fit the limits or the model; labels are not
+  /// looked at.
   static refusal refuses_texts(const batch& b, const limits& l) {
     batch_check c(b.batch, l.batch);
+    if constexpr (of_images) return c.fits() ? body::refuses_images(b) : c.why;
+    c.no(b.images.pixels != nullptr, refusal::images_unknown);
     c.length(b.length, longest(l), refusal::over_target, b.lengths);
     c.tokens(b.tokens, b.length, Shape.vocabulary);
     c.no(c.fits() && b.types && !tokens_fit(b.types, b.batch * b.length, Shape.types, false),
@@ -35903,7 +37924,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static loss_sum contrast(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                            const batch& b, workspace<T>& w, context<T>& ctx,
                            const contrast_call<T>& c) {
-    const ops::pooled_rows rows{b.batch, b.length, b.lengths, d};
+    const ops::pooled_rows rows = pooled_of(ctx);
     ops::pool_rows(ctx.on, Head::pooling, rows, w.hidden, w.vectors);
     ops::unit_length(ctx.on, b.batch, d, w.vectors, w.norms);
     ops::contrastive_call<T> pairs{b.batch, d, w.vectors, w.scores, w.sums, w.losses};
@@ -35936,7 +37957,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     if constexpr (ops::trainable<S>)
       if (dp) {
         ops::fill(ctx.on, ctx.rows() * d, T(0), w.d_hidden);
-        if (reads) ops::fill(ctx.on, rows * read_width, T(0), w.d_read);
+        if (reads || Head::pools) ops::fill(ctx.on, rows * read_width, T(0), w.d_read);
         h.dy = w.d_read;
         h.d_table = head_gradient<T>(*dp);
         if constexpr (biased) h.d_bias = dp->bias;
@@ -36010,11 +38031,18 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     one.length = 1;
     return one;
   }
-  /// Rows w.places of w.hidden -> w.read
+  /// Sequences whose hidden states the head pools.
+  template <class T>
+  static ops::pooled_rows pooled_of(const context<T>& ctx) {
+    return {ctx.batch, ctx.length, ctx.lengths, d};
+  }
+  /// Rows w.places of w.hidden, or one vector of each sequence -> w.read
   template <class T, class S>
   static void read_rows(const params<form::packed<T, S>>& p, index rows, workspace<T>& w,
                         const context<T>& ctx) {
-    if constexpr (reads) {
+    if constexpr (Head::pools) {
+      ops::pool_rows(ctx.on, Head::pooling, pooled_of(ctx), w.hidden, w.read);
+    } else if constexpr (reads) {
       context<T> one = read_context(rows, ctx);
       ctx.on.threads.each(
           rows, [&](index i) { std::copy_n(w.hidden + w.places[i] * d, d, w.chosen + i * d); });
@@ -36024,7 +38052,10 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   template <class T, class S>
   static void read_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                             index rows, workspace<T>& w, const context<T>& ctx) {
-    if constexpr (reads) {
+    if constexpr (Head::pools) {
+      ops::pool_rows_backward(ctx.on, Head::pooling, pooled_of(ctx), w.hidden, w.d_read,
+                              w.d_hidden);
+    } else if constexpr (reads) {
       context<T> one = read_context(rows, ctx);
       ops::fill(ctx.on, rows * d, T(0), w.d_chosen);
       reader::template backward<T, S>(p.read, dp.read, {w.chosen, rows}, {w.d_read, rows},
@@ -36636,9 +38667,10 @@ constexpr hf_kind hf_encoder_kind() {
   using H = typename M::head;
   constexpr encoder_shape s = M::shape;
   constexpr bool common =
-      std::is_same_v<typename M::norm, norm::layer_norm> && !M::placement::first &&
-      std::is_same_v<typename M::position, position::learned> && M::biased &&
-      (M::tied || !M::masked) && std::is_same_v<typename M::attention, attention::full> &&
+      !M::of_images && !H::pools && std::is_same_v<typename M::norm, norm::layer_norm> &&
+      !M::placement::first && std::is_same_v<typename M::position, position::learned> &&
+      M::biased && (M::tied || !M::masked) &&
+      std::is_same_v<typename M::attention, attention::full> &&
       ffn_metadata<typename M::ffn>::standard && s.heads * s.head_width() == s.d_model;
   constexpr bool apart = std::is_same_v<typename M::sharing, sharing::none> && !M::factorised,
                  together = std::is_same_v<typename M::sharing, sharing::all> && M::factorised;
@@ -37088,6 +39120,133 @@ inline file_part hf_part(const hf_layout& layout, leaf tensor) {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Images of Netpbm's binary formats: PGM (P5, grey) and PPM (P6, red, green and blue).
+
+LINNET_NAMESPACE_BEGIN
+
+/// An image that owns its pixels, [height, width, channels], numbers from 0 to 1.
+struct pnm_image {
+  index height = 0, width = 0, channels = 0;
+  std::vector<float> pixels;
+
+  /// The pixels for encoders of images; valid as long as this object.
+  image_view view() const { return {pixels.data(), height, width, channels}; }
+};
+
+namespace detail {
+
+/// The header of a binary PNM file.
+struct pnm_header {
+  index channels = 0, width = 0, height = 0, most = 0;  ///< most: the number of white
+  std::size_t size = 0;                                 ///< bytes of the header
+
+  index sample_bytes() const { return most < 256 ? 1 : 2; }
+};
+
+/// Reads a header; the pixels are not looked at. Errors: errc::malformed, errc::unsupported.
+LINNET_COLD inline result<pnm_header> parse_pnm_header(std::span<const std::byte> file,
+                                                       const std::string& where) {
+  const auto at = [&](std::size_t i) {
+    return i < file.size() ? static_cast<char>(file[i]) : '\0';
+  };
+  const char kind = at(1);
+  if (at(0) != 'P' || kind < '1' || kind > '7')
+    return failure(errc::malformed, where, "magic", "P5 or P6", "other bytes");
+  if (kind != '5' && kind != '6')
+    return failure(errc::unsupported, where, "magic", "P5 or P6", std::string("P") + kind);
+  pnm_header made;
+  made.channels = kind == '6' ? 3 : 1;
+  made.size = 2;
+  const auto space = [](char c) { return c == ' ' || (c >= '\t' && c <= '\r'); };
+  for (const auto& [field, value, limit] :
+       {std::tuple{"width", &made.width, index{1'000'000'000}},
+        std::tuple{"height", &made.height, index{1'000'000'000}},
+        std::tuple{"maxval", &made.most, index{65535}}}) {
+    const std::size_t before = made.size;
+    while (space(at(made.size)) || (at(made.size) == '#' && made.size > before)) {
+      if (at(made.size) == '#')  // a comment, to the end of its line
+        while (made.size < file.size() && at(made.size) != '\n') ++made.size;
+      else
+        ++made.size;
+    }
+    const std::size_t digits = made.size;
+    while (at(made.size) >= '0' && at(made.size) <= '9' && *value <= limit)
+      *value = *value * 10 + (at(made.size++) - '0');
+    if (digits == before || made.size == digits || *value < 1 || *value > limit)
+      return failure(errc::malformed, where, field, "a number from 1 to " + std::to_string(limit),
+                     digits == before || made.size == digits ? "none" : std::to_string(*value));
+  }
+  if (!space(at(made.size)))
+    return failure(errc::malformed, where, "maxval", "white space behind it", "another byte");
+  ++made.size;
+  return made;
+}
+
+}  // namespace detail
+
+/// The image of a PGM or PPM file (P5 or P6, of 8 or 16 bits): its samples divided by its maxval.
+/// `where` names the file in errors. Errors: errc::malformed (a bad header, too few or too many
+/// bytes, a sample above maxval), errc::unsupported (P1 to P4, P7), errc::out_of_memory.
+inline result<pnm_image> parse_pnm(std::span<const std::byte> file,
+                                   const std::string& where = "pnm") LINNET_TRY {
+  const auto header = detail::parse_pnm_header(file, where);
+  if (!header) return header.error();
+  const auto raster = file.subspan(header->size);
+  const index each = header->channels * header->sample_bytes();
+  // Divided, as a product might be more than an index holds.
+  const index held = std::ssize(raster) / each / header->width;
+  if (held < header->height || std::ssize(raster) != each * header->width * header->height)
+    return detail::failure(errc::malformed, where, "pixels",
+                           std::to_string(header->width) + " x " + std::to_string(header->height) +
+                               " of " + std::to_string(each) + " bytes",
+                           std::to_string(raster.size()) + " bytes");
+  pnm_image made{header->height, header->width, header->channels, {}};
+  const std::size_t samples = raster.size() / static_cast<std::size_t>(header->sample_bytes());
+  if (!detail::has_memory(samples * sizeof(float))) return detail::out_of_memory(where);
+  made.pixels.resize(samples);
+  for (std::size_t i = 0; i < made.pixels.size(); ++i) {
+    const auto byte = [&](std::size_t n) { return static_cast<index>(raster[n]); };
+    const index sample = header->most < 256 ? byte(i) : 256 * byte(2 * i) + byte(2 * i + 1);
+    if (sample > header->most)
+      return detail::failure(errc::malformed, where, "sample " + std::to_string(i),
+                             "no more than maxval, " + std::to_string(header->most),
+                             std::to_string(sample));
+    made.pixels[i] = static_cast<float>(sample) / static_cast<float>(header->most);
+  }
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Reads a PGM or PPM file, see parse_pnm(). Also errc::io.
+inline result<pnm_image> read_pnm(const std::string& path) LINNET_TRY {
+  const auto file = read_file(path);
+  if (!file) return file.error();
+  return parse_pnm(*file, path);
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+/// Writes an image of one or three channels as a PGM or PPM file of 8 bits. Numbers below 0 become
+/// black, those above 1 white, and what is no number black. Errors: errc::invalid (no pixels, or
+/// another number of channels), errc::io, errc::out_of_memory.
+inline result<void> write_pnm(const std::string& path, const image_view& image) LINNET_TRY {
+  if (image.pixels == nullptr || image.height < 1 || image.width < 1)
+    return detail::failure(errc::invalid, path, "image", "at least one pixel", "none");
+  if (image.channels != 1 && image.channels != 3)
+    return detail::failure(errc::invalid, path, "image.channels", "1 or 3",
+                           std::to_string(image.channels));
+  std::string text = std::string(image.channels == 3 ? "P6\n" : "P5\n") +
+                     std::to_string(image.width) + ' ' + std::to_string(image.height) + "\n255\n";
+  for (index i = 0; i < image.height * image.width * image.channels; ++i) {
+    const float x = image.pixels[i];
+    const float shade = is_finite(x) && x > 0 ? (x < 1 ? x : 1.0F) * 255 + 0.5F : 0.0F;
+    text += static_cast<char>(static_cast<unsigned char>(shade));
+  }
+  return write_file(path, std::as_bytes(std::span(text)));
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+/// @file
 /// Model files of rwkv.cpp (github.com/RWKV/rwkv.cpp): RWKV-4 and RWKV-7. Values are F32, F16 or in
 /// ggml's blocks Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0.
 ///
@@ -37095,593 +39254,6 @@ LINNET_NAMESPACE_END
 /// records to the end of the file. They come in any order and are not aligned. A record is number
 /// of dimensions, length of the name, type, dimensions (fastest first), name, data.
 
-/// @file
-/// Whole files in and out: read into memory once, written beside the target and then renamed.
-
-#include <cerrno>
-#include <cstdio>
-
-/// @file
-/// Durable files: linnet writes every file under a temporary name beside it, to the disk, and then
-/// renames it.
-
-#if defined(__unix__) || defined(__APPLE__)
-#include <fcntl.h>
-#include <poll.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#endif
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// The error of a failed system call on a file.
-LINNET_COLD inline error file_error(const std::string& path, const char* expected,
-                                    int number = errno) {
-  return detail::failure(errc::io, path, "", expected,
-                         number != 0 ? std::generic_category().message(number) : "a failure");
-}
-
-/// Name under which the previous file is kept.
-inline std::string previous_of(const std::string& path) { return path + ".previous"; }
-
-/// Largest number of writers of one file at a time; each has a number from 0 and a name of its own.
-inline constexpr int most_writers = 100;
-/// Name under which writer `number` works.
-inline std::string partial_of(const std::string& path, int number = 0) {
-  return path + (number > 0 ? '.' + std::to_string(number) : "") + ".partial";
-}
-
-/// Name under which a damaged file is set aside.
-inline std::string damaged_of(const std::string& path) { return path + ".damaged"; }
-
-#if defined(__unix__) || defined(__APPLE__)
-
-/// An open file, closed once. Movable.
-class descriptor {
- public:
-  explicit descriptor(int number = -1) : number_(number) {}
-  descriptor(descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
-  descriptor& operator=(descriptor&& other) noexcept {
-    std::swap(number_, other.number_);
-    return *this;
-  }
-  ~descriptor() { (void)close(); }
-
-  explicit operator bool() const { return number_ >= 0; }
-  int get() const { return number_; }
-  /// Closes it; 0 or the number of the error.
-  int close() {
-    const int number = std::exchange(number_, -1);
-    return number < 0 || ::close(number) == 0 || errno == EINTR ? 0 : errno;
-  }
-
- private:
-  int number_;
-};
-
-/// Number of the open file that /dev/stdout or /dev/fd/N stands for, or -1.
-inline int descriptor_of(std::string_view path) {
-  if (path == "/dev/stdout") return STDOUT_FILENO;
-  if (path == "/dev/stderr") return STDERR_FILENO;
-  for (const std::string_view folder : {"/dev/fd/", "/proc/self/fd/"}) {
-    if (!path.starts_with(folder)) continue;
-    int number = -1;
-    const char* const end = path.data() + path.size();
-    if (std::from_chars(path.data() + folder.size(), end, number).ptr == end) return number;
-  }
-  return -1;
-}
-
-/// Name that a symbolic link leads to, whether or not there is such a file.
-inline std::string target_of(std::string path) {
-  for (int links = 0; links < 40 && descriptor_of(path) < 0; ++links) {
-    char to[4096];
-    const ::ssize_t length = ::readlink(path.c_str(), to, sizeof to);
-    if (length <= 0 || length == ::ssize_t{sizeof to}) break;  // is no link
-    const std::size_t folder = to[0] == '/' ? 0 : path.rfind('/') + 1;
-    path.replace(folder, path.npos, to, static_cast<std::size_t>(length));
-  }
-  return path;
-}
-
-/// Whether any file has that name.
-inline bool exists(const std::string& path) { return ::access(path.c_str(), F_OK) == 0; }
-
-/// Whether the open file still has that name.
-inline bool has_name(const descriptor& file, const std::string& path) {
-  struct stat here {
-  }, there{};
-  return ::fstat(file.get(), &here) == 0 && ::lstat(path.c_str(), &there) == 0 &&
-         here.st_dev == there.st_dev && here.st_ino == there.st_ino;
-}
-
-/// Opens and locks the temporary file of a writer that was killed; closed if there is none, or
-/// while its writer is at work. Writers hold a lock as long as their file has that name.
-inline descriptor abandoned(const std::string& partial) {
-  descriptor file(::open(partial.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-  struct stat facts {};
-  const bool ours = file && ::fstat(file.get(), &facts) == 0 && S_ISREG(facts.st_mode) &&
-                    ::flock(file.get(), LOCK_EX | LOCK_NB) == 0 && has_name(file, partial);
-  return ours ? std::move(file) : descriptor();
-}
-
-/// Gives a regular file damaged_of() it as a second name, or as its only one where that cannot be.
-inline void set_aside(const std::string& path) {
-  const std::string target = target_of(path), damaged = damaged_of(target);
-  struct stat facts {};
-  if (::stat(target.c_str(), &facts) != 0 || !S_ISREG(facts.st_mode)) return;
-  ::unlink(damaged.c_str());
-  if (::link(target.c_str(), damaged.c_str()) != 0)
-    (void)std::rename(target.c_str(), damaged.c_str());
-}
-
-/// Writes a file in pieces. A regular file gets its name, its mode and its owner when it is
-/// complete on the disk. So a reader sees the old or the new one, and of several writers one.
-/// Devices, pipes and open files such as /dev/stdout are written directly.
-class file_writer {
- public:
-  /// Begins to write `path`, or the file that it links to. With `keep`, what was there stays as
-  /// previous_of() it.
-  explicit file_writer(const std::string& path, bool keep = false)
-      : path_(path), target_(target_of(path)), keep_(keep) {
-    failure_ = open();
-    opened_ = failure_ == 0;
-  }
-  file_writer(const file_writer&) = delete;
-  file_writer& operator=(const file_writer&) = delete;
-  /// Removes a file that was not committed.
-  ~file_writer() { remove_partial(); }
-
-  /// Appends bytes; a failure is remembered.
-  void write(std::span<const std::byte> bytes) {
-    if (failure_ != 0 || bytes.empty()) return;
-    if (bytes.size() > buffer_.size() - used_) send_buffer();
-    if (bytes.size() > buffer_.size()) return send(bytes);
-    std::memcpy(buffer_.data() + used_, bytes.data(), bytes.size());
-    used_ += bytes.size();
-  }
-  /// Hands written bytes over to the system.
-  result<void> flush() {
-    send_buffer();
-    return state();
-  }
-  /// Waits until written bytes are on the disk.
-  result<void> sync() {
-    send_buffer();
-    if (failure_ == 0) failure_ = sync(file_);
-    return state();
-  }
-  /// Waits for the disk and gives the file its name. What is written from then on is appended.
-  result<void> publish() {
-    if (sync() && !partial_.empty()) failure_ = take_name();
-    return state();
-  }
-  /// Ends the file: publishes and closes it.
-  result<void> commit() {
-    (void)publish();
-    const int failure = file_.close();
-    if (failure_ == 0) failure_ = failure;
-    return state();
-  }
-  /// The first failure, if there was one.
-  result<void> state() const LINNET_TRY {
-    if (failure_ == 0) return {};
-    if (failure_ == ENOMEM) return out_of_memory(path_);
-    if (!opened_ && failure_ == ENXIO)
-      return detail::failure(errc::io, path_, "", "a file that can be written",
-                             "a pipe that nobody reads");
-    if (!opened_ && failure_ == ENAMETOOLONG)
-      return file_error(path_,
-                        keep_ ? "a name with room for .partial.previous behind it"
-                              : "a name with room for .partial behind it",
-                        failure_);
-    return file_error(path_, opened_ ? "to write the whole file" : "a file that can be written",
-                      failure_);
-  }
-  LINNET_OR_OUT_OF_MEMORY(path_)
-  /// Forgets a failure, and what of the buffer it kept from being written.
-  void forget_failure() {
-    if (opened_) failure_ = 0;
-  }
-
- private:
-  /// 0 or the number of the error; what lacks memory is ENOMEM.
-  int open() LINNET_TRY {
-    if (path_.empty()) return ENOENT;
-    if (path_.find('\0') != path_.npos) return EINVAL;  // which the system would cut it at
-    if (keep_ && !exists(previous_of(target_ + ".partial")) && errno == ENAMETOOLONG) return errno;
-    if (const int number = descriptor_of(target_); number >= 0) {
-      file_ = descriptor(::fcntl(number, F_DUPFD_CLOEXEC, 3));
-      return file_ ? 0 : errno;
-    }
-    struct stat old {};  // by the given name, as the system may forbid to follow a link
-    if (::stat(path_.c_str(), &old) != 0) return errno == ENOENT ? create(0666) : errno;
-    if (S_ISDIR(old.st_mode)) return EISDIR;
-    if (::faccessat(AT_FDCWD, target_.c_str(), W_OK, AT_EACCESS) != 0) return errno;
-    if (!S_ISREG(old.st_mode)) return open_special(S_ISFIFO(old.st_mode));
-    if (const int failure = create(0600); failure != 0) return failure;
-    // Who may not give files away keeps the group, or gives the new one no right but everyone's.
-    mode_t mode = old.st_mode & 07777;
-    if (::fchown(file_.get(), old.st_uid, old.st_gid) != 0 &&
-        ::fchown(file_.get(), static_cast<uid_t>(-1), old.st_gid) != 0)
-      mode = (mode & ~mode_t{070}) | (mode & 07) << 3;
-    (void)::fchmod(file_.get(), mode);
-    return 0;
-  }
-  LINNET_WITHOUT_MEMORY(if (!file_) partial_.clear(); return ENOMEM)
-  /// A pipe's reader may be on its way for a second.
-  int open_special(bool pipe) {
-    const int flags = O_WRONLY | O_CLOEXEC | O_NOCTTY;
-    for (int tries = 0; tries < 100; ++tries) {
-      file_ = descriptor(::open(target_.c_str(), flags | (pipe ? O_NONBLOCK : 0)));
-      if (file_) return ::fcntl(file_.get(), F_SETFL, O_WRONLY) == 0 ? 0 : errno;
-      if (!pipe || errno != ENXIO) return errno;
-      (void)::poll(nullptr, 0, 10);
-    }
-    return ENXIO;
-  }
-  /// Opens a new temporary file, the first whose name no other writer has, and removes those that
-  /// killed writers left.
-  int create(mode_t mode) {
-    const auto sweep = [](const std::string& partial) {
-      const descriptor left = abandoned(partial);
-      return left && ::unlink(partial.c_str()) == 0;
-    };
-    int number = 0;
-    for (int tries = 0; !file_; ++tries) {
-      if (number == most_writers) return partial_.clear(), EEXIST;
-      partial_ = partial_of(target_, number);
-      descriptor made(::open(partial_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode));
-      if (made) {
-        // Before it is locked, another may take it for one that was left. Not all have locks.
-        const bool locked = ::flock(made.get(), LOCK_EX | LOCK_NB) == 0;
-        if (locked ? has_name(made, partial_) : errno != EWOULDBLOCK) file_ = std::move(made);
-      } else if (errno != EEXIST) {
-        const int failure = errno;
-        partial_.clear();
-        return failure;
-      } else if (!sweep(partial_) || tries > most_writers) {
-        ++number;
-      }
-    }
-    while (++number < most_writers) (void)sweep(partial_of(target_, number));
-    return 0;
-  }
-  void send_buffer() { send(std::span(buffer_).first(std::exchange(used_, 0))); }
-  void send(std::span<const std::byte> bytes) {
-    while (failure_ == 0 && !bytes.empty()) {
-      const auto n = ::write(file_.get(), bytes.data(), bytes.size() < most ? bytes.size() : most);
-      if (n > 0)
-        bytes = bytes.subspan(static_cast<std::size_t>(n));
-      else if (n < 0 && errno == EAGAIN) {  // a terminal that another program made so
-        pollfd ready{file_.get(), POLLOUT, 0};
-        (void)::poll(&ready, 1, -1);
-      } else if (n == 0 || errno != EINTR)
-        failure_ = n == 0 ? EIO : errno;
-    }
-  }
-  /// Syncs a file; 0 or the number of the error. Pipes, terminals and some file systems have no
-  /// such thing.
-  static int sync(const descriptor& file) {
-#ifdef F_FULLFSYNC
-    if (::fcntl(file.get(), F_FULLFSYNC) == 0) return 0;
-#endif
-    if (::fsync(file.get()) == 0) return 0;
-    return errno == EINVAL || errno == ENOTSUP || errno == EROFS ? 0 : errno;
-  }
-  int take_name() LINNET_TRY {
-    const char* const to = target_.c_str();
-    const std::string previous = previous_of(target_), second = partial_ + ".previous";
-    const std::string folder = target_.substr(0, target_.rfind('/') + 1);
-    bool linked = false, moved = false;
-    if (keep_ && exists(target_)) {
-      // A second name, so that the file is never without its own; not all file systems have them.
-      ::unlink(second.c_str());
-      linked = ::link(to, second.c_str()) == 0;
-      moved = !linked && std::rename(to, previous.c_str()) == 0;
-      if (!linked && !moved && errno != ENOENT) return errno;
-    }
-    int failure = std::rename(partial_.c_str(), to) == 0 ? 0 : errno;
-    if (failure == 0) partial_.clear();
-    if (failure == 0 && linked && std::rename(second.c_str(), previous.c_str()) != 0)
-      failure = errno;
-    if (linked) ::unlink(second.c_str());  // also there if another writer kept the same file
-    if (failure != 0 && moved) (void)std::rename(previous.c_str(), to);
-    return failure != 0 ? failure : sync_folder(folder);
-  }
-  LINNET_WITHOUT_MEMORY(return ENOMEM)
-  /// Makes the names last.
-  static int sync_folder(const std::string& folder) {
-    const descriptor opened(::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_CLOEXEC));
-    return opened ? sync(opened) : 0;  // may be written but not read
-  }
-  void remove_partial() {
-    if (!partial_.empty()) ::unlink(partial_.c_str());
-    partial_.clear();
-  }
-
-  static constexpr std::size_t most = std::size_t{1} << 30;  // some systems refuse more at once
-  std::string path_, target_, partial_{};
-  bool keep_, opened_ = false;
-  descriptor file_{};
-  int failure_ = 0;
-  std::size_t used_ = 0;
-  std::array<std::byte, 4096> buffer_;
-};
-
-#else
-
-inline void set_aside(const std::string& path) {
-  (void)std::rename(path.c_str(), damaged_of(path).c_str());
-}
-
-struct close_file {
-  void operator()(std::FILE* file) const { std::fclose(file); }
-};
-using file_handle = owner<std::FILE, close_file>;
-
-/// Writes a file in pieces, under a temporary name until it is complete.
-class file_writer {
- public:
-  explicit file_writer(const std::string& path)
-      : path_(path), partial_(partial_of(path)), file_(std::fopen(partial_.c_str(), "wb")) {
-    if (!file_) failure_ = errno;
-    opened_ = failure_ == 0;
-  }
-  file_writer(const file_writer&) = delete;
-  file_writer& operator=(const file_writer&) = delete;
-  ~file_writer() {
-    if (!file_) return;
-    file_.reset();
-    if (!partial_.empty()) std::remove(partial_.c_str());
-  }
-
-  void write(std::span<const std::byte> bytes) {
-    if (failure_ != 0 || bytes.empty()) return;
-    errno = 0;
-    if (std::fwrite(bytes.data(), 1, bytes.size(), file_.get()) != bytes.size())
-      failure_ = errno != 0 ? errno : EIO;
-  }
-  result<void> flush() {
-    if (failure_ == 0 && std::fflush(file_.get()) != 0) failure_ = errno;
-    return state();
-  }
-  result<void> sync() { return flush(); }
-  /// Publishes the file, which is closed and opened again, as open files cannot be renamed here.
-  result<void> publish() {
-    if (commit() && !file_) file_.reset(std::fopen(path_.c_str(), "ab"));
-    if (failure_ == 0 && !file_) failure_ = errno;
-    return state();
-  }
-  result<void> commit() {
-    if (failure_ == 0 && std::fclose(file_.release()) != 0) failure_ = errno;
-    if (failure_ == 0 && !partial_.empty() && std::rename(partial_.c_str(), path_.c_str()) != 0) {
-      std::remove(path_.c_str());
-      if (std::rename(partial_.c_str(), path_.c_str()) != 0) failure_ = errno;
-    }
-    if (failure_ != 0) {
-      file_.reset();
-      if (opened_) std::remove(partial_.c_str());
-    }
-    partial_.clear();
-    return state();
-  }
-  result<void> state() const LINNET_TRY {
-    if (failure_ == 0) return {};
-    return file_error(path_, opened_ ? "to write the whole file" : "a file that can be written",
-                      failure_);
-  }
-  LINNET_OR_OUT_OF_MEMORY(path_)
-  void forget_failure() {
-    if (file_) failure_ = 0;
-  }
-
- private:
-  std::string path_, partial_;
-  file_handle file_;
-  int failure_ = 0;
-  bool opened_ = false;
-};
-
-#endif
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// The contents of a file, in memory that this object owns. Movable.
-class file_bytes {
- public:
-  file_bytes() = default;
-  /// Memory for `size` bytes, not initialized; data() is null if there is not enough.
-  explicit file_bytes(std::size_t size)
-      : data_(new (std::nothrow) std::byte[size > 0 ? size : 1]), size_(data_ ? size : 0) {}
-
-  /// First byte, or null.
-  std::byte* data() { return data_.get(); }
-  /// @copydoc data()
-  const std::byte* data() const { return data_.get(); }
-  /// Number of bytes.
-  std::size_t size() const { return size_; }
-  /// All bytes; parsers take this.
-  std::span<const std::byte> bytes() const { return {data_.get(), size_}; }
-  /// @copydoc bytes()
-  operator std::span<const std::byte>() const { return bytes(); }
-
- private:
-  struct give_back {
-    void operator()(std::byte* p) const { delete[] p; }
-  };
-  detail::owner<std::byte, give_back> data_;
-  std::size_t size_ = 0;
-};
-
-namespace detail {
-
-#if defined(__unix__) || defined(__APPLE__)
-
-/// A regular file, open for reading.
-struct regular_file {
-  descriptor file{};
-  std::size_t size = 0;
-};
-/// Opens a file to read it. A pipe or device is refused, without opening it first: a pipe's writer
-/// would take that for its reader. Errors: errc::io.
-LINNET_COLD inline result<regular_file> open_regular(const std::string& path) {
-  struct stat facts {};
-  regular_file made;
-  if (::stat(path.c_str(), &facts) != 0) return file_error(path, "a readable file");
-  if (S_ISREG(facts.st_mode) || S_ISDIR(facts.st_mode)) {
-    // Nobody waits even if it has become a pipe by now.
-    made.file = descriptor(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
-    if (!made.file || ::fstat(made.file.get(), &facts) != 0)
-      return file_error(path, "a readable file");
-  }
-  if (S_ISDIR(facts.st_mode)) return file_error(path, "a readable file", EISDIR);
-  if (!S_ISREG(facts.st_mode))
-    return detail::failure(errc::io, path, "", "a regular file",
-                           S_ISFIFO(facts.st_mode) ? "a pipe" : "a device");
-  made.size = static_cast<std::size_t>(facts.st_size);
-  if (static_cast<decltype(facts.st_size)>(made.size) != facts.st_size)
-    return file_error(path, "a file that fits into memory", EFBIG);
-  return made;
-}
-/// Reads so many bytes, or to the end of the file; returns the number of bytes, or -1.
-LINNET_COLD inline std::ptrdiff_t read_some(const descriptor& file, std::span<std::byte> to) {
-  std::size_t done = 0;
-  while (done < to.size()) {
-    constexpr std::size_t most = std::size_t{1} << 30;
-    const std::size_t rest = to.size() - done;
-    const auto n = ::read(file.get(), to.data() + done, rest < most ? rest : most);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return -1;
-    if (n == 0) break;
-    done += static_cast<std::size_t>(n);
-  }
-  return static_cast<std::ptrdiff_t>(done);
-}
-
-#endif
-
-}  // namespace detail
-
-/// Reads a whole regular file. Errors: errc::io (absent, a directory, a pipe or device, changed
-/// while being read), errc::out_of_memory.
-LINNET_COLD inline result<file_bytes> read_file(const std::string& path) LINNET_TRY {
-#if defined(__unix__) || defined(__APPLE__)
-  const auto file = detail::open_regular(path);
-  if (!file) return file.error();
-  const std::size_t size = file->size;
-#else
-  errno = 0;
-  const detail::file_handle file(std::fopen(path.c_str(), "rb"));
-  if (!file || std::fseek(file.get(), 0, SEEK_END) != 0)
-    return detail::file_error(path, "a readable file");
-  const long end = std::ftell(file.get());
-  if (end < 0 || std::fseek(file.get(), 0, SEEK_SET) != 0)
-    return detail::file_error(path, "a regular file");
-  const auto size = static_cast<std::size_t>(end);
-#endif
-  file_bytes bytes(size);
-  if (bytes.data() == nullptr)
-    return detail::failure(errc::out_of_memory, path, "",
-                           "memory for " + std::to_string(size) + " bytes", "none");
-  std::byte more{};
-#if defined(__unix__) || defined(__APPLE__)
-  const auto count = detail::read_some(file->file, {bytes.data(), size});
-  if (count < 0) return detail::file_error(path, "a readable file");
-  const bool whole =
-      count == static_cast<std::ptrdiff_t>(size) && detail::read_some(file->file, {&more, 1}) == 0;
-#else
-  const bool whole = std::fread(bytes.data(), 1, size, file.get()) == size &&
-                     std::fread(&more, 1, 1, file.get()) == 0;
-#endif
-  if (!whole && size == 0)
-    return detail::failure(errc::io, path, "", "a regular file", "one without a size");
-  if (!whole)
-    return detail::failure(errc::io, path, "",
-                           std::to_string(size) + " bytes, the size of the file",
-                           "another number: it changed while being read");
-  return bytes;
-}
-LINNET_OR_OUT_OF_MEMORY(path)
-
-/// Writes a whole file, which is on the disk when this returns. `path` never holds half a file, and
-/// of several writers' files always one. Mode and owner stay those of the file that was there, and
-/// a symbolic link stays a link to it. Devices, pipes and /dev/stdout are written directly; a pipe
-/// is refused if nobody reads it within a second. Errors: errc::io.
-inline result<void> write_file(const std::string& path,
-                               std::span<const std::byte> bytes) LINNET_TRY {
-  detail::file_writer writer(path);
-  writer.write(bytes);
-  return writer.commit();
-}
-LINNET_OR_OUT_OF_MEMORY(path)
-
-/// A growing file of lines, such as a journal or a log. Movable.
-class line_file {
- public:
-  /// Replaces what `path` holds by `kept`, as write_file() does, and goes on behind it. Errors:
-  /// errc::io, errc::out_of_memory.
-  static result<line_file> open(const std::string& path, std::string_view kept) LINNET_TRY {
-    line_file made;
-    made.writer_.reset(new (std::nothrow) detail::file_writer(path));
-    if (!made.writer_)
-      return detail::failure(errc::out_of_memory, path, "", "memory for a buffer", "none");
-    made.writer_->write(std::as_bytes(std::span(kept)));
-    if (auto done = made.writer_->publish(); !done) return done.error();
-    return made;
-  }
-  LINNET_OR_OUT_OF_MEMORY(path)
-  /// Hands a line, which ends in \n, to the system at once: it outlives the program. Errors:
-  /// errc::io; what is there of a line that failed is a line of its own.
-  result<void> write(std::string_view line) {
-    if (!writer_) return moved_from();
-    if (std::exchange(torn_, false))
-      writer_->write(std::as_bytes(std::span(std::string_view("\n"))));
-    writer_->write(std::as_bytes(std::span(line)));
-    return done(writer_->flush());
-  }
-  /// Waits until all lines are on the disk, so that they outlive a loss of power. Errors: errc::io.
-  result<void> sync() { return writer_ ? done(writer_->sync()) : moved_from(); }
-
- private:
-  line_file() = default;
-  static result<void> moved_from() LINNET_TRY {
-    return detail::failure(errc::invalid, "line_file", "", "a file that was not moved from",
-                           "none");
-  }
-  LINNET_OR_OUT_OF_MEMORY("line_file")
-  result<void> done(result<void> did) {
-    torn_ = torn_ || !did;
-    writer_->forget_failure();
-    return did;
-  }
-
-  detail::owner<detail::file_writer> writer_;
-  bool torn_ = false;
-};
-
-/// Whether write_file() could begin to write `path`, so that long work is not lost; changes
-/// nothing. Errors: errc::io.
-inline result<void> check_writable(const std::string& path) LINNET_TRY {
-#if defined(__unix__) || defined(__APPLE__)
-  struct stat facts {};
-  if (::stat(path.c_str(), &facts) == 0 && !S_ISREG(facts.st_mode) && !S_ISDIR(facts.st_mode)) {
-    if (::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) == 0) return {};
-    return detail::file_error(path, "a file that can be written");
-  }
-#endif
-  return detail::file_writer(path).state();
-}
-LINNET_OR_OUT_OF_MEMORY(path)
-
-LINNET_NAMESPACE_END
 /// @file
 /// ggml's element types, which GGUF and rwkv.cpp files hold: small floats, and blocks of codes with
 /// scales in half precision. Every type is decoded to the float that ggml's own code gives.
@@ -39952,6 +41524,484 @@ class contrast {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Images to codes of an image_tokenizer and back, and their place in a vocabulary of text.
+
+/// @file
+/// Images as tokens: an encoder of patches, a codebook and a decoder that train together (VQ-VAE,
+/// van den Oord et al. 2017).
+
+/// @file
+/// A codebook: each row becomes the nearest of some learned rows (van den Oord et al. 2017).
+/// Averages that a codebook may follow instead of a gradient.
+
+LINNET_NAMESPACE_BEGIN
+
+/// y[rows, Width] = the nearest row of a codebook [Codes, Width] by Euclid, the first of several. A
+/// row that is no number passes as it is and has code -1.
+///
+/// Its own loss is the sum over rows of ‖sg(x) - e‖² + Commitment ‖x - sg(e)‖², times
+/// `cache::weight`; sg stops the gradient. The gradient of y goes straight through to x.
+template <index Codes, index Width, real Commitment = real{0.25}>
+struct vector_quantizer {
+  static_assert(Codes > 0 && Width > 0, "linnet::vector_quantizer: codes and width are positive");
+  static constexpr index in = Width, out = Width;
+  template <class Form>
+  struct params {
+    typename Form::vector codes{};
+  };
+  /// Initial values: uniform within 1 / Codes.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    f(at / "codes",
+      tensor_info{Codes, Width, role::position, 1,
+                  +[](const parameter_path&, index, random_stream& random) {
+                    return (2 * random.uniform() - 1) / static_cast<double>(Codes);
+                  }},
+      p.codes...);
+  }
+  template <class T>
+  struct cache {
+    token* codes = nullptr;  ///< [rows] of the last forward call
+    T weight = T(1);         ///< of the layer's own loss in backward
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    return {m.saved.take<token>(e.rows())};
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, Width> x, view<T, Width> y,
+                      cache<T>& c, context<T>& ctx) {
+    ctx.on.threads.each(x.rows(), [&](index i) {
+      const T* const from = x.data() + i * Width;
+      const index code = nearest(p.codes, from);
+      c.codes[i] = static_cast<token>(code);
+      std::copy_n(code < 0 ? from : p.codes + code * Width, Width, y.data() + i * Width);
+    });
+  }
+  /// Nearest code of a row, or -1.
+  template <class T>
+  static index nearest(const T* codes, const T* x) {
+    index best = -1;
+    T least = 0;
+    for (index k = 0; k < Codes; ++k) {
+      T sum = 0;
+      for (index j = 0; j < Width; ++j)
+        sum += (x[j] - codes[k * Width + j]) * (x[j] - codes[k * Width + j]);
+      if (!is_finite(sum)) continue;
+      if (best < 0 || sum < least) best = k, least = sum;
+    }
+    return best;
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, Width> x, view<const T, Width> dy, view<T, Width> dx,
+                       cache<T>& c, context<T>& ctx) {
+    const auto [first, last] = ctx.on.threads.range(Width);
+    for (index i = 0; i < x.rows(); ++i)
+      for (index j = first; j < last; ++j) {
+        const index code = c.codes[i];
+        const T apart = code < 0 ? T(0) : 2 * c.weight * (x(i, j) - p.codes[code * Width + j]);
+        if (code >= 0) dp.codes[code * Width + j] -= apart;
+        dx(i, j) += dy(i, j) + T(Commitment.value) * apart;
+      }
+    ctx.on.threads.wait();
+  }
+  static constexpr index flops(const call_shape& e) { return 3 * e.rows() * Codes * Width; }
+};
+
+/// Running averages that a codebook follows (van den Oord et al. 2017, appendix A.1). They are how
+/// often each code is chosen, and the sum of the rows that chose it.
+class codebook_average {
+ public:
+  /// Averages for a codebook [codes, width], which begin as its rows chosen once each.
+  template <class T>
+  static result<codebook_average> open(const T* codebook, index codes, index width,
+                                       double decay = 0.99, double epsilon = 1e-5) LINNET_TRY {
+    if (!(decay >= 0 && decay < 1))
+      return detail::failure(errc::invalid, "codebook_average::open", "decay", "0 to below 1",
+                             std::to_string(decay));
+    if (!(epsilon >= 0))
+      return detail::failure(errc::invalid, "codebook_average::open", "epsilon", "0 or more",
+                             std::to_string(epsilon));
+    codebook_average made;
+    made.decay_ = decay;
+    made.epsilon_ = epsilon;
+    made.width_ = width;
+    made.counts_.assign(static_cast<std::size_t>(codes), 1.0);
+    made.sums_.assign(codebook, codebook + codes * width);
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("codebook_average::open")
+
+  /// Follows rows x[rows, width] that chose `chosen`, and writes the codebook. Of counts N_k and
+  /// sums m_k, row k is m_k / N'_k, with N'_k = (N_k + epsilon) / (n + codes epsilon) n. Here n is
+  /// the sum of all N_k. Codes of -1 are left out.
+  template <class T>
+  void follow(const T* x, const token* chosen, index rows, T* codebook) {
+    const auto codes = static_cast<index>(counts_.size());
+    double* const counts = counts_.data();
+    double* const sums = sums_.data();
+    for (index k = 0; k < codes; ++k) counts[k] *= decay_;
+    for (index i = 0; i < codes * width_; ++i) sums[i] *= decay_;
+    for (index i = 0; i < rows; ++i) {
+      const index k = chosen[i];
+      if (k < 0 || k >= codes) continue;
+      counts[k] += 1 - decay_;
+      for (index j = 0; j < width_; ++j)
+        sums[k * width_ + j] += (1 - decay_) * static_cast<double>(x[i * width_ + j]);
+    }
+    double n = 0;
+    for (index k = 0; k < codes; ++k) n += counts[k];
+    for (index k = 0; k < codes; ++k) {
+      const double smoothed =
+          (counts[k] + epsilon_) / (n + static_cast<double>(codes) * epsilon_) * n;
+      if (!(smoothed > 0)) continue;  // chosen by nobody: the row stays
+      for (index j = 0; j < width_; ++j)
+        codebook[k * width_ + j] = static_cast<T>(sums[k * width_ + j] / smoothed);
+    }
+  }
+  /// How often each code is chosen, on average.
+  const std::vector<double>& counts() const { return counts_; }
+
+ private:
+  double decay_ = 0.99, epsilon_ = 1e-5;
+  index width_ = 0;
+  std::vector<double> counts_, sums_;
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Widths of an image_tokenizer.
+struct image_tokenizer_shape {
+  index hidden = 0;          ///< of encoder and decoder
+  index width = 0;           ///< of a code
+  index codes = 0;           ///< rows of the codebook
+  double commitment = 0.25;  ///< weight of what draws the encoder to its codes
+};
+
+/// One token for each patch of `Images`, an embedding::patches without a class token. Encoder and
+/// decoder are two linear maps with a GELU between them, patch by patch. The loss of an image is
+/// the mean squared error of its numbers, and the codebook's own loss per number of its rows.
+template <class Images, image_tokenizer_shape Shape, class Storage = linnet::storage::f32>
+struct image_tokenizer : model_defaults {
+  static_assert(Images::reads_images && !Images::class_token,
+                "linnet::image_tokenizer: give embedding::patches<...> without a class token");
+  static_assert(Shape.hidden > 0 && Shape.width > 0 && Shape.codes > 0 && Shape.commitment >= 0,
+                "linnet::image_tokenizer_shape: hidden, width and codes must be positive, and the "
+                "commitment 0 or more");
+  static_assert(!linnet::detail::by_layer<Storage>,
+                "linnet::image_tokenizer: it has no stack of layers; take one storage");
+  using embedding = Images;
+  using storage = Storage;
+  using batch = encoder_batch;
+  template <class S>
+  using with_storage = image_tokenizer<Images, Shape, S>;
+  static constexpr image_tokenizer_shape shape = Shape;
+  static constexpr bool of_images = true, supports_cache = false, label_per_sequence = true;
+  static constexpr index vocabulary = Shape.codes, context_length = Images::tokens,
+                         pixels = Images::patch_pixels;
+  template <index In, index Out>
+  using two_maps =
+      chain<named<"up", activated_linear<In, Shape.hidden, activation_kind::gelu, true, false>>,
+            named<"down", linear<Shape.hidden, Out, true>>>;
+  using encoder = two_maps<pixels, Shape.width>;
+  using quantizer = vector_quantizer<Shape.codes, Shape.width, real{Shape.commitment}>;
+  using decoder = two_maps<Shape.width, pixels>;
+
+  template <class Form>
+  struct params {
+    typename encoder::template params<Form> encode{};
+    typename quantizer::template params<Form> codebook{};
+    typename decoder::template params<Form> decode{};
+  };
+  /// Named visit of all parameters, once each, in canonical order.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    encoder::visit(f, at / "encoder", p.encode...);
+    quantizer::visit(f, at / "codebook", p.codebook...);
+    decoder::visit(f, at / "decoder", p.decode...);
+  }
+  /// Trainable parameters.
+  static constexpr index parameters() { return count_parameters<image_tokenizer>(); }
+
+  /// Buffers of one trainer or evaluator. Rows are patches.
+  template <class T>
+  struct workspace {
+    typename encoder::template cache<T> encode{};
+    typename quantizer::template cache<T> codebook{};
+    typename decoder::template cache<T> decode{};
+    T *patches = nullptr, *made = nullptr;      ///< [rows, pixels] of the images, of the decoder
+    T *encoded = nullptr, *chosen = nullptr;    ///< [rows, width] before and behind the codebook
+    T *d_patches = nullptr, *d_made = nullptr;  ///< gradients
+    T *d_encoded = nullptr, *d_chosen = nullptr;
+    double* losses = nullptr;  ///< [rows]
+  };
+  /// Plans the buffers for calls up to these limits.
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    call_shape e = call_shape_for(l, purpose::scoring, context_length);
+    e.training = use == purpose::training;
+    workspace<T> w;
+    w.patches = m.saved.take<T>(e.rows() * pixels);
+    w.made = m.saved.take<T>(e.rows() * pixels);
+    w.encoded = m.saved.take<T>(e.rows() * Shape.width);
+    w.chosen = m.saved.take<T>(e.rows() * Shape.width);
+    if (e.training) {
+      w.d_patches = m.saved.take<T>(e.rows() * pixels);
+      w.d_made = m.saved.take<T>(e.rows() * pixels);
+      w.d_encoded = m.saved.take<T>(e.rows() * Shape.width);
+      w.d_chosen = m.saved.take<T>(e.rows() * Shape.width);
+    }
+    w.losses = m.saved.take<double>(e.rows());
+    w.encode = encoder::template plan<T>(m, e);
+    w.codebook = quantizer::template plan<T>(m, e);
+    w.decode = decoder::template plan<T>(m, e);
+    return w;
+  }
+  /// Calls f(key, value) for what decides what the weights compute.
+  template <class F>
+  static void describe(F&& f) {
+    f("family", "image_tokenizer");
+    f("embedding", Images::name());
+    f("hidden", Shape.hidden);
+    f("width", Shape.width);
+    f("codes", Shape.codes);
+  }
+  /// Why a batch does not fit; it has no labels.
+  static refusal refuses(const batch& b, const limits& l) {
+    const batch_check c(b.batch, l.batch);
+    if (!c.fits()) return c.why;
+    if (b.tokens || b.lengths || b.types || b.documents) return refusal::images_of_text;
+    const refusal why = linnet::detail::patch_embedding<Images, 1, true>::refuses(b.images);
+    return why == refusal::none && b.length != context_length ? refusal::image_tokens : why;
+  }
+  /// Whether a batch fits.
+  static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
+
+  /// Images -> w.encoded, w.codebook.codes [batch, tokens] and w.chosen. Called by every thread.
+  template <class T, class S>
+  static void encode(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
+                     context<T>& ctx) {
+    const index rows = ctx.rows();
+    linnet::detail::gather_patches<Images>(ctx.on, b.batch, b.images.pixels, w.patches);
+    encoder::template forward<T, S>(p.encode, {w.patches, rows}, {w.encoded, rows}, w.encode, ctx);
+    quantizer::template forward<T, S>(p.codebook, {w.encoded, rows}, {w.chosen, rows}, w.codebook,
+                                      ctx);
+  }
+  /// w.chosen -> w.made. Called by every thread.
+  template <class T, class S>
+  static void decode(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    decoder::template forward<T, S>(p.decode, {w.chosen, ctx.rows()}, {w.made, ctx.rows()},
+                                    w.decode, ctx);
+  }
+  /// The context of a call.
+  template <class T>
+  static context<T> context_of(const batch& b, const ops::execution& on) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = b.batch;
+    ctx.length = context_length;
+    return ctx;
+  }
+  /// Summed loss of the images of a batch; its `tokens` are images. With `dp`, adds the gradient,
+  /// which passes the codebook straight through. The criterion is not asked. Called by every
+  /// thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::execution& on,
+                       const loss_call<T>& = {}, const Criterion& = {}) {
+    constexpr double share = 1.0 / (pixels * context_length),
+                     own = 1.0 / (Shape.width * context_length);
+    context<T> ctx = context_of<T>(b, on);
+    encode<T, S>(p, b, w, ctx);
+    decode<T, S>(p, w, ctx);
+    const index rows = ctx.rows();
+    const auto squares = [](const T* x, const T* y, index n) {
+      double sum = 0;
+      for (index j = 0; j < n; ++j)
+        sum += static_cast<double>(x[j] - y[j]) * static_cast<double>(x[j] - y[j]);
+      return sum;
+    };
+    on.threads.each(rows, [&](index i) {
+      const index at = i * pixels, code = i * Shape.width;
+      w.losses[i] =
+          share * squares(w.made + at, w.patches + at, pixels) +
+          (1 + Shape.commitment) * own * squares(w.encoded + code, w.chosen + code, Shape.width);
+      // A row without a code is no number, wherever it came from.
+      if (w.codebook.codes[i] < 0) w.losses[i] = loss_sum::refused().nats;
+    });
+    loss_sum sum{0, b.batch};
+    for (index i = 0; i < rows; ++i) sum.nats += w.losses[i];
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        on.threads.each(rows * pixels, [&](index i) {
+          w.d_made[i] = static_cast<T>(2 * share) * (w.made[i] - w.patches[i]);
+        });
+        ops::fill(on, rows * Shape.width, T(0), w.d_chosen);
+        ops::fill(on, rows * Shape.width, T(0), w.d_encoded);
+        ops::fill(on, rows * pixels, T(0), w.d_patches);
+        decoder::template backward<T, S>(p.decode, dp->decode, {w.chosen, rows}, {w.d_made, rows},
+                                         {w.d_chosen, rows}, w.decode, ctx);
+        auto book = w.codebook;
+        book.weight = static_cast<T>(own);
+        quantizer::template backward<T, S>(p.codebook, dp->codebook, {w.encoded, rows},
+                                           {w.d_chosen, rows}, {w.d_encoded, rows}, book, ctx);
+        encoder::template backward<T, S>(p.encode, dp->encode, {w.patches, rows},
+                                         {w.d_encoded, rows}, {w.d_patches, rows}, w.encode, ctx);
+      }
+    return sum;
+  }
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// One vocabulary of texts and images: early fusion, as in Chameleon (arXiv:2405.09818). Tokens of
+/// text come first, then two that begin and end an image, then one for each code. An image is
+/// begin, its codes row by row, end.
+struct fused_vocabulary {
+  index text = 0;    ///< tokens of text, ids 0 to text - 1
+  index codes = 0;   ///< codes of the image tokenizer
+  index length = 0;  ///< codes of an image
+
+  constexpr token begin() const { return static_cast<token>(text); }
+  constexpr token end() const { return static_cast<token>(text + 1); }
+  /// Number of all tokens: the vocabulary of the model.
+  constexpr index size() const { return text + 2 + codes; }
+  /// Token of a code.
+  constexpr token of_code(token code) const { return static_cast<token>(text + 2 + code); }
+  /// Code of a token, or -1.
+  constexpr token code_of(token t) const {
+    return t >= text + 2 && t < size() ? static_cast<token>(t - text - 2) : no_token;
+  }
+  /// Appends an image of `length` codes. False, and nothing done, for another number of codes, one
+  /// that is none, or where memory lacks.
+  bool append(std::span<const token> image, std::vector<token>& to) const LINNET_TRY {
+    if (std::ssize(image) != length) return false;
+    for (const token code : image)
+      if (code < 0 || code >= codes) return false;
+    to.reserve(to.size() + image.size() + 2);
+    to.push_back(begin());
+    for (const token code : image) to.push_back(of_code(code));
+    to.push_back(end());
+    return true;
+  }
+  LINNET_WITHOUT_MEMORY(return false)
+  /// Codes of the first image at or behind `from`, which moves behind it. Empty where there is no
+  /// whole image; then `from` is the end of the text.
+  std::vector<token> next(std::span<const token> all, std::size_t& from) const LINNET_TRY {
+    const auto n = static_cast<std::size_t>(length);
+    for (; from < all.size(); ++from) {
+      if (all[from] != begin() || all.size() - from < n + 2 || all[from + n + 1] != end()) continue;
+      std::vector<token> image;
+      for (const token t : all.subspan(from + 1, n)) image.push_back(code_of(t));
+      if (std::find(image.begin(), image.end(), no_token) != image.end()) continue;
+      from += n + 2;
+      return image;
+    }
+    return {};
+  }
+  LINNET_WITHOUT_MEMORY(return {})
+};
+
+/// Runs an image_tokenizer. Memory is planned once; calls allocate nothing.
+template <class M, class T = float>
+class image_codec {
+  using S = storage_of<M, T>;
+  using E = typename M::embedding;
+
+ public:
+  /// Numbers of an image.
+  static constexpr index image_size = E::height * E::width * E::channels;
+
+  /// Exact bytes that a codec with these limits allocates.
+  static constexpr index footprint(const limits& l) {
+    return detail::bounded_bytes(l, [](const limits& some) {
+      return add_sizes(detail::plan_for<M, T>(some, purpose::scoring).total(),
+                       some.batch * image_size * index{sizeof(float)});
+    });
+  }
+  /// Opens a codec for batches up to these limits. `p` must outlive it. Errors: errc::invalid for
+  /// limits that make no sense, errc::out_of_memory, and the error of `p` if it is not valid().
+  static result<image_codec> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
+    if (auto fit = detail::acceptable<M>("image_codec::open", l, footprint(l)); !fit)
+      return fit.error();
+    if (!p.valid()) return p.error();
+    image_codec made(p, l);
+    if (!made.memory_.data()) return detail::out_of_memory("image_codec::open", footprint(l));
+    made.work_ = detail::place_workspace<M, T>(l, purpose::scoring, made.memory_.data());
+    made.pixels_ = reinterpret_cast<float*>(static_cast<std::byte*>(made.memory_.data()) +
+                                            detail::plan_for<M, T>(l, purpose::scoring).total());
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("image_codec::open")
+
+  /// Codes [batch, tokens] of images, -1 where pixels are no numbers. Valid until the next call;
+  /// empty, and nothing done, for images that do not fit.
+  std::span<const token> encode(const image_view& images, index batch) {
+    const encoder_batch b = image_batch<M>(images, batch);
+    reason_ = M::refuses(b, limits_);
+    if (reason_ != refusal::none) return {};
+    run(limits_, work_.converted, [&](const ops::execution& on) {
+      context<T> ctx = M::template context_of<T>(b, on);
+      M::template encode<T, S>(packed_->tree(), b, work_.work, ctx);
+    });
+    return {work_.work.codebook.codes, static_cast<std::size_t>(batch * E::tokens)};
+  }
+  /// Images [batch, height, width, channels] of codes [batch, tokens]. Valid until the next call;
+  /// empty, and nothing done, for codes that are not in the codebook or too many.
+  std::span<const float> decode(std::span<const token> codes) {
+    encoder_batch b;
+    b.batch = std::ssize(codes) / E::tokens;
+    batch_check c(b.batch, limits_.batch);
+    c.no(b.batch * E::tokens != std::ssize(codes), refusal::uneven);
+    c.tokens(codes.data(), E::tokens, M::vocabulary);
+    reason_ = c.why;
+    if (!c.fits()) return {};
+    run(limits_, work_.converted, [&](const ops::execution& on) {
+      context<T> ctx = M::template context_of<T>(b, on);
+      auto& w = work_.work;
+      constexpr index width = M::shape.width;
+      on.threads.each(ctx.rows(), [&](index i) {
+        std::copy_n(packed_->tree().codebook.codes + codes[static_cast<std::size_t>(i)] * width,
+                    width, w.chosen + i * width);
+      });
+      M::template decode<T, S>(packed_->tree(), w, ctx);
+      on.threads.each(ctx.rows(), [&](index i) {
+        constexpr index line = E::patch * E::channels;
+        float* const to = pixels_ + E::first_number(i / E::tokens, i % E::tokens);
+        for (index row = 0; row < E::patch; ++row)
+          for (index j = 0; j < line; ++j)
+            to[row * E::width * E::channels + j] =
+                static_cast<float>(w.made[i * M::pixels + row * line + j]);
+      });
+    });
+    return {pixels_, static_cast<std::size_t>(b.batch * image_size)};
+  }
+  /// Why the last call gave nothing: one of the texts of to_string(refusal), empty after a call
+  /// that did what was asked. Static text, zero-terminated and never null.
+  std::string_view last_refusal() const noexcept {
+    return to_string(limits_.batch < 1 ? refusal::not_valid : reason_);
+  }
+
+ private:
+  image_codec(const packed<M, T>& p, const limits& l)
+      : packed_(&p), limits_(l), memory_(footprint(l)) {}
+
+  const packed<M, T>* packed_;
+  detail::owned_limits limits_;
+  memory_block memory_;
+  detail::placed_workspace<M, T> work_{};
+  float* pixels_ = nullptr;
+  refusal reason_ = refusal::none;
+};
+
+LINNET_NAMESPACE_END
+/// @file
 /// Self-speculative decoding: a model's first layers draft tokens, its other layers check them in
 /// one call (LayerSkip, Elhoushi et al. 2024).
 
@@ -40499,6 +42549,315 @@ class self_speculative {
   buffers at_{};
   index known_ = 0;  ///< tokens of the text; the last is not fed yet
   draft_counts counts_{};
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// A decoder that reads an image before its text, as rows before the first token: InternVL2 (Chen
+/// et al. 2024) and PaliGemma (Beyer et al. 2024).
+
+/// @file
+/// From rows of an encoder of images to rows of a decoder: pixel unshuffle and projectors.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Pixel unshuffle of patches (Chen et al. 2024): Factor x Factor neighbours become one row, side
+/// by side, row by row. The class token of `Images`, an embedding::patches, is left out.
+template <class Images, index Width, index Factor>
+struct pixel_unshuffle {
+  static_assert(Factor > 0, "linnet::pixel_unshuffle: the factor must be positive");
+  static_assert(Factor <= 0 || (Images::rows % Factor == 0 && Images::columns % Factor == 0),
+                "linnet::pixel_unshuffle: rows and columns of patches must be multiples of the "
+                "factor");
+  static constexpr index width = Factor * Factor * Width;  ///< of a row that it makes
+  static constexpr index rows = Images::rows / Factor, columns = Images::columns / Factor;
+  static constexpr index tokens = rows * columns;  ///< rows of an image that it makes
+
+  /// Row of the encoder's output that is part `part` of row `token` of an image.
+  static constexpr index from(index token, index part) {
+    return index{Images::class_token} +
+           (token / columns * Factor + part / Factor) * Images::columns + token % columns * Factor +
+           part % Factor;
+  }
+  /// y[batch * tokens, width] of x[batch * Images::tokens, Width]
+  template <class T>
+  static void forward(const ops::execution& on, index batch, const T* x, T* y) {
+    on.threads.each(batch * tokens, [&](index i) {
+      for (index part = 0; part < Factor * Factor; ++part)
+        std::copy_n(x + (i / tokens * Images::tokens + from(i % tokens, part)) * Width, Width,
+                    y + i * width + part * Width);
+    });
+  }
+  /// dx becomes the gradient; that of a class token is 0.
+  template <class T>
+  static void backward(const ops::execution& on, index batch, const T* dy, T* dx) {
+    on.threads.each(batch, [&](index b) {
+      T* const to = dx + b * Images::tokens * Width;
+      if (Images::class_token) std::fill_n(to, Width, T(0));
+      for (index i = 0; i < tokens; ++i)
+        for (index part = 0; part < Factor * Factor; ++part)
+          std::copy_n(dy + (b * tokens + i) * width + part * Width, Width,
+                      to + from(i, part) * Width);
+    });
+  }
+};
+
+/// Policies of image_text: how rows of an encoder of images become rows of a decoder. A policy has
+/// the `factor` of the pixel unshuffle before it, and a `layer` from its width to the decoder's.
+namespace projector {
+/// Base of the projectors.
+struct policy {};
+/// One linear map with a bias (Beyer et al. 2024).
+template <index Factor = 1>
+struct linear : policy {
+  static constexpr index factor = Factor;
+  static std::string name() { return "linear " + std::to_string(Factor); }
+  template <index In, index Out>
+  using layer = linnet::linear<In, Out, true>;
+};
+/// A norm and two linear maps with a GELU between them (Chen et al. 2024).
+template <index Factor = 2>
+struct mlp : policy {
+  static constexpr index factor = Factor;
+  static std::string name() { return "mlp " + std::to_string(Factor); }
+  template <index In, index Out>
+  using layer = chain<named<"norm", norm::layer_norm::layer<In, real{1e-5}>>,
+                      named<"up", activated_linear<In, Out, activation_kind::gelu, true, false>>,
+                      named<"down", linnet::linear<Out, Out, true>>>;
+};
+}  // namespace projector
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Texts of an image_text call, each with an image of its own before it. `prefixes` count tokens of
+/// the text; with attention::prefix the image always belongs to what sees each other.
+struct image_text_batch : decoder_batch {
+  image_view images{};  ///< [batch] images
+};
+
+namespace detail {
+
+/// Whether a decoder reads images of an encoder; words for the others.
+template <class Text, class Vision, class Projector>
+consteval bool reads_images() {
+  if constexpr (!is_decoder<Text>)
+    static_assert(never<Text>, "linnet::image_text: the first model must be a decoder<>");
+  else if constexpr (!is_encoder<Vision>)
+    static_assert(never<Text>,
+                  "linnet::image_text: the second model must be an encoder<> with "
+                  "embedding::patches<...>");
+  else if constexpr (!Vision::of_images)
+    static_assert(never<Text>,
+                  "linnet::image_text: the second model must be an encoder<> with "
+                  "embedding::patches<...>");
+  else if constexpr (Vision::head::trains || Vision::reads)
+    static_assert(never<Text>, "linnet::image_text: the encoder must have head::none");
+  else if constexpr (!std::is_base_of_v<projector::policy, Projector>)
+    static_assert(never<Text>, "linnet::image_text: the third argument is a projector:: policy");
+  else if constexpr (!std::is_same_v<typename Text::storage, typename Vision::storage>)
+    static_assert(never<Text>,
+                  "linnet::image_text: decoder and encoder must have the same storage");
+  else if constexpr (by_layer<typename Text::storage>)
+    static_assert(never<Text>,
+                  "linnet::image_text: storage::layers counts the layers of one stack; take one "
+                  "storage for both");
+  else if constexpr (Text::depths::routes || !Text::embedding::whole_rows)
+    static_assert(never<Text>,
+                  "linnet::image_text: rows of an image stand neither before routed layers nor in "
+                  "a tensor train");
+  return true;
+}
+
+}  // namespace detail
+
+/// Decoder `Text` behind the images of encoder `Vision`, which has embedding::patches and
+/// head::none. Limits and batches count the text alone. Positions run over image and text.
+template <class Text, class Vision, class Projector = projector::mlp<>>
+struct image_text : model_defaults {
+  static_assert(detail::reads_images<Text, Vision, Projector>());
+  using text = Text;
+  using vision = Vision;
+  using projector = Projector;
+  using storage = typename Text::storage;
+  using batch = image_text_batch;
+  template <class S>
+  using with_storage = image_text<typename Text::template with_storage<S>,
+                                  typename Vision::template with_storage<S>, Projector>;
+  static constexpr bool supports_cache = false, takes_prefix = Text::takes_prefix;
+  static constexpr index d = Text::d, vocabulary = Text::vocabulary;
+  using unshuffle = pixel_unshuffle<typename Vision::embedding, Vision::d, Projector::factor>;
+  using project = typename Projector::template layer<unshuffle::width, d>;
+  /// Rows of the decoder that an image takes.
+  static constexpr index image_tokens = unshuffle::tokens;
+
+  template <class Form>
+  struct params {
+    typename Vision::template params<Form> vision{};
+    typename project::template params<Form> projector{};
+    typename Text::template params<Form> text{};
+  };
+  /// Named visit of all parameters, once each, in canonical order.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    Vision::visit(f, at / "vision", p.vision...);
+    project::visit(f, at / "projector", p.projector...);
+    Text::visit(f, at / "text", p.text...);
+  }
+  /// Trainable parameters; shared ones count once.
+  static constexpr index parameters() { return count_parameters<image_text>(); }
+  /// Floating-point operations of one forward call over [batch, length] tokens and as many images.
+  static constexpr index flops(index batch_size, index length) {
+    call_shape e;
+    e.batch = batch_size;
+    e.length = image_tokens;
+    return Vision::flops(batch_size, Vision::context_length) + project::flops(e) +
+           Text::flops(batch_size, image_tokens + length);
+  }
+
+  /// Buffers of one evaluator or trainer.
+  template <class T>
+  struct workspace {
+    typename Vision::template workspace<T> vision{};
+    typename project::template cache<T> projector{};
+    typename Text::template workspace<T> text{};
+    T *grouped = nullptr, *rows = nullptr;  ///< [batch * image_tokens] before the projector, behind
+    T *d_grouped = nullptr, *d_rows = nullptr;  ///< gradients
+    index* prefixes = nullptr;                  ///< [batch] of image and text
+  };
+  /// The longest text for these limits: `target`, or what the context leaves when it is 0.
+  static constexpr index longest(const limits& l) {
+    return l.target > 0 ? l.target : (std::max)(Text::longest(l) - image_tokens, index{0});
+  }
+  /// Plans the buffers for calls up to these limits.
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    workspace<T> w;
+    call_shape e = call_shape_for(l, purpose::scoring, image_tokens);
+    e.training = use == purpose::training;
+    w.vision = Vision::template plan<T>(m, of_vision(l), use);
+    w.grouped = m.saved.take<T>(e.rows() * unshuffle::width);
+    w.rows = m.saved.take<T>(e.rows() * d);
+    if (e.training) {
+      w.d_grouped = m.saved.take<T>(e.rows() * unshuffle::width);
+      w.d_rows = m.saved.take<T>(e.rows() * d);
+    }
+    w.projector = project::template plan<T>(m, e);
+    if (takes_prefix) w.prefixes = m.saved.take<index>(l.batch);
+    w.text = Text::template plan<T>(m, whole(l), use);
+    return w;
+  }
+  /// Fills the constant tables of a fresh workspace.
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    Vision::prepare(w.vision, of_vision(l));
+    Text::prepare(w.text, whole(l));
+  }
+  /// Calls f(key, value) for what decides what the weights compute.
+  template <class F>
+  static void describe(F&& f) {
+    Text::describe(f);
+    f("projector", Projector::name());
+    Vision::describe([&](const char* key, const auto& value) {
+      f((std::string("vision_") + key).c_str(), value);
+    });
+  }
+  /// A learned table of positions has an end, which images come nearer to.
+  static constexpr limits_refusal check_limits(const limits& l) {
+    if (longest(l) < 1) return {"limits.target", "at least 1 beside the image's rows", l.target};
+    const limits_refusal refused = Text::check_limits(whole(l));
+    if (refused.field && refused.most >= 0)
+      return {refused.field, "the model's context less the image's rows", l.target,
+              refused.most - image_tokens};
+    return refused;
+  }
+  /// Why a batch does not fit the limits or the models.
+  static refusal refuses(const batch& b, const limits& l) {
+    limits text = l;
+    text.target = longest(l);
+    if (b.documents) return refusal::documents_unknown;
+    const refusal why = Text::refuses(b, text);
+    return why == refusal::none ? Vision::refuses_texts(images_of(b), of_vision(l)) : why;
+  }
+  /// Whether a batch fits them.
+  static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
+
+  /// Images -> w.rows[batch * image_tokens, d], which stand before the texts. Called by every
+  /// thread.
+  template <class T, class S>
+  static void encode_images(const params<form::packed<T, S>>& p, const encoder_batch& images,
+                            workspace<T>& w, context<T>& ctx) {
+    Vision::template forward<T, S>(p.vision, images, w.vision, ctx);
+    unshuffle::forward(ctx.on, images.batch, w.vision.hidden, w.grouped);
+    context<T> rows = rows_context(ctx);
+    project::template forward<T, S>(p.projector, {w.grouped, rows.rows()}, {w.rows, rows.rows()},
+                                    w.projector, rows);
+  }
+  /// Summed loss of the texts of a batch by a criterion, see decoder_model::loss(). With `dp`, adds
+  /// the gradient of that sum. Called by every thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::execution& on,
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    const encoder_batch images = images_of(b);
+    context<T> ctx = Vision::template context_of<T>(images, on);
+    ctx.dropout = call.dropout;
+    encode_images<T, S>(p, images, w, ctx);
+    context<T> rows = rows_context(ctx);
+    const index n = rows.rows();
+    ops::adapter_hooks<T> hooks;
+    if (on.adapter) hooks = *ops::adapter_hooks<T>::in(on);
+    hooks.front = {};
+    hooks.front.count = image_tokens;
+    hooks.front.rows = w.rows;
+    hooks.front.of_sequence = image_tokens * d;
+    if (dp) {
+      hooks.front.d_rows = w.d_rows;
+      ops::fill(on, n * d, T(0), w.d_rows);
+    }
+    ops::execution with = on;
+    with.adapter = &hooks;
+    decoder_batch texts = b;
+    if constexpr (takes_prefix) {
+      on.threads.each(b.batch, [&](index i) {
+        w.prefixes[i] = image_tokens + (b.prefixes ? b.prefixes[i] : 0);
+      });
+      texts.prefixes = w.prefixes;
+    }
+    const loss_sum sum = Text::template loss<T, S>(p.text, dp ? &dp->text : nullptr, texts, w.text,
+                                                   with, call, criterion);
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        ops::fill(on, n * unshuffle::width, T(0), w.d_grouped);
+        project::template backward<T, S>(p.projector, dp->projector, {w.grouped, n}, {w.d_rows, n},
+                                         {w.d_grouped, n}, w.projector, rows);
+        unshuffle::backward(on, b.batch, w.d_grouped, w.vision.d_hidden);
+        Vision::template backward<T, S>(p.vision, dp->vision, images, w.vision, ctx);
+      }
+    return sum;
+  }
+
+ private:
+  /// Limits of the decoder's sequences, images included.
+  static constexpr limits whole(limits l) {
+    l.target = add_sizes(longest(l), image_tokens);
+    return l;
+  }
+  static constexpr limits of_vision(limits l) {
+    l.target = 0;
+    return l;
+  }
+  static encoder_batch images_of(const batch& b) { return image_batch<Vision>(b.images, b.batch); }
+  /// The context of the projector's rows.
+  template <class T>
+  static context<T> rows_context(const context<T>& ctx) {
+    context<T> rows;
+    rows.on = ctx.on;
+    rows.batch = ctx.batch;
+    rows.length = image_tokens;
+    return rows;
+  }
 };
 
 LINNET_NAMESPACE_END
@@ -42436,25 +44795,34 @@ namespace attention {
 /// Local and global attention (Beltagy et al. 2020) in O(T (Window + Globals)). The first `Globals`
 /// tokens of a sequence are global: they attend to all tokens, through projections q_global,
 /// k_global and v_global of their own. Every other token attends, in one softmax, to the global
-/// ones and to those at most Window / 2 away on either side. The paper starts the global
+/// ones and to Window / 2 on either side. Head i looks at every `Dilations`[i]-th token there. The
+/// list begins anew where it ends, and is 1 if empty. A causal model has the half of the window
+/// that came before, and its global tokens see those before them. The paper starts the global
 /// projections as copies of the local ones, which training from a full model's weights should do.
-/// Fresh weights are drawn independently. For encoders alone.
-template <index Window = 512, index Globals = 1>
+/// Fresh weights are drawn independently. Sessions refuse it.
+template <index Window = 512, index Globals = 1, index... Dilations>
 struct longformer : policy {
   static_assert(Window > 0 && Window % 2 == 0,
                 "linnet::attention::longformer: the window has an even number of tokens, half on "
                 "each side");
   static_assert(Globals >= 0, "linnet::attention::longformer: the number of global tokens");
-  static constexpr bool causal = false;
+  static_assert(((Dilations > 0) && ...),
+                "linnet::attention::longformer: a dilation is 1 (every token) or more");
   static constexpr bool supports_cache = false;
   using kind = longformer;
   static std::string name() {
-    return "longformer<" + std::to_string(Window) + ", " + std::to_string(Globals) + ">";
+    std::string text = "longformer<" + std::to_string(Window) + ", " + std::to_string(Globals);
+    ((text += ", " + std::to_string(Dilations)), ...);
+    return text + ">";
+  }
+  /// Distance between neighbours in the window of a head.
+  static constexpr index dilation(index head) {
+    constexpr index list[] = {Dilations..., 1};
+    return list[head % (std::max)(index{sizeof...(Dilations)}, index{1})];
   }
 
   template <attention_shape A>
   struct layer {
-    static_assert(!A.causal, "linnet::attention::longformer: sees later tokens; it fits encoders");
     static_assert(!A.cross,
                   "linnet::attention::longformer: mixes the tokens of one sequence; "
                   "cross-attention is attention::full's");
@@ -42579,10 +44947,11 @@ struct longformer : policy {
           tile.drop(kernels, ctx.dropout, at.b, c.dropout_id, i, at.first_score(i, ctx), true);
           K::template softmax_backward<T>(tile.keys(), tile.row(i), tile.slopes(i), tile.slopes(i));
           if constexpr (A.relative) {
-            T* const line = ctx.bias.d_of(at.b, A.heads, at.head) - (at.i0 + i);
-            K::template add<T>(at.seen, line, tile.slopes(i), line);
-            K::template add<T>(tile.keys() - at.seen, line + at.low, tile.slopes(i) + at.seen,
-                               line + at.low);
+            T* const line = ctx.bias.d_of(at.b, A.heads, at.head) - at.token(at.i0 + i);
+            const T* const slopes = tile.slopes(i);
+            each_stretch(at, tile.keys(), [&](index slot, index token, index count) {
+              K::template add<T>(count, line + token, slopes + slot, line + token);
+            });
           }
         }
         tile.end_backward(kernels, at.rows, projections::template scale<T>);
@@ -42602,26 +44971,30 @@ struct longformer : policy {
     static constexpr index state_values(index) { return 0; }
     static constexpr index flops(const call_shape& e) {
       const index g = e.batch * (std::min)(Globals, e.length);
-      return projections::flops(e) + 4 * e.rows() * (std::min)(e.length, Window + 1 + Globals) * n +
+      constexpr index near = A.causal ? half : Window;
+      return projections::flops(e) + 4 * e.rows() * (std::min)(e.length, near + 1 + Globals) * n +
              (global ? 2 * g * in * n + 4 * e.rows() * in * kv + 4 * g * e.length * n : 0);
     }
 
    private:
-    /// Local queries [i0, i0 + rows) of one head, and their keys: the first `seen` tokens, then
-    /// those from `low` on.
+    /// Local queries of one head, every `step`-th token from `origin` on: numbers [i0, i0 + rows)
+    /// of these. Their keys are the first `seen` tokens, then those of numbers from `low` on.
     template <class T>
     struct block {
-      index b, head, i0, rows, seen, low;
+      index b, head, i0, rows, seen, low, origin, step;
+      index token(index number) const { return origin + number * step; }
+      /// Token of the key of slot j.
+      index key_token(index j) const { return j < seen ? j : token(low + j - seen); }
       /// Where query i, or the key of slot j, starts in its rows.
       index query(index i, const context<T>& ctx) const {
-        return (b * ctx.length + i0 + i) * n + head * h;
+        return (b * ctx.length + token(i0 + i)) * n + head * h;
       }
       index key(index j, const context<T>& ctx) const {
-        return (b * ctx.length + (j < seen ? j : low + j - seen)) * kv + head / group * h;
+        return (b * ctx.length + key_token(j)) * kv + head / group * h;
       }
       /// Index of query i's first score, for dropout.
       index first_score(index i, const context<T>& ctx) const {
-        return (head * ctx.length + i0 + i) * widest;
+        return (head * ctx.length + token(i0 + i)) * widest;
       }
     };
     template <class T>
@@ -42635,45 +45008,68 @@ struct longformer : policy {
       constexpr index most_rows = ops::attention_rows;
       ctx.on.threads.each(ctx.batch * A.kv_heads, [&](index item) {
         ctx.on.with_kernels([&](auto kernels) {
-          using K = decltype(kernels);
           const index b = item / A.kv_heads, g = item % A.kv_heads, valid = ctx.length_of(b);
+          const index seen = globals(ctx);
           ops::attention_tile<T> tile(c.scratch + ctx.on.threads.rank() * c.scratch_size, c.most, h,
                                       c.training);
-          for (index head = g * group; head < (g + 1) * group; ++head)
-            for (index i0 = globals(ctx); i0 < valid; i0 += most_rows) {
-              const index rows = (std::min)(most_rows, valid - i0), seen = globals(ctx);
-              const index low = (std::max)(seen, i0 - half),
-                          high = (std::min)(valid, i0 + rows + half);
-              const block<T> at{b, head, i0, rows, seen, low};
-              tile.load_keys(
-                  seen + high - low, [&](index j) { return c.b.k + at.key(j, ctx); },
-                  [&](index j) { return c.b.v + at.key(j, ctx); });
-              tile.score(kernels, rows, projections::template scale<T>,
-                         [&](index i) { return c.b.q + at.query(i, ctx); });
-              for (index i = 0; i < rows; ++i) {
-                T* const row = tile.row(i);
-                T* const window = row + seen;
-                const index query = i0 + i, first = (std::max)(low, query - half) - low,
-                            last = (std::min)(high, query + half + 1) - low;
-                if constexpr (A.relative) {
-                  const T* const line = ctx.bias.of(head) - query;
-                  K::template add<T>(seen, row, line, row);
-                  K::template add<T>(high - low, window, line + low, window);
-                }
-                std::fill_n(window, first, ops::hidden_score<T>);
-                std::fill(window + last, window + (high - low), ops::hidden_score<T>);
-                K::template softmax<T>(tile.keys(), row);
+          for (index head = g * group; head < (g + 1) * group; ++head) {
+            const index step = dilation(head);
+            for (index origin = 0; origin < step; ++origin) {
+              // Numbers of the tokens behind the global ones.
+              const index begin = (std::max)(seen - origin + step - 1, index{0}) / step,
+                          end = (std::max)(valid - origin + step - 1, index{0}) / step;
+              for (index i0 = begin; i0 < end; i0 += most_rows) {
+                const index rows = (std::min)(most_rows, end - i0);
+                const index low = (std::max)(begin, i0 - half),
+                            high = (std::min)(end, i0 + rows + (A.causal ? 0 : half));
+                const block<T> at{b, head, i0, rows, seen, low, origin, step};
+                tile.load_keys(
+                    seen + high - low, [&](index j) { return c.b.k + at.key(j, ctx); },
+                    [&](index j) { return c.b.v + at.key(j, ctx); });
+                tile.score(kernels, rows, projections::template scale<T>,
+                           [&](index i) { return c.b.q + at.query(i, ctx); });
+                for (index i = 0; i < rows; ++i) normalize(kernels, tile, at, i, high - low, ctx);
+                f(kernels, tile, at);
               }
-              f(kernels, tile, at);
             }
+          }
         });
       });
     }
-    /// Attention of the global queries to all valid tokens.
+    /// Calls f(slot, token, count) for stretches of neighbouring tokens among the keys of a block.
+    template <class T, class F>
+    static void each_stretch(const block<T>& at, index keys, F&& f) {
+      f(index{0}, index{0}, at.seen);
+      const index count = at.step == 1 ? keys - at.seen : 1;
+      for (index j = at.seen; j < keys; j += count) f(j, at.key_token(j), count);
+    }
+    /// Turns the scores of query i, with `near` keys of the window's range, into probabilities.
+    template <class Kernels, class T>
+    static void normalize(Kernels, const ops::attention_tile<T>& tile, const block<T>& at, index i,
+                          index near, const context<T>& ctx) {
+      T* const row = tile.row(i);
+      T* const window = row + at.seen;
+      const index query = at.i0 + i, first = (std::max)(at.low, query - half) - at.low,
+                  last = (std::min)(near, query + (A.causal ? 0 : half) + 1 - at.low);
+      if constexpr (A.relative) {
+        const T* const line = ctx.bias.of(at.head) - at.token(query);
+        each_stretch(at, tile.keys(), [&](index slot, index token, index count) {
+          Kernels::template add<T>(count, row + slot, line + token, row + slot);
+        });
+      }
+      std::fill_n(window, first, ops::hidden_score<T>);
+      std::fill(window + last, window + near, ops::hidden_score<T>);
+      // What comes behind a causal query changes no bit of its sums.
+      const index used = A.causal ? at.seen + last : tile.keys();
+      std::fill(row + used, row + tile.keys(), T(0));
+      Kernels::template softmax<T>(used, row);
+    }
+    /// Attention of the global queries to all valid tokens, or to those before them.
     template <class T>
     static ops::attention_call<T> call(const cache<T>& c, const context<T>& ctx) {
       auto a = projections::call(ctx.batch, globals(ctx), c.q, ctx.length, c.k, c.v, c.mixed);
       a.key_lengths = ctx.lengths;
+      if constexpr (A.causal) a.window.after = 0;
       if constexpr (A.relative) {
         a.bias = ctx.bias.lines;
         a.bias_origin = ctx.bias.origin;
@@ -42891,7 +45287,7 @@ struct online_groups {
  private:
   /// Tokens past, past + 1, ... of one sequence, head and round join their buckets. Each looks back
   /// to the one before it in its bucket, so that a bucket passes no place of a text twice. A text
-  /// takes at most its length times the buckets: 1/h of the products that found these.
+  /// takes at most its length times the buckets.
   static void join(index past, index count, const std::int32_t* bucket, std::int32_t* member,
                    std::int32_t* before) {
     for (index t = past; t < past + count; ++t) {
@@ -42936,11 +45332,41 @@ LINNET_NAMESPACE_BEGIN
 
 namespace ops {
 
-/// Number of buckets for `n` rows in chunks of `size`: an even number with about two chunks' rows
-/// for each pair of buckets. It is 1 if all rows fit one chunk.
-constexpr index bucket_count(index n, index size) {
-  return n <= size ? 1 : 2 * ((n + 2 * size - 1) / (2 * size));
-}
+/// Most buckets that one hash tells apart.
+inline constexpr index hashed_buckets = 64;
+
+/// Buckets numbered by the digits of several hashes, so that the columns a row is multiplied with
+/// grow with the logarithm of the buckets.
+struct bucket_digits {
+  index base = 1;    ///< buckets of each hash: even, or 1 for all rows in one
+  index digits = 1;  ///< hashes
+
+  constexpr index columns() const { return digits * (base / 2); }
+  constexpr index buckets() const { return power(base); }
+  /// Columns that no smaller number of buckets exceeds.
+  constexpr index most_columns() const {
+    return digits == 1 ? columns() : digits * (hashed_buckets / 2);
+  }
+  /// Digits for `n` rows in chunks of `size`: an even number of buckets, about two chunks' rows for
+  /// each pair. Several digits make some more. There is one bucket if all rows fit one chunk.
+  static constexpr bucket_digits of(index n, index size) {
+    bucket_digits made;
+    if (n <= size) return made;
+    const index wanted = 2 * ((n + 2 * size - 1) / (2 * size));
+    while (made.digits < 10 && made.power(hashed_buckets) < wanted) ++made.digits;  // 64^10 = 2^60
+    for (made.base = made.digits == 1 ? wanted : 2; made.buckets() < wanted;) made.base += 2;
+    return made;
+  }
+
+ private:
+  constexpr index power(index x) const {
+    index product = 1;
+    for (index i = 0; i < digits; ++i) product *= x;
+    return product;
+  }
+};
+/// Number of buckets for `n` rows in chunks of `size`.
+constexpr index bucket_count(index n, index size) { return bucket_digits::of(n, size).buckets(); }
 /// The chunk before chunk `u` of `chunks`, around the end.
 constexpr index chunk_before(index u, index chunks) { return u == 0 ? chunks - 1 : u - 1; }
 
@@ -42960,34 +45386,34 @@ template <class T>
 struct bucket_rotation {
   const T* r;
   index ld;
-  index buckets;  ///< twice as many as columns that count
-  T* scratch;     ///< attention_rows * ld values
+  index buckets;     ///< of each digit: twice as many as its columns
+  T* scratch;        ///< attention_rows * ld values
+  index digits = 1;  ///< their columns follow each other
 };
 
 /// Buckets of `n` rows of width h, `stride` apart: bucket[i] = argmax [x_i R; -x_i R], the first of
-/// equals.
+/// equals. Several digits have an R each, the first digit is the most significant.
 template <class Kernels, class T>
 void hash_rows(Kernels, index n, index h, const T* x, index stride, const bucket_rotation<T>& by,
                std::int32_t* bucket) {
-  const index half = by.buckets / 2, ld = by.ld;
-  if (half == 0) {
-    std::fill_n(bucket, n, std::int32_t{0});
-    return;
-  }
+  const index half = by.buckets / 2, columns = by.digits * half, ld = by.ld;
+  std::fill_n(bucket, n, std::int32_t{0});
+  if (half == 0) return;
   for (index i0 = 0; i0 < n; i0 += attention_rows) {
     const index rows = (std::min)(attention_rows, n - i0);
-    Kernels::template multiply<T>(rows, half, h, {x + i0 * stride, stride, 1},
-                                  {by.r, ld, panel_width}, by.scratch, ld, {}, ld - half);
-    for (index i = 0; i < rows; ++i) {
-      const T* const row = by.scratch + i * ld;
-      index best = 0;
-      T largest = row[0];
-      for (index j = 0; j < 2 * half; ++j) {
-        const T value = j < half ? row[j] : -row[j - half];
-        if (value > largest) largest = value, best = j;
+    Kernels::template multiply<T>(rows, columns, h, {x + i0 * stride, stride, 1},
+                                  {by.r, ld, panel_width}, by.scratch, ld, {}, ld - columns);
+    for (index i = 0; i < rows; ++i)
+      for (index digit = 0; digit < by.digits; ++digit) {
+        const T* const row = by.scratch + i * ld + digit * half;
+        index best = 0;
+        T largest = row[0];
+        for (index j = 0; j < 2 * half; ++j) {
+          const T value = j < half ? row[j] : -row[j - half];
+          if (value > largest) largest = value, best = j;
+        }
+        bucket[i0 + i] = static_cast<std::int32_t>(bucket[i0 + i] * by.buckets + best);
       }
-      bucket[i0 + i] = static_cast<std::int32_t>(best);
-    }
   }
 }
 
@@ -43031,15 +45457,16 @@ enum class reach {
 /// Locality-sensitive hashing attention with shared queries and keys (Kitaev et al. 2020), k = q /
 /// |q| and scores q.k without a further 1/sqrt(h). In each of `Rounds` rounds, tokens are sorted by
 /// bucket = argmax [q R; -q R], then by position, and cut into chunks of `Bucket`. R is normal and
-/// fixed by `Seed` and the layer. A token sees its chunk and the one before (the last, for the
-/// first), itself only if nothing else. One softmax covers all rounds: exactly that of the rounds
-/// weighted by their normalizers, where a key met in several rounds counts once. Buckets and order
-/// are constants in backward. A sequence of t valid tokens has 2 ceil(t / (2 Bucket)) buckets and
-/// ceil(t / Bucket) chunks, of which the last may be short. Up to Bucket tokens make one chunk, and
-/// no hash is needed. Padding is not sorted. Each token is compared with all buckets, so that
-/// hashing costs T^2 n / Bucket operations in each round: full attention's, divided by 4 Bucket /
-/// Rounds. A causal model sees no later token, but which earlier ones it sees depends on all
-/// tokens. Outputs of a prefix differ from those of the prefix alone.
+/// fixed by `Seed` and the layer. More than 64 buckets are numbered by the digits of several such
+/// hashes. A token sees its chunk and the one before (the last, for the first), itself only if
+/// nothing else. One softmax covers all rounds: exactly that of the rounds weighted by their
+/// normalizers, where a key met in several rounds counts once. Buckets and order are constants in
+/// backward. A sequence of t valid tokens has 2 ceil(t / (2 Bucket)) buckets, or b^k of k digits
+/// that are as many at least. It has ceil(t / Bucket) chunks, of which the last may be short. Up to
+/// Bucket tokens make one chunk, and no hash is needed. Padding is not sorted. A token is compared
+/// with the values of each digit, so that hashing costs T n b k operations in each round, b <= 64.
+/// A causal model sees no later token, but which earlier ones it sees depends on all tokens.
+/// Outputs of a prefix differ from those of the prefix alone.
 ///
 /// A session therefore goes by grouping::online. In each round, a token sees those before it in its
 /// bucket, back to the start of the chunk of `Bucket` before its own. It has the buckets of the
@@ -43102,7 +45529,7 @@ struct lsh : policy {
       index* ready = nullptr;                ///< `filled` when they are
       std::int32_t* counts = nullptr;        ///< per thread
       T* scratch = nullptr;                  ///< per thread
-      index scratch_size = 0, wide = 0, most = 0;
+      index scratch_size = 0, wide = 0, most = 0, buckets = 0;
       index longest = 0;  ///< tokens of the longest text that was planned for
       bool training = false;
       int dropout_id = 0;
@@ -43116,7 +45543,9 @@ struct lsh : policy {
       c.training = e.training;
       c.most = (std::min)(2 * Bucket, e.length);
       c.longest = (std::max)(e.length, e.capacity);
-      c.wide = round_up((ops::bucket_count(c.longest, Bucket) + 1) / 2, ops::panel_width);
+      const auto hashes = ops::bucket_digits::of(c.longest, Bucket);
+      c.wide = round_up((std::max)(hashes.most_columns(), index{1}), ops::panel_width);
+      c.buckets = hashes.buckets();
       c.b = projections::template plan<T>(m, e);
       c.b.k = m.saved.take<T>(e.rows() * n);
       if (e.training) c.b.dk = m.scratch.take<T>(e.rows() * n);
@@ -43129,7 +45558,7 @@ struct lsh : policy {
         c.sum = m.saved.take<T>(e.rows() * A.heads);
         c.order = m.saved.take<std::int32_t>(sorted);
         c.chunk = m.saved.take<std::int32_t>(sorted);
-        c.counts = m.scratch.take<std::int32_t>(e.threads * 2 * c.wide);
+        c.counts = m.scratch.take<std::int32_t>(e.threads * c.buckets);
       }
       c.rotations = m.state.take<T>(A.heads * Rounds * h * c.wide);
       c.ready = m.state.take<index>(1);
@@ -43212,9 +45641,9 @@ struct lsh : policy {
       groups::copy_state(c.past, from, to, part);
     }
     static constexpr index flops(const call_shape& e) {
-      const index buckets = ops::bucket_count(e.length, Bucket);
+      const auto hashes = ops::bucket_digits::of(e.length, Bucket);
       return projections::flops(e) + 4 * e.rows() * (std::min)(e.length, 2 * Bucket) * n * Rounds +
-             (buckets > 1 ? e.rows() * n * buckets * Rounds : 0);
+             e.rows() * n * 2 * hashes.columns() * Rounds;
     }
 
    private:
@@ -43309,13 +45738,13 @@ struct lsh : policy {
     static const std::int32_t* hash(const cache<T>& c, const context<T>& ctx, index item,
                                     index tokens) {
       const index b = item / (A.heads * Rounds), head = item / Rounds % A.heads;
+      const auto hashes = ops::bucket_digits::of(tokens, Bucket);
       std::int32_t* const bucket = c.bucket + item * ctx.length;
       ctx.on.with_kernels([&](auto kernels) {
-        ops::hash_rows(
-            kernels, ctx.length_of(b), h, c.b.q + b * ctx.length * n + head * h, n,
-            {c.rotations + item % (A.heads * Rounds) * h * c.wide, c.wide,
-             ops::bucket_count(tokens, Bucket), c.scratch + ctx.on.threads.rank() * c.scratch_size},
-            bucket);
+        ops::hash_rows(kernels, ctx.length_of(b), h, c.b.q + b * ctx.length * n + head * h, n,
+                       {c.rotations + item % (A.heads * Rounds) * h * c.wide, c.wide, hashes.base,
+                        c.scratch + ctx.on.threads.rank() * c.scratch_size, hashes.digits},
+                       bucket);
       });
       return bucket;
     }
@@ -43332,7 +45761,7 @@ struct lsh : policy {
         std::int32_t* const order = c.order + item * ctx.length;
         std::int32_t* const chunk = c.chunk + item / Rounds * Rounds * ctx.length + item % Rounds;
         ops::sort_by_bucket(valid, ops::bucket_count(planned, Bucket), bucket,
-                            c.counts + rank * 2 * c.wide, order);
+                            c.counts + rank * c.buckets, order);
         std::int32_t number = -1;
         each_chunk(valid, bucket, order, [&](index first, index own, index, index before) {
           number += is_online && before == 0 ? 2 : 1;
@@ -47267,7 +49696,11 @@ class curriculum {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Pre-training examples of T5: windows of one or more texts, denoised.
+/// Pre-training examples by a mixture of denoisers (UL2), for T5 and for decoders.
+
+/// @file
+/// Denoisers of UL2 (Tay et al. 2023): span corruption in several strengths and prefix language
+/// modelling, told apart by a token in front.
 
 /// @file
 /// T5's unsupervised objectives on token ids (Raffel et al. 2020). Masked runs of a text become
@@ -47468,6 +49901,95 @@ inline result<std::vector<token>> splice(const t5_ids& ids, std::span<const toke
   return text;
 }
 LINNET_OR_OUT_OF_MEMORY("splice")
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The kind of question that a denoiser asks a model.
+enum class denoiser_mode {
+  regular,     ///< R: few tokens in short runs, as in T5
+  sequential,  ///< S: the end of a text from its beginning, which is prefix language modelling
+  extreme      ///< X: many tokens, or long runs
+};
+
+/// Tokens that stand in front of an example and tell a model its mode. Negative for none.
+struct mode_tokens {
+  token regular = no_token;     ///< "[NLU]"
+  token sequential = no_token;  ///< "[S2S]"
+  token extreme = no_token;     ///< "[NLG]"
+
+  /// The token of a mode.
+  constexpr token of(denoiser_mode mode) const {
+    return mode == denoiser_mode::regular      ? regular
+           : mode == denoiser_mode::sequential ? sequential
+                                               : extreme;
+  }
+};
+
+/// One denoiser of a mixture.
+struct denoiser {
+  denoiser_mode mode = denoiser_mode::regular;
+  denoising how{};    ///< runs and share of R and X. Of S, `density` is the mean share of a text
+                      ///< that its end takes, at most 0.5; the end's length is uniform around it
+  double weight = 1;  ///< how often, beside the others
+
+  /// Most tokens that S leaves to be predicted in a text of `length` >= 2: with a mean share of 0.5
+  /// every cut is equally likely.
+  constexpr index longest_end(index length) const {
+    return (std::clamp)(2 * how.noise_of(length).tokens - 1, index{1}, length - 1);
+  }
+  /// Longest source and target of a text of `length` >= 2 tokens, without a token of the mode.
+  constexpr denoised_lengths lengths(index length) const {
+    if (mode != denoiser_mode::sequential) return how.lengths(length);
+    return {length + 1, longest_end(length) + 2};
+  }
+  /// Sentinels that a text of `length` >= 2 tokens needs.
+  constexpr index sentinels(index length) const {
+    const bool runs = mode != denoiser_mode::sequential && how.mask == masking::spans;
+    return runs ? how.noise_of(length).runs : 1;
+  }
+};
+
+/// The seven settings of the mixture of denoisers, equally often (Tay et al. 2023, table 1).
+inline constexpr std::array<denoiser, 7> ul2_denoisers{{
+    {denoiser_mode::regular, {.density = 0.15, .mean_span = 3}},
+    {denoiser_mode::regular, {.density = 0.15, .mean_span = 8}},
+    {denoiser_mode::sequential, {.density = 0.25}},
+    {denoiser_mode::extreme, {.density = 0.5, .mean_span = 3}},
+    {denoiser_mode::extreme, {.density = 0.5, .mean_span = 8}},
+    {denoiser_mode::extreme, {.density = 0.15, .mean_span = 64}},
+    {denoiser_mode::extreme, {.density = 0.5, .mean_span = 64}},
+}};
+/// The settings of UL2R, for a model that was trained on next tokens before (Tay et al. 2022). Half
+/// of the examples are S, whose cuts are all equally likely.
+inline constexpr std::array<denoiser, 4> ul2r_denoisers{{
+    {denoiser_mode::regular, {.density = 0.15, .mean_span = 3}},
+    {denoiser_mode::extreme, {.density = 0.15, .mean_span = 32}},
+    {denoiser_mode::extreme, {.density = 0.5, .mean_span = 3}},
+    {denoiser_mode::sequential, {.density = 0.5}, 3},
+}};
+
+/// Writes the source and the target of `text` as one denoiser makes them, without a token of the
+/// mode. S replaces the end of the text by one sentinel, so splice() puts all of them together
+/// again. They depend on `key` and the text's length only.
+/// @return the tokens written; zeros, and nothing written, where denoise() of `denoising` has them.
+inline denoised_lengths denoise(const denoiser& d, const t5_ids& ids, std::span<const token> text,
+                                seed key, std::span<token> source, std::span<token> target) {
+  if (d.mode != denoiser_mode::sequential) return denoise(d.how, ids, text, key, source, target);
+  const index length = std::ssize(text);
+  if (length < 2 || ids.sentinels < 1 || !(d.how.density > 0 && d.how.density <= 0.5)) return {};
+  random_stream random(key, 3);
+  const index end =
+      1 + static_cast<index>(random.below(static_cast<std::uint32_t>(d.longest_end(length))));
+  const denoised_lengths done{length - end + 2, end + 2};
+  if (std::ssize(source) < done.source || std::ssize(target) < done.target) return {};
+  const auto after = std::copy_n(text.begin(), length - end, source.begin());
+  after[0] = target[0] = ids.sentinel(0);
+  after[1] = t5_ids::end;
+  *std::copy_n(text.end() - end, end, target.begin() + 1) = t5_ids::end;
+  return done;
+}
 
 LINNET_NAMESPACE_END
 /// @file
@@ -47747,6 +50269,247 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+/// Sizes of a denoiser_stream.
+struct denoiser_limits {
+  index batch = 1;       ///< examples at a time
+  index length = 0;      ///< tokens of text in a window
+  bool prefixes = true;  ///< batches of decoders tell how long sources are, for attention::prefix;
+                         ///< false for models that see backward alone
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batch", self.batch, detail::count(1));
+    f("length", self.length, detail::between(2, 1e9));
+    f("prefixes", self.prefixes, detail::one_of(detail::false_or_true));
+  }
+};
+
+/// Stream of examples by a mixture of denoisers: example i is a pure function of (seed, i), so a
+/// cursor is one integer. Worker r of n trains on examples n B t + r B + [0, B) in step t.
+///
+/// Texts are cut into windows of `length` tokens whatever the denoiser, in the order of
+/// denoising_stream. The token of the mode stands in front of the source. `Batch` is t5_batch or
+/// decoder_batch. A decoder's row is the source without its end, then the target. Its labels begin
+/// with the first token of the target (Tay et al. 2022). All rows are as long as the longest that
+/// any of the denoisers makes.
+///
+/// `Source` has `size()`, `ids()` and `read(first, span<token>)`: byte_source, token_source or your
+/// own. What it views must outlive the stream.
+template <class Batch = t5_batch, class Source = byte_source>
+class denoiser_stream {
+  static constexpr bool in_rows = std::is_same_v<Batch, decoder_batch>;
+  static_assert(in_rows || std::is_same_v<Batch, t5_batch>,
+                "linnet::denoiser_stream: the batch is t5_batch or decoder_batch");
+
+ public:
+  /// A stream of one text with memory for its batches. Errors: errc::invalid for no denoisers and
+  /// options out of their ranges. Also for weights without a sum, fewer than two tokens of text,
+  /// too few sentinels, and a token of a mode that has another meaning.
+  static result<denoiser_stream> open(Source text, std::span<const denoiser> denoisers,
+                                      const mode_tokens& modes, const denoiser_limits& l,
+                                      seed key) LINNET_TRY {
+    std::vector<Source> texts;
+    texts.push_back(std::move(text));
+    return open(std::move(texts), mixture(), denoisers, modes, l, key);
+  }
+  LINNET_OR_OUT_OF_MEMORY("denoiser_stream::open")
+  /// A stream of several texts. Errors: as above; errc::invalid for a mixture of another number of
+  /// them.
+  static result<denoiser_stream> open(std::vector<Source> texts, mixture which,
+                                      std::span<const denoiser> denoisers, const mode_tokens& modes,
+                                      const denoiser_limits& l, seed key) LINNET_TRY {
+    constexpr const char* where = "denoiser_stream::open";
+    const auto wrong = [](std::string what, std::string expected, auto got) {
+      return error{errc::invalid, "denoiser_stream::open", std::move(what), std::move(expected),
+                   std::to_string(got)};
+    };
+    if (auto fit = detail::acceptable(where, "denoiser_limits", l); !fit) return fit.error();
+    if (which.streams() != std::ssize(texts))
+      return wrong("texts", std::to_string(which.streams()) + " as the mixture has",
+                   std::ssize(texts));
+    if (denoisers.empty()) return wrong("denoisers", "at least 1", 0);
+    std::vector<double> weights;
+    example_limits sizes{.batch = l.batch};
+    index sentinels = 0, row = 0;
+    bool any_run = false;  // i.i.d. denoising takes sentinels as long as there are some
+    for (std::size_t k = 0; k < denoisers.size(); ++k) {
+      const denoiser& d = denoisers[k];
+      const std::string name = "denoisers[" + std::to_string(k) + "]";
+      if (auto fit = detail::acceptable(where, name, d.how); !fit) return fit.error();
+      if (d.mode == denoiser_mode::sequential && d.how.density > 0.5)
+        return wrong(name + ".density", "at most 0.5, the mean share of the end of a text",
+                     d.how.density);
+      const denoised_lengths n = d.lengths(l.length);
+      const index mode = modes.of(d.mode) >= 0;
+      sizes.source = (std::max)(sizes.source, mode + n.source);
+      sizes.target = (std::max)(sizes.target, n.target);
+      // The end of a source is left out, and the last token of a target only predicted.
+      row = (std::max)(row, mode + longest_row(d, l.length, n));
+      sentinels = (std::max)(sentinels, d.sentinels(l.length));
+      any_run |= d.mode != denoiser_mode::sequential && d.how.mask == masking::independent;
+      weights.push_back(d.weight);
+    }
+    auto mix = mixture::open(weights, seed{key.value ^ stream_of("linnet::denoisers")});
+    if (!mix) return mix.error();
+    for (const Source& text : texts) {
+      if (text.size() < 2) return wrong("tokens of text", "at least 2", text.size());
+      const t5_ids ids = text.ids();
+      if (ids.sentinels < sentinels)
+        return wrong("sentinels of the vocabulary", "at least " + std::to_string(sentinels),
+                     ids.sentinels);
+      for (const token mode : {modes.regular, modes.sequential, modes.extreme})
+        if (mode >= 0 && (mode == t5_ids::padding || mode == t5_ids::end ||
+                          mode > ids.sentinel(any_run ? ids.sentinels : sentinels)))
+          return wrong("token of a mode",
+                       "an id of the vocabulary that neither pads, ends nor stands for a run",
+                       mode);
+    }
+    const std::size_t bytes =
+        in_rows ? detail::array_bytes(l.batch, row, 2 * sizeof(token) + sizeof(index))
+                : detail::batch_arrays::bytes(sizes);
+    if (!detail::has_memory(bytes) || !detail::has_memory(detail::array_bytes(1, l.length, 16)))
+      return detail::out_of_memory(where);
+    denoiser_stream made(std::move(texts), std::move(which), *std::move(mix), l, key);
+    made.denoisers_.assign(denoisers.begin(), denoisers.end());
+    made.modes_ = modes;
+    made.allocate(sizes, row);
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("denoiser_stream::open")
+
+  /// Longest source and target, or the length of a decoder's rows as `source`, and the batch.
+  const example_limits& planned() const { return sizes_; }
+  /// Windows of a text.
+  index epoch(index text = 0) const {
+    return (of(text).size() - 2) / limits_.length + 1;  // one token alone at the end is no window
+  }
+  /// The text of example `i`.
+  index text(std::uint64_t i) const { return which_(i); }
+  /// First token of the window of example `i`, in its text.
+  index window(std::uint64_t i) const {
+    return orders_[static_cast<std::size_t>(text(i))](i) * limits_.length;
+  }
+  /// The denoiser of example `i`, by its place among those of open().
+  index denoiser_of(std::uint64_t i) const { return mix_(i); }
+
+  /// Examples first, first + 1, … of the endless sequence; valid until the next call. Allocates
+  /// nothing.
+  Batch batch(std::uint64_t first) {
+    return fill(limits_.batch, [&](index b) {
+      const std::uint64_t i = first + static_cast<std::uint64_t>(b);
+      return place{text(i), window(i), i};
+    });
+  }
+  /// Windows first, first + 1, … of a text, fewer at its end and none outside; for evaluation.
+  /// Each has one denoiser and mask, whenever it is asked for.
+  Batch in_order(index first, index text = 0) {
+    const bool known = first >= 0 && text >= 0 && text < std::ssize(texts_);
+    const index left = known ? (std::max)(index{0}, epoch(text) - first) : 0;
+    return fill((std::min)(limits_.batch, left), [&](index b) {
+      return place{text, (first + b) * limits_.length, ~static_cast<std::uint64_t>(first + b)};
+    });
+  }
+
+ private:
+  struct place {
+    index text, at;
+    std::uint64_t example;
+  };
+  denoiser_stream(std::vector<Source> texts, mixture which, mixture mix, const denoiser_limits& l,
+                  seed key)
+      : texts_(std::move(texts)),
+        which_(std::move(which)),
+        mix_(std::move(mix)),
+        limits_(l),
+        key_(key),
+        arrays_({.batch = 0}) {
+    for (index k = 0; k < std::ssize(texts_); ++k)
+      orders_.emplace_back(epoch(k), seed{key.value + static_cast<std::uint64_t>(k)});
+  }
+  const Source& of(index text) const { return texts_[static_cast<std::size_t>(text)]; }
+  /// Inputs of the longest row that a denoiser makes, without a token of the mode.
+  static index longest_row(const denoiser& d, index length, const denoised_lengths& n) {
+    if (d.mode == denoiser_mode::sequential) return length + 2;  // two sentinels
+    return n.source + n.target - 2;
+  }
+  void allocate(example_limits sizes, index row) {
+    window_.resize(static_cast<std::size_t>(limits_.length));
+    if constexpr (in_rows) {
+      source_.resize(static_cast<std::size_t>(sizes.source));
+      target_.resize(static_cast<std::size_t>(sizes.target));
+      inputs_.resize(static_cast<std::size_t>(limits_.batch * row));
+      labels_.resize(inputs_.size());
+      prefixes_.resize(static_cast<std::size_t>(limits_.batch));
+      sizes.source = row;
+      sizes.target = 0;
+    } else {
+      arrays_ = detail::batch_arrays(sizes);
+    }
+    sizes_ = sizes;
+  }
+  /// Source and target of an example, in these places.
+  denoised_lengths make(const place& p, std::span<token> source, std::span<token> target) {
+    const Source& text = of(p.text);
+    const auto raw = std::span(window_).first(
+        static_cast<std::size_t>((std::min)(limits_.length, text.size() - p.at)));
+    text.read(p.at, raw);
+    const denoiser& d = denoisers_[static_cast<std::size_t>(mix_(p.example))];
+    const token mode = modes_.of(d.mode);
+    if (mode >= 0) source[0] = mode;
+    const auto words = philox(key_.value, stream_of("linnet::denoiser_stream"), p.example);
+    denoised_lengths n = denoise(d, text.ids(), raw, seed{std::uint64_t{words[1]} << 32 | words[0]},
+                                 source.subspan(mode >= 0), target);
+    n.source += mode >= 0;
+    return n;
+  }
+  template <class Which>
+  Batch fill(index count, Which&& which) {
+    if constexpr (in_rows) {
+      const index length = sizes_.source;
+      for (index b = 0; b < count; ++b) {
+        const denoised_lengths n = make(which(b), source_, target_);
+        const index prefix = n.source - 1, all = prefix + n.target - 1;
+        const auto inputs = inputs_.begin() + b * length, labels = labels_.begin() + b * length;
+        std::copy_n(source_.begin(), prefix, inputs);
+        std::copy_n(target_.begin(), n.target - 1, inputs + prefix);
+        std::fill_n(inputs + all, length - all, t5_ids::padding);
+        std::fill_n(labels, length, ignored);
+        std::copy_n(target_.begin(), n.target, labels + prefix - 1);
+        prefixes_[static_cast<std::size_t>(b)] = prefix;
+      }
+      return {inputs_.data(), labels_.data(), count, length,
+              limits_.prefixes ? prefixes_.data() : nullptr};
+    } else {
+      arrays_.begin(count, sizes_.source, sizes_.target);
+      for (index b = 0; b < count; ++b) {
+        const denoised_lengths n = make(which(b), arrays_.source(b), arrays_.labels(b));
+        arrays_.pad(b, n.source, n.target);
+      }
+      return arrays_.view();
+    }
+  }
+
+  std::vector<Source> texts_;
+  mixture which_, mix_;
+  std::vector<denoiser> denoisers_{};
+  mode_tokens modes_{};
+  denoiser_limits limits_;
+  example_limits sizes_{};
+  seed key_;
+  std::vector<epoch_sampler> orders_{};                ///< of each text
+  std::vector<token> window_{}, source_{}, target_{};  ///< one example
+  std::vector<token> inputs_{}, labels_{};             ///< [batch, length] of decoders
+  std::vector<index> prefixes_{};                      ///< [batch]
+  detail::batch_arrays arrays_;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Pre-training examples of T5: windows of one or more texts, denoised.
+
+LINNET_NAMESPACE_BEGIN
+
 /// Stream of denoising examples from texts: example i is a pure function of (seed, i). Nothing
 /// depends on earlier calls, so a cursor is one integer and a run resumes exactly. Worker r of n
 /// trains on examples n B t + r B + [0, B) in step t.
@@ -47880,6 +50643,259 @@ class denoising_stream {
   std::vector<epoch_sampler> orders_;  ///< of each text
   detail::batch_arrays arrays_;
 };
+
+LINNET_NAMESPACE_END
+/// @file
+/// Fill in the middle (Bavarian et al. 2022). Documents have their middle moved to their end, so
+/// that a decoder of next tokens learns to write between two texts.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Tokens that mark the parts of a document; its end stays behind all of them.
+struct middle_tokens {
+  token prefix = no_token;  ///< `<PRE>`, the first token of a document whose middle was moved
+  token suffix = no_token;  ///< `<SUF>`
+  token middle = no_token;  ///< `<MID>`
+  token end = t5_ids::end;  ///< the last token of a document, if it has one
+
+  /// Whether there are three different ones, none of which is the end.
+  constexpr bool valid() const {
+    return prefix >= 0 && suffix >= 0 && middle >= 0 && prefix != suffix && prefix != middle &&
+           suffix != middle && prefix != end && suffix != end && middle != end;
+  }
+};
+
+/// Where the middle of a document is, and how its parts stand.
+struct middle_cut {
+  bool moved = false;         ///< the middle goes to the end
+  bool suffix_first = false;  ///< SPM; else PSM
+  index first = 0, last = 0;  ///< the middle: [first, last) of the document
+};
+
+/// How documents are transformed. Two cuts are drawn independently from all places between tokens,
+/// both ends included, so each part may be empty.
+///  - PSM: `<PRE>` prefix `<SUF>` suffix `<MID>` middle
+///  - SPM: `<PRE>` `<SUF>` suffix `<MID>` prefix middle, which shares its form with PSM's of an
+///    empty prefix (Bavarian et al. 2022, section 3.1)
+///
+/// Both are learned like any other text: nothing is left out of the loss.
+struct fill_in_the_middle {
+  double rate = 0.5;          ///< share of documents whose middle is moved
+  double suffix_first = 0.5;  ///< of these, share in SPM
+
+  /// The cut of a document of `size` tokens: a function of `key` and its number.
+  middle_cut cut(index size, seed key, index document) const {
+    random_stream random(seed{key.value ^ stream_of("linnet::fill_in_the_middle")},
+                         static_cast<std::uint64_t>(document));
+    middle_cut c;
+    c.moved = random.uniform() < rate && size > 0 && size < index{1} << 31;
+    c.suffix_first = random.uniform() < suffix_first;
+    if (!c.moved) return c;
+    const auto places = static_cast<std::uint32_t>(size + 1);
+    const index a = random.below(places), b = random.below(places);
+    c.first = (std::min)(a, b);
+    c.last = (std::max)(a, b);
+    return c;
+  }
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("rate", self.rate, detail::between(0, 1));
+    f("suffix_first", self.suffix_first, detail::between(0, 1));
+  }
+};
+
+namespace detail {
+
+/// A part of a transformed document: one token, or tokens [first, first + size) of the document.
+struct middle_part {
+  token mark = no_token;  ///< negative: tokens of the document
+  index first = 0, size = 1;
+};
+/// The parts of a document of `size` tokens without its end, in their new order.
+constexpr std::array<middle_part, 6> middle_parts(const middle_cut& c, const middle_tokens& ids,
+                                                  index size) {
+  const middle_part prefix{no_token, 0, c.first}, middle{no_token, c.first, c.last - c.first},
+      suffix{no_token, c.last, size - c.last};
+  if (!c.moved)
+    return {{{no_token, 0, size}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}}};
+  if (c.suffix_first) return {{{ids.prefix}, {ids.suffix}, suffix, {ids.middle}, prefix, middle}};
+  return {{{ids.prefix}, prefix, {ids.suffix}, suffix, {ids.middle}, middle}};
+}
+
+inline result<void> check_middle(const char* where, const fill_in_the_middle& how,
+                                 const middle_tokens& ids) {
+  if (auto fit = acceptable(where, "fill_in_the_middle", how); !fit) return fit.error();
+  if (!ids.valid())
+    return error{errc::invalid, where, "middle_tokens",
+                 "three tokens that differ from each other and from the end",
+                 std::to_string(ids.prefix) + ", " + std::to_string(ids.suffix) + ", " +
+                     std::to_string(ids.middle)};
+  return {};
+}
+
+}  // namespace detail
+
+/// A text whose documents have their middles moved, as a text for window_stream and packed_stream.
+/// So whole documents are transformed before they are packed and cut into windows ("document
+/// level", Bavarian et al. 2022). Document i depends on (seed, i) alone. Nothing is
+/// stored but two numbers for each document, and tokens are read from `Source` when asked for. For
+/// other cuts in a later epoch open another one with another seed.
+template <class Source = token_source>
+class middle_source {
+ public:
+  /// Transforms a text. `starts` has the first token of each document; the last one ends with the
+  /// text. Errors: errc::invalid for shares out of their ranges, tokens that do not differ, and no
+  /// documents. Also for starts that do not begin with 0, or do not rise.
+  static result<middle_source> open(Source text, std::span<const index> starts,
+                                    const fill_in_the_middle& how, const middle_tokens& ids,
+                                    seed key) LINNET_TRY {
+    constexpr const char* where = "middle_source::open";
+    if (auto fit = detail::check_middle(where, how, ids); !fit) return fit.error();
+    if (starts.empty()) return error{errc::invalid, where, "starts", "at least one document", "0"};
+    middle_source made(std::move(text), how, ids, key);
+    for (std::size_t i = 0; i < starts.size(); ++i) {
+      const index least = i > 0 ? starts[i - 1] + 1 : 0, most = i > 0 ? made.text_.size() - 1 : 0;
+      if (starts[i] < least || starts[i] > most)
+        return error{errc::invalid, where, "starts[" + std::to_string(i) + "]",
+                     i > 0 ? "above the start before it, and within the text" : "0",
+                     std::to_string(starts[i])};
+      made.documents_.push_back({starts[i], made.size_});
+      const index last = i + 1 < starts.size() ? starts[i + 1] : made.text_.size();
+      if (last <= starts[i]) continue;  // the next one is refused
+      const bool moved = made.cut(i, made.content(i, last)).moved;
+      made.size_ += last - starts[i] + (moved ? 3 : 0);
+    }
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("middle_source::open")
+
+  /// Number of tokens, those that mark the parts included.
+  index size() const { return size_; }
+  /// Number of documents.
+  index documents() const { return std::ssize(documents_); }
+  /// First token of a document, as packed_stream asks for it.
+  index start(index document) const { return documents_[static_cast<std::size_t>(document)].first; }
+  /// The special ids of the text.
+  auto ids() const requires requires(const Source& s) { s.ids(); }
+  { return text_.ids(); }
+  /// Writes tokens [first, first + out.size()), which must exist.
+  void read(index first, std::span<token> out) const {
+    if (out.empty()) return;
+    auto from = std::upper_bound(documents_.begin(), documents_.end(), first,
+                                 [](index i, const place& p) { return i < p.first; }) -
+                documents_.begin() - 1;
+    for (index done = 0; done < std::ssize(out); ++from)
+      done += read_document(static_cast<std::size_t>(from), first + done, out, done);
+  }
+
+ private:
+  struct place {
+    index source, first;  ///< its first token in the text, and here
+  };
+  middle_source(Source text, const fill_in_the_middle& how, const middle_tokens& ids, seed key)
+      : text_(std::move(text)), how_(how), ids_(ids), key_(key) {}
+
+  /// Tokens of a document that ends before `last` in the text, without its end.
+  index content(std::size_t i, index last) const {
+    token end = no_token;
+    text_.read(last - 1, {&end, 1});
+    return last - documents_[i].source - (end == ids_.end);
+  }
+  index last_of(std::size_t i) const {
+    return i + 1 < documents_.size() ? documents_[i + 1].source : text_.size();
+  }
+  middle_cut cut(std::size_t i, index size) const {
+    return how_.cut(size, key_, static_cast<index>(i));
+  }
+  /// Writes what there is of a document from token `first` on to out[at, …); returns how much.
+  index read_document(std::size_t i, index first, std::span<token> out, index at) const {
+    const index last = last_of(i), size = content(i, last), begin = at;
+    const auto parts = detail::middle_parts(cut(i, size), ids_, size);
+    index skip = first - documents_[i].first;
+    const auto put = [&](const detail::middle_part& p) {
+      const index n = (std::min)(p.size - skip, std::ssize(out) - at);
+      if (n > 0) {
+        const auto to = out.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(n));
+        if (p.mark >= 0)
+          to[0] = p.mark;
+        else
+          text_.read(documents_[i].source + p.first + skip, to);
+        at += n;
+      }
+      skip = (std::max)(index{0}, skip - p.size);
+    };
+    for (const detail::middle_part& p : parts) put(p);
+    put({no_token, size, last - documents_[i].source - size});  // its end
+    return at - begin;
+  }
+
+  Source text_;
+  fill_in_the_middle how_;
+  middle_tokens ids_;
+  seed key_;
+  std::vector<place> documents_{};
+  index size_ = 0;
+};
+
+/// The tokens of texts whose documents have their middles moved, cut between characters ("character
+/// level", Bavarian et al. 2022). Prefix, middle and suffix are encoded apart, so that no token
+/// tells where a cut is. `encode(std::string_view)` returns a range of tokens. `ids.end` stands
+/// behind each document. Errors: errc::invalid for shares out of their ranges and tokens that do
+/// not differ.
+template <class Encode>
+result<std::vector<token>> tokenize_middles(std::span<const std::string_view> texts,
+                                            std::string_view separator,
+                                            const fill_in_the_middle& how, const middle_tokens& ids,
+                                            seed key, Encode&& encode) LINNET_TRY {
+  if (auto fit = detail::check_middle("tokenize_middles", how, ids); !fit) return fit.error();
+  std::vector<token> all;
+  index number = 0;
+  detail::each_document(texts, separator, [&](std::string_view document) {
+    middle_cut c = how.cut(std::ssize(document), key, number++);
+    for (index* const place : {&c.first, &c.last})  // back to where a character begins
+      while (*place > 0 && *place < std::ssize(document) &&
+             (static_cast<unsigned char>(document[static_cast<std::size_t>(*place)]) & 0xc0) ==
+                 0x80)
+        --*place;
+    for (const detail::middle_part& p : detail::middle_parts(c, ids, std::ssize(document)))
+      if (p.mark >= 0 && p.size > 0)
+        all.push_back(p.mark);
+      else if (p.size > 0)
+        for (const token id : encode(document.substr(static_cast<std::size_t>(p.first),
+                                                     static_cast<std::size_t>(p.size))))
+          all.push_back(id);
+    all.push_back(ids.end);
+  });
+  return all;
+}
+LINNET_OR_OUT_OF_MEMORY("tokenize_middles")
+
+/// Inverse of the transformation: the tokens of one document as they stood, its end included if it
+/// has one. A document whose middle was not moved comes back as it is. Errors: errc::mismatch where
+/// the marks do not stand once each in their order, as in a model's own wrong text.
+inline result<std::vector<token>> restore_middle(const middle_tokens& ids,
+                                                 std::span<const token> document) LINNET_TRY {
+  const auto wrong = [](const char* what, const char* expected) {
+    return error{errc::mismatch, "restore_middle", what, expected, "another order"};
+  };
+  std::vector<token> text(document.begin(), document.end());
+  if (text.empty() || text.front() != ids.prefix) return text;
+  const bool ends = text.back() == ids.end;
+  const auto last = text.end() - ends;
+  const auto suffix = std::find(text.begin(), last, ids.suffix);
+  const auto middle = std::find(suffix, last, ids.middle);
+  if (middle == last) return wrong("marks", "prefix, suffix and middle, in this order");
+  for (const token id : {ids.prefix, ids.suffix, ids.middle})
+    if (std::count(text.begin(), last, id) != 1) return wrong("marks", "each once");
+  // What follows <MID> stands behind the prefix: SPM's begins with it, and leaves the first empty.
+  std::vector<token> made(text.begin() + 1, suffix);
+  made.insert(made.end(), middle + 1, last);
+  made.insert(made.end(), suffix + 1, middle);
+  if (ends) made.push_back(ids.end);
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("restore_middle")
 
 LINNET_NAMESPACE_END
 /// @file
@@ -48038,14 +51054,17 @@ LINNET_NAMESPACE_BEGIN
 
 /// Largest batch of an instruction_stream.
 struct instruction_limits {
-  index batch = 1;   ///< items at a time
-  index length = 0;  ///< longest item in inputs: tokens of prompt and target
+  index batch = 1;        ///< items at a time
+  index length = 0;       ///< longest item in inputs: tokens of prompt and target
+  bool prefixes = false;  ///< batches tell how long prompts are: attention::prefix sees them both
+                          ///< ways. Models of other kinds refuse such batches
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
   static constexpr void visit_options(Self& self, F&& f) {
     f("batch", self.batch, detail::count(1));
     f("length", self.length, detail::count(1));
+    f("prefixes", self.prefixes, detail::one_of(detail::false_or_true));
   }
 };
 
@@ -48071,7 +51090,8 @@ class instruction_stream {
     };
     if (auto fit = detail::acceptable(where, "instruction_limits", l); !fit) return fit.error();
     if (items.empty()) return wrong("items", "at least 1", "0");
-    if (!detail::has_memory(2 * detail::array_bytes(l.batch, l.length, sizeof(token))))
+    if (!detail::has_memory(2 * detail::array_bytes(l.batch, l.length, sizeof(token)) +
+                            detail::array_bytes(l.batch, 1, sizeof(index))))
       return detail::out_of_memory(where);
     instruction_stream made(l, std::ssize(items), key);
     double sum = 0;
@@ -48137,7 +51157,8 @@ class instruction_stream {
         order_(items, key),
         key_{key.value ^ stream_of("linnet::instruction_stream")},
         inputs_(static_cast<std::size_t>(l.batch * l.length)),
-        labels_(inputs_.size()) {}
+        labels_(inputs_.size()),
+        prefixes_(static_cast<std::size_t>(l.batch)) {}
 
   template <class Which>
   decoder_batch fill(index count, Which&& which) {
@@ -48154,8 +51175,10 @@ class instruction_stream {
       std::fill_n(std::copy_n(tokens, n, inputs), length - n, tokens[n]);
       std::fill_n(labels, length, ignored);
       std::copy(tokens + learned + 1, tokens + n + 1, labels + learned);
+      prefixes_[static_cast<std::size_t>(b)] = learned + 1;
     }
-    return {inputs_.data(), labels_.data(), count, length};
+    return {inputs_.data(), labels_.data(), count, length,
+            limits_.prefixes ? prefixes_.data() : nullptr};
   }
 
   instruction_limits limits_;
@@ -48165,6 +51188,7 @@ class instruction_stream {
   std::vector<row> rows_{};
   std::vector<double> shares_{};        ///< sums of weights up to each item, scaled to their number
   std::vector<token> inputs_, labels_;  ///< [batch, length]
+  std::vector<index> prefixes_;         ///< [batch] tokens of prompts
 };
 
 LINNET_NAMESPACE_END
@@ -48667,6 +51691,10 @@ inline index pause_before(std::span<const token> prompt, index pauses,
 
 LINNET_NAMESPACE_END
 /// @file
+/// Prefix language modelling for decoders: windows whose beginning is given and whose rest is
+/// learned.
+
+/// @file
 /// Next-token examples of decoders: windows of one or more texts.
 
 LINNET_NAMESPACE_BEGIN
@@ -48780,6 +51808,127 @@ class window_stream {
   index batch_, length_;
   std::vector<token> inputs_, labels_;  ///< [batch, length]
   std::vector<epoch_sampler> orders_;   ///< of each text
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Where windows are cut (Raffel et al. 2020, section 3.2).
+struct prefix_split {
+  double least = 0;      ///< shortest prefix, as a share of the window; one token at least
+  double most = 1;       ///< longest one; at most all inputs, before the last label
+  bool prefixes = true;  ///< batches tell how long prefixes are, for attention::prefix; false for
+                         ///< models that see backward alone
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("least", self.least, detail::between(0, 1));
+    f("most", self.most, detail::between(0, 1));
+    f("prefixes", self.prefixes, detail::one_of(detail::false_or_true));
+  }
+};
+
+/// Stream of windows with a prefix: those of window_stream, example for example. Each is cut at
+/// random, and only what follows the prefix has labels: the first label is that of the prefix's
+/// last token. Every length from the least to the most is equally likely. Example i is a pure
+/// function of (seed, i), so a cursor is one integer.
+template <class Source = token_source>
+class prefix_stream {
+ public:
+  /// A stream of one text with memory for its batches. Errors: those of window_stream::open, and
+  /// errc::invalid for shares out of their ranges or a least above the most.
+  static result<prefix_stream> open(Source text, const prefix_split& how, index batch, index length,
+                                    seed key) LINNET_TRY {
+    return made_of(how, batch, length, key, [&] {
+      return window_stream<Source>::open(std::move(text), batch, length, key);
+    });
+  }
+  LINNET_OR_OUT_OF_MEMORY("prefix_stream::open")
+  /// A stream of several texts. Errors: as above; errc::invalid for a mixture of another number of
+  /// them.
+  static result<prefix_stream> open(std::vector<Source> texts, mixture which,
+                                    const prefix_split& how, index batch, index length,
+                                    seed key) LINNET_TRY {
+    return made_of(how, batch, length, key, [&] {
+      return window_stream<Source>::open(std::move(texts), std::move(which), batch, length, key);
+    });
+  }
+  LINNET_OR_OUT_OF_MEMORY("prefix_stream::open")
+
+  /// Windows of a text.
+  index epoch(index text = 0) const { return windows_.epoch(text); }
+  /// The window of example `i`.
+  text_window window(std::uint64_t i) const { return windows_.window(i); }
+  /// Tokens of the prefix of example `i`.
+  index prefix(std::uint64_t i) const {
+    random_stream random(key_, i);
+    return least_ + static_cast<index>(random.below(static_cast<std::uint32_t>(choices_)));
+  }
+
+  /// Examples first, first + 1, … of the endless sequence; valid until the next call. Allocates
+  /// nothing.
+  decoder_batch batch(std::uint64_t first) {
+    return cut(windows_.batch(first),
+               [&](index b) { return prefix(first + static_cast<std::uint64_t>(b)); });
+  }
+  /// Windows first, first + 1, … of a text, fewer at its end and none outside; for evaluation.
+  /// Each has one prefix, whenever it is asked for.
+  decoder_batch in_order(index first, index text = 0) {
+    return cut(windows_.in_order(first, text),
+               [&](index b) { return prefix(~static_cast<std::uint64_t>(first + b)); });
+  }
+
+ private:
+  prefix_stream(window_stream<Source> windows, const prefix_split& how, index batch, index length,
+                seed key)
+      : windows_(std::move(windows)),
+        tells_(how.prefixes),
+        key_{key.value ^ stream_of("linnet::prefix_stream")},
+        labels_(static_cast<std::size_t>(batch * length)),
+        prefixes_(static_cast<std::size_t>(batch)) {
+    const auto share = [&](double of) {
+      return (std::clamp)(static_cast<index>(of * static_cast<double>(length)), index{1}, length);
+    };
+    least_ = share(how.least);
+    choices_ = share(how.most) - least_ + 1;
+  }
+  template <class Open>
+  static result<prefix_stream> made_of(const prefix_split& how, index batch, index length, seed key,
+                                       Open&& open_windows) {
+    constexpr const char* where = "prefix_stream::open";
+    if (auto fit = detail::acceptable(where, "prefix_split", how); !fit) return fit.error();
+    if (how.least > how.most)
+      return error{errc::invalid, where, "prefix_split.least",
+                   "at most " + detail::number_text(how.most) + ", which is prefix_split.most",
+                   detail::number_text(how.least)};
+    auto windows = open_windows();
+    if (!windows) return windows.error();
+    if (!detail::has_memory(detail::array_bytes(batch, length, sizeof(token) + sizeof(index))))
+      return detail::out_of_memory(where);
+    return prefix_stream(*std::move(windows), how, batch, length, key);
+  }
+  template <class Prefix>
+  decoder_batch cut(decoder_batch b, Prefix&& prefix_of) {
+    for (index i = 0; i < b.batch; ++i) {
+      const index prefix = prefix_of(i), at = i * b.length;
+      prefixes_[static_cast<std::size_t>(i)] = prefix;
+      const auto labels = labels_.begin() + at;
+      std::copy_n(b.labels + at, b.length, labels);
+      std::fill_n(labels, prefix - 1, ignored);
+    }
+    b.labels = labels_.data();
+    b.prefixes = tells_ ? prefixes_.data() : nullptr;
+    return b;
+  }
+
+  window_stream<Source> windows_;
+  bool tells_;
+  seed key_;
+  index least_ = 1, choices_ = 1;  ///< lengths of prefixes
+  std::vector<token> labels_;      ///< [batch, length]
+  std::vector<index> prefixes_;    ///< [batch]
 };
 
 LINNET_NAMESPACE_END
@@ -50107,7 +53256,7 @@ inline constexpr bool shows_layers = layers_shown_by(static_cast<const M*>(nullp
 
 /// A criterion that watches the states of layers: `state(on, k, x, dx)` is called for the one
 /// numbered k, in forward without dx, in backward with it. Between the two, settle(on) returns the
-/// loss on all of them.
+/// loss on all of them. A member last_state(on, x) is shown the last hidden state before that.
 template <class C>
 concept watches_states = requires(const C& c, const ops::execution& on) {
   c.settle(on);
@@ -50134,6 +53283,7 @@ struct state_criterion {
   double hidden_nats(const ops::execution& on, const T* hidden, T* d_hidden) const {
     const index k = place(Layers - 1);
     if (k >= 0) see(inner, on, k, hidden, static_cast<T*>(nullptr));
+    if constexpr (requires { inner.last_state(on, hidden); }) inner.last_state(on, hidden);
     const double nats = inner.settle(on);
     if (k >= 0 && d_hidden) see(inner, on, k, hidden, d_hidden);
     return nats;
@@ -50716,6 +53866,10 @@ LINNET_OR_OUT_OF_MEMORY("generate_texts")
 
 LINNET_NAMESPACE_END
 /// @file
+/// Latent prediction (after LeCun 2022): beside the next token, a decoder predicts hidden states
+/// that it will have some tokens later.
+
+/// @file
 /// Distillation of hidden states layer by layer, beside that of logits. It is task-aware (TED,
 /// Liang et al. 2023), through learned projections (Muralidharan et al. 2024), or plain.
 
@@ -51012,6 +54166,236 @@ class layer_distillation {
 
   layer_distillation_options how_;
   one teacher_;
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of latent_prediction.
+struct latent_prediction_options {
+  double latent = 1;  ///< weight of the loss on states, beside the cross-entropy
+  index ahead = 1;    ///< tokens between a state and the one that it predicts
+  state_loss loss = state_loss::mean_square;
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("latent", self.latent, detail::at_least(0));
+    f("ahead", self.ahead, detail::count(1));
+    f("loss", self.loss, detail::one_of(losses));
+  }
+
+  static constexpr const char* losses[] = {"mean_square", "cosine"};
+};
+
+namespace detail {
+/// The model behind filters, or the model itself.
+template <class M>
+struct without_filters {
+  using type = M;
+};
+template <class M>
+requires requires { typename M::filtered_model; }
+struct without_filters<M> {
+  using type = typename M::filtered_model;
+};
+}  // namespace detail
+
+/// Objective of a decoder with filters, such as filtered<M, M::d, layers...>. The filter of a layer
+/// is the head of its predictor, F h + b. The loss per label is
+///   CE + latent mean D(F h_t + b, z_(t + ahead)).
+/// The mean is over filters and pairs, h is the layer's output and z the last hidden state, behind
+/// the final norm. D is the mean square of differences, or 1 - cos. No gradient flows through z,
+/// the target.
+///
+/// Opened without a target, z are the model's own states in this pass. Opened with packed weights
+/// of the model without filters, z are theirs. For targets that move slowly, pack an average of the
+/// trained weights (weight_average) into the same variable behind each step.
+///
+/// A pair counts where the token of z is a label, so tokens of prompts, padding and other documents
+/// of a row are no targets. The objective has no state: a run resumes as without it.
+template <class Student>
+class latent_prediction {
+  using student_form = typename detail::packed_form<Student>::type;
+  using M = typename student_form::model;
+  using T = typename student_form::scalar;
+  using bare = typename detail::without_filters<M>::type;
+  static_assert(
+      requires { M::filtered_layers; } && std::is_same_v<typename M::batch, decoder_batch>,
+      "linnet::latent_prediction: give a decoder predictors: filtered<M, M::d, layers...>");
+  static_assert(detail::shown_states<M>::width == M::d,
+                "linnet::latent_prediction: predictors have the width of the model's own states: "
+                "filtered<M, M::d, layers...>");
+  static_assert(
+      !requires { M::virtual_count; },
+      "linnet::latent_prediction: virtual tokens have states, too, and no labels; use lora<> or "
+      "bottleneck<>");
+  static constexpr index count = static_cast<index>(detail::shown_states<M>::count), width = M::d;
+
+ public:
+  using batch = decoder_batch;
+  /// Packed weights that targets may come from: those of the model without predictors.
+  using target_form = packed<bare, T>;
+
+  /// Exact bytes that it allocates with these limits, with a target of packed weights or without.
+  static constexpr index footprint(const limits& l, bool target = false) {
+    const index own = detail::bounded_bytes(l, own_bytes);
+    return target ? add_sizes(detail::teacher_model<target_form>::bytes(l), own) : own;
+  }
+  /// Opens the objective for batches up to these limits, with at least the trainer's number of
+  /// threads. Targets are the model's own states. Errors: errc::invalid (limits, an option out of
+  /// its range), errc::out_of_memory.
+  static result<latent_prediction> open(const limits& l,
+                                        const latent_prediction_options& how = {}) LINNET_TRY {
+    return made_of(nullptr, l, how);
+  }
+  LINNET_OR_OUT_OF_MEMORY("latent_prediction::open")
+  /// Likewise, with targets from packed weights, which must outlive it and may change between
+  /// steps. Errors: as above, and the error of the weights.
+  static result<latent_prediction> open(std::reference_wrapper<const target_form> target,
+                                        const limits& l,
+                                        const latent_prediction_options& how = {}) LINNET_TRY {
+    if (!target.get().valid()) return target.get().error();
+    return made_of(&target.get(), l, how);
+  }
+  LINNET_OR_OUT_OF_MEMORY("latent_prediction::open")
+
+  /// Whether the batch fits.
+  template <class Any>
+  bool accepts(const batch& b, const limits& l) const {
+    return l.threads <= limits_.threads && bare::accepts(b, limits_);
+  }
+  /// Computes the targets, if they are not the model's own, and returns the loss criterion.
+  auto token_loss(const ops::execution& on, const batch& b) const {
+    on.threads.once([&] {
+      tally& to = *at_.sums = {};
+      to.labels = detail::count_labels<M>(b);
+      for (index row = 0; row < b.batch * b.length; ++row) to.pairs += counts(b, row);
+    });
+    const criterion made{this, b};
+    if (target_.weights) {
+      (void)target_.read(on, b);
+      made.keep(on, bare::template last_hidden<T>(target_.work.work));
+    }
+    return made;
+  }
+  /// The options that it was opened with.
+  const latent_prediction_options& settings() const { return how_; }
+  /// The mean over filters and pairs of D in the last batch; 0 without pairs.
+  double distance() const { return at_.sums->apart; }
+
+ private:
+  struct tally {
+    index labels = 0, pairs = 0;
+    double apart = 0;   ///< the mean of D
+    double factor = 0;  ///< of D's gradient, for one pair of one filter
+  };
+  struct places {
+    T* states = nullptr;       ///< predictions of each filter, [count, rows, width]
+    T* targets = nullptr;      ///< [rows, width]
+    double* losses = nullptr;  ///< [rows]
+    tally* sums = nullptr;
+
+    static constexpr places place(arena& from, const limits& l) {
+      const index rows = multiply_sizes(l.batch, M::longest(l)), size = multiply_sizes(rows, width);
+      places at;
+      at.states = from.take<T>(multiply_sizes(count, size));
+      at.targets = from.take<T>(size);
+      at.losses = from.take<double>(rows);
+      at.sums = from.take<tally>(1);
+      return at;
+    }
+  };
+  static constexpr index own_bytes(const limits& l) {
+    arena counter;
+    (void)places::place(counter, l);
+    return counter.peak();
+  }
+
+  struct criterion {
+    const latent_prediction* from;
+    batch b;
+
+    template <class S>
+    void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
+                    index rows) const {
+      ops::label_cross_entropy{}(on, h, first, rows);
+    }
+    /// See detail::watches_states.
+    void state(const ops::execution& on, index k, const T* x, T* dx) const {
+      T* const kept = from->at_.states + k * b.batch * b.length * width;
+      if (!dx)
+        ops::copy(on, b.batch * b.length * width, x, kept);
+      else
+        compare(on, x, dx);
+    }
+    /// See detail::state_criterion.
+    void last_state(const ops::execution& on, const T* hidden) const {
+      if (!from->target_.weights) keep(on, hidden);
+    }
+    /// The loss on states in nats, and the factor of their gradients.
+    double settle(const ops::execution& on) const {
+      tally& to = *from->at_.sums;
+      if (to.pairs == 0) return 0;
+      const index rows = b.batch * b.length;
+      for (index k = 0; k < count; ++k) {
+        compare(on, from->at_.states + k * rows * width, nullptr);
+        on.threads.once([&] {
+          double sum = 0;
+          for (index i = 0; i < rows; ++i) sum += from->at_.losses[i];
+          to.apart += sum / static_cast<double>(to.pairs * count);
+        });
+      }
+      const double weight = from->how_.latent * static_cast<double>(to.labels);
+      on.threads.once([&] { to.factor = weight / static_cast<double>(to.pairs * count); });
+      return weight * to.apart;
+    }
+    /// Takes hidden states for targets.
+    void keep(const ops::execution& on, const T* hidden) const {
+      ops::copy(on, b.batch * b.length * width, hidden, from->at_.targets);
+    }
+
+   private:
+    void compare(const ops::execution& on, const T* x, T* dx) const {
+      const ops::state_match<T, T> match{from->how_.loss, b.batch * b.length, width, x,
+                                         from->at_.targets + from->how_.ahead * width};
+      ops::state_losses(on, match, from->at_.sums->factor, from->at_.losses, dx,
+                        [&](index row) { return from->counts(b, row); });
+    }
+  };
+
+  latent_prediction(const target_form* target, const limits& l,
+                    const latent_prediction_options& how)
+      : how_(how), limits_(l), memory_(footprint(l, target != nullptr)), target_{target} {}
+  static result<latent_prediction> made_of(const target_form* target, const limits& l,
+                                           const latent_prediction_options& how) {
+    constexpr const char* where = "latent_prediction::open";
+    const index bytes = footprint(l, target != nullptr);
+    if (auto fit = detail::acceptable<bare>(where, l, bytes); !fit) return fit.error();
+    if (auto fit = detail::acceptable(where, "latent_prediction_options", how); !fit)
+      return fit.error();
+    latent_prediction made(target, l, how);
+    auto* to = static_cast<std::byte*>(made.memory_.data());
+    if (!to) return detail::out_of_memory(where, bytes);
+    if (target) made.target_.place(l, to);
+    arena rest(to, own_bytes(l));
+    made.at_ = places::place(rest, l);
+    *made.at_.sums = {};
+    return made;
+  }
+  /// Whether a row predicts the state `ahead` of it.
+  bool counts(const batch& b, index row) const {
+    const index ahead = how_.ahead;
+    return row % b.length + ahead < b.length && b.labels[row + ahead - 1] != ignored &&
+           (!b.documents || b.documents[row] == b.documents[row + ahead]);
+  }
+
+  latent_prediction_options how_;
+  detail::owned_limits limits_;
+  memory_block memory_;
+  detail::teacher_model<target_form> target_;
+  places at_{};
 };
 
 LINNET_NAMESPACE_END
@@ -53615,383 +56999,6 @@ LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END
 /// @file
-/// Packed weights in files and arrays, run where they lie: mapped read-only, or constants of the
-/// program. Numbers are little-endian:
-///
-///     8 bytes  "linnetPK"
-///     4        0x01020304 in the byte order of the panels
-///     4        version; all versions have these 16 bytes
-///     8        size of the header: 32 bytes and the text, filled up with zeros to a multiple of 64
-///     8        size of the panels
-///     text     what the model type says of itself: lines of a key, a space and a value
-///     ...      the panels, to the end of the file
-///
-/// The model type decides every byte before the panels, so whatever differs is refused.
-
-/// @file
-/// Files as memory: mapped read-only, and written into a program as an array.
-
-#if defined(__unix__) || defined(__APPLE__)
-#include <sys/mman.h>
-#endif
-
-LINNET_NAMESPACE_BEGIN
-
-/// Maps a whole regular file read-only; programs that map one file share its memory. The bytes are
-/// those of the file: shorten it meanwhile, and reading them ends the program. A file that is
-/// replaced by renaming stays as it was. Without mmap() it is read. Errors: errc::io,
-/// errc::malformed (an empty file), errc::out_of_memory.
-inline result<memory_block> map_file(const std::string& path) LINNET_TRY {
-#if defined(__unix__) || defined(__APPLE__)
-  const auto file = detail::open_regular(path);
-  if (!file) return file.error();
-  if (file->size == 0)
-    return detail::failure(errc::malformed, path, "file size", "at least 1 byte", "0");
-  void* const at = ::mmap(nullptr, file->size, PROT_READ, MAP_PRIVATE, file->file.get(), 0);
-  if (at == MAP_FAILED && errno == ENOMEM) return detail::out_of_memory(path);
-  if (at == MAP_FAILED) return detail::file_error(path, "a file that can be mapped");
-  return memory_block(at, static_cast<index>(file->size), [](void* data, index size) {
-    ::munmap(data, static_cast<std::size_t>(size));
-  });
-#else
-  const auto file = read_file(path);
-  if (!file) return file.error();
-  if (file->size() == 0)
-    return detail::failure(errc::malformed, path, "file size", "at least 1 byte", "0");
-  memory_block copy(static_cast<index>(file->size()));
-  if (!copy.data()) return detail::out_of_memory(path);
-  __builtin_memcpy(copy.data(), file->data(), file->size());
-  return copy;
-#endif
-}
-LINNET_OR_OUT_OF_MEMORY(path)
-
-/// Writes bytes as a C++ header that defines an array `name`, aligned to `alignment`: what
-/// view_packed() and the loading functions take, in the program itself. Errors: errc::io, and
-/// errc::invalid for a name that is no identifier.
-inline result<void> write_array(const std::string& path, std::string_view name,
-                                std::span<const std::byte> bytes) LINNET_TRY {
-  const auto letter = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
-  };
-  bool named = !name.empty() && letter(name[0]);
-  for (const char c : name) named = named && (letter(c) || (c >= '0' && c <= '9'));
-  if (!named)
-    return detail::failure(errc::invalid, "write_array", "name",
-                           "an identifier of letters, digits and _", detail::printable(name));
-  if (bytes.empty())
-    return detail::failure(errc::invalid, "write_array", "bytes", "at least 1", "0");
-  detail::file_writer file(path);
-  const auto write = [&](std::string_view text) { file.write(std::as_bytes(std::span(text))); };
-  write("#pragma once\nalignas(" + std::to_string(alignment) + ") inline constexpr unsigned char " +
-        std::string(name) + "[] = {");
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
-    write(i == 0 ? "\n" : i % 20 == 0 ? ",\n" : ",");
-    write(std::to_string(static_cast<int>(bytes[i])));
-  }
-  write("};\n");
-  return file.commit();
-}
-LINNET_OR_OUT_OF_MEMORY(path)
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-inline constexpr std::string_view packed_magic = "linnetPK";
-inline constexpr std::uint32_t packed_order = 0x01020304, packed_version = 2;
-
-/// The first bytes of a packed file.
-struct packed_head {
-  char magic[8];
-  std::uint32_t order, version;
-  std::uint64_t header, panels;  ///< sizes
-};
-static_assert(sizeof(packed_head) == 32);
-
-/// A number of 64 bits that differs where two sequences of texts and numbers do (FNV-1a).
-struct layout_digest {
-  std::uint64_t value = 0xcbf29ce484222325;
-
-  void add(std::uint64_t number) {
-    for (int i = 0; i < 8; ++i) value = (value ^ (number >> 8 * i & 255)) * 0x100000001b3;
-  }
-  void add(std::string_view text) {
-    add(text.size());
-    for (const char c : text) add(static_cast<std::uint64_t>(static_cast<unsigned char>(c)));
-  }
-  void add(const parameter_path& at) {
-    if (at.parent) add(*at.parent);
-    add(at.name);
-    add(static_cast<std::uint64_t>(at.number));
-  }
-  template <class S>
-  void add_storage() {
-    add(std::string_view(S::name));
-    add(static_cast<std::uint64_t>(S::group));
-  }
-  template <class T, class S>
-  void add(const ops::packed_matrix<T, S>&) {
-    add_storage<S>();
-  }
-  template <class T>
-  void add(T* const&) {
-    add_storage<std::conditional_t<std::is_same_v<std::remove_const_t<T>, double>, storage::f64,
-                                   storage::f32>>();
-  }
-};
-
-/// Calls f(key, value) with the texts of a packed file of `M`, in their order.
-template <class M, class T, class F>
-void describe_packed(F&& f) {
-  using S = storage_of<M, T>;
-  M::describe([&](const char* key, const auto& value) {
-    if constexpr (std::is_convertible_v<decltype(value), std::string_view>)
-      f(key, std::string_view(value));
-    else
-      f(key, std::string_view(number_text(static_cast<double>(value))));
-  });
-  if constexpr (requires { S::mixes; }) {
-    f("storage", std::string_view(S::name()));
-  } else {
-    f("storage", std::string_view(S::name));
-    if (S::group > 0)
-      f("storage_group", std::string_view(number_text(static_cast<double>(S::group))));
-  }
-  f("panel_width", std::string_view(number_text(static_cast<double>(ops::panel_width))));
-  // Names, sizes and storage of all tensors: models from outside may say little of themselves.
-  layout_digest digest;
-  typename packed<M, T>::tree_type tree{};
-  const auto add = [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
-    digest.add(at);
-    digest.add(static_cast<std::uint64_t>(info.rows));
-    digest.add(static_cast<std::uint64_t>(info.columns));
-    digest.add(leaf);
-  };
-  each_leaf(add, tree_of<M, form::packed<T, storage_of<M, T>>>{tree});
-  char digits[16];
-  for (int i = 0; i < 16; ++i) digits[i] = "0123456789abcdef"[digest.value >> (60 - 4 * i) & 15];
-  f("tensors", std::string_view(digits, sizeof digits));
-}
-
-/// Compares the text of a packed file with what a model type says, piece by piece. Allocates for
-/// words only.
-class packed_text_reader {
- public:
-  packed_text_reader(std::string_view text, const std::string& where) : all_(text), where_(where) {}
-
-  /// The next key and value of the model type.
-  void operator()(std::string_view key, std::string_view value) {
-    if (failure_) return;
-    const std::string_view rest = all_.substr(at_);
-    if (begins(rest, key) && rest.substr(key.size() + 1).starts_with(value) &&
-        rest.substr(key.size() + 1 + value.size()).starts_with('\n')) {
-      at_ += key.size() + value.size() + 2;
-      return;
-    }
-    const std::string type = printable(value) + " (the model type)";
-    if (begins(rest, key))
-      refuse(errc::mismatch, key, type, printable(line_of(rest).substr(key.size() + 1)));
-    else if (const auto [other, said] = halves(line_of(rest)); comes_later(key) && !other.empty())
-      refuse(errc::mismatch, other, "nothing (the model type)", printable(said));
-    else
-      refuse(errc::mismatch, key, type, "nothing");
-  }
-  /// Ends the text: nothing but zeros may follow, up to the next multiple of 64 bytes.
-  std::optional<error> finish() {
-    const std::string_view rest = all_.substr(at_);
-    const index size = static_cast<index>(sizeof(packed_head) + at_);
-    if (failure_) return failure_;
-    if (const auto [key, value] = halves(line_of(rest)); !key.empty() && key[0] != '\0')
-      refuse(errc::mismatch, key, "nothing (the model type)", printable(value));
-    else if (rest.find_first_not_of('\0') != rest.npos)
-      refuse(errc::malformed, "header", "zeros behind its text", "other bytes");
-    else if (round_up(size, alignment) != static_cast<index>(sizeof(packed_head) + all_.size()))
-      refuse(errc::malformed, "header size", std::to_string(round_up(size, alignment)),
-             std::to_string(sizeof(packed_head) + all_.size()));
-    return failure_;
-  }
-
- private:
-  std::string_view all_;
-  std::size_t at_ = 0;
-  const std::string& where_;
-  std::optional<error> failure_;
-
-  static bool begins(std::string_view text, std::string_view key) {
-    return text.starts_with(key) && text.substr(key.size()).starts_with(' ');
-  }
-  static std::string_view line_of(std::string_view text) { return text.substr(0, text.find('\n')); }
-  static std::pair<std::string_view, std::string_view> halves(std::string_view line) {
-    const std::size_t space = line.find(' ');
-    if (space == line.npos) return {};
-    return {line.substr(0, space), line.substr(space + 1)};
-  }
-  /// Whether a line behind this one has the key.
-  bool comes_later(std::string_view key) const {
-    for (std::size_t end = all_.find('\n', at_); end != all_.npos; end = all_.find('\n', end + 1))
-      if (begins(all_.substr(end + 1), key)) return true;
-    return false;
-  }
-  void refuse(errc code, std::string_view what, std::string_view expected, std::string_view got) {
-    failure_ = detail::failure(code, where_, printable(what), expected, got);
-  }
-};
-
-/// The text of a packed file without what describes the model, and its head; the sizes are right.
-inline result<std::string_view> packed_text(std::span<const std::byte> file,
-                                            const std::string& where) LINNET_TRY {
-  const auto wrong = [&](errc code, std::string_view what, std::string_view expected,
-                         std::string_view got) {
-    return detail::failure(code, where, what, expected, got);
-  };
-  packed_head head{};
-  if (file.size() < sizeof head)
-    return wrong(errc::malformed, "file size", "at least " + std::to_string(sizeof head) + " bytes",
-                 std::to_string(file.size()));
-  __builtin_memcpy(&head, file.data(), sizeof head);
-  if (std::string_view(head.magic, sizeof head.magic) != packed_magic)
-    return wrong(errc::malformed, "", "packed weights, which begin with linnetPK",
-                 "another beginning");
-  if (head.order != packed_order)
-    return wrong(errc::unsupported, "byte order", "this machine's", "another");
-  if (head.version != packed_version)
-    return wrong(errc::unsupported, "version", std::to_string(packed_version),
-                 std::to_string(head.version));
-  if (head.header < sizeof head || head.header > file.size() || head.header % alignment != 0)
-    return wrong(errc::malformed, "header size",
-                 "a multiple of " + std::to_string(alignment) + " within the file",
-                 std::to_string(head.header));
-  return std::string_view(reinterpret_cast<const char*>(file.data()) + sizeof head,
-                          static_cast<std::size_t>(head.header) - sizeof head);
-}
-LINNET_OR_OUT_OF_MEMORY(where)
-
-/// Checks a packed file whose text fitted: its panels reach from the header to its end, aligned.
-inline result<void> check_panels(std::span<const std::byte> file, std::size_t header, index panels,
-                                 const std::string& where) LINNET_TRY {
-  packed_head head{};
-  __builtin_memcpy(&head, file.data(), sizeof head);
-  if (head.panels != static_cast<std::uint64_t>(panels))
-    return detail::failure(errc::malformed, where, "size of the panels", std::to_string(panels),
-                           std::to_string(head.panels));
-  if (file.size() - header != static_cast<std::size_t>(panels))
-    return error{
-        errc::malformed, where, "file size",
-        std::to_string(header + static_cast<std::size_t>(panels)) + " bytes for this header",
-        std::to_string(file.size())};
-  return fits_memory(where.c_str(), file.data(), file.size(), "", 0);
-}
-LINNET_OR_OUT_OF_MEMORY(where)
-
-/// Checks the numbers of inputs that corrections name, and places of numbers: products read there.
-template <class M, class T>
-result<void> check_inputs(std::span<const std::byte> panels, const std::string& where) {
-  bool fits = true, placed = true;
-  const auto p = packed<M, T>::view(panels);
-  p.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
-    if constexpr (requires { leaf.correction.inputs; })
-      fits = fits && leaf.correction.fits(info.rows, info.columns);
-    if constexpr (requires { leaf.kept; })
-      placed = placed && leaf.kept.fits(info.rows, info.columns);
-  });
-  if (!placed)
-    return failure(errc::malformed, where, "panels", "places of as many numbers as a row keeps",
-                   "other places");
-  if (fits) return {};
-  return failure(errc::malformed, where, "panels", "outliers at inputs of their matrix",
-                 "another number");
-}
-
-/// Compares a packed file with a model type; where its panels begin.
-template <class M, class T>
-result<index> check_packed(std::span<const std::byte> file, const std::string& where) LINNET_TRY {
-  if constexpr (!fits_metadata<true, M>()) {
-    return index{0};
-  } else {
-    const auto text = packed_text(file, where);
-    if (!text) return text.error();
-    packed_text_reader read(*text, where);
-    describe_packed<M, T>(read);
-    if (auto failure = read.finish()) return *std::move(failure);
-    const std::size_t header = sizeof(packed_head) + text->size();
-    if (auto fit = check_panels(file, header, packed<M, T>::bytes(), where); !fit)
-      return fit.error();
-    if (auto fit = check_inputs<M, T>(file.subspan(header), where); !fit) return fit.error();
-    return static_cast<index>(header);
-  }
-}
-LINNET_OR_OUT_OF_MEMORY(where)
-
-}  // namespace detail
-
-/// Saves packed weights, with what their model type says of itself. The same weights always give
-/// the same bytes, at every instruction-set level. Errors: errc::io, errc::out_of_memory, and the
-/// error of `p` if it is not valid().
-template <class M, class T>
-result<void> save_packed(const packed<M, T>& p, const std::string& path) LINNET_TRY {
-  if constexpr (!detail::fits_metadata<true, M>()) {
-    return {};
-  } else {
-    if (!p.valid()) return p.error();
-    std::string header(sizeof(detail::packed_head), '\0');
-    detail::describe_packed<M, T>([&](std::string_view key, std::string_view value) {
-      ((((header += key) += ' ') += value) += '\n');
-    });
-    header.resize(static_cast<std::size_t>(round_up(std::ssize(header), alignment)));
-    detail::packed_head head{
-        {}, detail::packed_order, detail::packed_version, header.size(), p.block().size()};
-    std::copy_n(detail::packed_magic.data(), sizeof head.magic, head.magic);
-    __builtin_memcpy(header.data(), &head, sizeof head);
-    detail::file_writer file(path);
-    file.write(std::as_bytes(std::span(header)));
-    file.write(p.block());
-    return file.commit();
-  }
-}
-LINNET_OR_OUT_OF_MEMORY(path)
-
-/// Packed weights over the bytes of a file of save_packed(), such as a constant array of the
-/// program. Nothing is copied: the bytes must outlive the view, and begin at a multiple of
-/// `alignment`. Every number and policy of the model type is compared with the file's, and the
-/// panels are taken as they are. `where` names the bytes in errors. Errors: errc::mismatch (another
-/// model type), errc::malformed, errc::unsupported (version or byte order), errc::invalid (not
-/// aligned).
-template <class M, class T = float>
-result<packed<M, T>> view_packed(lasting_span<const std::byte> bytes,
-                                 const std::string& where = "packed weights") LINNET_TRY {
-  const auto begin = detail::check_packed<M, T>(bytes, where);
-  if (!begin) return begin.error();
-  return packed<M, T>(
-      memory_block(const_cast<std::byte*>(bytes.data()), std::ssize(bytes), nullptr), *begin);
-}
-LINNET_OR_OUT_OF_MEMORY(where)
-/// @copydoc view_packed()
-template <class M, class T = float>
-result<packed<M, T>> view_packed(lasting_span<const unsigned char> bytes,
-                                 const std::string& where = "packed weights") LINNET_TRY {
-  return view_packed<M, T>(lasting_span<const std::byte>(std::as_bytes(bytes)), where);
-}
-LINNET_OR_OUT_OF_MEMORY(where)
-
-/// Maps packed weights from a file, see map_file(). Pages are read when they are first used, and
-/// shared by all programs that map the file. packed::clone() makes a copy that needs no file.
-/// Errors: those of map_file() and view_packed().
-template <class M, class T = float>
-result<packed<M, T>> map_packed(const std::string& path) LINNET_TRY {
-  auto file = map_file(path);
-  if (!file) return file.error();
-  const auto begin = detail::check_packed<M, T>(
-      {static_cast<const std::byte*>(file->data()), static_cast<std::size_t>(file->size())}, path);
-  if (!begin) return begin.error();
-  return packed<M, T>(*std::move(file), *begin);
-}
-LINNET_OR_OUT_OF_MEMORY(path)
-
-LINNET_NAMESPACE_END
-/// @file
 /// Embedders: vectors of texts by an encoder, one per text or one per token.
 
 LINNET_NAMESPACE_BEGIN
@@ -55108,6 +58115,19 @@ inline constexpr encoder_shape roberta_base{.d_model = 768,
                                             .eps = 1e-5};
 inline constexpr encoder_shape albert_base{
     .d_model = 768, .d_ff = 3072, .heads = 12, .layers = 12, .vocabulary = 30000, .context = 512};
+// ViT (Dosovitskiy et al. 2021, tiny and small ones of Touvron et al. 2021): 224 x 224 pixels by
+// 16, and a class token.
+constexpr encoder_shape vit(index d_model, index heads, index layers = 12) {
+  return {.d_model = d_model,
+          .d_ff = 4 * d_model,
+          .heads = heads,
+          .layers = layers,
+          .context = 197,
+          .types = 0,
+          .eps = 1e-6};
+}
+inline constexpr encoder_shape vit_tiny = vit(192, 3), vit_small = vit(384, 6),
+                               vit_base = vit(768, 12);
 }  // namespace shapes
 
 using t5_tiny = t5<shapes::t5_tiny>;              ///< 15,570,688 parameters, heads of width 64
@@ -55167,6 +58187,12 @@ using minilm_l6 = encoder<shapes::minilm_l6, head::pooler>;  ///< 22,713,216
 using roberta_base = encoder<shapes::roberta_base>;          ///< 124,697,433
 using albert_base = encoder<shapes::albert_base, sharing::all, embedding::factorised<128>,
                             ffn::gelu_tanh>;  ///< 11,221,680
+/// ViT by 16 without its head. One is `with_head<head::linear_classification<1000>>`.
+template <encoder_shape Shape>
+using vit_of = encoder<Shape, norm_placement::pre, embedding::patches<224, 224, 3, 16>, head::none>;
+using vit_tiny = vit_of<shapes::vit_tiny>;    ///< 5,524,416
+using vit_small = vit_of<shapes::vit_small>;  ///< 21,665,664
+using vit_base = vit_of<shapes::vit_base>;    ///< 85,798,656
 
 }  // namespace zoo
 
@@ -58102,6 +61128,10 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+struct counters_of;
+}  // namespace detail
+
 /// Trains weights of model `M`, which it refers to, with `Optimizer`. With `Compute` =
 /// compute::bf16, matrix products multiply bf16 roundings of the f32 master weights, activations
 /// and gradients, with sums in f32; all else stays in f32. The types compute::f16 and compute::fp8
@@ -58380,6 +61410,8 @@ class trainer {
   Optimizer& optimizer() { return optimizer_; }
 
  private:
+  friend struct detail::counters_of;  // of trainers that share a batch
+
   trainer(weights<M, T>& w, const limits& l, const Optimizer& optimizer,
           const training_options& how)
       : weights_(&w), limits_(l), optimizer_(optimizer), how_(how), memory_(workspace_bytes(l)) {}
@@ -58460,7 +61492,7 @@ class trainer {
     if constexpr (master_form::learns_steps)
       squares = form_.find_gradients(on, *weights_, gradients_);
     if (keeps_zeros) detail::mark_zeros(on, *weights_, gradients_);
-    if (master_form::trains_weights) squares += detail::sum_of_squares(on, gradients_, partial_);
+    if (master_form::trains_weights) squares += squares_of(on);
     const double norm = std::sqrt(squares) * share;
     const bool finite = is_finite(norm) && is_finite(nats), usable = finite && tokens > 0;
     if (usable) {
@@ -58481,6 +61513,13 @@ class trainer {
       finite_ = finite;
       nats_ = nats;
     });
+  }
+  /// Sum of squares of the gradients; of an optimizer that sees a part of them, its own.
+  double squares_of(const ops::execution& on) const {
+    if constexpr (requires { optimizer_.sum_of_squares(on, gradients_); })
+      return optimizer_.sum_of_squares(on, gradients_);
+    else
+      return detail::sum_of_squares(on, gradients_, partial_);
   }
   /// The factor that brings gradients of this norm down to the largest one.
   double clip_of(double norm) const {

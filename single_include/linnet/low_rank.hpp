@@ -617,7 +617,11 @@ typename M::batch sequence_of(const typename M::batch& b, index i) {
       one.source_length = b.source_lengths[i];
     }
   }
-  if constexpr (requires { b.length; }) one.tokens += i * b.length;
+  if constexpr (requires { b.length; })
+    if (b.tokens) one.tokens += i * b.length;
+  if constexpr (requires { b.images; })
+    if (b.images.pixels)
+      one.images.pixels += i * b.images.height * b.images.width * b.images.channels;
   if constexpr (requires { b.lengths; })
     if (b.lengths) {
       one.lengths += i;

@@ -1,0 +1,1213 @@
+// SPDX-License-Identifier: MIT
+// linnet 0.1.0: small language models in C++20.
+// Written by tools/amalgamate.py from include/linnet/mpi.hpp: do not edit.
+//
+// MIT License
+//
+// Copyright (c) 2026 linnet authors
+//
+// Permission is hereby granted, free of charge, to any person obtaining a copy
+// of this software and associated documentation files (the "Software"), to deal
+// in the Software without restriction, including without limitation the rights
+// to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+// copies of the Software, and to permit persons to whom the Software is
+// furnished to do so, subject to the following conditions:
+//
+// The above copyright notice and this permission notice shall be included in all
+// copies or substantial portions of the Software.
+//
+// THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+// IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+// FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+// AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+// LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+// OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+// SOFTWARE.
+#pragma once
+/// @file
+/// Opt-in: training on several processes, over MPI. Needs the headers and the library of an MPI 3,
+/// such as Debian's libopenmpi-dev.
+
+/// @file
+/// Training on several processes that share each batch. Opt-in, through linnet/mpi.hpp.
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+/// @file
+/// Parts of a batch: some of its sequences, without a copy.
+
+#include <linnet/linnet.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Moves a pointer to rows of `width`, unless it is null.
+template <class T>
+void skip_rows(const T*& rows, index first, index width) {
+  if (rows) rows += first * width;
+}
+/// Sequences [first, first + count) of a batch of any family.
+template <class Batch>
+Batch part_of_batch(Batch b, index first, index count, bool label_per_sequence = false) {
+  b.batch = count;
+  if constexpr (requires { b.source; }) {
+    skip_rows(b.source, first, b.source_length);
+    skip_rows(b.source_lengths, first, 1);
+  }
+  if constexpr (requires { b.target_length; }) {
+    skip_rows(b.labels, first, b.target_length);
+  } else {
+    static_assert(
+        requires { b.tokens, b.labels, b.length; },
+        "linnet::distributed_trainer: takes batches with `tokens`, `labels` and `length`, or with "
+        "`source`, `labels` and `target_length`");
+    skip_rows(b.tokens, first, b.length);
+    skip_rows(b.labels, first, label_per_sequence ? 1 : b.length);
+    if constexpr (requires { b.prefixes; }) skip_rows(b.prefixes, first, 1);
+    if constexpr (requires { b.lengths; }) skip_rows(b.lengths, first, 1);
+    if constexpr (requires { b.types; }) skip_rows(b.types, first, b.length);
+    if constexpr (requires { b.documents; }) skip_rows(b.documents, first, b.length);
+  }
+  return b;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Sums of gradients over ranks. Those of the parts of a batch are added in one tree, whatever rank
+/// made them. Each rank gets its shard of the sum.
+
+/// @file
+/// Messages between processes, over MPI: every call ends, at the latest by a time-out. Opt-in,
+/// through linnet/mpi.hpp.
+
+#include <array>
+#include <tuple>
+#include <vector>
+
+#ifndef OMPI_SKIP_MPICXX
+#define OMPI_SKIP_MPICXX 1  // Open MPI's classes of C++, which are not used
+#endif
+#include <mpi.h>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The words of a rank before a call, field by field.
+using rank_words = std::array<std::int64_t, 8>;
+/// The first rank that says something else than it should, and in which field.
+struct rank_difference {
+  index rank = -1, field = 0;
+  std::int64_t expected = 0, got = 0;
+};
+
+}  // namespace detail
+
+/// The processes that train one model together. MPI has to be initialised before, by MPI_Init or
+/// MPI_Init_thread, and not finalised while one is open. After a time-out the processes are out of
+/// step: no call does anything then, and a program ends by MPI_Abort.
+class communicator {
+ public:
+  /// Opens a communicator of all processes of `of`, which all call this. `seconds` is how long a
+  /// call waits for the others. Errors: errc::invalid (MPI is not initialised, seconds); errc::io
+  /// (a process did not answer, an error of MPI).
+  static result<communicator> open(MPI_Comm of = MPI_COMM_WORLD, double seconds = 600) LINNET_TRY {
+    int initialised = 0, finalised = 0;
+    if (MPI_Initialized(&initialised) != MPI_SUCCESS || initialised == 0 ||
+        MPI_Finalized(&finalised) != MPI_SUCCESS || finalised != 0)
+      return detail::failure(errc::invalid, "communicator::open", "MPI",
+                             "MPI_Init before and MPI_Finalize after", "neither or both");
+    if (!(seconds > 0 && seconds < 1e9))
+      return detail::failure(errc::invalid, "communicator::open", "seconds", "above 0, below 1e9",
+                             detail::number_text(seconds));
+    communicator opened(seconds);
+    MPI_Request request = MPI_REQUEST_NULL;
+    MPI_Comm made = MPI_COMM_NULL;
+    opened.await(MPI_Comm_idup(of, &made, &request), request);
+    if (opened.failed_) return opened.error();
+    opened.comm_ = made;
+    if (MPI_Comm_set_errhandler(made, MPI_ERRORS_RETURN) != MPI_SUCCESS ||
+        MPI_Comm_rank(made, &opened.rank_) != MPI_SUCCESS ||
+        MPI_Comm_size(made, &opened.size_) != MPI_SUCCESS ||
+        MPI_Query_thread(&opened.level_) != MPI_SUCCESS)
+      return detail::failure(errc::io, "communicator::open", "MPI", "a communicator", "an error");
+    opened.said_.resize(static_cast<std::size_t>(opened.size_));
+    return opened;
+  }
+  LINNET_OR_OUT_OF_MEMORY("communicator::open")
+
+  communicator(communicator&& other) noexcept
+      : comm_(std::exchange(other.comm_, MPI_COMM_NULL)),
+        seconds_(other.seconds_),
+        rank_(other.rank_),
+        size_(other.size_),
+        level_(other.level_),
+        failed_(std::exchange(other.failed_, true)),
+        late_(other.late_),
+        said_(std::move(other.said_)) {}
+  communicator& operator=(communicator&& other) noexcept {
+    std::swap(comm_, other.comm_);
+    std::swap(seconds_, other.seconds_);
+    std::swap(rank_, other.rank_);
+    std::swap(size_, other.size_);
+    std::swap(level_, other.level_);
+    std::swap(failed_, other.failed_);
+    std::swap(late_, other.late_);
+    std::swap(said_, other.said_);
+    return *this;
+  }
+  /// Frees it, unless a call has failed: processes that are out of step cannot do so together.
+  ~communicator() {
+    if (comm_ != MPI_COMM_NULL && !failed_) (void)MPI_Comm_free(&comm_);
+  }
+
+  /// This process, from 0.
+  index rank() const { return rank_; }
+  /// Number of processes.
+  index size() const { return size_; }
+  /// Whether a call failed; all later ones do nothing.
+  bool failed() const { return failed_; }
+  /// Why a call failed, as static text; empty if none has.
+  std::string_view failure_text() const noexcept {
+    if (!failed_) return "";
+    return late_ ? "another rank did not answer in time, so it has ended or does something else: "
+                   "end all by MPI_Abort and go on from the last checkpoint"
+                 : "MPI reported an error: end all by MPI_Abort and go on from the last checkpoint";
+  }
+  /// The error of a call that failed: errc::io.
+  linnet::error error() const {
+    return detail::failure(
+        errc::io, "communicator", "rank " + std::to_string(rank_),
+        "an answer of each rank within " + detail::number_text(seconds_) + " seconds",
+        failure_text());
+  }
+
+  /// Whether this many threads may run beside a thread that calls MPI; with `any`, any of them may
+  /// call it.
+  bool allows(int threads, bool any) const {
+    return threads < 2 || level_ >= (any ? MPI_THREAD_SERIALIZED : MPI_THREAD_FUNNELED);
+  }
+  /// Tells all ranks `own` and compares what each says with what rank 0 says, but the first `zeros`
+  /// fields with 0. False after a failure, as in all calls below.
+  bool compare(const detail::rank_words& own, index zeros, detail::rank_difference& unlike) {
+    constexpr std::size_t fields = std::tuple_size_v<detail::rank_words>;
+    MPI_Request request = MPI_REQUEST_NULL;
+    unlike = {};
+    if (failed_ || !await(MPI_Iallgather(own.data(), int{fields}, MPI_INT64_T, said_.data(),
+                                         int{fields}, MPI_INT64_T, comm_, &request),
+                          request))
+      return false;
+    for (std::size_t field = 0; field < fields; ++field)
+      for (index r = 0; r < size(); ++r) {
+        const std::int64_t right = static_cast<index>(field) < zeros ? 0 : said_.front()[field];
+        const std::int64_t said = said_[static_cast<std::size_t>(r)][field];
+        if (said == right) continue;
+        unlike = {r, static_cast<index>(field), right, said};
+        return true;
+      }
+    return true;
+  }
+  /// Gives each rank the pieces of all others: counts[r] values at begins[r], which rank r has.
+  template <class T>
+  bool gather(T* all, const int* counts, const int* begins) {
+    MPI_Request request = MPI_REQUEST_NULL;
+    return !failed_ && await(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, all, counts,
+                                             begins, type<T>(), comm_, &request),
+                             request);
+  }
+  /// Places of the values that go to, or come from, each rank.
+  struct places {
+    int* counts;
+    int* begins;
+  };
+  /// Sends from `from` the values of each rank's place, and receives into `to`.
+  template <class T>
+  bool exchange(const T* from, places sent, T* to, places received) {
+    MPI_Request request = MPI_REQUEST_NULL;
+    return !failed_ &&
+           await(MPI_Ialltoallv(from, sent.counts, sent.begins, type<T>(), to, received.counts,
+                                received.begins, type<T>(), comm_, &request),
+                 request);
+  }
+  /// Adds the values of all ranks, in MPI's order; counts[r] of the sums go to rank r, into `to`.
+  template <class T>
+  bool add(const T* from, T* to, const int* counts) {
+    MPI_Request request = MPI_REQUEST_NULL;
+    return !failed_ &&
+           await(MPI_Ireduce_scatter(from, to, counts, type<T>(), MPI_SUM, comm_, &request),
+                 request);
+  }
+
+ private:
+  explicit communicator(double seconds) : seconds_(seconds) {}
+
+  template <class T>
+  static MPI_Datatype type() {
+    if constexpr (std::is_same_v<T, float>)
+      return MPI_FLOAT;
+    else if constexpr (std::is_same_v<T, double>)
+      return MPI_DOUBLE;
+    else if constexpr (std::is_same_v<T, std::int64_t>)
+      return MPI_INT64_T;
+    else
+      return MPI_CHAR;
+  }
+  /// Waits for a call that was begun with this status; false if it failed or was late.
+  bool await(int status, MPI_Request& request) {
+    const double begun = MPI_Wtime();
+    int done = 0;
+    while (status == MPI_SUCCESS && done == 0) {
+      status = MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+      if (done == 0 && MPI_Wtime() - begun > seconds_) {
+        failed_ = late_ = true;
+        return false;
+      }
+    }
+    failed_ = failed_ || status != MPI_SUCCESS;
+    return !failed_;
+  }
+
+  MPI_Comm comm_ = MPI_COMM_NULL;
+  double seconds_;
+  int rank_ = 0, size_ = 1;
+  int level_ = MPI_THREAD_SINGLE;
+  bool failed_ = false, late_ = false;
+  std::vector<detail::rank_words> said_{};
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// How several processes share a batch and the parameters of a model. A batch has fixed parts,
+/// whose gradients are added in one tree. Each rank has a shard of the parameters.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The items [first, second) of `n` that rank `rank` of `ranks` holds.
+constexpr std::pair<index, index> items_of(index n, index rank, index ranks) {
+  return {n * rank / ranks, n * (rank + 1) / ranks};
+}
+/// The rank that holds item `i` of `n`.
+constexpr index holder_of(index i, index n, index ranks) {
+  index rank = i * ranks / n;
+  while (items_of(n, rank, ranks).second <= i) ++rank;
+  return rank;
+}
+
+/// Where the parts [first, last) of a batch are cut in two: behind the largest power of two that
+/// leaves something. The tree of sums does so depend on the number of parts alone.
+constexpr index middle_of(index first, index last) {
+  index size = 1;
+  while (2 * size < last - first) size *= 2;
+  return first + size;
+}
+/// Calls f(first, last) for each largest subtree of the parts [first, last) inside [begin, end).
+template <class F>
+constexpr void each_subtree(index first, index last, index begin, index end, F&& f) {
+  if (last <= begin || end <= first) return;
+  if (begin <= first && last <= end) {
+    f(first, last);
+  } else {
+    const index middle = middle_of(first, last);
+    each_subtree(first, middle, begin, end, f);
+    each_subtree(middle, last, begin, end, f);
+  }
+}
+/// Buffers that the sum of a subtree needs beside that in which each part's gradient is made.
+constexpr index buffers_of(index first, index last) {
+  if (last - first == 1) return 1;
+  const index middle = middle_of(first, last);
+  const index behind = last - middle == 1 ? 0 : buffers_of(middle, last);
+  return (std::max)(buffers_of(first, middle), 1 + behind);
+}
+/// Sums that a rank sends, and the buffers that it makes them in: none if it has one part.
+struct partial_sums {
+  index sums = 0, buffers = 0;
+};
+constexpr partial_sums partial_sums_of(index parts, index rank, index ranks) {
+  const auto [begin, end] = items_of(parts, rank, ranks);
+  partial_sums all;
+  each_subtree(0, parts, begin, end, [&](index first, index last) {
+    all.buffers = (std::max)(all.buffers, all.sums + buffers_of(first, last));
+    ++all.sums;
+  });
+  if (end - begin == 1) all.buffers = 0;
+  return all;
+}
+
+/// Calls f(chunk, offset, count) for each chunk of at most norm_chunk values of each tensor.
+/// Offsets are those in a block of gradients of type T. Returns that block's values, padding
+/// included.
+template <class M, class T, class F>
+constexpr index each_chunk(F&& f) {
+  index chunk = 0, offset = 0;
+  each_tensor<M>([&](const parameter_path&, const tensor_info& info) {
+    for (index at = 0; at < info.size(); at += norm_chunk)
+      f(chunk++, offset + at, (std::min)(norm_chunk, info.size() - at));
+    offset += round_up(info.size(), alignment / static_cast<index>(sizeof(T)));
+  });
+  return offset;
+}
+/// Values in a block of gradients.
+template <class M, class T>
+consteval index values_in_block() {
+  return gradients<M, T>::bytes() / static_cast<index>(sizeof(T));
+}
+/// Number of chunks.
+template <class M, class T>
+consteval index count_chunks() {
+  index n = 0;
+  each_chunk<M, T>([&](index, index, index) { ++n; });
+  return n;
+}
+
+/// Where a rank's shard of the parameters begins, in values and in chunks.
+struct shard_place {
+  index value = 0, chunk = 0;
+};
+/// The begin of rank `rank`'s shard: the first chunk that begins in its share of the values. The
+/// begin of rank `ranks` is the end of all.
+template <class M, class T>
+constexpr shard_place shard_begin(index rank, index ranks) {
+  const index all = values_in_block<M, T>();
+  const index least = (all * rank + ranks - 1) / ranks;
+  shard_place found{all, count_chunks<M, T>()};
+  each_chunk<M, T>([&](index chunk, index offset, index) {
+    if (offset >= least && chunk < found.chunk) found = {offset, chunk};
+  });
+  return found;
+}
+/// Values of a rank's shard.
+template <class M, class T>
+constexpr index shard_values(index rank, index ranks) {
+  return shard_begin<M, T>(rank + 1, ranks).value - shard_begin<M, T>(rank, ranks).value;
+}
+/// The most values that a shard has.
+template <class M, class T>
+constexpr index largest_shard(index ranks) {
+  index most = 0;
+  for (index rank = 0; rank < ranks; ++rank)
+    most = (std::max)(most, shard_values<M, T>(rank, ranks));
+  return most;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// How gradients of several ranks are added.
+enum class reduction {
+  fixed_order,  ///< in one tree over the parts of the batch: the same bits for any number of ranks
+  mpi           ///< by MPI: other bits for another number of ranks, fewer messages
+};
+
+/// How several ranks share a batch.
+struct distributed_options {
+  index parts =
+      8;  ///< equal parts that a batch is cut into: no fewer than ranks. Bits depend on it
+  reduction sums = reduction::fixed_order;
+  index bucket = 65536;  ///< values of a shard in one message; no bits depend on it
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("parts", self.parts, detail::count(1));
+    f("sums", self.sums, detail::one_of(ways));
+    f("bucket", self.bucket, detail::count(1));
+  }
+
+ private:
+  static constexpr const char* ways[] = {"fixed_order", "mpi"};
+};
+
+namespace detail {
+
+/// Memory and messages with which a rank adds gradients of type T of model M.
+template <class M, class T>
+class gradient_sums {
+ public:
+  static constexpr index values = values_in_block<M, T>();  ///< in a block of gradients
+
+  /// Places the buffers of a rank in `memory`, or counts them.
+  static constexpr gradient_sums place(arena& memory, index rank, index ranks,
+                                       const distributed_options& how) {
+    gradient_sums g;
+    g.parts_ = how.parts;
+    g.fixed_ = how.sums == reduction::fixed_order;
+    const index own = shard_values<M, T>(rank, ranks);
+    g.bucket_ = g.fixed_ ? (std::min)(how.bucket, largest_shard<M, T>(ranks)) : own;
+    index sums = 1;
+    if (g.fixed_) {
+      sums = 0;
+      for (index r = 0; r < ranks; ++r) sums += partial_sums_of(how.parts, r, ranks).sums;
+    }
+    const index buffers = g.fixed_ ? partial_sums_of(how.parts, rank, ranks).buffers : 0;
+    g.shard_ = memory.take<T>(own);
+    g.received_ = memory.take<T>(sums * g.bucket_);
+    g.partial_ = memory.take<T>(buffers * values);
+    g.numbers_ = memory.take<int>(6 * ranks);
+    return g;
+  }
+  /// Notes where the shards are, after place().
+  void start(communicator& ranks) {
+    ranks_ = &ranks;
+    const index n = ranks.size();
+    index from = 0;
+    for (index r = 0; r < n; ++r) {
+      counts()[r] = number(shard_values<M, T>(r, n));
+      begins()[r] = number(from);
+      from += counts()[r];
+    }
+  }
+
+  /// This rank's shard of the sum over all calls of add() since clear().
+  T* shard() { return shard_; }
+  void clear() { std::fill_n(shard_, own(), T(0)); }
+  /// Values of this rank's shard, and where it begins in a block of gradients.
+  index own() const { return counts()[ranks_->rank()]; }
+  index begin() const { return begins()[ranks_->rank()]; }
+  int* counts() const { return numbers_; }
+  int* begins() const { return numbers_ + ranks_->size(); }
+
+  /// Adds the gradients of a batch to the shards of all ranks. make(i) adds that of part `i` to
+  /// `gradient`, a whole block. It is zero before and after. False if a message failed.
+  template <class Make>
+  bool add(T* gradient, Make&& make) {
+    const auto [first, last] = items_of(parts_, ranks_->rank(), ranks_->size());
+    const auto clear = [&] { std::fill_n(gradient, values, T(0)); };
+    bool fine = false;
+    if (!fixed_) {
+      for (index i = first; i < last; ++i) make(i);
+      fine = ranks_->add(gradient, received_, counts());
+      if (fine) add_to(shard_, received_, own());
+    } else {
+      // One part needs no buffer but the gradient itself.
+      if (last - first == 1) make(first);
+      index next = 0;
+      if (last - first > 1)
+        each_subtree(0, parts_, first, last, [&](index from, index to) {
+          sum(from, to, partial_ + next++ * values, gradient, make);
+        });
+      fine = share(last - first == 1 ? gradient : partial_);
+    }
+    clear();
+    return fine;
+  }
+
+ private:
+  static_assert(values <= index{0x7fffffff},
+                "linnet::distributed_trainer: models of fewer than 2^31 parameters");
+
+  static int number(index n) { return static_cast<int>(n); }
+  static void add_to(T* to, const T* from, index n) {
+    for (index i = 0; i < n; ++i) to[i] += from[i];
+  }
+  /// to = the sum of the parts [first, last).
+  template <class Make>
+  void sum(index first, index last, T* to, T* gradient, Make& make) {
+    if (last - first == 1) {
+      make(first);
+      std::copy_n(gradient, values, to);
+      std::fill_n(gradient, values, T(0));
+      return;
+    }
+    const index middle = middle_of(first, last);
+    sum(first, middle, to, gradient, make);
+    if (last - middle == 1) {
+      make(middle);
+      add_to(to, gradient, values);
+      std::fill_n(gradient, values, T(0));
+    } else {
+      sum(middle, last, to + values, gradient, make);
+      add_to(to, to + values, values);
+    }
+  }
+  /// Sends this rank's sums to the holders of the shards, bucket by bucket, and adds what it gets.
+  bool share(const T* sums) {
+    const index n = ranks_->size(), largest = largest_shard<M, T>(n);
+    const communicator::places sent{numbers_ + 2 * n, numbers_ + 3 * n};
+    const communicator::places got{numbers_ + 4 * n, numbers_ + 5 * n};
+    const auto count = [&](index rank, index at) {
+      return number((std::clamp)(counts()[rank] - at, index{0}, bucket_));
+    };
+    const auto sums_of = [&](index rank) { return partial_sums_of(parts_, rank, n).sums; };
+    index most = 0;
+    for (index r = 0; r < n; ++r) most = (std::max)(most, sums_of(r));
+    for (index at = 0; at < largest; at += bucket_) {
+      for (index i = 0; i < most; ++i) {
+        index place = 0;
+        for (index r = 0; r < n; ++r) {
+          sent.counts[r] = i < sums_of(ranks_->rank()) ? count(r, at) : 0;
+          sent.begins[r] = sent.counts[r] > 0 ? number(begins()[r] + at) : 0;
+          got.counts[r] = i < sums_of(r) ? count(ranks_->rank(), at) : 0;
+          got.begins[r] = got.counts[r] > 0 ? number((place + i) * bucket_) : 0;
+          place += sums_of(r);
+        }
+        const index before = i < sums_of(ranks_->rank()) ? i * values : 0;
+        if (!ranks_->exchange(sums + before, sent, received_, got)) return false;
+      }
+      index next = 0;
+      if (const index own_count = count(ranks_->rank(), at); own_count > 0)
+        add_to(shard_ + at, tree(0, parts_, own_count, next), own_count);
+    }
+    return true;
+  }
+  /// The sum of the parts [first, last) in what was received, from sum number `next` on.
+  const T* tree(index first, index last, index count, index& next) {
+    if (holder_of(first, parts_, ranks_->size()) == holder_of(last - 1, parts_, ranks_->size()))
+      return received_ + next++ * bucket_;
+    const index middle = middle_of(first, last);
+    T* const left = const_cast<T*>(tree(first, middle, count, next));
+    add_to(left, tree(middle, last, count, next), count);
+    return left;
+  }
+
+  communicator* ranks_ = nullptr;
+  T *shard_ = nullptr, *received_ = nullptr, *partial_ = nullptr;
+  int* numbers_ = nullptr;  ///< counts and begins of shards, of what is sent and of what is got
+  index parts_ = 1, bucket_ = 0;
+  bool fixed_ = true;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Optimizers whose state is shared out over ranks: each keeps the moments of its shard, moves that
+/// and gets the others' weights (ZeRO-1; Rajbhandari et al. 2020, section 5.1).
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The memory of one rank for the moments of its shard, and its place.
+template <class M, class T>
+struct shard_memory {
+  communicator* ranks = nullptr;
+  T *first = nullptr, *second = nullptr;  ///< [end - begin]
+  double* squares = nullptr;              ///< [chunks of all ranks]
+  int* numbers = nullptr;                 ///< counts and begins of the shards, in values; in chunks
+  index begin = 0, end = 0;
+
+  static constexpr shard_memory place(arena& memory, index rank, index ranks) {
+    shard_memory s;
+    s.begin = shard_begin<M, T>(rank, ranks).value;
+    s.end = shard_begin<M, T>(rank + 1, ranks).value;
+    s.first = memory.take<T>(s.end - s.begin);
+    s.second = memory.take<T>(s.end - s.begin);
+    s.squares = memory.take<double>(count_chunks<M, T>());
+    s.numbers = memory.take<int>(4 * ranks);
+    return s;
+  }
+  void start(communicator& all) {
+    ranks = &all;
+    const index n = all.size();
+    for (index r = 0; r < n; ++r) {
+      const shard_place from = shard_begin<M, T>(r, n), to = shard_begin<M, T>(r + 1, n);
+      numbers[r] = static_cast<int>(to.value - from.value);
+      numbers[n + r] = static_cast<int>(from.value);
+      numbers[2 * n + r] = static_cast<int>(to.chunk - from.chunk);
+      numbers[3 * n + r] = static_cast<int>(from.chunk);
+    }
+  }
+};
+
+/// `Optimizer` on one rank's shard of model M. It keeps no state of its own, as the memory of a
+/// trainer does not depend on the number of ranks.
+template <class M, class T, class Optimizer>
+struct sharded {
+  static_assert(weights<M, T>::bytes() == gradients<M, T>::bytes());
+
+  Optimizer by{};
+  shard_memory<M, T> memory{};
+
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    Optimizer::visit_options(self.by, f);
+  }
+  static constexpr std::string_view name() { return Optimizer::name(); }
+
+  template <class, class>
+  struct state {
+    static constexpr index bytes() { return 0; }
+    static constexpr bool valid() { return true; }
+  };
+
+  /// Sum of squares of all gradients, from chunks and in the order of sum_of_squares().
+  double sum_of_squares(const ops::execution& on, const gradients<M, T>& g) const {
+    const auto* const values = static_cast<const T*>(g.data());
+    each_chunk<M, T>([&](index chunk, index at, index count) {
+      if (at < memory.begin || at >= memory.end) return;
+      if (chunk % on.threads.size() != on.threads.rank()) return;
+      on.with_kernels([&](auto k) {
+        memory.squares[chunk] =
+            static_cast<double>(decltype(k)::template dot<T>(count, values + at, values + at));
+      });
+    });
+    on.threads.wait();
+    on.threads.once([&] {
+      const index n = memory.ranks->size();
+      (void)memory.ranks->gather(memory.squares, memory.numbers + 2 * n, memory.numbers + 3 * n);
+    });
+    double sum = 0;
+    for (index c = 0; c < count_chunks<M, T>(); ++c) sum += memory.squares[c];
+    on.threads.wait();
+    return sum;
+  }
+  /// Moves the values of the shard and gets the others'.
+  void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
+              state<M, T>&, weights<M, T>& w) const {
+    each_trained_tensor(w, g,
+                        moves_shard{*this, on, t, gradient_scale, static_cast<const T*>(g.data())});
+    on.threads.once([&] {
+      const index n = memory.ranks->size();
+      (void)memory.ranks->gather(static_cast<T*>(w.data()), memory.numbers, memory.numbers + n);
+    });
+  }
+
+ private:
+  struct moves_shard {
+    const sharded& all;
+    const ops::execution& on;
+    index t;
+    double gradient_scale;
+    const T* block;
+
+    void operator()(const parameter_path&, const tensor_info& info, T* x, const T* gradient) const {
+      const index at = gradient - block;
+      const index from = (std::max)(all.memory.begin - at, index{0});
+      const index to = (std::min)(all.memory.end - at, info.size());
+      if (from >= to) return;
+      const index moment = at + from - all.memory.begin;
+      all.by.move(on, t, gradient_scale, info.decays(), to - from,
+                  typename Optimizer::template averaged<T>{
+                      gradient + from, all.memory.first + moment, all.memory.second + moment},
+                  x + from);
+    }
+  };
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// The models and optimizers that several processes train together, and the state that they share
+/// out. Knows no MPI.
+
+LINNET_NAMESPACE_BEGIN
+
+/// The optimizer's state that each rank of a distributed_trainer keeps (Rajbhandari et al. 2020).
+/// It keeps all of it (0), or that of its shard of the parameters (1).
+template <int Stage>
+struct zero {
+  static_assert(Stage == 0 || Stage == 1, "linnet::zero: stages are 0 and 1");
+  static constexpr int stage = Stage;
+};
+
+namespace detail {
+
+/// Whether a model has tensors that follow averages of rows, which shards may cut.
+template <class M>
+consteval bool has_averages() {
+  bool any = false;
+  each_tensor<M>([&](const parameter_path&, const tensor_info& info) {
+    any = any || info.kind == role::moving_average;
+  });
+  return any;
+}
+/// Optimizers that move each value by its own gradient and moments, so that shards may end
+/// anywhere.
+template <class Optimizer>
+inline constexpr bool moves_values = requires {
+  typename Optimizer::template averaged<float>;
+};
+
+/// Refuses what several processes cannot train together.
+template <class M, class Optimizer, class Zero, class Compute>
+consteval bool check_distributed() {
+  static_assert(std::is_same_v<Compute, compute::f32> || std::is_same_v<Compute, compute::bf16>,
+                "linnet::distributed_trainer: computes in compute::f32 or compute::bf16; others "
+                "scale by what each rank alone has seen");
+  static_assert(!estimates_curvature<Optimizer>,
+                "linnet::distributed_trainer: takes optimizers without curvature, such as adamw");
+  static_assert(Zero::stage == 0 || moves_values<Optimizer>,
+                "linnet::distributed_trainer: zero<1> takes adamw, which moves each value alone; "
+                "take zero<0> for other optimizers");
+  static_assert(Zero::stage == 0 || !has_averages<M>(),
+                "linnet::distributed_trainer: zero<1> takes no tensors that follow averages, as "
+                "those of attention::routing; take zero<0>");
+  return true;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Reads and sets the counters of a trainer whose gradients come from several processes.
+struct counters_of {
+  template <class Trainer>
+  static training_progress& progress(Trainer& t) {
+    return t.progress_;
+  }
+  /// Notes that a batch was refused on this rank or another.
+  template <class Trainer>
+  static void refuse(Trainer& t, refusal why) {
+    t.reason_ = why;
+    ++t.refused_;
+    t.in_vain();
+  }
+};
+
+/// Digest of numbers, equal on all machines of one byte order.
+struct digest {
+  std::uint64_t value = 0xcbf29ce484222325ull;
+
+  void add(std::uint64_t word) {
+    value = (value ^ word) * 0x9e3779b97f4a7c15ull;
+    value ^= value >> 29;
+  }
+  /// Adds options, and those inside them.
+  template <class Options>
+  void add_options(const Options& all) {
+    if constexpr (has_ranges<Options>) {
+      Options::visit_options(
+          all, [&](const char*, const auto& one, const auto&...) { add_options(one); });
+    } else if constexpr (std::is_floating_point_v<Options>) {
+      add(std::bit_cast<std::uint64_t>(static_cast<double>(all)));
+    } else if constexpr (requires { static_cast<std::uint64_t>(all); }) {
+      add(static_cast<std::uint64_t>(all));
+    }
+  }
+  std::int64_t number() const { return static_cast<std::int64_t>(value >> 1); }
+};
+
+}  // namespace detail
+
+/// Trains weights of model `M` on several processes, each of which gives its part of a batch. It
+/// has the calls of a trainer; all ranks make the same ones in the same order. With
+/// reduction::fixed_order losses and weights have the same bits for any number of ranks, any number
+/// of threads and any `Zero`. One part on one rank has the bits of trainer::step().
+template <class M, class Optimizer = adamw, class Zero = zero<0>, class T = float,
+          class Compute = compute::f32>
+class distributed_trainer {
+  static constexpr bool shards = Zero::stage > 0;
+  static_assert(detail::check_distributed<M, Optimizer, Zero, Compute>());
+  template <class Opt, bool Shards>
+  struct inner_of {
+    using type = Opt;
+  };
+  template <class Opt>
+  struct inner_of<Opt, true> {
+    using type = detail::sharded<M, T, Opt>;
+  };
+  using inner_optimizer = typename inner_of<Optimizer, shards>::type;
+  using inner = trainer<M, inner_optimizer, T, Compute>;
+  using sums = detail::gradient_sums<M, T>;
+  using counters = detail::counters_of;
+
+ public:
+  using model = M;
+  using scalar = T;
+  using optimizer_type = Optimizer;
+  using compute_type = Compute;
+  using batch = typename M::batch;
+
+  /// Exact bytes that rank `rank` of `ranks` allocates. `l.batch` is of one part, see open().
+  static constexpr index footprint(const limits& l, index rank, index ranks,
+                                   const distributed_options& how = {}) {
+    return add_sizes(inner::footprint(l), place(nullptr, 0, rank, ranks, how).bytes);
+  }
+
+  /// Opens a trainer of `w` on all ranks; each allocates its footprint(), once. The limits are
+  /// those of one part of a batch: limits.batch is the number of its sequences. `w` and `ranks`
+  /// must outlive it and not move; `w` must hold the same numbers on all ranks. Errors: those of
+  /// trainer::open, and errc::invalid for fewer parts than ranks. Also errc::mismatch, with the
+  /// number of a rank that has another model, other options, limits or weights, or could not open.
+  /// Also errc::io if a rank did not answer. All ranks get an error where one does.
+  static result<distributed_trainer> open(weights<M, T>& w, communicator& ranks, const limits& l,
+                                          const Optimizer& optimizer = {},
+                                          const training_options& options = {},
+                                          const distributed_options& how = {}) LINNET_TRY {
+    if (ranks.failed()) return ranks.error();
+    std::optional<linnet::error> own = unfit(ranks, l, options, how);
+    std::optional<distributed_trainer> t;
+    if (!own) {
+      inner_optimizer by{};
+      if constexpr (shards)
+        by.by = optimizer;
+      else
+        by = optimizer;
+      auto opened = inner::open(w, l, by, options);
+      if (!opened) {
+        own = opened.error();
+      } else {
+        t.emplace(distributed_trainer(std::move(*opened), ranks, l, how));
+        if (!t->memory_.data())
+          own = detail::out_of_memory("distributed_trainer::open",
+                                      footprint(l, ranks.rank(), ranks.size(), how));
+      }
+    }
+    // The ranks tell each other what they have before anything depends on it.
+    const detail::rank_words said{own ? 1 : 0,
+                                  Zero::stage,
+                                  static_cast<std::int64_t>(sizeof(T)),
+                                  how.parts,
+                                  static_cast<std::int64_t>(how.sums),
+                                  tensors(),
+                                  settings(l, optimizer, options, how),
+                                  own ? 0 : numbers(w)};
+    detail::rank_difference unlike;
+    const bool answered = ranks.compare(said, 1, unlike);
+    if (own) return std::move(*own);
+    if (!answered) return ranks.error();
+    if (unlike.rank >= 0) return difference("distributed_trainer::open", fields_of_open, unlike);
+    t->start();
+    return std::move(*t);
+  }
+  LINNET_OR_OUT_OF_MEMORY("distributed_trainer::open")
+
+  /// The sequences [first, second) of a batch of `n` that this rank gives to step(): those of its
+  /// parts. `n` has to be a multiple of the number of parts.
+  std::pair<index, index> part_of(index n) const {
+    const auto [first, last] = detail::items_of(how_.parts, ranks_->rank(), ranks_->size());
+    return {n / how_.parts * first, n / how_.parts * last};
+  }
+  /// One optimizer step on one batch, of which `b` is this rank's part_of(). Returns the mean loss
+  /// of the whole batch in nats per token, before the step. It is NaN on all ranks, and nothing is
+  /// done, where one rank's part is refused or unlike the others'. So it is if a rank is silent.
+  double step(const batch& b) { return step(b, cross_entropy_objective{}); }
+  /// One optimizer step on the loss of an objective, which sees the parts of a batch one by one.
+  template <class Objective>
+  requires objective<Objective, M>
+  double step(const batch& b, Objective&& from) {
+    loss_sum loss;
+    if (!add(call::step, b, from, loss) || !apply()) return loss_sum::refused().mean();
+    return loss.mean();
+  }
+  /// Adds the gradient of one part of a larger batch, as trainer::accumulate does. Returns the
+  /// summed loss and labels of all ranks.
+  loss_sum accumulate(const batch& b) { return accumulate(b, cross_entropy_objective{}); }
+  /// @copydoc accumulate()
+  template <class Objective>
+  requires objective<Objective, M> loss_sum accumulate(const batch& b, Objective&& from) {
+    loss_sum loss;
+    return add(call::accumulate, b, from, loss) ? loss : loss_sum::refused();
+  }
+  /// One optimizer step with the gradients accumulated so far.
+  void update() {
+    if (!stopped() && agree(call::update, {}, refusal::none)) (void)apply();
+  }
+  /// Summed loss of a batch over all ranks, of which `b` is this rank's part, without dropout and
+  /// without a step.
+  loss_sum evaluate(const batch& b) {
+    loss_sum all;
+    cross_entropy_objective from;
+    if (stopped() || !agree(call::evaluate, b, refusal_of(b, from))) return loss_sum::refused();
+    for (index i = own_parts().first; i < own_parts().second; ++i)
+      losses_[i] = inner_.evaluate(part(b, i));
+    return gather_losses(all) ? all : loss_sum::refused();
+  }
+
+  /// Global gradient norm of the last step, before clipping.
+  double gradient_norm() const { return inner_.gradient_norm(); }
+  /// Steps taken.
+  index steps() const { return inner_.steps(); }
+  /// Steps left out because loss or gradient was not finite, or no label counted.
+  index skipped() const { return inner_.skipped(); }
+  /// Batches refused since open().
+  index refused() const { return inner_.refused(); }
+  /// Whether it refuses all further calls: as a trainer does, or after a failure of messages.
+  bool stopped() const { return inner_.stopped() || ranks_->failed(); }
+  /// Why the last call was refused; static text, empty after a call that did what was asked.
+  /// error() says which rank was the reason.
+  std::string_view last_refusal() const noexcept {
+    if (ranks_->failed()) return ranks_->failure_text();
+    if (unlike_.rank >= 0)
+      return "a rank's call or batch does not go with the others': error() says which";
+    return inner_.last_refusal();
+  }
+  /// The last refusal with the number of the rank that was the reason: errc::mismatch, errc::io
+  /// for a failure of messages. Equal on all ranks that got an answer.
+  linnet::error error() const {
+    if (ranks_->failed()) return ranks_->error();
+    if (unlike_.rank >= 0) return difference("distributed_trainer", fields_of_call, unlike_);
+    return detail::failure(errc::invalid, "distributed_trainer", "", "", inner_.last_refusal());
+  }
+  /// The packed weights, current after each step.
+  const auto& current() const { return inner_.current(); }
+  /// All counters; equal on all ranks.
+  const training_progress& progress() const { return inner_.progress(); }
+  /// Calls f(name, offset, bytes) for each block of memory with which this rank continues a run.
+  /// `offset` is that in the whole block, of which it may hold a shard.
+  template <class F>
+  void visit_state(F&& f) {
+    inner_.visit_state([&](std::string_view name, std::span<std::byte> bytes) {
+      if (name != "gradients") f(name, index{0}, bytes);
+    });
+    if constexpr (shards) {
+      const index begin = moments_.begin * index{sizeof(T)}, n = moments_.end - moments_.begin;
+      const auto count = static_cast<std::size_t>(n);
+      f("optimizer.first", begin, std::as_writable_bytes(std::span(moments_.first, count)));
+      f("optimizer.second", begin, std::as_writable_bytes(std::span(moments_.second, count)));
+    }
+  }
+  /// Whether this rank holds a shard of a block that visit_state() shows, instead of all of it.
+  static bool holds_shard(std::string_view name) { return shards && name != "weights"; }
+  /// Goes on from `at`, after the blocks that visit_state() shows have been written on all ranks.
+  /// Errors: those of trainer::resume.
+  result<void> resume(const training_progress& at) {
+    std::fill_n(static_cast<T*>(inner_.gradient().data()), sums::values, T(0));
+    sums_.clear();
+    unlike_ = {};
+    return inner_.resume(at);
+  }
+  /// The processes that it shares batches with.
+  communicator& ranks() { return *ranks_; }
+  /// The options of sharing that it was opened with.
+  const distributed_options& shared_options() const { return how_; }
+  /// The options that it was opened with.
+  const training_options& options() const { return inner_.options(); }
+  /// The optimizer, whose settings may be changed between steps, on all ranks alike.
+  Optimizer& optimizer() {
+    if constexpr (shards)
+      return inner_.optimizer().by;
+    else
+      return inner_.optimizer();
+  }
+
+ private:
+  enum class call : std::int64_t { step, accumulate, update, evaluate };
+  static constexpr const char* fields_of_open[] = {"trainer, which it could not open",
+                                                   "stage of zero",
+                                                   "bytes of a scalar",
+                                                   "distributed_options.parts",
+                                                   "distributed_options.sums",
+                                                   "digest of the model's tensors",
+                                                   "digest of options and limits",
+                                                   "digest of the weights"};
+  static constexpr const char* fields_of_call[] = {"refusal of its batch",
+                                                   "sequences left over by its parts",
+                                                   "call",
+                                                   "sequences of a part",
+                                                   "tokens of a sequence",
+                                                   "source tokens of a sequence",
+                                                   "steps taken",
+                                                   "samples accumulated"};
+
+  /// The values that open() places in one block.
+  struct placed {
+    sums gradients{};
+    detail::shard_memory<M, T> moments{};
+    loss_sum* losses = nullptr;
+    int* numbers = nullptr;
+    index bytes = 0;
+  };
+  static constexpr placed place(void* block, index size, index rank, index ranks,
+                                const distributed_options& how) {
+    arena memory = block ? arena(block, size) : arena();
+    placed p;
+    p.gradients = sums::place(memory, rank, ranks, how);
+    if constexpr (shards) p.moments = detail::shard_memory<M, T>::place(memory, rank, ranks);
+    p.losses = memory.take<loss_sum>(how.parts);
+    p.numbers = memory.take<int>(2 * ranks);
+    p.bytes = memory.peak();
+    return p;
+  }
+  distributed_trainer(inner&& made, communicator& ranks, const limits& l,
+                      const distributed_options& how)
+      : inner_(std::move(made)),
+        ranks_(&ranks),
+        limits_(l),
+        how_(how),
+        memory_(place(nullptr, 0, ranks.rank(), ranks.size(), how).bytes) {
+    if (!memory_.data()) return;
+    const placed p = place(memory_.data(), memory_.size(), ranks.rank(), ranks.size(), how);
+    sums_ = p.gradients;
+    moments_ = p.moments;
+    losses_ = p.losses;
+    numbers_ = p.numbers;
+  }
+  /// Notes the shards, after the ranks have agreed.
+  void start() {
+    sums_.start(*ranks_);
+    if constexpr (shards) {
+      moments_.start(*ranks_);
+      inner_.optimizer().memory = moments_;
+    }
+    for (index r = 0; r < ranks_->size(); ++r) {
+      const auto [first, last] = detail::items_of(how_.parts, r, ranks_->size());
+      numbers_[r] = static_cast<int>((last - first) * index{sizeof(loss_sum)});
+      numbers_[ranks_->size() + r] = static_cast<int>(first * index{sizeof(loss_sum)});
+    }
+  }
+
+  /// Why this rank cannot open a trainer, if it is its own options.
+  static std::optional<linnet::error> unfit(const communicator& ranks, const limits& l,
+                                            const training_options& options,
+                                            const distributed_options& how) {
+    constexpr const char* where = "distributed_trainer::open";
+    if (auto fit = detail::acceptable(where, "distributed_options", how); !fit) return fit.error();
+    if (how.parts < ranks.size())
+      return detail::failure(errc::invalid, where, "distributed_options.parts",
+                             "no fewer than ranks, " + std::to_string(ranks.size()),
+                             std::to_string(how.parts));
+    if (shards && !ranks.allows(l.threads, l.run_on.run != nullptr))
+      return detail::failure(errc::invalid, where, "limits.threads",
+                             "1, or MPI_Init_thread with MPI_THREAD_SERIALIZED",
+                             std::to_string(l.threads));
+    if (shards && options.keep_zeros)
+      return detail::failure(errc::invalid, where, "training_options.keep_zeros",
+                             "false with zero<1>, whose ranks move a shard each", "true");
+    return {};
+  }
+  static std::int64_t tensors() {
+    detail::digest d;
+    each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
+      d.add(stream_of(at.str()));
+      d.add(static_cast<std::uint64_t>(info.rows));
+      d.add(static_cast<std::uint64_t>(info.columns));
+    });
+    return d.number();
+  }
+  static std::int64_t settings(const limits& l, const Optimizer& optimizer,
+                               const training_options& options, const distributed_options& how) {
+    detail::digest d;
+    d.add_options(how);
+    for (const index limit : {l.batch, l.source, l.target})
+      d.add(static_cast<std::uint64_t>(limit));
+    d.add_options(optimizer);
+    d.add_options(options);
+    return d.number();
+  }
+  static std::int64_t numbers(const weights<M, T>& w) {
+    detail::digest d;
+    for (std::size_t i = 0; i < w.block().size(); i += sizeof(std::uint64_t)) {
+      std::uint64_t word = 0;
+      __builtin_memcpy(&word, w.block().data() + i, sizeof word);
+      d.add(word);
+    }
+    return d.number();
+  }
+  static linnet::error difference(const char* where, const char* const* names,
+                                  const detail::rank_difference& d) {
+    const bool refusal_text = names == fields_of_call && d.field == 0;
+    return detail::failure(
+        errc::mismatch, where, "rank " + std::to_string(d.rank) + ": " + names[d.field],
+        refusal_text ? "none" : std::to_string(d.expected),
+        refusal_text ? std::string(to_string(static_cast<refusal>(d.got))) : std::to_string(d.got));
+  }
+
+  /// The parts of this rank, and their number.
+  std::pair<index, index> own_parts() const {
+    return detail::items_of(how_.parts, ranks_->rank(), ranks_->size());
+  }
+  index own_count() const { return own_parts().second - own_parts().first; }
+  /// Part number `i` of all, of which this rank's are in `b`.
+  batch part(const batch& b, index i) const {
+    const index each = b.batch / own_count();
+    return detail::part_of_batch(b, (i - own_parts().first) * each, each, M::label_per_sequence);
+  }
+  template <class Objective>
+  refusal refusal_of(const batch& b, Objective& from) const {
+    if (b.batch < 1) return refusal::batch_below_one;
+    refusal why = refusal::none;
+    if (b.batch % own_count() == 0)  // or else another field tells
+      for (index i = own_parts().first; i < own_parts().second && why == refusal::none; ++i)
+        why = detail::refusal_of<M>(part(b, i), limits_, from, std::span<T>());
+    return why;
+  }
+  /// Whether all ranks make the same call with batches that go together; unlike_ says what not.
+  bool agree(call kind, const batch& b, refusal why) {
+    std::int64_t length = 0, source = 0;
+    if constexpr (requires { b.target_length; })
+      length = b.target_length;
+    else
+      length = b.length;
+    if constexpr (requires { b.source_length; }) source = b.source_length;
+    const training_progress& at = inner_.progress();
+    if (!ranks_->compare(
+            {static_cast<std::int64_t>(why), b.batch % own_count(), static_cast<std::int64_t>(kind),
+             b.batch / own_count(), length, source, at.steps, at.samples},
+            2, unlike_))
+      return false;
+    if (unlike_.rank < 0) return true;
+    const bool named = unlike_.field == 0;
+    counters::refuse(inner_, named ? static_cast<refusal>(unlike_.got) : refusal::batch);
+    return false;
+  }
+  /// Gives each rank the losses of all parts and adds them in order.
+  bool gather_losses(loss_sum& all) {
+    if (!ranks_->gather(reinterpret_cast<std::byte*>(losses_), numbers_, numbers_ + ranks_->size()))
+      return false;
+    all = {};
+    for (index i = 0; i < how_.parts; ++i) {
+      all.nats += losses_[i].nats;
+      all.tokens += losses_[i].tokens;
+    }
+    return true;
+  }
+  /// Adds the gradients of a batch; `all` is the loss over all ranks.
+  template <class Objective>
+  bool add(call kind, const batch& b, Objective& from, loss_sum& all) {
+    if (stopped() || !agree(kind, b, refusal_of(b, from))) return false;
+    training_progress& at = counters::progress(inner_);
+    const training_progress before = at;
+    const index each = b.batch / own_count();
+    const bool added = sums_.add(static_cast<T*>(inner_.gradient().data()), [&](index i) {
+      at.samples = before.samples + i * each;  // dropout depends on a sample's place in the batch
+      losses_[i] = inner_.accumulate(part(b, i), from);
+    });
+    if (!added || !gather_losses(all)) return false;
+    at.samples = before.samples + how_.parts * each;
+    at.tokens = before.tokens + all.tokens;
+    at.nats = before.nats + all.nats;
+    return true;
+  }
+  /// Takes a step with the sum of gradients, of which this rank has its shard.
+  bool apply() {
+    T* const gradient = static_cast<T*>(inner_.gradient().data());
+    std::copy_n(sums_.shard(), sums_.own(), gradient + sums_.begin());
+    if constexpr (!shards)
+      if (!ranks_->gather(gradient, sums_.counts(), sums_.begins())) return false;
+    inner_.update();
+    if (inner_.progress().accumulating())  // it was refused
+      inner_.gradient().visit([](const parameter_path&, const tensor_info& info, T* leaf) {
+        std::fill_n(leaf, info.size(), T(0));
+      });
+    else
+      sums_.clear();
+    return !ranks_->failed();
+  }
+
+  inner inner_;
+  communicator* ranks_;
+  detail::owned_limits limits_;
+  distributed_options how_;
+  memory_block memory_;
+  sums sums_{};
+  detail::shard_memory<M, T> moments_{};
+  loss_sum* losses_ = nullptr;
+  int* numbers_ = nullptr;  ///< bytes of each rank's losses, and where they begin
+  detail::rank_difference unlike_;
+};
+
+LINNET_NAMESPACE_END

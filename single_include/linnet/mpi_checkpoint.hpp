@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: MIT
+// linnet 0.1.0: small language models in C++20.
+// Written by tools/amalgamate.py from include/linnet/mpi_checkpoint.hpp: do not edit.
+//
+// MIT License
+//
+// Copyright (c) 2026 linnet authors
+//
+// Permission is hereby granted, free of charge, to any person obtaining a copy
+// of this software and associated documentation files (the "Software"), to deal
+// in the Software without restriction, including without limitation the rights
+// to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+// copies of the Software, and to permit persons to whom the Software is
+// furnished to do so, subject to the following conditions:
+//
+// The above copyright notice and this permission notice shall be included in all
+// copies or substantial portions of the Software.
+//
+// THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+// IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+// FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+// AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+// LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+// OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+// SOFTWARE.
+#pragma once
+/// @file
+/// Opt-in: checkpoints of training on several processes. Needs what linnet/mpi.hpp and
+/// linnet/checkpoint.hpp need: an MPI 3, the header of xxHash and a POSIX system.
+
+/// @file
+/// Checkpoints of several processes. Each rank writes a file with its part of the state; then rank
+/// 0 writes the index that makes all of them one checkpoint. Opt-in, through
+/// linnet/mpi_checkpoint.hpp.
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <linnet/mpi.hpp>
+#include <linnet/checkpoint.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The counters in the index of a checkpoint of several ranks, and in each of its parts.
+struct checkpoint_round {
+  std::int64_t generation = 0;  ///< of checkpoints of this name; names the files of parts
+  std::int64_t ranks = 0;       ///< which wrote it
+  training_progress progress{};
+};
+inline constexpr std::string_view round_section = "linnet.round";
+
+/// The file in which rank `rank` writes its part.
+inline std::string part_path(const std::string& path, const checkpoint_round& round, index rank) {
+  return path + '.' + std::to_string(round.generation) + '.' + std::to_string(rank) + "-of-" +
+         std::to_string(round.ranks);
+}
+/// The round of a file of sections. Errors: those of read_file and parse_sections.
+inline result<checkpoint_round> read_round(const section_file& file, const std::string& path) {
+  const section* const found = file.find(round_section);
+  checkpoint_round round;
+  if (!found || found->bytes.size() != sizeof round)
+    return detail::failure(errc::malformed, path, round_section,
+                           std::to_string(sizeof round) + " bytes", "others");
+  __builtin_memcpy(&round, found->bytes.data(), sizeof round);
+  if (round.ranks < 1 || round.ranks > 0x7fffffff || round.generation < 1)
+    return detail::failure(errc::malformed, path, round_section, "counts above 0", "others");
+  if (auto fit = acceptable(path.c_str(), round_section, round.progress); !fit) return fit.error();
+  return round;
+}
+/// The round in the index `path`; none if there is no such file, or a damaged one.
+inline std::optional<checkpoint_round> round_of(const std::string& path) {
+  const auto bytes = read_file(path);
+  if (!bytes) return {};
+  const auto file = parse_sections(bytes->bytes(), path);
+  if (!file) return {};
+  const auto round = read_round(*file, path);
+  return round ? std::optional(*round) : std::nullopt;
+}
+
+/// Description of a trainer's type and of the parts of its batches, on which its bits depend.
+template <class Trainer>
+std::vector<key_value> shared_metadata(const Trainer& train) {
+  std::vector<key_value> all = trainer_metadata<Trainer>();
+  all.push_back({"parts", std::to_string(train.shared_options().parts)});
+  return all;
+}
+/// Refuses a file of another type of trainer.
+template <class Trainer>
+result<void> check_metadata(const Trainer& train, const section_file& file,
+                            const std::string& path) {
+  for (const key_value& one : shared_metadata(train)) {
+    const auto said = std::ranges::find(file.metadata, one.key, &key_value::key);
+    if (said == file.metadata.end() || said->value != one.value)
+      return failure(errc::mismatch, path, one.key, one.value + " (the trainer's)",
+                     said == file.metadata.end() ? "nothing" : printable(said->value));
+  }
+  return {};
+}
+
+/// Reads one part: copies what this rank holds of it, if `apply`, and counts these bytes.
+template <class Trainer>
+result<index> read_part(const std::string& path, Trainer& train, const checkpoint_round& round,
+                        bool apply) {
+  const auto bytes = read_file(path);
+  if (!bytes) return bytes.error();
+  const auto file = parse_sections(bytes->bytes(), path);
+  if (!file) return file.error();
+  if (auto fit = check_metadata(train, *file, path); !fit) return fit.error();
+  const auto said = read_round(*file, path);
+  if (!said) return said.error();
+  if (said->generation != round.generation || said->progress.steps != round.progress.steps)
+    return failure(errc::malformed, path, round_section, "the round of the index", "another");
+  index copied = 0;
+  train.visit_state([&](std::string_view name, index offset, std::span<std::byte> to) {
+    for (const section& one : file->sections) {
+      const std::size_t mark = one.name.rfind('@');
+      if (mark == std::string::npos || std::string_view(one.name).substr(0, mark) != name) continue;
+      index from = 0;
+      const char* const end = one.name.data() + one.name.size();
+      if (std::from_chars(one.name.data() + mark + 1, end, from).ptr != end || from < 0) continue;
+      const index first = (std::max)(from, offset);
+      const index last = (std::min)(from + std::ssize(one.bytes), offset + std::ssize(to));
+      if (first >= last) continue;
+      copied += last - first;
+      if (apply)
+        std::copy_n(one.bytes.data() + (first - from), last - first, to.data() + (first - offset));
+    }
+  });
+  return copied;
+}
+/// Reads the checkpoint of an index: all that this rank holds of it. Checks it, or applies it.
+template <class Trainer>
+result<checkpoint> read_checkpoint(const std::string& index_path, const std::string& path,
+                                   Trainer& train, bool apply, checkpoint_round& round) {
+  const auto bytes = read_file(index_path);
+  if (!bytes) return bytes.error();
+  const auto file = parse_sections(bytes->bytes(), index_path);
+  if (!file) return file.error();
+  if (auto fit = check_metadata(train, *file, index_path); !fit) return fit.error();
+  const auto said = read_round(*file, index_path);
+  if (!said) return said.error();
+  round = *said;
+  index held = 0, copied = 0;
+  train.visit_state(
+      [&](std::string_view, index, std::span<std::byte> to) { held += std::ssize(to); });
+  for (index r = 0; r < round.ranks; ++r) {
+    const auto part = read_part(part_path(path, round, r), train, round, apply);
+    if (!part) return part.error();
+    copied += *part;
+  }
+  if (copied != held)
+    return failure(errc::malformed, index_path, "parts", std::to_string(held) + " bytes",
+                   std::to_string(copied));
+  checkpoint all{index_path, {}};
+  for (const section& one : file->sections)
+    if (!one.name.starts_with(reserved))
+      all.own.push_back({one.name, {one.bytes.begin(), one.bytes.end()}});
+  return all;
+}
+
+/// Tells all ranks whether this one succeeded; the error of all is that of a rank which did not.
+template <class Trainer>
+result<void> agree_on(Trainer& train, const char* where, const char* what, const result<void>& own,
+                      std::int64_t number = 0) {
+  rank_difference unlike;
+  const bool answered = train.ranks().compare({own ? 0 : 1, number, 0, 0, 0, 0, 0, 0}, 1, unlike);
+  if (!own) return own.error();
+  if (!answered) return train.ranks().error();
+  if (unlike.rank < 0) return {};
+  return failure(errc::mismatch, where, "rank " + std::to_string(unlike.rank), what,
+                 unlike.field == 0 ? "an error there" : "number " + std::to_string(unlike.got));
+}
+
+}  // namespace detail
+
+/// Saves the state of a run on all ranks, which all call this. Each writes its part beside `path`;
+/// then rank 0 writes `path`, with sections of its own, and the one before becomes
+/// `path`.previous. A checkpoint is there as a whole or not at all: whatever ends a rank, `path` or
+/// `path`.previous loads. The folder has to be one that all ranks see. Errors, on all ranks:
+/// errc::io; errc::invalid (gradients that no step has used, a stopped trainer, a name);
+/// errc::mismatch with the rank that has an error.
+template <class M, class Optimizer, class Zero, class T, class Compute>
+result<void> save_checkpoint(const std::string& path,
+                             distributed_trainer<M, Optimizer, Zero, T, Compute>& train,
+                             const std::vector<section>& own = {}) LINNET_TRY {
+  if (!detail::fits_metadata<true, M>()) return {};
+  if (train.stopped() || train.progress().accumulating())
+    return error{errc::invalid, path, "trainer", "one that goes on, without accumulated gradients",
+                 train.stopped() ? "one that stopped" : "accumulated gradients"};
+  const auto newest = detail::round_of(path), older = detail::round_of(detail::previous_of(path));
+  const std::int64_t before =
+      (std::max)(newest ? newest->generation : 0, older ? older->generation : 0);
+  const index rank = train.ranks().rank(), ranks = train.ranks().size();
+  const detail::checkpoint_round round{before + 1, ranks, train.progress()};
+  const auto metadata = detail::shared_metadata(train);
+  const section said = as_section(std::string(detail::round_section), round);
+
+  std::vector<section> sections{said};
+  train.visit_state([&](std::string_view name, index offset, std::span<std::byte> block) {
+    index first = 0, last = std::ssize(block);
+    if (!train.holds_shard(name)) {  // all ranks have it: each writes a share
+      const auto [from, to] = detail::items_of(last / alignment, rank, ranks);
+      first = from * alignment, last = to * alignment;
+    }
+    sections.push_back(
+        {std::string(name) + '@' + std::to_string(offset + first),
+         block.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(last - first))});
+  });
+  const std::string part = detail::part_path(path, round, rank);
+  (void)std::remove(part.c_str());  // of a run that was ended while it wrote
+  const auto wrote = detail::write_checkpoint_file(part, metadata, sections);
+  if (auto all = detail::agree_on(train, "save_checkpoint", "to write its part of the same round",
+                                  wrote, round.generation);
+      !all) {
+    (void)std::remove(part.c_str());
+    return all;
+  }
+
+  result<void> published;
+  if (rank == 0) {
+    std::vector<section> index_sections{said};
+    for (const section& one : own) {
+      if (one.name.starts_with(detail::reserved) && published)
+        published = error{errc::invalid, path, detail::printable(one.name),
+                          "a name that does not begin with linnet.", "this one"};
+      index_sections.push_back(one);
+    }
+    // A damaged index must not become the one before.
+    if (!newest && detail::exists(path))
+      (void)std::rename(path.c_str(), detail::damaged_of(path).c_str());
+    if (published) published = detail::write_checkpoint_file(path, metadata, index_sections);
+    if (published && newest && older)
+      for (index r = 0; r < older->ranks; ++r)
+        (void)std::remove(detail::part_path(path, *older, r).c_str());
+  }
+  return detail::agree_on(train, "save_checkpoint", "to write the index", published);
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+/// Restores a run on all ranks, which all call this; there may be more or fewer of them than wrote
+/// it, and another `Zero`. Where `path` or one of its parts is missing or damaged, all load
+/// `path`.previous, and note says why. The trainer is untouched unless all ranks can read all of
+/// it. Errors, on all ranks: errc::missing, errc::io, errc::malformed; errc::mismatch (another
+/// model, optimizer or number of parts; the rank that has an error).
+template <class M, class Optimizer, class Zero, class T, class Compute>
+result<checkpoint> load_checkpoint(const std::string& path,
+                                   distributed_trainer<M, Optimizer, Zero, T, Compute>& train)
+    LINNET_TRY {
+  if (!detail::fits_metadata<true, M>()) return error{};
+  detail::checkpoint_round round;
+  std::string from = path;
+  auto checked = detail::read_checkpoint(from, path, train, false, round);
+  std::string note;
+  if (!checked && checked.error().code != errc::mismatch) {
+    detail::checkpoint_round earlier;
+    auto older = detail::read_checkpoint(detail::previous_of(path), path, train, false, earlier);
+    if (older) {
+      note = checked.error().message();
+      from = detail::previous_of(path);
+      round = earlier;
+      checked = std::move(older);
+    }
+  }
+  const result<void> readable = checked ? result<void>() : result<void>(checked.error());
+  if (auto all = detail::agree_on(train, "load_checkpoint", "to read the same round", readable,
+                                  checked ? round.generation : 0);
+      !all)
+    return all.error();
+  auto loaded = detail::read_checkpoint(from, path, train, true, round);
+  result<void> applied;
+  if (!loaded)
+    applied = loaded.error();
+  else
+    applied = train.resume(round.progress);
+  if (auto all = detail::agree_on(train, "load_checkpoint", "to read its part", applied); !all)
+    return all.error();
+  loaded->note = note;
+  return loaded;
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
