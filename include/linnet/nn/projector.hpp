@@ -25,10 +25,10 @@ struct pixel_unshuffle {
   static constexpr index rows = Images::rows / Factor, columns = Images::columns / Factor;
   static constexpr index tokens = rows * columns;  ///< rows of an image that it makes
 
-  /// Row of the encoder's output that is part `part` of row `token` of an image.
-  static constexpr index from(index token, index part) {
+  /// Row of the encoder's output that is part `part` of row `row` of an image.
+  static constexpr index from(index row, index part) {
     return index{Images::class_token} +
-           (token / columns * Factor + part / Factor) * Images::columns + token % columns * Factor +
+           (row / columns * Factor + part / Factor) * Images::columns + row % columns * Factor +
            part % Factor;
   }
   /// y[batch * tokens, width] of x[batch * Images::tokens, Width]
