@@ -22,6 +22,10 @@ namespace ln = linnet;
 struct failure : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
+/// A training whose loss is not finite.
+struct divergence : failure {
+  using failure::failure;
+};
 
 /// The value of a result, or its error as a failure.
 template <class T>

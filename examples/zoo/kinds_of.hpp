@@ -162,7 +162,7 @@ learning_result learn_bytes(const kind_course& c) {
   for (long step = 0; step < c.steps; ++step) {
     for (ln::index row = 0; row < rows; ++row) read(row, c.training, random.below(places));
     if (!ln::is_finite(trainer.step({tokens.data(), labels.data(), rows, length})))
-      throw failure(M::attention::name() + ": " + std::string(trainer.last_refusal()));
+      throw divergence(M::attention::name() + ": " + std::string(trainer.last_refusal()));
   }
   learning_result result{.seconds = now() - start, .parameters = M::parameters()};
   const ln::index most = 64, examples = std::min(most, (std::ssize(c.held_out) - 1) / length);

@@ -60,7 +60,12 @@ axis parse_axis(const std::string& text) {
       throw failure(fmt::format("--axis {}: {} is given twice", made.name, value));
     seen.push_back(value);
     if (!made.number) {  // refuses unknown names and values
-      made.type += parse_model("axis", fmt::format("decoder:{}={}", made.name, value)).policies;
+      const std::string policy =
+          parse_model("axis", fmt::format("decoder:{}={}", made.name, value)).policies;
+      if (policy.empty())
+        throw failure(fmt::format("--axis {}: not an axis; take one of {}, or a policy", made.name,
+                                  fmt::join(numbers, ", ")));
+      made.type += policy;
       continue;
     }
     ln::index n = 0;
@@ -161,6 +166,8 @@ void search(const search_options& o) {
   }
   check_writable(o.html, {o.text});
   check_writable(o.state, {o.text});
+  if (!o.html.empty() && o.html == o.state)
+    throw failure(o.html + ": --html and --state name the same file");
   const corpus text = read_corpus(o.text);
   s.text = text.name;
 
@@ -178,7 +185,7 @@ void search(const search_options& o) {
     say("{} steps of {}\n", steps, name_of(axes, candidate(i).number));
     try {
       return models->learn(i, {text.training, text.held_out, steps, o.threads, o.seed}).bits;
-    } catch (const failure& problem) {  // what diverges is the worst, not the end
+    } catch (const divergence& problem) {  // what diverges is the worst, not the end
       say("{}\n", problem.what());
       return HUGE_VAL;
     }
@@ -196,7 +203,7 @@ void search(const search_options& o) {
         o.state, count, how,
         fmt::format("{}{} parameters {} {} bytes {} flops {} text {} {:016x} seed {}", s.base,
                     names, o.least_parameters, o.parameters, o.bytes, o.flops, text.bytes(),
-                    std::hash<std::string>()(text.training), o.seed)));
+                    std::hash<std::string>()(text.training + text.held_out), o.seed)));
     if (file.size() > 0) say("going on behind {} trainings\n", file.size());
     trials = take(ln::successive_halving(count, how, train, file));
   }

@@ -208,26 +208,30 @@ struct c_functions {
   }
   LINNET_WITHOUT_MEMORY(return c_failed(out_of_memory("save")))
 
-  /// A handle whose session has the newest weights; null, and said why, for others.
-  static handle* ready(linnet_model* model, const char* why) {
-    handle* const h = of(model);
-    if (h == nullptr) return c_say(LINNET_INVALID, why), nullptr;
-    if (std::exchange(h->trained, false)) {
-      h->panels = linnet::pack(*h->own);
-      h->run->reset();
-    }
-    return h;
+  /// Gives the handle, whose session has the newest weights then; or says why not.
+  static linnet_code ready(linnet_model* model, const char* why, handle*& h) {
+    h = of(model);
+    if (h == nullptr) return c_say(LINNET_INVALID, why);
+    if (!h->trained) return LINNET_OK;
+    auto panels = linnet::pack(*h->own);
+    if (!panels.valid()) return c_failed(panels.error());
+    h->panels = std::move(panels);
+    h->trained = false;
+    h->run->reset();
+    return LINNET_OK;
   }
   static linnet_code reset(linnet_model* model) {
-    handle* const h = ready(model, "reset: model is null or another's");
-    if (h == nullptr) return LINNET_INVALID;
+    handle* h = nullptr;
+    if (const auto code = ready(model, "reset: model is null or another's", h); code != LINNET_OK)
+      return code;
     h->run->reset();
     return c_say(LINNET_OK, "");
   }
   static linnet_code feed(linnet_model* model, const std::int32_t* tokens, std::size_t count,
                           float* logits, std::size_t room) {
-    handle* const h = ready(model, "feed: model is null or another's");
-    if (h == nullptr) return LINNET_INVALID;
+    handle* h = nullptr;
+    if (const auto code = ready(model, "feed: model is null or another's", h); code != LINNET_OK)
+      return code;
     if (tokens == nullptr || logits == nullptr || count > std::size_t{INT32_MAX})
       return c_say(LINNET_INVALID, "feed: tokens or logits is null, or count beyond any context");
     if (room < static_cast<std::size_t>(M::vocabulary))
@@ -242,8 +246,10 @@ struct c_functions {
                               const linnet_sampling* sampling, linnet_on_token on_token, void* user,
                               std::size_t* written) {
     if (written != nullptr) *written = 0;
-    handle* const h = ready(model, "generate: model is null or another's");
-    if (h == nullptr) return LINNET_INVALID;
+    handle* h = nullptr;
+    if (const auto code = ready(model, "generate: model is null or another's", h);
+        code != LINNET_OK)
+      return code;
     if (prompt == nullptr || on_token == nullptr || count > std::size_t{INT32_MAX})
       return c_say(LINNET_INVALID,
                    "generate: prompt or on_token is null, or count beyond any context");

@@ -494,7 +494,7 @@ BOOST_AUTO_TEST_CASE(refusals) {
     BOOST_TEST(opening({}, ids).starts_with(open + "middle_tokens: expected three tokens"));
   BOOST_TEST(opening({}, marks, {}) == open + "starts: expected at least one document, got 0");
   BOOST_TEST(opening({}, marks, {1}) == open + "starts[0]: expected 0, got 1");
-  for (const index bad : {0, 3, 100})
+  for (const index bad : {0, 3, 100, 1'000})
     BOOST_TEST(opening({}, marks, {0, 3, bad})
                    .starts_with(open + "starts[2]: expected above the start before it"));
   const auto none = [](std::string_view) { return std::vector<token>{}; };

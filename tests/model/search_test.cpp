@@ -183,6 +183,8 @@ BOOST_AUTO_TEST_CASE(a_cost_model_is_of_one_machine_and_version) {
   BOOST_TEST(changed("\nweights", " \nweights").starts_with(": work: expected decode"));
   BOOST_TEST(refused(hand_written(folder, right + "1"), "two cores", "decode")
                  .starts_with(": weights: expected 5 numbers"));
+  BOOST_TEST(refused(hand_written(folder, right.substr(0, right.size() - 2)), "two cores", "decode")
+                 .starts_with(": weights: expected 5 numbers"));
   BOOST_TEST(refused(hand_written(folder, right.substr(0, right.rfind(' '))), "two cores", "decode")
                  .starts_with(": weights: expected 5 numbers"));
 
@@ -363,6 +365,9 @@ BOOST_AUTO_TEST_CASE(halving_refuses_what_does_not_fit) {
     BOOST_TEST(written(right + line + "\n").starts_with(": line: expected round, candidate"), line);
   BOOST_TEST(written("linnet halving 2\n") == ": version: expected 1, got 2");
   BOOST_TEST(written("other\n") == ": expected a file of halving, got other");
+  BOOST_TEST(written("other") == ": expected a file of halving, got other");
+  BOOST_TEST(contents(path) == "other");
+  BOOST_TEST(written(right.substr(0, 5)) == "opened");
   BOOST_TEST(written(right + "0 1 0\n") == "opened");
   auto file = ln::halving_file::open(path, 3, how, "toy");
   BOOST_REQUIRE(file);

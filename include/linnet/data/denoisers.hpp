@@ -40,8 +40,8 @@ struct denoiser {
                       ///< that its end takes, at most 0.5; the end's length is uniform around it
   double weight = 1;  ///< how often, beside the others
 
-  /// Most tokens that S leaves to be predicted in a text of `length` >= 2: with a mean share of 0.5
-  /// every cut is equally likely.
+  /// Most tokens that S leaves to be predicted in a text of `length` >= 2. With a mean share of 0.5
+  /// they are all or all but one, so that cuts are equally likely.
   constexpr index longest_end(index length) const {
     return (std::clamp)(2 * how.noise_of(length).tokens - 1, index{1}, length - 1);
   }
@@ -68,12 +68,12 @@ inline constexpr std::array<denoiser, 7> ul2_denoisers{{
     {denoiser_mode::extreme, {.density = 0.5, .mean_span = 64}},
 }};
 /// The settings of UL2R, for a model that was trained on next tokens before (Tay et al. 2022). Half
-/// of the examples are S, whose cuts are all equally likely.
+/// of the examples are S, whose cuts are about equally likely, and a quarter each R and X.
 inline constexpr std::array<denoiser, 4> ul2r_denoisers{{
-    {denoiser_mode::regular, {.density = 0.15, .mean_span = 3}},
-    {denoiser_mode::extreme, {.density = 0.15, .mean_span = 32}},
-    {denoiser_mode::extreme, {.density = 0.5, .mean_span = 3}},
-    {denoiser_mode::sequential, {.density = 0.5}, 3},
+    {denoiser_mode::regular, {.density = 0.15, .mean_span = 3}, 2},
+    {denoiser_mode::extreme, {.density = 0.15, .mean_span = 32}, 1},
+    {denoiser_mode::extreme, {.density = 0.5, .mean_span = 3}, 1},
+    {denoiser_mode::sequential, {.density = 0.5}, 4},
 }};
 
 /// Writes the source and the target of `text` as one denoiser makes them, without a token of the

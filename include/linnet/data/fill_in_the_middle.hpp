@@ -119,8 +119,9 @@ class middle_source {
                                     seed key) LINNET_TRY {
     constexpr const char* where = "middle_source::open";
     if (auto fit = detail::check_middle(where, how, ids); !fit) return fit.error();
-    if (starts.empty()) return error{errc::invalid, where, "starts", "at least one document", "0"};
     middle_source made(std::move(text), how, ids, key);
+    if (starts.empty() || made.text_.size() == 0)
+      return error{errc::invalid, where, "starts", "at least one document", "0"};
     for (std::size_t i = 0; i < starts.size(); ++i) {
       const index least = i > 0 ? starts[i - 1] + 1 : 0, most = i > 0 ? made.text_.size() - 1 : 0;
       if (starts[i] < least || starts[i] > most)
@@ -129,7 +130,7 @@ class middle_source {
                      std::to_string(starts[i])};
       made.documents_.push_back({starts[i], made.size_});
       const index last = i + 1 < starts.size() ? starts[i + 1] : made.text_.size();
-      if (last <= starts[i]) continue;  // the next one is refused
+      if (last <= starts[i] || last > made.text_.size()) continue;  // the next one is refused
       const bool moved = made.cut(i, made.content(i, last)).moved;
       made.size_ += last - starts[i] + (moved ? 3 : 0);
     }
@@ -232,7 +233,7 @@ result<std::vector<token>> tokenize_middles(std::span<const std::string_view> te
         for (const token id : encode(document.substr(static_cast<std::size_t>(p.first),
                                                      static_cast<std::size_t>(p.size))))
           all.push_back(id);
-    all.push_back(ids.end);
+    if (ids.end >= 0) all.push_back(ids.end);
   });
   return all;
 }

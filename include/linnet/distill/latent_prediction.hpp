@@ -19,7 +19,8 @@ LINNET_NAMESPACE_BEGIN
 /// Options of latent_prediction.
 struct latent_prediction_options {
   double latent = 1;  ///< weight of the loss on states, beside the cross-entropy
-  index ahead = 1;    ///< tokens between a state and the one that it predicts
+  index ahead = 1;    ///< tokens between a state and the one that it predicts; from the texts'
+                      ///< length on, there is no such pair and the loss is the cross-entropy
   state_loss loss = state_loss::mean_square;
 
   /// Calls f(name, value, range) for each option, see docs/options.md.

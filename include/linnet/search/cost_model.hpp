@@ -71,11 +71,12 @@ struct cost_model {
     for (std::size_t i = 0; i < x.size(); ++i) sum += weight[i] * x[i];
     return (std::max)(0.0, sum);
   }
-  /// The median of |expected - measured| / measured; 0 without samples.
+  /// The median of |expected - measured| / measured, of samples above 0 ms; 0 without any.
   double median_error(std::span<const cost_sample> samples) const LINNET_TRY {
     std::vector<double> all;
     for (const cost_sample& one : samples)
-      all.push_back(std::abs(milliseconds(one.features) - one.milliseconds) / one.milliseconds);
+      if (one.milliseconds > 0)
+        all.push_back(std::abs(milliseconds(one.features) - one.milliseconds) / one.milliseconds);
     if (all.empty()) return 0;
     const auto middle = all.begin() + static_cast<std::ptrdiff_t>(all.size() / 2);
     std::nth_element(all.begin(), middle, all.end());
@@ -247,7 +248,7 @@ inline result<cost_model> load_cost_model(const std::string& path, std::string_v
     right = end.ec == std::errc() && is_finite(x);
     line.remove_prefix(static_cast<std::size_t>(end.ptr - line.data()));
   }
-  if (!right || !line.empty() || !text.empty())
+  if (!right || !line.empty() || !text.empty() || file->data()[file->size() - 1] != std::byte{'\n'})
     return other(errc::malformed, "weights", std::to_string(made.weight.size()) + " numbers", line);
   return made;
 }

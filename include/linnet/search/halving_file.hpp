@@ -142,9 +142,11 @@ class halving_file {
                            std::string_view got) -> result<void> {
       return detail::failure(code, path_, what, wanted, detail::printable(got));
     };
-    text = text.substr(0, text.rfind('\n') == text.npos ? 0 : text.rfind('\n') + 1);
-    if (text.empty()) return {};  // ended as it began
-    std::string_view line = detail::take_line(text), wanted = kept;
+    std::string_view line, wanted = kept;
+    if (wanted.starts_with(text)) return {};  // ended as it began
+    if (text.rfind('\n') == text.npos) return other(errc::malformed, "", "a file of halving", text);
+    text = text.substr(0, text.rfind('\n') + 1);
+    line = detail::take_line(text);
     if (!line.starts_with(title)) return other(errc::malformed, "", "a file of halving", line);
     line.remove_prefix(std::string_view(title).size());
     if (line != std::to_string(version))

@@ -197,8 +197,8 @@ class subnet_masks {
 /// zeros for what is left out; it may return a result. Equal parts are judged once. Whole heads are
 /// left out, not widths of heads, and no layers. Children beyond the budget lose units instead of
 /// being dropped. The result is not worse than its start, and the same for the same losses. Errors:
-/// errc::invalid for options and scores, and for a budget that no part fits. Also for a start whose
-/// loss is not finite; errors of `judge` and `w`; errc::out_of_memory.
+/// errc::invalid for options and scores, and for a budget that the repaired start does not fit.
+/// Also for a start whose loss is not finite; errors of `judge` and `w`; errc::out_of_memory.
 template <class M, class T, class Judge>
 result<subnet<M>> evolve_subnet(const weights<M, T>& w, const importance<M>& scores, Judge&& judge,
                                 const subnet_options& how) LINNET_TRY {
