@@ -88,6 +88,10 @@ struct c_functions {
   /// Opens what runs and trains, over weights that are there.
   static result<void> start(handle& h) {
     const linnet_options& o = h.options;
+    if (o.length < 0 || o.threads < 0 || !(o.rate >= 0 && is_finite(o.rate)))
+      return failure(errc::invalid, "open", "options", "length, rate and threads of at least 0",
+                     std::to_string(o.length) + ", " + std::to_string(o.rate) + ", " +
+                         std::to_string(o.threads));
     const int threads = (std::max)(o.threads, std::int32_t{1});
     auto run = session<M, float>::open(h.panels, {.target = static_cast<index>(o.context),
                                                   .chunk = static_cast<index>(o.chunk),
@@ -102,7 +106,8 @@ struct c_functions {
                              {.batch = static_cast<index>(o.batch),
                               .target = static_cast<index>(o.length > 0 ? o.length : o.context),
                               .threads = threads},
-                             {.rate = schedule::constant(o.rate > 0 ? o.rate : 1e-3)});
+                             {.rate = schedule::constant(o.rate > 0 ? o.rate : 1e-3)},
+                             {.patience = index{1} << 40});  // a refused call changes nothing
         if (!train) return train.error();
         h.train.emplace(std::move(*train));
         return {};
@@ -260,7 +265,7 @@ struct c_functions {
                                    .top_k = static_cast<index>(how.top_k),
                                    .top_p = how.top_p == 0 ? 1 : how.top_p,
                                    .seed = how.seed};
-    if (!in_range(options)) return c_refused(to_string(refusal::options));
+    if (!in_range(options)) return c_say(LINNET_INVALID, to_string(refusal::options));
     const index n = h->run->generate({prompt, count}, sampler(options),
                                      [&](token t) { return on_token(t, user) != 0; },
                                      {.tokens = static_cast<index>(how.tokens)});

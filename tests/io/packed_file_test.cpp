@@ -224,6 +224,8 @@ BOOST_AUTO_TEST_CASE(any_model) {
     choice opened = std::move(*file);
     BOOST_TEST(opened.which() == which);
     BOOST_TEST(file->which() == -1);
+    BOOST_TEST(message(file->session(l)) ==
+               "any_model::session: model: expected weights, got none, as they were moved away");
     bool same = false;
     opened.visit([&](const auto& q) { same = std::ranges::equal(q.block(), p.block()); });
     BOOST_TEST(same);

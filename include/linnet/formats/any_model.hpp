@@ -92,6 +92,7 @@ class any_model {
   result<any_session> session(const limits& l) const LINNET_TRY {
     std::optional<result<any_session>> made;
     visit([&](const auto& p) { made.emplace(any_session::open(p, l)); });
+    if (!made) return no_weights();
     return *std::move(made);
   }
   LINNET_OR_OUT_OF_MEMORY("any_model::session")
@@ -100,6 +101,7 @@ class any_model {
   result<any_session> session(const limits& l, std::span<std::byte> memory) const LINNET_TRY {
     std::optional<result<any_session>> made;
     visit([&](const auto& p) { made.emplace(any_session::open(p, l, memory)); });
+    if (!made) return no_weights();
     return *std::move(made);
   }
   LINNET_OR_OUT_OF_MEMORY("any_model::session")
@@ -117,6 +119,10 @@ class any_model {
 
  private:
   any_model() = default;
+  static error no_weights() {
+    return {errc::invalid, "any_model::session", "model", "weights",
+            "none, as they were moved away"};
+  }
   template <class M>
   static constexpr index number_of() {
     index number = 0;

@@ -104,6 +104,9 @@ class any_session {
   // Weights that would be gone before they are read.
   template <class M>
   static result<any_session> open(const packed<M, float>&&, const limits&) = delete;
+  template <class M>
+  static result<any_session> open(const packed<M, float>&&, const limits&,
+                                  std::span<std::byte>) = delete;
 
   any_session(any_session&& other) noexcept
       : own_(std::move(other.own_)),

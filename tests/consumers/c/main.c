@@ -72,6 +72,10 @@ static void refusals(const linnet_api* api, linnet_model* model) {
   CHECK(api->create(1, &options, &none) == LINNET_INVALID && none == NULL);
   CHECK(says(api, "session::open: limits.target: expected "));
   options.context = 0;
+  options.rate = -1;
+  CHECK(api->create(1, &options, &none) == LINNET_INVALID && none == NULL);
+  CHECK(says(api, "open: options: expected length, rate and threads of at least 0, got 0, -1"));
+  options.rate = 0;
 
   CHECK(api->feed(NULL, tokens, 1, logits, 9) == LINNET_INVALID);
   CHECK(api->feed(model, NULL, 1, logits, 9) == LINNET_INVALID);
@@ -88,7 +92,7 @@ static void refusals(const linnet_api* api, linnet_model* model) {
   CHECK(api->generate(model, tokens, 1, NULL, NULL, NULL, NULL) == LINNET_INVALID);
   CHECK(api->generate(model, outside, 1, NULL, count, NULL, NULL) == LINNET_REFUSED);
   sampling.temperature = -1;
-  CHECK(api->generate(model, tokens, 1, &sampling, count, NULL, NULL) == LINNET_REFUSED);
+  CHECK(api->generate(model, tokens, 1, &sampling, count, NULL, NULL) == LINNET_INVALID);
   sampling.size = 0;
   CHECK(api->generate(model, tokens, 1, &sampling, count, NULL, NULL) == LINNET_INVALID);
   CHECK(api->train(NULL, tokens, tokens, 1, 8, &loss) == LINNET_INVALID);
@@ -98,6 +102,12 @@ static void refusals(const linnet_api* api, linnet_model* model) {
   CHECK(says(api, "batch is larger than limits.batch"));
   CHECK(api->save(model, NULL) == LINNET_INVALID && api->save(NULL, "f") == LINNET_INVALID);
   CHECK(api->save(model, "no/such/folder/f") == LINNET_IO);
+  options.batch = 1; /* refused calls change nothing, however many there are */
+  CHECK(api->create(1, &options, &none) == LINNET_OK);
+  for (written = 0; written < 20; ++written)
+    CHECK(api->train(none, outside, tokens, 1, 1, &loss) == LINNET_REFUSED);
+  CHECK(api->train(none, tokens, tokens, 1, 8, &loss) == LINNET_OK);
+  api->close(none);
   CHECK(api->reset(NULL) == LINNET_INVALID);
   CHECK(api->reset(model) == LINNET_OK && says(api, "") && api->message()[0] == '\0');
   api->close(NULL);
