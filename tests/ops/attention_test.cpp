@@ -57,6 +57,8 @@ const std::vector<shape> shapes{
     {"49 rows, both ways", 1, 49, 49, 2, 2, 7, false, {}, {}, true},
     {"101 rows, wide heads", 1, 101, 101, 1, 1, 33, true},
     {"cross, long", 1, 50, 97, 2, 2, 5},
+    {"more heads than go together", 1, 70, 70, 9, 1, 4, true},
+    {"12 heads of a group, both ways", 1, 50, 50, 12, 1, 3},
     {"one token after a past", 2, 1, 20, 4, 2, 4, true, {0, 19}, {}, true},
     {"one token, heads read together", 2, 1, 70, 10, 2, 20, true, {69, 40}, {}, true},
     {"one token, many heads", 1, 1, 40, 100, 1, 4, true, {39}},

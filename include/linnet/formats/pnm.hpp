@@ -130,7 +130,7 @@ inline result<void> write_pnm(const std::string& path, const image_view& image) 
                      std::to_string(image.width) + ' ' + std::to_string(image.height) + "\n255\n";
   for (index i = 0; i < image.height * image.width * image.channels; ++i) {
     const float x = image.pixels[i];
-    const float shade = is_finite(x) && x > 0 ? (x < 1 ? x : 1.0F) * 255 + 0.5F : 0.0F;
+    const float shade = !is_nan(x) && x > 0 ? (x < 1 ? x : 1.0F) * 255 + 0.5F : 0.0F;
     text += static_cast<char>(static_cast<unsigned char>(shade));
   }
   return write_file(path, std::as_bytes(std::span(text)));

@@ -103,7 +103,7 @@ struct contrastive : policy {
 };
 
 /// One of `Classes` labels for a sequence: a linear map of one vector of its hidden states, without
-/// a layer between them. Image classifiers (ViT) read the class token, or the mean of all patches.
+/// a layer between them. Image classifiers (ViT) read the class token, or the mean of all rows.
 template <index Classes, sentence_pooling Pooling = sentence_pooling::first>
 struct linear_classification : policy {
   static_assert(Classes > 0, "linnet::head::linear_classification: at least one class");

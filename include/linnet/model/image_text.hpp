@@ -148,6 +148,7 @@ struct image_text : model_defaults {
   /// A learned table of positions has an end, which images come nearer to.
   static constexpr limits_refusal check_limits(const limits& l) {
     if (longest(l) < 1) return {"limits.target", "at least 1 beside the image's rows", l.target};
+    if (const limits_refusal image = Vision::check_limits(of_vision(l)); image.field) return image;
     const limits_refusal refused = Text::check_limits(whole(l));
     if (refused.field && refused.most >= 0)
       return {refused.field, "the model's context less the image's rows", l.target,

@@ -3,8 +3,8 @@
 /// @file
 /// Softmax attention, forward and backward, in blocks of query rows (Vaswani et al. 2017, eq.
 /// 1). Keys come in tiles (Milakov and Gimelshein 2018; Dao et al. 2022), so that no more than
-/// attention_rows by attention_keys scores are ever held. Keys and values are read as they are
-/// stored.
+/// attention_rows by attention_keys scores, and those of a window's first keys, are ever held. Keys
+/// and values are read as they are stored.
 
 #include <linnet/ops/attention_unit.hpp>
 
@@ -95,7 +95,8 @@ void attend(const attention_unit<T, Code>& u) {
         for (index r = 0; r < some.rows && !more[i]; ++r)
           std::fill_n(out + r * u.n, heads * h, T(0));
         for (index k = 0; k < heads && more[i] && some.rows == 1; ++k)
-          u.kernels.scale(h, T(1) / so_far[all.place(i, k)].sum, out + k * h);
+          if (const T sum = so_far[all.place(i, k)].sum; sum != T(0))  // else it saw no key
+            u.kernels.scale(h, T(1) / sum, out + k * h);
       }
     }
 }

@@ -249,7 +249,9 @@ struct attention_unit {
     const index group = call.heads / call.kv_heads;
     some.heads = (std::min)(
         end - head, direct(first) ? (std::min)(group * groups, attention_rows) : attention_pairs);
-    const index most = tile == any_distance ? 1 : attention_pairs / some.heads;
+    // As many for all heads of a group.
+    const index most =
+        tile == any_distance || group > attention_pairs ? 1 : attention_pairs / some.heads;
     do {
       const block next = at(row + some.rows);
       if (some.blocks > 0 && direct(next)) break;
@@ -291,7 +293,8 @@ struct attention_unit {
     if (direct(some) && !value_columns) return;
     bool same = true;
     for (int i = 0; i < 2; ++i)
-      same = same && t.part[i].first == now.part[i].first && t.part[i].last == now.part[i].last;
+      same = same && t.part[i].first == now.part[i].first && t.part[i].last == now.part[i].last &&
+             t.part[i].column == now.part[i].column;
     const index older = (std::min)(now.view, some.view);
     if (same && now.view == some.view) return;
     now = t;
