@@ -2,7 +2,7 @@
 // Training on several processes. The cases of suite `distributed` start this program again under
 // mpirun, on one to four ranks, with the cases of another suite.
 
-#include "support/models.hpp"
+#include "support/images.hpp"
 
 #if __has_include(<mpi.h>) && __has_include(<xxhash.h>)
 #include <linnet/mpi_checkpoint.hpp>
@@ -399,6 +399,25 @@ BOOST_AUTO_TEST_CASE(silence) {
 BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(distributed)
+
+// Each part of a batch has its own images, with its own labels.
+BOOST_AUTO_TEST_CASE(parts_have_their_own_images) {
+  using classifier = tiny_vit<ln::head::linear_classification<3>>;
+  const image_data<classifier> data(6);
+  const ln::encoder_batch part = ln::detail::part_of_batch(data.view(), 4, 2, true);
+  BOOST_TEST(part.batch == 2);
+  BOOST_TEST(part.images.pixels == data.pixels.data() + 4 * data.size);
+  BOOST_TEST(part.labels == data.labels.data() + 4);
+  BOOST_TEST(part.tokens == nullptr);
+  const ln::encoder_batch texts = ln::detail::part_of_batch(ln::encoder_batch{}, 4, 2);
+  BOOST_TEST(texts.images.pixels == nullptr);
+
+  ln::image_text_batch both;
+  both.length = length;
+  both.images = data.images();
+  BOOST_TEST(ln::detail::part_of_batch(both, 3, 1).images.pixels ==
+             data.pixels.data() + 3 * data.size);
+}
 
 // The same batch on one to four ranks: losses, norms and weights are equal to the bit. One rank
 // also compares itself with a trainer, three look at refusals.
