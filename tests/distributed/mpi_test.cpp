@@ -283,8 +283,38 @@ BOOST_AUTO_TEST_CASE(continued) {
   LINNET_REQUIRE_OK(older);
   BOOST_TEST(older->note != "");
   BOOST_TEST(run.steps() == steps - 1);
+  BOOST_TEST(!std::filesystem::exists(path));
+  BOOST_TEST(std::filesystem::exists(path + ".damaged"));
+
+  // What was loaded stays the one before, with its parts, while new ones are written. The files of
+  // a link stand beside its target.
+  const std::string link = path + ".link";
+  if (rank == 0) std::filesystem::create_symlink(path, link);
+  all_told();
   run.check_step(path);
-  LINNET_REQUIRE_OK(run.save(path, n));
+  LINNET_REQUIRE_OK(run.save(link, n));
+  BOOST_TEST(std::filesystem::is_symlink(link));
+  BOOST_TEST(!std::filesystem::exists(link + ".previous"));
+  all_told();
+  if (rank == 0) std::filesystem::rename(path, path + ".hidden");
+  all_told();
+  const auto kept = run.load(link);
+  LINNET_REQUIRE_OK(kept);
+  BOOST_TEST(kept->note != "");
+  BOOST_TEST(run.steps() == steps - 1);
+  all_told();
+  if (rank == 0) std::filesystem::rename(path + ".hidden", path);
+  all_told();
+  LINNET_REQUIRE_OK(run.load(link));
+  BOOST_TEST(run.steps() == steps);
+  BOOST_TEST((run.load(path + ".none").error().code == ln::errc::missing));
+
+  // A rank that sees other files: none is written, so no part of a checkpoint is lost.
+  const auto another = run.save(rank == 1 ? path + ".other" : path, n);
+  BOOST_REQUIRE(!another);
+  BOOST_TEST(another.error().message().find("rank 1: expected to write the same round") !=
+             std::string::npos);
+  LINNET_REQUIRE_OK(run.load(path));
 
   ln::weights<model> w;
   auto other = trainer<0>::open(w, all_ranks(), limits_of(1), {}, {}, {.parts = 2});
@@ -399,6 +429,43 @@ BOOST_AUTO_TEST_CASE(silence) {
 BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(distributed)
+
+// Every byte of a block that all ranks have is written by one of them.
+BOOST_AUTO_TEST_CASE(shares_cover_a_block) {
+  for (const index size : {0, 1, 63, 64, 65, 1000, 4096, 4100})
+    for (index ranks = 1; ranks <= 5; ++ranks) {
+      index next = 0;
+      for (index rank = 0; rank < ranks; ++rank) {
+        const auto [first, last] = ln::detail::share_of_block(size, rank, ranks);
+        BOOST_TEST(first == next);
+        BOOST_TEST(first % ln::alignment == 0);
+        next = last;
+      }
+      BOOST_TEST(next == size);
+    }
+}
+
+// Names of sections and counts that no checkpoint has.
+BOOST_AUTO_TEST_CASE(numbers_of_a_part_are_bounded) {
+  const auto begin = [](const char* name) { return ln::detail::piece_begin(name, "weights"); };
+  BOOST_TEST(begin(ln::detail::piece_name("weights", 640).c_str()) == 640);
+  BOOST_TEST(begin("weights@9223372036854775807") == 9223372036854775807);
+  for (const char* const wrong : {"weights", "weight@0", "weights@", "weights@-1", "weights@1x",
+                                  "weights@9223372036854775808"})
+    BOOST_TEST(begin(wrong) == -1, wrong);
+
+  const auto reads = [](std::int64_t generation, std::int64_t of_ranks) {
+    const ln::detail::checkpoint_round round{generation, of_ranks, {}};
+    const ln::detail::section_file file{{}, {ln::as_section("linnet.round", round)}};
+    return bool(ln::detail::read_round(file, "file"));
+  };
+  BOOST_TEST(reads(1, 1));
+  BOOST_TEST(reads(1000000000000000, 4));
+  BOOST_TEST(!reads(1000000000000001, 4));
+  BOOST_TEST(!reads(9223372036854775807, 4));
+  BOOST_TEST(!reads(0, 4));
+  BOOST_TEST(!reads(1, 0));
+}
 
 // Each part of a batch has its own images, with its own labels.
 BOOST_AUTO_TEST_CASE(parts_have_their_own_images) {
