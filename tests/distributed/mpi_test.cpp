@@ -324,6 +324,12 @@ BOOST_AUTO_TEST_CASE(continued) {
   BOOST_TEST(refused.error().message() == path + ": parts: expected 2 (the trainer's), got 5");
 }
 
+/// An objective that watches attention.
+struct watches_attention : ln::cross_entropy_objective {
+  const void* attention_tap() const { return nullptr; }
+  double attention_nats() const { return 0; }
+};
+
 // On three ranks: whatever one of them does wrong, all are told, by the same words, and go on.
 BOOST_AUTO_TEST_CASE(refusals) {
   ln::communicator& all = all_ranks();
@@ -348,6 +354,9 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(open({}, 2, l) ==
              "distributed_trainer::open: distributed_options.parts: expected no fewer than ranks, "
              "3, got 2");
+  BOOST_TEST(open({}, index{1} << 40, l)
+                 .starts_with("distributed_trainer::open: distributed_options.parts: expected at "
+                              "most 134217727, got "));
   ln::limits wrong = l;
   if (rank == 1) wrong.batch = -1;
   BOOST_TEST(open({}, parts, wrong) ==
@@ -377,10 +386,31 @@ BOOST_AUTO_TEST_CASE(refusals) {
              "distributed_trainer: rank 1: tokens of a sequence: expected 4, got 5");
   BOOST_TEST((rank == 2 ? std::isnan(t->evaluate(b).nats) : refused(b) != "a step"));
   BOOST_TEST(t->error().what == "rank 2: call");
+  // Options that were changed on one rank alone.
+  if (rank == 1) t->optimizer().beta1 = 2;
+  const std::string options =
+      "distributed_trainer: rank 1: refusal of its batch: expected none, "
+      "got an option is outside its range: see docs/options.md";
+  BOOST_TEST(refused(b) == options);
+  BOOST_TEST(std::isnan(t->accumulate(b).nats));
+  BOOST_TEST(t->error().message() == options);
+  t->update();
+  BOOST_TEST(t->error().message() == options);
+  BOOST_TEST(!std::isnan(t->evaluate(b).nats));
+  t->optimizer() = {};
   BOOST_TEST(t->refused() >= 3);
   BOOST_TEST(t->steps() == 0);
   BOOST_TEST(refused(b) == "a step");
   BOOST_TEST(t->last_refusal() == "");
+
+  // An objective on attention knows no layers that are left out: refused once, for all parts.
+  auto skips = trainer<0>::open(w, all, l, {}, {.layer_dropout = {.rate = 0.1}}, {.parts = parts});
+  LINNET_REQUIRE_OK(skips);
+  BOOST_TEST(std::isnan(skips->accumulate(b, watches_attention{}).nats));
+  BOOST_TEST(skips->error().message() ==
+             "distributed_trainer: rank 0: refusal of its batch: expected none, "
+             "got an option is outside its range: see docs/options.md");
+  BOOST_TEST(skips->refused() == 1);
 }
 
 BOOST_AUTO_TEST_SUITE_END()
@@ -465,6 +495,43 @@ BOOST_AUTO_TEST_CASE(numbers_of_a_part_are_bounded) {
   BOOST_TEST(!reads(9223372036854775807, 4));
   BOOST_TEST(!reads(0, 4));
   BOOST_TEST(!reads(1, 0));
+}
+
+// Options of ranks that differ in one number differ in their digest.
+BOOST_AUTO_TEST_CASE(digests_tell_options_apart) {
+  const auto of = [](const auto& options) {
+    ln::detail::digest d;
+    d.add_options(options);
+    return d.number();
+  };
+  using dropout = ln::dropout_schedule;
+  const auto with = [&](const dropout& rates) {
+    return of(ln::training_options{.dropout = rates});
+  };
+  BOOST_TEST(with(0.1) == with(0.1));
+  const std::vector<std::int64_t> unlike{
+      with(0),
+      with(0.1),
+      with(dropout::linear(0.1, 0.2, 3, 9)),
+      with(dropout::linear(0.1, 0.3, 3, 9)),
+      with(dropout::linear(0.1, 0.2, 4, 9)),
+      with(dropout::linear(0.1, 0.2, 3, 8)),
+      with(dropout::triangle(0.1, 0.2, 8)),
+      with(dropout::triangle(0.1, 0.2, 12)),
+      of(ln::training_options{.layer_dropout = {.rate = 0.1}}),
+      of(ln::training_options{.if_not_finite = ln::bad_step::stop})};
+  for (std::size_t i = 0; i < unlike.size(); ++i)
+    BOOST_TEST(std::count(unlike.begin(), unlike.end(), unlike[i]) == 1, i);
+}
+
+// What a rank receives at a time: a bucket, or the largest shard, of each sum.
+BOOST_AUTO_TEST_CASE(received_values_are_counted) {
+  using sums = ln::detail::gradient_sums<model, float>;
+  BOOST_TEST(sums::received_values(0, 1, {.parts = 5, .bucket = 1000}) == 1000);
+  BOOST_TEST(sums::received_values(1, 5, {.parts = 5, .bucket = 1000}) == 5000);
+  const index largest = ln::detail::largest_shard<model, float>(5);
+  BOOST_TEST(sums::received_values(0, 5, {.parts = 5, .bucket = 1 << 30}) == 5 * largest);
+  BOOST_TEST(sums::received_values(0, 1, {.sums = ln::reduction::mpi}) == sums::values);
 }
 
 // Each part of a batch has its own images, with its own labels.
