@@ -233,6 +233,37 @@ BOOST_AUTO_TEST_CASE(one_part) {
   BOOST_TEST(cut->gradient_norm() == norm, boost::test_tools::tolerance(1e-5));
 }
 
+// Without the squares of other ranks there is no norm, so no step.
+BOOST_AUTO_TEST_CASE(lost_squares) {
+  if (all_ranks().size() != 1) return;
+  using memory_of_shard = ln::detail::shard_memory<model, float>;
+  auto alone = ln::communicator::open(MPI_COMM_WORLD, 60);
+  BOOST_REQUIRE(alone);
+  ln::arena counting;
+  (void)memory_of_shard::place(counting, 0, 1);
+  ln::memory_block block(counting.peak());
+  ln::arena memory(block.data(), block.size());
+  ln::detail::sharded<model, float, ln::adamw> optimizer;
+  optimizer.memory = memory_of_shard::place(memory, 0, 1);
+  optimizer.memory.start(*alone);
+  ln::gradients<model> g;
+  g.visit([](const ln::parameter_path&, const ln::tensor_info& info, float* leaf) {
+    std::fill_n(leaf, info.size(), 1.0f);
+  });
+  const auto squares = [&] {
+    std::vector<double> of(2);
+    ln::run(limits_of(2), nullptr, [&](const ln::ops::execution& on) {
+      of[at(on.threads.rank())] = optimizer.sum_of_squares(on, g);
+    });
+    BOOST_TEST(std::isnan(of[0]) == std::isnan(of[1]));
+    return of[0];
+  };
+  BOOST_TEST(squares() == static_cast<double>(ln::count_parameters<model>()));
+  const ln::communicator taken = std::move(*alone);  // the other one sends nothing any more
+  BOOST_TEST(alone->failed());
+  BOOST_TEST(std::isnan(squares()));
+}
+
 // A run that other numbers of ranks continue, with and without shards: each step has the loss of a
 // run that was never interrupted.
 BOOST_AUTO_TEST_CASE(continued) {
