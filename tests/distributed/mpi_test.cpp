@@ -2,7 +2,7 @@
 // Training on several processes. The cases of suite `distributed` start this program again under
 // mpirun, on one to four ranks, with the cases of another suite.
 
-#include "support/models.hpp"
+#include "support/images.hpp"
 
 #if __has_include(<mpi.h>) && __has_include(<xxhash.h>)
 #include <linnet/mpi_checkpoint.hpp>
@@ -233,6 +233,37 @@ BOOST_AUTO_TEST_CASE(one_part) {
   BOOST_TEST(cut->gradient_norm() == norm, boost::test_tools::tolerance(1e-5));
 }
 
+// Without the squares of other ranks there is no norm, so no step.
+BOOST_AUTO_TEST_CASE(lost_squares) {
+  if (all_ranks().size() != 1) return;
+  using memory_of_shard = ln::detail::shard_memory<model, float>;
+  auto alone = ln::communicator::open(MPI_COMM_WORLD, 60);
+  BOOST_REQUIRE(alone);
+  ln::arena counting;
+  (void)memory_of_shard::place(counting, 0, 1);
+  ln::memory_block block(counting.peak());
+  ln::arena memory(block.data(), block.size());
+  ln::detail::sharded<model, float, ln::adamw> optimizer;
+  optimizer.memory = memory_of_shard::place(memory, 0, 1);
+  optimizer.memory.start(*alone);
+  ln::gradients<model> g;
+  g.visit([](const ln::parameter_path&, const ln::tensor_info& info, float* leaf) {
+    std::fill_n(leaf, info.size(), 1.0f);
+  });
+  const auto squares = [&] {
+    std::vector<double> of(2);
+    ln::run(limits_of(2), nullptr, [&](const ln::ops::execution& on) {
+      of[at(on.threads.rank())] = optimizer.sum_of_squares(on, g);
+    });
+    BOOST_TEST(std::isnan(of[0]) == std::isnan(of[1]));
+    return of[0];
+  };
+  BOOST_TEST(squares() == static_cast<double>(ln::count_parameters<model>()));
+  const ln::communicator taken = std::move(*alone);  // the other one sends nothing any more
+  BOOST_TEST(alone->failed());
+  BOOST_TEST(std::isnan(squares()));
+}
+
 // A run that other numbers of ranks continue, with and without shards: each step has the loss of a
 // run that was never interrupted.
 BOOST_AUTO_TEST_CASE(continued) {
@@ -283,8 +314,38 @@ BOOST_AUTO_TEST_CASE(continued) {
   LINNET_REQUIRE_OK(older);
   BOOST_TEST(older->note != "");
   BOOST_TEST(run.steps() == steps - 1);
+  BOOST_TEST(!std::filesystem::exists(path));
+  BOOST_TEST(std::filesystem::exists(path + ".damaged"));
+
+  // What was loaded stays the one before, with its parts, while new ones are written. The files of
+  // a link stand beside its target.
+  const std::string link = path + ".link";
+  if (rank == 0) std::filesystem::create_symlink(path, link);
+  all_told();
   run.check_step(path);
-  LINNET_REQUIRE_OK(run.save(path, n));
+  LINNET_REQUIRE_OK(run.save(link, n));
+  BOOST_TEST(std::filesystem::is_symlink(link));
+  BOOST_TEST(!std::filesystem::exists(link + ".previous"));
+  all_told();
+  if (rank == 0) std::filesystem::rename(path, path + ".hidden");
+  all_told();
+  const auto kept = run.load(link);
+  LINNET_REQUIRE_OK(kept);
+  BOOST_TEST(kept->note != "");
+  BOOST_TEST(run.steps() == steps - 1);
+  all_told();
+  if (rank == 0) std::filesystem::rename(path + ".hidden", path);
+  all_told();
+  LINNET_REQUIRE_OK(run.load(link));
+  BOOST_TEST(run.steps() == steps);
+  BOOST_TEST((run.load(path + ".none").error().code == ln::errc::missing));
+
+  // A rank that sees other files: none is written, so no part of a checkpoint is lost.
+  const auto another = run.save(rank == 1 ? path + ".other" : path, n);
+  BOOST_REQUIRE(!another);
+  BOOST_TEST(another.error().message().find("rank 1: expected to write the same round") !=
+             std::string::npos);
+  LINNET_REQUIRE_OK(run.load(path));
 
   ln::weights<model> w;
   auto other = trainer<0>::open(w, all_ranks(), limits_of(1), {}, {}, {.parts = 2});
@@ -293,6 +354,12 @@ BOOST_AUTO_TEST_CASE(continued) {
   BOOST_REQUIRE(!refused);
   BOOST_TEST(refused.error().message() == path + ": parts: expected 2 (the trainer's), got 5");
 }
+
+/// An objective that watches attention.
+struct watches_attention : ln::cross_entropy_objective {
+  const void* attention_tap() const { return nullptr; }
+  double attention_nats() const { return 0; }
+};
 
 // On three ranks: whatever one of them does wrong, all are told, by the same words, and go on.
 BOOST_AUTO_TEST_CASE(refusals) {
@@ -318,6 +385,9 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(open({}, 2, l) ==
              "distributed_trainer::open: distributed_options.parts: expected no fewer than ranks, "
              "3, got 2");
+  BOOST_TEST(open({}, index{1} << 40, l)
+                 .starts_with("distributed_trainer::open: distributed_options.parts: expected at "
+                              "most 134217727, got "));
   ln::limits wrong = l;
   if (rank == 1) wrong.batch = -1;
   BOOST_TEST(open({}, parts, wrong) ==
@@ -347,10 +417,31 @@ BOOST_AUTO_TEST_CASE(refusals) {
              "distributed_trainer: rank 1: tokens of a sequence: expected 4, got 5");
   BOOST_TEST((rank == 2 ? std::isnan(t->evaluate(b).nats) : refused(b) != "a step"));
   BOOST_TEST(t->error().what == "rank 2: call");
+  // Options that were changed on one rank alone.
+  if (rank == 1) t->optimizer().beta1 = 2;
+  const std::string options =
+      "distributed_trainer: rank 1: refusal of its batch: expected none, "
+      "got an option is outside its range: see docs/options.md";
+  BOOST_TEST(refused(b) == options);
+  BOOST_TEST(std::isnan(t->accumulate(b).nats));
+  BOOST_TEST(t->error().message() == options);
+  t->update();
+  BOOST_TEST(t->error().message() == options);
+  BOOST_TEST(!std::isnan(t->evaluate(b).nats));
+  t->optimizer() = {};
   BOOST_TEST(t->refused() >= 3);
   BOOST_TEST(t->steps() == 0);
   BOOST_TEST(refused(b) == "a step");
   BOOST_TEST(t->last_refusal() == "");
+
+  // An objective on attention knows no layers that are left out: refused once, for all parts.
+  auto skips = trainer<0>::open(w, all, l, {}, {.layer_dropout = {.rate = 0.1}}, {.parts = parts});
+  LINNET_REQUIRE_OK(skips);
+  BOOST_TEST(std::isnan(skips->accumulate(b, watches_attention{}).nats));
+  BOOST_TEST(skips->error().message() ==
+             "distributed_trainer: rank 0: refusal of its batch: expected none, "
+             "got an option is outside its range: see docs/options.md");
+  BOOST_TEST(skips->refused() == 1);
 }
 
 BOOST_AUTO_TEST_SUITE_END()
@@ -399,6 +490,99 @@ BOOST_AUTO_TEST_CASE(silence) {
 BOOST_AUTO_TEST_SUITE_END()
 
 BOOST_AUTO_TEST_SUITE(distributed)
+
+// Every byte of a block that all ranks have is written by one of them.
+BOOST_AUTO_TEST_CASE(shares_cover_a_block) {
+  for (const index size : {0, 1, 63, 64, 65, 1000, 4096, 4100})
+    for (index ranks = 1; ranks <= 5; ++ranks) {
+      index next = 0;
+      for (index rank = 0; rank < ranks; ++rank) {
+        const auto [first, last] = ln::detail::share_of_block(size, rank, ranks);
+        BOOST_TEST(first == next);
+        BOOST_TEST(first % ln::alignment == 0);
+        next = last;
+      }
+      BOOST_TEST(next == size);
+    }
+}
+
+// Names of sections and counts that no checkpoint has.
+BOOST_AUTO_TEST_CASE(numbers_of_a_part_are_bounded) {
+  const auto begin = [](const char* name) { return ln::detail::piece_begin(name, "weights"); };
+  BOOST_TEST(begin(ln::detail::piece_name("weights", 640).c_str()) == 640);
+  BOOST_TEST(begin("weights@9223372036854775807") == 9223372036854775807);
+  for (const char* const wrong : {"weights", "weight@0", "weights@", "weights@-1", "weights@1x",
+                                  "weights@9223372036854775808"})
+    BOOST_TEST(begin(wrong) == -1, wrong);
+
+  const auto reads = [](std::int64_t generation, std::int64_t of_ranks) {
+    const ln::detail::checkpoint_round round{generation, of_ranks, {}};
+    const ln::detail::section_file file{{}, {ln::as_section("linnet.round", round)}};
+    return bool(ln::detail::read_round(file, "file"));
+  };
+  BOOST_TEST(reads(1, 1));
+  BOOST_TEST(reads(1000000000000000, 4));
+  BOOST_TEST(!reads(1000000000000001, 4));
+  BOOST_TEST(!reads(9223372036854775807, 4));
+  BOOST_TEST(!reads(0, 4));
+  BOOST_TEST(!reads(1, 0));
+}
+
+// Options of ranks that differ in one number differ in their digest.
+BOOST_AUTO_TEST_CASE(digests_tell_options_apart) {
+  const auto of = [](const auto& options) {
+    ln::detail::digest d;
+    d.add_options(options);
+    return d.number();
+  };
+  using dropout = ln::dropout_schedule;
+  const auto with = [&](const dropout& rates) {
+    return of(ln::training_options{.dropout = rates});
+  };
+  BOOST_TEST(with(0.1) == with(0.1));
+  const std::vector<std::int64_t> unlike{
+      with(0),
+      with(0.1),
+      with(dropout::linear(0.1, 0.2, 3, 9)),
+      with(dropout::linear(0.1, 0.3, 3, 9)),
+      with(dropout::linear(0.1, 0.2, 4, 9)),
+      with(dropout::linear(0.1, 0.2, 3, 8)),
+      with(dropout::triangle(0.1, 0.2, 8)),
+      with(dropout::triangle(0.1, 0.2, 12)),
+      of(ln::training_options{.layer_dropout = {.rate = 0.1}}),
+      of(ln::training_options{.if_not_finite = ln::bad_step::stop})};
+  for (std::size_t i = 0; i < unlike.size(); ++i)
+    BOOST_TEST(std::count(unlike.begin(), unlike.end(), unlike[i]) == 1, i);
+}
+
+// What a rank receives at a time: a bucket, or the largest shard, of each sum.
+BOOST_AUTO_TEST_CASE(received_values_are_counted) {
+  using sums = ln::detail::gradient_sums<model, float>;
+  BOOST_TEST(sums::received_values(0, 1, {.parts = 5, .bucket = 1000}) == 1000);
+  BOOST_TEST(sums::received_values(1, 5, {.parts = 5, .bucket = 1000}) == 5000);
+  const index largest = ln::detail::largest_shard<model, float>(5);
+  BOOST_TEST(sums::received_values(0, 5, {.parts = 5, .bucket = 1 << 30}) == 5 * largest);
+  BOOST_TEST(sums::received_values(0, 1, {.sums = ln::reduction::mpi}) == sums::values);
+}
+
+// Each part of a batch has its own images, with its own labels.
+BOOST_AUTO_TEST_CASE(parts_have_their_own_images) {
+  using classifier = tiny_vit<ln::head::linear_classification<3>>;
+  const image_data<classifier> data(6);
+  const ln::encoder_batch part = ln::detail::part_of_batch(data.view(), 4, 2, true);
+  BOOST_TEST(part.batch == 2);
+  BOOST_TEST(part.images.pixels == data.pixels.data() + 4 * data.size);
+  BOOST_TEST(part.labels == data.labels.data() + 4);
+  BOOST_TEST(part.tokens == nullptr);
+  const ln::encoder_batch texts = ln::detail::part_of_batch(ln::encoder_batch{}, 4, 2);
+  BOOST_TEST(texts.images.pixels == nullptr);
+
+  ln::image_text_batch both;
+  both.length = length;
+  both.images = data.images();
+  BOOST_TEST(ln::detail::part_of_batch(both, 3, 1).images.pixels ==
+             data.pixels.data() + 3 * data.size);
+}
 
 // The same batch on one to four ranks: losses, norms and weights are equal to the bit. One rank
 // also compares itself with a trainer, three look at refusals.

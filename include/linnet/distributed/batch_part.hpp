@@ -18,6 +18,8 @@ void skip_rows(const T*& rows, index first, index width) {
 template <class Batch>
 Batch part_of_batch(Batch b, index first, index count, bool label_per_sequence = false) {
   b.batch = count;
+  if constexpr (requires { b.images; })
+    skip_rows(b.images.pixels, first, b.images.height * b.images.width * b.images.channels);
   if constexpr (requires { b.source; }) {
     skip_rows(b.source, first, b.source_length);
     skip_rows(b.source_lengths, first, 1);

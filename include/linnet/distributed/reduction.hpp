@@ -39,12 +39,22 @@ struct distributed_options {
 
 namespace detail {
 
+/// The largest number of values, and the largest place of one, in a message.
+inline constexpr index most_in_message = 0x7fffffff;
+
 /// Memory and messages with which a rank adds gradients of type T of model M.
 template <class M, class T>
 class gradient_sums {
  public:
   static constexpr index values = values_in_block<M, T>();  ///< in a block of gradients
 
+  /// Values of all sums that a rank receives at a time: a bucket of each.
+  static constexpr index received_values(index rank, index ranks, const distributed_options& how) {
+    if (how.sums != reduction::fixed_order) return shard_values<M, T>(rank, ranks);
+    index sums = 0;
+    for (index r = 0; r < ranks; ++r) sums += partial_sums_of(how.parts, r, ranks).sums;
+    return sums * bucket_values(ranks, how);
+  }
   /// Places the buffers of a rank in `memory`, or counts them.
   static constexpr gradient_sums place(arena& memory, index rank, index ranks,
                                        const distributed_options& how) {
@@ -52,15 +62,10 @@ class gradient_sums {
     g.parts_ = how.parts;
     g.fixed_ = how.sums == reduction::fixed_order;
     const index own = shard_values<M, T>(rank, ranks);
-    g.bucket_ = g.fixed_ ? (std::min)(how.bucket, largest_shard<M, T>(ranks)) : own;
-    index sums = 1;
-    if (g.fixed_) {
-      sums = 0;
-      for (index r = 0; r < ranks; ++r) sums += partial_sums_of(how.parts, r, ranks).sums;
-    }
+    g.bucket_ = g.fixed_ ? bucket_values(ranks, how) : own;
     const index buffers = g.fixed_ ? partial_sums_of(how.parts, rank, ranks).buffers : 0;
     g.shard_ = memory.take<T>(own);
-    g.received_ = memory.take<T>(sums * g.bucket_);
+    g.received_ = memory.take<T>(received_values(rank, ranks, how));
     g.partial_ = memory.take<T>(buffers * values);
     g.numbers_ = memory.take<int>(6 * ranks);
     return g;
@@ -112,9 +117,12 @@ class gradient_sums {
   }
 
  private:
-  static_assert(values <= index{0x7fffffff},
+  static_assert(values <= most_in_message,
                 "linnet::distributed_trainer: models of fewer than 2^31 parameters");
 
+  static constexpr index bucket_values(index ranks, const distributed_options& how) {
+    return (std::min)(how.bucket, largest_shard<M, T>(ranks));
+  }
   static int number(index n) { return static_cast<int>(n); }
   static void add_to(T* to, const T* from, index n) {
     for (index i = 0; i < n; ++i) to[i] += from[i];

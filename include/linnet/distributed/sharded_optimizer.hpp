@@ -5,6 +5,7 @@
 /// and gets the others' weights (ZeRO-1; Rajbhandari et al. 2020, section 5.1).
 
 #include <algorithm>
+#include <limits>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -70,7 +71,8 @@ struct sharded {
     static constexpr bool valid() { return true; }
   };
 
-  /// Sum of squares of all gradients, from chunks and in the order of sum_of_squares().
+  /// Sum of squares of all gradients, from chunks and in the order of sum_of_squares(). It is NaN
+  /// after a failure of messages, so that no step follows.
   double sum_of_squares(const ops::execution& on, const gradients<M, T>& g) const {
     const auto* const values = static_cast<const T*>(g.data());
     each_chunk<M, T>([&](index chunk, index at, index count) {
@@ -88,10 +90,12 @@ struct sharded {
     });
     double sum = 0;
     for (index c = 0; c < count_chunks<M, T>(); ++c) sum += memory.squares[c];
+    if (memory.ranks->failed()) sum = std::numeric_limits<double>::quiet_NaN();
     on.threads.wait();
     return sum;
   }
-  /// Moves the values of the shard and gets the others'.
+  /// Moves the values of the shard and gets the others'. If these do not come, some of `w` has
+  /// moved and some has not: a run goes on from its last checkpoint.
   void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
               state<M, T>&, weights<M, T>& w) const {
     each_trained_tensor(w, g,

@@ -4,7 +4,6 @@
 /// Training on several processes that share each batch. Opt-in, through linnet/mpi.hpp.
 
 #include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -15,6 +14,7 @@
 #include <utility>
 
 #include <linnet/distributed/batch_part.hpp>
+#include <linnet/distributed/digest.hpp>
 #include <linnet/distributed/reduction.hpp>
 #include <linnet/distributed/sharded_optimizer.hpp>
 #include <linnet/distributed/stages.hpp>
@@ -30,6 +30,16 @@ struct counters_of {
   static training_progress& progress(Trainer& t) {
     return t.progress_;
   }
+  /// Why it does not take a step on a batch.
+  template <class Trainer, class Objective>
+  static refusal refusal_of(const Trainer& t, const typename Trainer::batch& b, Objective& from) {
+    return t.refusal_of(b, from);
+  }
+  /// Why it does not take a step with the gradients that it has.
+  template <class Trainer>
+  static refusal refusal_of(const Trainer& t) {
+    return t.options_fit() ? refusal::none : refusal::options;
+  }
   /// Notes that a batch was refused on this rank or another.
   template <class Trainer>
   static void refuse(Trainer& t, refusal why) {
@@ -37,29 +47,6 @@ struct counters_of {
     ++t.refused_;
     t.in_vain();
   }
-};
-
-/// Digest of numbers, equal on all machines of one byte order.
-struct digest {
-  std::uint64_t value = 0xcbf29ce484222325ull;
-
-  void add(std::uint64_t word) {
-    value = (value ^ word) * 0x9e3779b97f4a7c15ull;
-    value ^= value >> 29;
-  }
-  /// Adds options, and those inside them.
-  template <class Options>
-  void add_options(const Options& all) {
-    if constexpr (has_ranges<Options>) {
-      Options::visit_options(
-          all, [&](const char*, const auto& one, const auto&...) { add_options(one); });
-    } else if constexpr (std::is_floating_point_v<Options>) {
-      add(std::bit_cast<std::uint64_t>(static_cast<double>(all)));
-    } else if constexpr (requires { static_cast<std::uint64_t>(all); }) {
-      add(static_cast<std::uint64_t>(all));
-    }
-  }
-  std::int64_t number() const { return static_cast<std::int64_t>(value >> 1); }
 };
 
 }  // namespace detail
@@ -176,14 +163,16 @@ class distributed_trainer {
   }
   /// One optimizer step with the gradients accumulated so far.
   void update() {
-    if (!stopped() && agree(call::update, {}, refusal::none)) (void)apply();
+    if (!stopped() && agree(call::update, {}, counters::refusal_of(inner_))) (void)apply();
   }
   /// Summed loss of a batch over all ranks, of which `b` is this rank's part, without dropout and
   /// without a step.
   loss_sum evaluate(const batch& b) {
     loss_sum all;
-    cross_entropy_objective from;
-    if (stopped() || !agree(call::evaluate, b, refusal_of(b, from))) return loss_sum::refused();
+    const auto refuses = [&](const batch& own) {
+      return detail::refusal_of<M>(own, limits_, cross_entropy_objective{}, std::span<T>());
+    };
+    if (stopped() || !agree(call::evaluate, b, refusal_of(b, refuses))) return loss_sum::refused();
     for (index i = own_parts().first; i < own_parts().second; ++i)
       losses_[i] = inner_.evaluate(part(b, i));
     return gather_losses(all) ? all : loss_sum::refused();
@@ -332,6 +321,15 @@ class distributed_trainer {
       return detail::failure(errc::invalid, where, "distributed_options.parts",
                              "no fewer than ranks, " + std::to_string(ranks.size()),
                              std::to_string(how.parts));
+    constexpr index most_parts = detail::most_in_message / index{sizeof(loss_sum)};
+    if (how.parts > most_parts)
+      return detail::failure(errc::invalid, where, "distributed_options.parts",
+                             "at most " + std::to_string(most_parts), std::to_string(how.parts));
+    if (const index got = sums::received_values(ranks.rank(), ranks.size(), how);
+        got > detail::most_in_message)
+      return detail::failure(errc::invalid, where, "distributed_options.bucket",
+                             "fewer than 2^31 values in the buckets of all sums",
+                             std::to_string(got));
     if (shards && !ranks.allows(l.threads, l.run_on.run != nullptr))
       return detail::failure(errc::invalid, where, "limits.threads",
                              "1, or MPI_Init_thread with MPI_THREAD_SERIALIZED",
@@ -356,7 +354,8 @@ class distributed_trainer {
     d.add_options(how);
     for (const index limit : {l.batch, l.source, l.target})
       d.add(static_cast<std::uint64_t>(limit));
-    d.add_options(optimizer);
+    d.add(static_cast<std::uint64_t>(ops::resolve(l.level)));
+    if constexpr (detail::has_ranges<Optimizer>) d.add_options(optimizer);
     d.add_options(options);
     return d.number();
   }
@@ -388,13 +387,14 @@ class distributed_trainer {
     const index each = b.batch / own_count();
     return detail::part_of_batch(b, (i - own_parts().first) * each, each, M::label_per_sequence);
   }
-  template <class Objective>
-  refusal refusal_of(const batch& b, Objective& from) const {
+  /// The first reason why refuses(part) refuses a part of this rank.
+  template <class Refuses>
+  refusal refusal_of(const batch& b, const Refuses& refuses) const {
     if (b.batch < 1) return refusal::batch_below_one;
     refusal why = refusal::none;
     if (b.batch % own_count() == 0)  // or else another field tells
       for (index i = own_parts().first; i < own_parts().second && why == refusal::none; ++i)
-        why = detail::refusal_of<M>(part(b, i), limits_, from, std::span<T>());
+        why = refuses(part(b, i));
     return why;
   }
   /// Whether all ranks make the same call with batches that go together; unlike_ says what not.
@@ -430,7 +430,8 @@ class distributed_trainer {
   /// Adds the gradients of a batch; `all` is the loss over all ranks.
   template <class Objective>
   bool add(call kind, const batch& b, Objective& from, loss_sum& all) {
-    if (stopped() || !agree(kind, b, refusal_of(b, from))) return false;
+    const auto refuses = [&](const batch& own) { return counters::refusal_of(inner_, own, from); };
+    if (stopped() || !agree(kind, b, refusal_of(b, refuses))) return false;
     training_progress& at = counters::progress(inner_);
     const training_progress before = at;
     const index each = b.batch / own_count();

@@ -12,6 +12,9 @@
 ///    any number of threads gives the same bits;
 ///  - `rate`, a schedule, where steps of storages are learned;
 ///  - `name()` for checkpoints, and `visit_options()` for ranges; both are optional;
+///  - `sum_of_squares(execution, gradients)`, only where it sees a part of the gradients. A trainer
+///    takes it instead of its own sum, for the norm that it clips by and reports. Every thread of a
+///    team calls it and gets the same number;
 ///  - `due(t)` and `observe(execution, tokens, gradient_scale, gradients, state)`, only where it
 ///    estimates curvature, see `sophia`.
 

@@ -133,6 +133,11 @@ class dropout_schedule {
     if (t >= last_) return end_;
     return between(static_cast<double>(t - first_) / static_cast<double>(last_ - first_));
   }
+  /// Calls f(number) for each number that it consists of.
+  template <class F>
+  constexpr void visit_numbers(F&& f) const {
+    f(start_), f(end_), f(first_), f(last_), f(cycle_);
+  }
   /// Whether every rate is in [0, 1).
   bool valid() const {
     const detail::option_range rates{.least = 0, .most = 1, .below = true};

@@ -326,17 +326,23 @@ class trainer {
   template <class Objective>
   bool takes(const batch& b, Objective& from) {
     if (stopped_) return false;
-    reason_ = detail::refusal_of<M>(b, limits_, from, std::span<T>());
+    reason_ = refusal_of(b, from);
+    if (reason_ == refusal::none) return true;
+    ++refused_;
+    in_vain();
+    return false;
+  }
+  /// Why it does not take a step on a batch.
+  template <class Objective>
+  refusal refusal_of(const batch& b, Objective& from) const {
+    const refusal why = detail::refusal_of<M>(b, limits_, from, std::span<T>());
+    if (why != refusal::none) return why;
     // An objective on attention compares layers one by one, behind the last, and the tokens of a
     // text, which virtual ones are not.
     constexpr bool fronted = requires { M::virtual_count; };
     const bool unfit = detail::sees_attention<Objective> &&
                        (fronted || how_.layer_dropout.rate > 0 || limits_.recompute);
-    if (reason_ == refusal::none && (!options_fit() || unfit)) reason_ = refusal::options;
-    if (reason_ == refusal::none) return true;
-    ++refused_;
-    in_vain();
-    return false;
+    return unfit || !options_fit() ? refusal::options : refusal::none;
   }
   /// Whether the optimizer's options, which may have changed since open(), are in their ranges.
   bool options_fit() const {
