@@ -18290,8 +18290,8 @@ LINNET_NAMESPACE_END
 /// @file
 /// Softmax attention, forward and backward, in blocks of query rows (Vaswani et al. 2017, eq.
 /// 1). Keys come in tiles (Milakov and Gimelshein 2018; Dao et al. 2022), so that no more than
-/// attention_rows by attention_keys scores are ever held. Keys and values are read as they are
-/// stored.
+/// attention_rows by attention_keys scores, and those of a window's first keys, are ever held. Keys
+/// and values are read as they are stored.
 
 /// @file
 /// The part of softmax attention that forward and backward share: which keys a block of query rows
@@ -18648,7 +18648,9 @@ struct attention_unit {
     const index group = call.heads / call.kv_heads;
     some.heads = (std::min)(
         end - head, direct(first) ? (std::min)(group * groups, attention_rows) : attention_pairs);
-    const index most = tile == any_distance ? 1 : attention_pairs / some.heads;
+    // As many for all heads of a group.
+    const index most =
+        tile == any_distance || group > attention_pairs ? 1 : attention_pairs / some.heads;
     do {
       const block next = at(row + some.rows);
       if (some.blocks > 0 && direct(next)) break;
@@ -18690,7 +18692,8 @@ struct attention_unit {
     if (direct(some) && !value_columns) return;
     bool same = true;
     for (int i = 0; i < 2; ++i)
-      same = same && t.part[i].first == now.part[i].first && t.part[i].last == now.part[i].last;
+      same = same && t.part[i].first == now.part[i].first && t.part[i].last == now.part[i].last &&
+             t.part[i].column == now.part[i].column;
     const index older = (std::min)(now.view, some.view);
     if (same && now.view == some.view) return;
     now = t;
@@ -18905,7 +18908,8 @@ void attend(const attention_unit<T, Code>& u) {
         for (index r = 0; r < some.rows && !more[i]; ++r)
           std::fill_n(out + r * u.n, heads * h, T(0));
         for (index k = 0; k < heads && more[i] && some.rows == 1; ++k)
-          u.kernels.scale(h, T(1) / so_far[all.place(i, k)].sum, out + k * h);
+          if (const T sum = so_far[all.place(i, k)].sum; sum != T(0))  // else it saw no key
+            u.kernels.scale(h, T(1) / sum, out + k * h);
       }
     }
 }
@@ -27772,7 +27776,7 @@ struct contrastive : policy {
 };
 
 /// One of `Classes` labels for a sequence: a linear map of one vector of its hidden states, without
-/// a layer between them. Image classifiers (ViT) read the class token, or the mean of all patches.
+/// a layer between them. Image classifiers (ViT) read the class token, or the mean of all rows.
 template <index Classes, sentence_pooling Pooling = sentence_pooling::first>
 struct linear_classification : policy {
   static_assert(Classes > 0, "linnet::head::linear_classification: at least one class");

@@ -17460,8 +17460,8 @@ LINNET_NAMESPACE_END
 /// @file
 /// Softmax attention, forward and backward, in blocks of query rows (Vaswani et al. 2017, eq.
 /// 1). Keys come in tiles (Milakov and Gimelshein 2018; Dao et al. 2022), so that no more than
-/// attention_rows by attention_keys scores are ever held. Keys and values are read as they are
-/// stored.
+/// attention_rows by attention_keys scores, and those of a window's first keys, are ever held. Keys
+/// and values are read as they are stored.
 
 /// @file
 /// The part of softmax attention that forward and backward share: which keys a block of query rows
@@ -17818,7 +17818,9 @@ struct attention_unit {
     const index group = call.heads / call.kv_heads;
     some.heads = (std::min)(
         end - head, direct(first) ? (std::min)(group * groups, attention_rows) : attention_pairs);
-    const index most = tile == any_distance ? 1 : attention_pairs / some.heads;
+    // As many for all heads of a group.
+    const index most =
+        tile == any_distance || group > attention_pairs ? 1 : attention_pairs / some.heads;
     do {
       const block next = at(row + some.rows);
       if (some.blocks > 0 && direct(next)) break;
@@ -17860,7 +17862,8 @@ struct attention_unit {
     if (direct(some) && !value_columns) return;
     bool same = true;
     for (int i = 0; i < 2; ++i)
-      same = same && t.part[i].first == now.part[i].first && t.part[i].last == now.part[i].last;
+      same = same && t.part[i].first == now.part[i].first && t.part[i].last == now.part[i].last &&
+             t.part[i].column == now.part[i].column;
     const index older = (std::min)(now.view, some.view);
     if (same && now.view == some.view) return;
     now = t;
@@ -18075,7 +18078,8 @@ void attend(const attention_unit<T, Code>& u) {
         for (index r = 0; r < some.rows && !more[i]; ++r)
           std::fill_n(out + r * u.n, heads * h, T(0));
         for (index k = 0; k < heads && more[i] && some.rows == 1; ++k)
-          u.kernels.scale(h, T(1) / so_far[all.place(i, k)].sum, out + k * h);
+          if (const T sum = so_far[all.place(i, k)].sum; sum != T(0))  // else it saw no key
+            u.kernels.scale(h, T(1) / sum, out + k * h);
       }
     }
 }
@@ -26743,7 +26747,7 @@ struct contrastive : policy {
 };
 
 /// One of `Classes` labels for a sequence: a linear map of one vector of its hidden states, without
-/// a layer between them. Image classifiers (ViT) read the class token, or the mean of all patches.
+/// a layer between them. Image classifiers (ViT) read the class token, or the mean of all rows.
 template <index Classes, sentence_pooling Pooling = sentence_pooling::first>
 struct linear_classification : policy {
   static_assert(Classes > 0, "linnet::head::linear_classification: at least one class");
@@ -36986,6 +36990,9 @@ class any_session {
   // Weights that would be gone before they are read.
   template <class M>
   static result<any_session> open(const packed<M, float>&&, const limits&) = delete;
+  template <class M>
+  static result<any_session> open(const packed<M, float>&&, const limits&,
+                                  std::span<std::byte>) = delete;
 
   any_session(any_session&& other) noexcept
       : own_(std::move(other.own_)),
@@ -37163,6 +37170,7 @@ class any_model {
   result<any_session> session(const limits& l) const LINNET_TRY {
     std::optional<result<any_session>> made;
     visit([&](const auto& p) { made.emplace(any_session::open(p, l)); });
+    if (!made) return no_weights();
     return *std::move(made);
   }
   LINNET_OR_OUT_OF_MEMORY("any_model::session")
@@ -37171,6 +37179,7 @@ class any_model {
   result<any_session> session(const limits& l, std::span<std::byte> memory) const LINNET_TRY {
     std::optional<result<any_session>> made;
     visit([&](const auto& p) { made.emplace(any_session::open(p, l, memory)); });
+    if (!made) return no_weights();
     return *std::move(made);
   }
   LINNET_OR_OUT_OF_MEMORY("any_model::session")
@@ -37188,6 +37197,10 @@ class any_model {
 
  private:
   any_model() = default;
+  static error no_weights() {
+    return {errc::invalid, "any_model::session", "model", "weights",
+            "none, as they were moved away"};
+  }
   template <class M>
   static constexpr index number_of() {
     index number = 0;
@@ -39238,7 +39251,7 @@ inline result<void> write_pnm(const std::string& path, const image_view& image) 
                      std::to_string(image.width) + ' ' + std::to_string(image.height) + "\n255\n";
   for (index i = 0; i < image.height * image.width * image.channels; ++i) {
     const float x = image.pixels[i];
-    const float shade = is_finite(x) && x > 0 ? (x < 1 ? x : 1.0F) * 255 + 0.5F : 0.0F;
+    const float shade = !is_nan(x) && x > 0 ? (x < 1 ? x : 1.0F) * 255 + 0.5F : 0.0F;
     text += static_cast<char>(static_cast<unsigned char>(shade));
   }
   return write_file(path, std::as_bytes(std::span(text)));
@@ -42766,6 +42779,7 @@ struct image_text : model_defaults {
   /// A learned table of positions has an end, which images come nearer to.
   static constexpr limits_refusal check_limits(const limits& l) {
     if (longest(l) < 1) return {"limits.target", "at least 1 beside the image's rows", l.target};
+    if (const limits_refusal image = Vision::check_limits(of_vision(l)); image.field) return image;
     const limits_refusal refused = Text::check_limits(whole(l));
     if (refused.field && refused.most >= 0)
       return {refused.field, "the model's context less the image's rows", l.target,
@@ -49934,8 +49948,8 @@ struct denoiser {
                       ///< that its end takes, at most 0.5; the end's length is uniform around it
   double weight = 1;  ///< how often, beside the others
 
-  /// Most tokens that S leaves to be predicted in a text of `length` >= 2: with a mean share of 0.5
-  /// every cut is equally likely.
+  /// Most tokens that S leaves to be predicted in a text of `length` >= 2. With a mean share of 0.5
+  /// they are all or all but one, so that cuts are equally likely.
   constexpr index longest_end(index length) const {
     return (std::clamp)(2 * how.noise_of(length).tokens - 1, index{1}, length - 1);
   }
@@ -49962,12 +49976,12 @@ inline constexpr std::array<denoiser, 7> ul2_denoisers{{
     {denoiser_mode::extreme, {.density = 0.5, .mean_span = 64}},
 }};
 /// The settings of UL2R, for a model that was trained on next tokens before (Tay et al. 2022). Half
-/// of the examples are S, whose cuts are all equally likely.
+/// of the examples are S, whose cuts are about equally likely, and a quarter each R and X.
 inline constexpr std::array<denoiser, 4> ul2r_denoisers{{
-    {denoiser_mode::regular, {.density = 0.15, .mean_span = 3}},
-    {denoiser_mode::extreme, {.density = 0.15, .mean_span = 32}},
-    {denoiser_mode::extreme, {.density = 0.5, .mean_span = 3}},
-    {denoiser_mode::sequential, {.density = 0.5}, 3},
+    {denoiser_mode::regular, {.density = 0.15, .mean_span = 3}, 2},
+    {denoiser_mode::extreme, {.density = 0.15, .mean_span = 32}, 1},
+    {denoiser_mode::extreme, {.density = 0.5, .mean_span = 3}, 1},
+    {denoiser_mode::sequential, {.density = 0.5}, 4},
 }};
 
 /// Writes the source and the target of `text` as one denoiser makes them, without a token of the
@@ -50752,8 +50766,9 @@ class middle_source {
                                     seed key) LINNET_TRY {
     constexpr const char* where = "middle_source::open";
     if (auto fit = detail::check_middle(where, how, ids); !fit) return fit.error();
-    if (starts.empty()) return error{errc::invalid, where, "starts", "at least one document", "0"};
     middle_source made(std::move(text), how, ids, key);
+    if (starts.empty() || made.text_.size() == 0)
+      return error{errc::invalid, where, "starts", "at least one document", "0"};
     for (std::size_t i = 0; i < starts.size(); ++i) {
       const index least = i > 0 ? starts[i - 1] + 1 : 0, most = i > 0 ? made.text_.size() - 1 : 0;
       if (starts[i] < least || starts[i] > most)
@@ -50762,7 +50777,7 @@ class middle_source {
                      std::to_string(starts[i])};
       made.documents_.push_back({starts[i], made.size_});
       const index last = i + 1 < starts.size() ? starts[i + 1] : made.text_.size();
-      if (last <= starts[i]) continue;  // the next one is refused
+      if (last <= starts[i] || last > made.text_.size()) continue;  // the next one is refused
       const bool moved = made.cut(i, made.content(i, last)).moved;
       made.size_ += last - starts[i] + (moved ? 3 : 0);
     }
@@ -50865,7 +50880,7 @@ result<std::vector<token>> tokenize_middles(std::span<const std::string_view> te
         for (const token id : encode(document.substr(static_cast<std::size_t>(p.first),
                                                      static_cast<std::size_t>(p.size))))
           all.push_back(id);
-    all.push_back(ids.end);
+    if (ids.end >= 0) all.push_back(ids.end);
   });
   return all;
 }
@@ -54175,7 +54190,8 @@ LINNET_NAMESPACE_BEGIN
 /// Options of latent_prediction.
 struct latent_prediction_options {
   double latent = 1;  ///< weight of the loss on states, beside the cross-entropy
-  index ahead = 1;    ///< tokens between a state and the one that it predicts
+  index ahead = 1;    ///< tokens between a state and the one that it predicts; from the texts'
+                      ///< length on, there is no such pair and the loss is the cross-entropy
   state_loss loss = state_loss::mean_square;
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
@@ -58212,6 +58228,9 @@ LINNET_NAMESPACE_END
 ///    any number of threads gives the same bits;
 ///  - `rate`, a schedule, where steps of storages are learned;
 ///  - `name()` for checkpoints, and `visit_options()` for ranges; both are optional;
+///  - `sum_of_squares(execution, gradients)`, only where it sees a part of the gradients. A trainer
+///    takes it instead of its own sum, for the norm that it clips by and reports. Every thread of a
+///    team calls it and gets the same number;
 ///  - `due(t)` and `observe(execution, tokens, gradient_scale, gradients, state)`, only where it
 ///    estimates curvature, see `sophia`.
 
@@ -58342,6 +58361,11 @@ class dropout_schedule {
     if (t <= first_) return start_;
     if (t >= last_) return end_;
     return between(static_cast<double>(t - first_) / static_cast<double>(last_ - first_));
+  }
+  /// Calls f(number) for each number that it consists of.
+  template <class F>
+  constexpr void visit_numbers(F&& f) const {
+    f(start_), f(end_), f(first_), f(last_), f(cycle_);
   }
   /// Whether every rate is in [0, 1).
   bool valid() const {
@@ -61435,17 +61459,23 @@ class trainer {
   template <class Objective>
   bool takes(const batch& b, Objective& from) {
     if (stopped_) return false;
-    reason_ = detail::refusal_of<M>(b, limits_, from, std::span<T>());
+    reason_ = refusal_of(b, from);
+    if (reason_ == refusal::none) return true;
+    ++refused_;
+    in_vain();
+    return false;
+  }
+  /// Why it does not take a step on a batch.
+  template <class Objective>
+  refusal refusal_of(const batch& b, Objective& from) const {
+    const refusal why = detail::refusal_of<M>(b, limits_, from, std::span<T>());
+    if (why != refusal::none) return why;
     // An objective on attention compares layers one by one, behind the last, and the tokens of a
     // text, which virtual ones are not.
     constexpr bool fronted = requires { M::virtual_count; };
     const bool unfit = detail::sees_attention<Objective> &&
                        (fronted || how_.layer_dropout.rate > 0 || limits_.recompute);
-    if (reason_ == refusal::none && (!options_fit() || unfit)) reason_ = refusal::options;
-    if (reason_ == refusal::none) return true;
-    ++refused_;
-    in_vain();
-    return false;
+    return unfit || !options_fit() ? refusal::options : refusal::none;
   }
   /// Whether the optimizer's options, which may have changed since open(), are in their ranges.
   bool options_fit() const {

@@ -32,7 +32,6 @@
 /// Training on several processes that share each batch. Opt-in, through linnet/mpi.hpp.
 
 #include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -60,6 +59,8 @@ void skip_rows(const T*& rows, index first, index width) {
 template <class Batch>
 Batch part_of_batch(Batch b, index first, index count, bool label_per_sequence = false) {
   b.batch = count;
+  if constexpr (requires { b.images; })
+    skip_rows(b.images.pixels, first, b.images.height * b.images.width * b.images.channels);
   if constexpr (requires { b.source; }) {
     skip_rows(b.source, first, b.source_length);
     skip_rows(b.source_lengths, first, 1);
@@ -80,6 +81,47 @@ Batch part_of_batch(Batch b, index first, index count, bool label_per_sequence =
   }
   return b;
 }
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Digests of options and numbers, by which ranks see that they have the same ones. Knows no MPI.
+
+#include <bit>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Digest of numbers, equal on all machines of one byte order.
+struct digest {
+  std::uint64_t value = 0xcbf29ce484222325ull;
+
+  void add(std::uint64_t word) {
+    value = (value ^ word) * 0x9e3779b97f4a7c15ull;
+    value ^= value >> 29;
+  }
+  /// Adds options, and those inside them: structs of options, schedules, numbers and names.
+  template <class Options>
+  void add_options(const Options& all) {
+    if constexpr (has_ranges<Options>) {
+      Options::visit_options(
+          all, [&](const char*, const auto& one, const auto&...) { add_options(one); });
+    } else if constexpr (std::is_floating_point_v<Options>) {
+      add(std::bit_cast<std::uint64_t>(static_cast<double>(all)));
+    } else if constexpr (requires { static_cast<std::uint64_t>(all); }) {
+      add(static_cast<std::uint64_t>(all));
+    } else {
+      static_assert(
+          requires { all.visit_numbers([](auto) {}); },
+          "linnet::distributed_trainer: an option that ranks compare is a number, a struct with "
+          "visit_options(), or has visit_numbers(f), which calls f(number) for each of its own");
+      all.visit_numbers([&](auto one) { add_options(one); });
+    }
+  }
+  std::int64_t number() const { return static_cast<std::int64_t>(value >> 1); }
+};
 
 }  // namespace detail
 
@@ -437,12 +479,22 @@ struct distributed_options {
 
 namespace detail {
 
+/// The largest number of values, and the largest place of one, in a message.
+inline constexpr index most_in_message = 0x7fffffff;
+
 /// Memory and messages with which a rank adds gradients of type T of model M.
 template <class M, class T>
 class gradient_sums {
  public:
   static constexpr index values = values_in_block<M, T>();  ///< in a block of gradients
 
+  /// Values of all sums that a rank receives at a time: a bucket of each.
+  static constexpr index received_values(index rank, index ranks, const distributed_options& how) {
+    if (how.sums != reduction::fixed_order) return shard_values<M, T>(rank, ranks);
+    index sums = 0;
+    for (index r = 0; r < ranks; ++r) sums += partial_sums_of(how.parts, r, ranks).sums;
+    return sums * bucket_values(ranks, how);
+  }
   /// Places the buffers of a rank in `memory`, or counts them.
   static constexpr gradient_sums place(arena& memory, index rank, index ranks,
                                        const distributed_options& how) {
@@ -450,15 +502,10 @@ class gradient_sums {
     g.parts_ = how.parts;
     g.fixed_ = how.sums == reduction::fixed_order;
     const index own = shard_values<M, T>(rank, ranks);
-    g.bucket_ = g.fixed_ ? (std::min)(how.bucket, largest_shard<M, T>(ranks)) : own;
-    index sums = 1;
-    if (g.fixed_) {
-      sums = 0;
-      for (index r = 0; r < ranks; ++r) sums += partial_sums_of(how.parts, r, ranks).sums;
-    }
+    g.bucket_ = g.fixed_ ? bucket_values(ranks, how) : own;
     const index buffers = g.fixed_ ? partial_sums_of(how.parts, rank, ranks).buffers : 0;
     g.shard_ = memory.take<T>(own);
-    g.received_ = memory.take<T>(sums * g.bucket_);
+    g.received_ = memory.take<T>(received_values(rank, ranks, how));
     g.partial_ = memory.take<T>(buffers * values);
     g.numbers_ = memory.take<int>(6 * ranks);
     return g;
@@ -510,9 +557,12 @@ class gradient_sums {
   }
 
  private:
-  static_assert(values <= index{0x7fffffff},
+  static_assert(values <= most_in_message,
                 "linnet::distributed_trainer: models of fewer than 2^31 parameters");
 
+  static constexpr index bucket_values(index ranks, const distributed_options& how) {
+    return (std::min)(how.bucket, largest_shard<M, T>(ranks));
+  }
   static int number(index n) { return static_cast<int>(n); }
   static void add_to(T* to, const T* from, index n) {
     for (index i = 0; i < n; ++i) to[i] += from[i];
@@ -591,6 +641,8 @@ LINNET_NAMESPACE_END
 /// Optimizers whose state is shared out over ranks: each keeps the moments of its shard, moves that
 /// and gets the others' weights (ZeRO-1; Rajbhandari et al. 2020, section 5.1).
 
+#include <limits>
+
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
@@ -648,7 +700,8 @@ struct sharded {
     static constexpr bool valid() { return true; }
   };
 
-  /// Sum of squares of all gradients, from chunks and in the order of sum_of_squares().
+  /// Sum of squares of all gradients, from chunks and in the order of sum_of_squares(). It is NaN
+  /// after a failure of messages, so that no step follows.
   double sum_of_squares(const ops::execution& on, const gradients<M, T>& g) const {
     const auto* const values = static_cast<const T*>(g.data());
     each_chunk<M, T>([&](index chunk, index at, index count) {
@@ -666,10 +719,12 @@ struct sharded {
     });
     double sum = 0;
     for (index c = 0; c < count_chunks<M, T>(); ++c) sum += memory.squares[c];
+    if (memory.ranks->failed()) sum = std::numeric_limits<double>::quiet_NaN();
     on.threads.wait();
     return sum;
   }
-  /// Moves the values of the shard and gets the others'.
+  /// Moves the values of the shard and gets the others'. If these do not come, some of `w` has
+  /// moved and some has not: a run goes on from its last checkpoint.
   void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
               state<M, T>&, weights<M, T>& w) const {
     each_trained_tensor(w, g,
@@ -768,6 +823,16 @@ struct counters_of {
   static training_progress& progress(Trainer& t) {
     return t.progress_;
   }
+  /// Why it does not take a step on a batch.
+  template <class Trainer, class Objective>
+  static refusal refusal_of(const Trainer& t, const typename Trainer::batch& b, Objective& from) {
+    return t.refusal_of(b, from);
+  }
+  /// Why it does not take a step with the gradients that it has.
+  template <class Trainer>
+  static refusal refusal_of(const Trainer& t) {
+    return t.options_fit() ? refusal::none : refusal::options;
+  }
   /// Notes that a batch was refused on this rank or another.
   template <class Trainer>
   static void refuse(Trainer& t, refusal why) {
@@ -775,29 +840,6 @@ struct counters_of {
     ++t.refused_;
     t.in_vain();
   }
-};
-
-/// Digest of numbers, equal on all machines of one byte order.
-struct digest {
-  std::uint64_t value = 0xcbf29ce484222325ull;
-
-  void add(std::uint64_t word) {
-    value = (value ^ word) * 0x9e3779b97f4a7c15ull;
-    value ^= value >> 29;
-  }
-  /// Adds options, and those inside them.
-  template <class Options>
-  void add_options(const Options& all) {
-    if constexpr (has_ranges<Options>) {
-      Options::visit_options(
-          all, [&](const char*, const auto& one, const auto&...) { add_options(one); });
-    } else if constexpr (std::is_floating_point_v<Options>) {
-      add(std::bit_cast<std::uint64_t>(static_cast<double>(all)));
-    } else if constexpr (requires { static_cast<std::uint64_t>(all); }) {
-      add(static_cast<std::uint64_t>(all));
-    }
-  }
-  std::int64_t number() const { return static_cast<std::int64_t>(value >> 1); }
 };
 
 }  // namespace detail
@@ -914,14 +956,16 @@ class distributed_trainer {
   }
   /// One optimizer step with the gradients accumulated so far.
   void update() {
-    if (!stopped() && agree(call::update, {}, refusal::none)) (void)apply();
+    if (!stopped() && agree(call::update, {}, counters::refusal_of(inner_))) (void)apply();
   }
   /// Summed loss of a batch over all ranks, of which `b` is this rank's part, without dropout and
   /// without a step.
   loss_sum evaluate(const batch& b) {
     loss_sum all;
-    cross_entropy_objective from;
-    if (stopped() || !agree(call::evaluate, b, refusal_of(b, from))) return loss_sum::refused();
+    const auto refuses = [&](const batch& own) {
+      return detail::refusal_of<M>(own, limits_, cross_entropy_objective{}, std::span<T>());
+    };
+    if (stopped() || !agree(call::evaluate, b, refusal_of(b, refuses))) return loss_sum::refused();
     for (index i = own_parts().first; i < own_parts().second; ++i)
       losses_[i] = inner_.evaluate(part(b, i));
     return gather_losses(all) ? all : loss_sum::refused();
@@ -1070,6 +1114,15 @@ class distributed_trainer {
       return detail::failure(errc::invalid, where, "distributed_options.parts",
                              "no fewer than ranks, " + std::to_string(ranks.size()),
                              std::to_string(how.parts));
+    constexpr index most_parts = detail::most_in_message / index{sizeof(loss_sum)};
+    if (how.parts > most_parts)
+      return detail::failure(errc::invalid, where, "distributed_options.parts",
+                             "at most " + std::to_string(most_parts), std::to_string(how.parts));
+    if (const index got = sums::received_values(ranks.rank(), ranks.size(), how);
+        got > detail::most_in_message)
+      return detail::failure(errc::invalid, where, "distributed_options.bucket",
+                             "fewer than 2^31 values in the buckets of all sums",
+                             std::to_string(got));
     if (shards && !ranks.allows(l.threads, l.run_on.run != nullptr))
       return detail::failure(errc::invalid, where, "limits.threads",
                              "1, or MPI_Init_thread with MPI_THREAD_SERIALIZED",
@@ -1094,7 +1147,8 @@ class distributed_trainer {
     d.add_options(how);
     for (const index limit : {l.batch, l.source, l.target})
       d.add(static_cast<std::uint64_t>(limit));
-    d.add_options(optimizer);
+    d.add(static_cast<std::uint64_t>(ops::resolve(l.level)));
+    if constexpr (detail::has_ranges<Optimizer>) d.add_options(optimizer);
     d.add_options(options);
     return d.number();
   }
@@ -1126,13 +1180,14 @@ class distributed_trainer {
     const index each = b.batch / own_count();
     return detail::part_of_batch(b, (i - own_parts().first) * each, each, M::label_per_sequence);
   }
-  template <class Objective>
-  refusal refusal_of(const batch& b, Objective& from) const {
+  /// The first reason why refuses(part) refuses a part of this rank.
+  template <class Refuses>
+  refusal refusal_of(const batch& b, const Refuses& refuses) const {
     if (b.batch < 1) return refusal::batch_below_one;
     refusal why = refusal::none;
     if (b.batch % own_count() == 0)  // or else another field tells
       for (index i = own_parts().first; i < own_parts().second && why == refusal::none; ++i)
-        why = detail::refusal_of<M>(part(b, i), limits_, from, std::span<T>());
+        why = refuses(part(b, i));
     return why;
   }
   /// Whether all ranks make the same call with batches that go together; unlike_ says what not.
@@ -1168,7 +1223,8 @@ class distributed_trainer {
   /// Adds the gradients of a batch; `all` is the loss over all ranks.
   template <class Objective>
   bool add(call kind, const batch& b, Objective& from, loss_sum& all) {
-    if (stopped() || !agree(kind, b, refusal_of(b, from))) return false;
+    const auto refuses = [&](const batch& own) { return counters::refusal_of(inner_, own, from); };
+    if (stopped() || !agree(kind, b, refusal_of(b, refuses))) return false;
     training_progress& at = counters::progress(inner_);
     const training_progress before = at;
     const index each = b.batch / own_count();

@@ -34,6 +34,7 @@
 /// linnet/mpi_checkpoint.hpp.
 
 #include <algorithm>
+#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -41,6 +42,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -72,8 +74,10 @@ inline result<checkpoint_round> read_round(const section_file& file, const std::
     return detail::failure(errc::malformed, path, round_section,
                            std::to_string(sizeof round) + " bytes", "others");
   __builtin_memcpy(&round, found->bytes.data(), sizeof round);
-  if (round.ranks < 1 || round.ranks > 0x7fffffff || round.generation < 1)
-    return detail::failure(errc::malformed, path, round_section, "counts above 0", "others");
+  if (round.ranks < 1 || round.ranks > 0x7fffffff || round.generation < 1 ||
+      round.generation > static_cast<std::int64_t>(most_count))
+    return detail::failure(errc::malformed, path, round_section, "counts from 1 to 10^15",
+                           "others");
   if (auto fit = acceptable(path.c_str(), round_section, round.progress); !fit) return fit.error();
   return round;
 }
@@ -107,6 +111,25 @@ result<void> check_metadata(const Trainer& train, const section_file& file,
   return {};
 }
 
+/// The section of a part with the bytes of block `name` from byte `from` on.
+inline std::string piece_name(std::string_view name, index from) {
+  return std::string(name).append("@").append(std::to_string(from));
+}
+/// The byte of block `name` at which a section of that name begins; -1 if it has none of its bytes.
+inline index piece_begin(std::string_view section_name, std::string_view name) {
+  const std::size_t mark = section_name.rfind('@');
+  if (mark == std::string_view::npos || section_name.substr(0, mark) != name) return -1;
+  const char* const end = section_name.data() + section_name.size();
+  index from = 0;
+  const auto [stop, code] = std::from_chars(section_name.data() + mark + 1, end, from);
+  return stop == end && code == std::errc() && from >= 0 ? from : -1;
+}
+/// The bytes [first, second) of a block of `size` bytes, which all ranks have, that a rank writes.
+constexpr std::pair<index, index> share_of_block(index size, index rank, index ranks) {
+  const auto [from, to] = items_of(size / alignment, rank, ranks);
+  return {from * alignment, rank + 1 == ranks ? size : to * alignment};
+}
+
 /// Reads one part: copies what this rank holds of it, if `apply`, and counts these bytes.
 template <class Trainer>
 result<index> read_part(const std::string& path, Trainer& train, const checkpoint_round& round,
@@ -123,11 +146,8 @@ result<index> read_part(const std::string& path, Trainer& train, const checkpoin
   index copied = 0;
   train.visit_state([&](std::string_view name, index offset, std::span<std::byte> to) {
     for (const section& one : file->sections) {
-      const std::size_t mark = one.name.rfind('@');
-      if (mark == std::string::npos || std::string_view(one.name).substr(0, mark) != name) continue;
-      index from = 0;
-      const char* const end = one.name.data() + one.name.size();
-      if (std::from_chars(one.name.data() + mark + 1, end, from).ptr != end || from < 0) continue;
+      const index from = piece_begin(one.name, name);
+      if (from < 0 || from >= offset + std::ssize(to)) continue;  // the rest of it is elsewhere
       const index first = (std::max)(from, offset);
       const index last = (std::min)(from + std::ssize(one.bytes), offset + std::ssize(to));
       if (first >= last) continue;
@@ -186,9 +206,10 @@ result<void> agree_on(Trainer& train, const char* where, const char* what, const
 /// Saves the state of a run on all ranks, which all call this. Each writes its part beside `path`;
 /// then rank 0 writes `path`, with sections of its own, and the one before becomes
 /// `path`.previous. A checkpoint is there as a whole or not at all: whatever ends a rank, `path` or
-/// `path`.previous loads. The folder has to be one that all ranks see. Errors, on all ranks:
-/// errc::io; errc::invalid (gradients that no step has used, a stopped trainer, a name);
-/// errc::mismatch with the rank that has an error.
+/// `path`.previous loads. If `path` is a symbolic link, all these files stand beside its target.
+/// The folder has to be one that all ranks see. Errors, on all ranks: errc::io; errc::invalid
+/// (gradients that no step has used, a stopped trainer, a name). Also errc::mismatch, with the rank
+/// that has an error or sees other files.
 template <class M, class Optimizer, class Zero, class T, class Compute>
 result<void> save_checkpoint(const std::string& path,
                              distributed_trainer<M, Optimizer, Zero, T, Compute>& train,
@@ -197,32 +218,37 @@ result<void> save_checkpoint(const std::string& path,
   if (train.stopped() || train.progress().accumulating())
     return error{errc::invalid, path, "trainer", "one that goes on, without accumulated gradients",
                  train.stopped() ? "one that stopped" : "accumulated gradients"};
-  const auto newest = detail::round_of(path), older = detail::round_of(detail::previous_of(path));
+  const std::string target = detail::target_of(path);
+  const auto newest = detail::round_of(target),
+             older = detail::round_of(detail::previous_of(target));
   const std::int64_t before =
       (std::max)(newest ? newest->generation : 0, older ? older->generation : 0);
   const index rank = train.ranks().rank(), ranks = train.ranks().size();
   const detail::checkpoint_round round{before + 1, ranks, train.progress()};
+  // A rank that sees an older index would write over a part of the newest checkpoint.
+  if (auto all = detail::agree_on(train, "save_checkpoint", "to write the same round", {},
+                                  round.generation);
+      !all)
+    return all;
   const auto metadata = detail::shared_metadata(train);
   const section said = as_section(std::string(detail::round_section), round);
 
   std::vector<section> sections{said};
   train.visit_state([&](std::string_view name, index offset, std::span<std::byte> block) {
-    index first = 0, last = std::ssize(block);
-    if (!train.holds_shard(name)) {  // all ranks have it: each writes a share
-      const auto [from, to] = detail::items_of(last / alignment, rank, ranks);
-      first = from * alignment, last = to * alignment;
-    }
+    const index size = std::ssize(block);
+    const auto [first, last] = train.holds_shard(name)
+                                   ? std::pair(index{0}, size)
+                                   : detail::share_of_block(size, rank, ranks);  // all have it
     sections.push_back(
-        {std::string(name) + '@' + std::to_string(offset + first),
+        {detail::piece_name(name, offset + first),
          block.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(last - first))});
   });
-  const std::string part = detail::part_path(path, round, rank);
+  const std::string part = detail::part_path(target, round, rank);
   (void)std::remove(part.c_str());  // of a run that was ended while it wrote
   const auto wrote = detail::write_checkpoint_file(part, metadata, sections);
-  if (auto all = detail::agree_on(train, "save_checkpoint", "to write its part of the same round",
-                                  wrote, round.generation);
-      !all) {
-    (void)std::remove(part.c_str());
+  if (auto all = detail::agree_on(train, "save_checkpoint", "to write its part", wrote); !all) {
+    // Without an answer others may have agreed, and the index may name this part.
+    if (!train.ranks().failed()) (void)std::remove(part.c_str());
     return all;
   }
 
@@ -236,12 +262,12 @@ result<void> save_checkpoint(const std::string& path,
       index_sections.push_back(one);
     }
     // A damaged index must not become the one before.
-    if (!newest && detail::exists(path))
-      (void)std::rename(path.c_str(), detail::damaged_of(path).c_str());
-    if (published) published = detail::write_checkpoint_file(path, metadata, index_sections);
+    if (!newest && detail::exists(target))
+      (void)std::rename(target.c_str(), detail::damaged_of(target).c_str());
+    if (published) published = detail::write_checkpoint_file(target, metadata, index_sections);
     if (published && newest && older)
       for (index r = 0; r < older->ranks; ++r)
-        (void)std::remove(detail::part_path(path, *older, r).c_str());
+        (void)std::remove(detail::part_path(target, *older, r).c_str());
   }
   return detail::agree_on(train, "save_checkpoint", "to write the index", published);
 }
@@ -249,8 +275,9 @@ LINNET_OR_OUT_OF_MEMORY(path)
 
 /// Restores a run on all ranks, which all call this; there may be more or fewer of them than wrote
 /// it, and another `Zero`. Where `path` or one of its parts is missing or damaged, all load
-/// `path`.previous, and note says why. The trainer is untouched unless all ranks can read all of
-/// it. Errors, on all ranks: errc::missing, errc::io, errc::malformed; errc::mismatch (another
+/// `path`.previous, note says why, and rank 0 sets `path` aside as `path`.damaged. The trainer is
+/// untouched unless all ranks can read all of it. Errors, on all ranks: errc::io, errc::malformed;
+/// errc::missing if there is neither `path` nor `path`.previous. Also errc::mismatch (another
 /// model, optimizer or number of parts; the rank that has an error).
 template <class M, class Optimizer, class Zero, class T, class Compute>
 result<checkpoint> load_checkpoint(const std::string& path,
@@ -258,17 +285,20 @@ result<checkpoint> load_checkpoint(const std::string& path,
     LINNET_TRY {
   if (!detail::fits_metadata<true, M>()) return error{};
   detail::checkpoint_round round;
-  std::string from = path;
-  auto checked = detail::read_checkpoint(from, path, train, false, round);
+  const std::string target = detail::target_of(path), previous = detail::previous_of(target);
+  std::string from = target;
+  auto checked = detail::read_checkpoint(from, target, train, false, round);
   std::string note;
   if (!checked && checked.error().code != errc::mismatch) {
     detail::checkpoint_round earlier;
-    auto older = detail::read_checkpoint(detail::previous_of(path), path, train, false, earlier);
+    auto older = detail::read_checkpoint(previous, target, train, false, earlier);
     if (older) {
       note = checked.error().message();
-      from = detail::previous_of(path);
+      from = previous;
       round = earlier;
       checked = std::move(older);
+    } else if (!detail::exists(target) && !detail::exists(previous)) {
+      checked = error{errc::missing, path, "", "a checkpoint", "none"};
     }
   }
   const result<void> readable = checked ? result<void>() : result<void>(checked.error());
@@ -276,12 +306,16 @@ result<checkpoint> load_checkpoint(const std::string& path,
                                   checked ? round.generation : 0);
       !all)
     return all.error();
-  auto loaded = detail::read_checkpoint(from, path, train, true, round);
+  auto loaded = detail::read_checkpoint(from, target, train, true, round);
   result<void> applied;
   if (!loaded)
     applied = loaded.error();
   else
     applied = train.resume(round.progress);
+  // Set aside, or the next save would keep it as the one before, and remove the good one's parts.
+  // The others go on afterwards, so that all see the same files.
+  if (applied && !note.empty() && train.ranks().rank() == 0)
+    (void)std::rename(target.c_str(), detail::damaged_of(target).c_str());
   if (auto all = detail::agree_on(train, "load_checkpoint", "to read its part", applied); !all)
     return all.error();
   loaded->note = note;

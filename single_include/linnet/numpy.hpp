@@ -307,7 +307,7 @@ LINNET_COLD inline std::string npy_prefix(const npy_array& of) {
   text += "), }";
   if (of.dimensions > 0)
     text.append(21 - std::to_string(fortran ? of.shape().back() : of.shape()[0]).size(), ' ');
-  text.append(63 - (10 + text.size()) % 64, ' ');
+  text.append(64 - (11 + text.size()) % 64, ' ');  // where none are missing, NumPy has 64, too
   text += '\n';
   std::string all(npy_magic);
   all += {'\1', '\0', static_cast<char>(text.size() & 255), static_cast<char>(text.size() >> 8)};

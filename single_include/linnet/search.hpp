@@ -112,11 +112,12 @@ struct cost_model {
     for (std::size_t i = 0; i < x.size(); ++i) sum += weight[i] * x[i];
     return (std::max)(0.0, sum);
   }
-  /// The median of |expected - measured| / measured; 0 without samples.
+  /// The median of |expected - measured| / measured, of samples above 0 ms; 0 without any.
   double median_error(std::span<const cost_sample> samples) const LINNET_TRY {
     std::vector<double> all;
     for (const cost_sample& one : samples)
-      all.push_back(std::abs(milliseconds(one.features) - one.milliseconds) / one.milliseconds);
+      if (one.milliseconds > 0)
+        all.push_back(std::abs(milliseconds(one.features) - one.milliseconds) / one.milliseconds);
     if (all.empty()) return 0;
     const auto middle = all.begin() + static_cast<std::ptrdiff_t>(all.size() / 2);
     std::nth_element(all.begin(), middle, all.end());
@@ -288,7 +289,7 @@ inline result<cost_model> load_cost_model(const std::string& path, std::string_v
     right = end.ec == std::errc() && is_finite(x);
     line.remove_prefix(static_cast<std::size_t>(end.ptr - line.data()));
   }
-  if (!right || !line.empty() || !text.empty())
+  if (!right || !line.empty() || !text.empty() || file->data()[file->size() - 1] != std::byte{'\n'})
     return other(errc::malformed, "weights", std::to_string(made.weight.size()) + " numbers", line);
   return made;
 }
@@ -430,9 +431,11 @@ class halving_file {
                            std::string_view got) -> result<void> {
       return detail::failure(code, path_, what, wanted, detail::printable(got));
     };
-    text = text.substr(0, text.rfind('\n') == text.npos ? 0 : text.rfind('\n') + 1);
-    if (text.empty()) return {};  // ended as it began
-    std::string_view line = detail::take_line(text), wanted = kept;
+    std::string_view line, wanted = kept;
+    if (wanted.starts_with(text)) return {};  // ended as it began
+    if (text.rfind('\n') == text.npos) return other(errc::malformed, "", "a file of halving", text);
+    text = text.substr(0, text.rfind('\n') + 1);
+    line = detail::take_line(text);
     if (!line.starts_with(title)) return other(errc::malformed, "", "a file of halving", line);
     line.remove_prefix(std::string_view(title).size());
     if (line != std::to_string(version))
@@ -971,8 +974,8 @@ class subnet_masks {
 /// zeros for what is left out; it may return a result. Equal parts are judged once. Whole heads are
 /// left out, not widths of heads, and no layers. Children beyond the budget lose units instead of
 /// being dropped. The result is not worse than its start, and the same for the same losses. Errors:
-/// errc::invalid for options and scores, and for a budget that no part fits. Also for a start whose
-/// loss is not finite; errors of `judge` and `w`; errc::out_of_memory.
+/// errc::invalid for options and scores, and for a budget that the repaired start does not fit.
+/// Also for a start whose loss is not finite; errors of `judge` and `w`; errc::out_of_memory.
 template <class M, class T, class Judge>
 result<subnet<M>> evolve_subnet(const weights<M, T>& w, const importance<M>& scores, Judge&& judge,
                                 const subnet_options& how) LINNET_TRY {
