@@ -186,10 +186,11 @@ std::string sparse_type(std::string_view word) {
 
 /// The range of layers that "first1", "last2" or "layers3-5" names, as C++; empty for others.
 std::string range_type(std::string_view part, const std::string& storage) {
-  constexpr ln::index most = 1 << 20;  // more layers than any model has
+  constexpr ln::index no_layer = 1 << 20;  // more layers than any model has
   ln::index a = 0, b = 0;
   for (const std::string_view word : {"first", "last"})
-    if (part.starts_with(word) && reads_number(part.substr(word.size()), a) && a > 0 && a < most)
+    if (part.starts_with(word) && reads_number(part.substr(word.size()), a) && a > 0 &&
+        a < no_layer)
       return fmt::format("ln::storage::{}<{}, {}>", word, a, storage);
   if (!part.starts_with("layers")) return "";
   part.remove_prefix(6);
@@ -197,7 +198,7 @@ std::string range_type(std::string_view part, const std::string& storage) {
   if (!reads_number(part.substr(0, dash), a) || a < 0) return "";
   if (dash == part.npos) b = a;
   if (dash != part.npos && !reads_number(part.substr(dash + 1), b)) return "";
-  if (b < a || b >= most) return "";
+  if (b < a || b >= no_layer) return "";
   return fmt::format("ln::storage::range<{}, {}, {}>", a, b + 1, storage);
 }
 
