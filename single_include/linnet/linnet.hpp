@@ -44985,8 +44985,8 @@ struct longformer : policy {
     static constexpr index state_values(index) { return 0; }
     static constexpr index flops(const call_shape& e) {
       const index g = e.batch * (std::min)(Globals, e.length);
-      constexpr index near = A.causal ? half : Window;
-      return projections::flops(e) + 4 * e.rows() * (std::min)(e.length, near + 1 + Globals) * n +
+      constexpr index nearby = A.causal ? half : Window;
+      return projections::flops(e) + 4 * e.rows() * (std::min)(e.length, nearby + 1 + Globals) * n +
              (global ? 2 * g * in * n + 4 * e.rows() * in * kv + 4 * g * e.length * n : 0);
     }
 
@@ -45057,14 +45057,14 @@ struct longformer : policy {
       const index count = at.step == 1 ? keys - at.seen : 1;
       for (index j = at.seen; j < keys; j += count) f(j, at.key_token(j), count);
     }
-    /// Turns the scores of query i, with `near` keys of the window's range, into probabilities.
+    /// Turns the scores of query i, with `nearby` keys of the window's range, into probabilities.
     template <class Kernels, class T>
     static void normalize(Kernels, const ops::attention_tile<T>& tile, const block<T>& at, index i,
-                          index near, const context<T>& ctx) {
+                          index nearby, const context<T>& ctx) {
       T* const row = tile.row(i);
       T* const window = row + at.seen;
       const index query = at.i0 + i, first = (std::max)(at.low, query - half) - at.low,
-                  last = (std::min)(near, query + (A.causal ? 0 : half) + 1 - at.low);
+                  last = (std::min)(nearby, query + (A.causal ? 0 : half) + 1 - at.low);
       if constexpr (A.relative) {
         const T* const line = ctx.bias.of(at.head) - at.token(query);
         each_stretch(at, tile.keys(), [&](index slot, index token, index count) {
@@ -45072,7 +45072,7 @@ struct longformer : policy {
         });
       }
       std::fill_n(window, first, ops::hidden_score<T>);
-      std::fill(window + last, window + near, ops::hidden_score<T>);
+      std::fill(window + last, window + nearby, ops::hidden_score<T>);
       // What comes behind a causal query changes no bit of its sums.
       const index used = A.causal ? at.seen + last : tile.keys();
       std::fill(row + used, row + tile.keys(), T(0));
