@@ -35729,9 +35729,9 @@ inline double bits_of(const text_score& s) {
 }
 
 /// How much worse a model predicts a document than a reference, in bits per byte (RHO-loss,
-/// Mindermann et al. 2022). The reference has learned held-out texts of the wanted kind, so its loss
-/// is what cannot be reduced. A high excess is what can be learned and is not yet; noise is hard
-/// for both. NaN for an empty document.
+/// Mindermann et al. 2022). The reference has learned held-out texts of the wanted kind, so its
+/// loss is what cannot be reduced. A high excess is what can be learned and is not yet; noise is
+/// hard for both. NaN for an empty document.
 inline double excess_loss(const text_score& model, const text_score& reference) {
   return bits_of(model) - bits_of(reference);
 }
@@ -42588,9 +42588,8 @@ struct pixel_unshuffle {
 
   /// Row of the encoder's output that is part `part` of row `row` of an image.
   static constexpr index from(index row, index part) {
-    return index{Images::class_token} +
-           (row / columns * Factor + part / Factor) * Images::columns + row % columns * Factor +
-           part % Factor;
+    return index{Images::class_token} + (row / columns * Factor + part / Factor) * Images::columns +
+           row % columns * Factor + part % Factor;
   }
   /// y[batch * tokens, width] of x[batch * Images::tokens, Width]
   template <class T>

@@ -49,11 +49,11 @@ static_assert(prefixed::parameters() ==
               prefixed::text::parameters() + prefixed::vision::parameters() + 4 * 8 + 8);
 static_assert(ln::language_model<prefixed> && !ln::decoding_model<prefixed>);
 /// An encoder whose attention takes fewer rows than its images have.
-using short_sighted = ln::image_text<
-    ln::decoder<one_block>,
-    ln::encoder<grey_shape<1, false>, ln::norm_placement::pre, grey<1, false>,
-                ln::attention::linformer<2, 8>, ln::head::none>,
-    ln::projector::linear<>>;
+using short_sighted =
+    ln::image_text<ln::decoder<one_block>,
+                   ln::encoder<grey_shape<1, false>, ln::norm_placement::pre, grey<1, false>,
+                               ln::attention::linformer<2, 8>, ln::head::none>,
+                   ln::projector::linear<>>;
 static_assert(short_sighted::check_limits({.target = 4}).most == 8);
 
 /// Texts with an image each.

@@ -149,9 +149,9 @@ inline double bits_of(const text_score& s) {
 }
 
 /// How much worse a model predicts a document than a reference, in bits per byte (RHO-loss,
-/// Mindermann et al. 2022). The reference has learned held-out texts of the wanted kind, so its loss
-/// is what cannot be reduced. A high excess is what can be learned and is not yet; noise is hard
-/// for both. NaN for an empty document.
+/// Mindermann et al. 2022). The reference has learned held-out texts of the wanted kind, so its
+/// loss is what cannot be reduced. A high excess is what can be learned and is not yet; noise is
+/// hard for both. NaN for an empty document.
 inline double excess_loss(const text_score& model, const text_score& reference) {
   return bits_of(model) - bits_of(reference);
 }

@@ -27,9 +27,8 @@ struct pixel_unshuffle {
 
   /// Row of the encoder's output that is part `part` of row `row` of an image.
   static constexpr index from(index row, index part) {
-    return index{Images::class_token} +
-           (row / columns * Factor + part / Factor) * Images::columns + row % columns * Factor +
-           part % Factor;
+    return index{Images::class_token} + (row / columns * Factor + part / Factor) * Images::columns +
+           row % columns * Factor + part % Factor;
   }
   /// y[batch * tokens, width] of x[batch * Images::tokens, Width]
   template <class T>
