@@ -69,7 +69,8 @@ BOOST_AUTO_TEST_CASE(other_experts_are_not_read) {
                                 ln::ffn::experts<3, 2>>;
   const auto p = random_packed<one_layer, float>();
   const token first = 4;
-  const auto s = opened(p, {.target = 2}).feed({&first, 1});
+  auto all = opened(p, {.target = 2});
+  const auto s = all.feed({&first, 1});
   const std::vector<float> whole(s.begin(), s.end());
   index unread = 0;
   for (const char* const e : {".0.", ".1.", ".2."}) {
