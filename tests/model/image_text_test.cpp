@@ -206,7 +206,7 @@ BOOST_AUTO_TEST_CASE(projector_by_hand) {
 BOOST_AUTO_TEST_CASE(threads_and_training) {
   using M = unshuffled;
   const captions<M> data(3);
-  std::vector<float> gradients;
+  std::vector<double> gradients;
   for (const int n : {1, 3}) {
     ln::weights<M> w;
     ln::initialize(w, ln::seed{3});
@@ -216,9 +216,7 @@ BOOST_AUTO_TEST_CASE(threads_and_training) {
                                       {.dropout = 0.1});
     LINNET_REQUIRE_OK(train);
     (void)train->accumulate(data.view());
-    std::vector<float> all;
-    train->gradient().visit([&](const ln::parameter_path&, const ln::tensor_info& info,
-                                const auto& g) { all.insert(all.end(), g, g + info.size()); });
+    const std::vector<double> all = all_values(train->gradient());
     if (n == 1) {
       gradients = all;
       train->update();

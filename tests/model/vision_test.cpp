@@ -123,7 +123,7 @@ BOOST_AUTO_TEST_CASE(gradients_of_contrast) {
 BOOST_AUTO_TEST_CASE(threads_and_training) {
   using M = by_class;
   const image_data<M> data(4);
-  std::vector<float> gradients;
+  std::vector<double> gradients;
   for (const int n : {1, 3}) {
     ln::weights<M> w;
     ln::initialize(w, ln::seed{3});
@@ -133,9 +133,7 @@ BOOST_AUTO_TEST_CASE(threads_and_training) {
                                       {.dropout = 0.1});
     LINNET_REQUIRE_OK(train);
     (void)train->accumulate(data.view());
-    std::vector<float> all;
-    train->gradient().visit([&](const ln::parameter_path&, const ln::tensor_info& info,
-                                const auto& g) { all.insert(all.end(), g, g + info.size()); });
+    const std::vector<double> all = all_values(train->gradient());
     if (n == 1) {
       gradients = all;
       train->update();

@@ -2,7 +2,6 @@
 // Small models that are made here, compressed by what zoo compiles for them.
 
 #include <cmath>
-#include <cstdlib>
 #include <fstream>
 #include <linnet/json.hpp>
 #include <linnet/linnet.hpp>
