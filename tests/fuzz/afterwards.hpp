@@ -23,7 +23,9 @@ void generate(const ln::packed<M>& p) {
   });
 }
 
-/// Generates, also with int8 and int4 weights, and trains one step of a copy.
+/// Generates, also with int8 and int4 weights, and trains one step of a copy. For one model of each
+/// family: the files' readers differ, what follows does not, and it takes most of the time to
+/// compile.
 template <class M>
 void use(const ln::weights<M>& w) {
   generate(ln::pack(w));

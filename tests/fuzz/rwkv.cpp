@@ -31,7 +31,7 @@ int one_input(const std::uint8_t* data, std::size_t size) {
   const std::uint32_t header[] = {0x67676d66, 101, 3, 32, 1, 0};
   if (size >= sizeof header) {
     std::memcpy(file.data(), header, sizeof header);
-    if (ln::load_rwkv(four, file)) fuzz::use(four);
+    if (ln::load_rwkv(four, file)) fuzz::generate(ln::pack(four));
     if (ln::load_rwkv(seven, file)) fuzz::use(seven);
   }
   return 0;

@@ -36,9 +36,9 @@ int one_input(const std::uint8_t* data, std::size_t size) {
   static ln::weights<llama> w;
   static ln::weights<gpt2> g;
   static ln::weights<codes> q;
-  if (ln::load_safetensors(w, *file)) fuzz::use(w);
-  if (ln::load_safetensors(w, *file, ln::naming::hugging_face{})) fuzz::use(w);
-  if (ln::load_safetensors(g, *file, ln::naming::hugging_face{})) fuzz::use(g);
+  if (ln::load_safetensors(w, *file)) fuzz::generate(ln::pack(w));
+  if (ln::load_safetensors(w, *file, ln::naming::hugging_face{})) fuzz::generate(ln::pack(w));
+  if (ln::load_safetensors(g, *file, ln::naming::hugging_face{})) fuzz::generate(ln::pack(g));
   if (ln::load_safetensors(q, *file)) fuzz::generate(ln::pack(q));
   return 0;
 }
