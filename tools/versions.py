@@ -16,6 +16,7 @@ PLACES = {
     "CHANGELOG.md": r"(?m)^## \[(\d[^\]]*)\](?: - (.*))?$",
     "CITATION.cff": r"(?m)^version: (.+)\ndate-released: (.+)$",
     "packaging/vcpkg/ports/linnet/vcpkg.json": r'"version": "(.+?)"',
+    "packaging/debian/changelog": r"(?m)^linnet \((.+)-\d+\)",
     "pyproject.toml": r'(?m)^version = "(.+)"$',
 }
 # In these, every match is a version.
