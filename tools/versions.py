@@ -16,6 +16,8 @@ PLACES = {
     "CHANGELOG.md": r"(?m)^## \[(\d[^\]]*)\](?: - (.*))?$",
     "CITATION.cff": r"(?m)^version: (.+)\ndate-released: (.+)$",
     "packaging/vcpkg/ports/linnet/vcpkg.json": r'"version": "(.+?)"',
+    "packaging/debian/changelog": r"(?m)^linnet \((.+)-\d+\)",
+    "pyproject.toml": r'(?m)^version = "(.+)"$',
 }
 # In these, every match is a version.
 PINNED = {"docs/packages.md": r"\bv(\d[\w.]*\w)|linnet(?: VERSION |[@/])(\d[\w.]*\w)", "README.md": r"linnet[@/](\d[\w.]*\w)"}
