@@ -262,7 +262,8 @@ struct program_aided {
   static bool is_close(double value, std::string_view answer) {
     const std::string number = last_number(answer);
     double right = 0;
-    const auto [end, problem] = read_real(number.data(), number.data() + number.size(), right);
+    const auto [end, problem] =
+        detail::read_real(number.data(), number.data() + number.size(), right);
     return !number.empty() && problem == std::errc() && end == number.data() + number.size() &&
            std::abs(value - right) <= 1e-8 * (std::max)(1.0, std::abs(right));
   }
