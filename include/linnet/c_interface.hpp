@@ -35,7 +35,7 @@ static_assert(LINNET_INVALID == static_cast<int>(errc::invalid) + 1 &&
               LINNET_MALFORMED == static_cast<int>(errc::malformed) + 1);
 
 /// The line on the last call of this thread, of which as much is kept as fits.
-inline thread_local char c_message[512] = "";
+inline LINNET_THREAD_LOCAL char c_message[512] = "";
 
 LINNET_COLD inline linnet_code c_say(linnet_code code, std::string_view line) {
   const std::size_t size = (std::min)(line.size(), sizeof c_message - 1);

@@ -47,7 +47,7 @@ int main() {
   run->generate(std::span(&count[0], 1), ln::greedy{},
                 [&](ln::token next) { right = right && next == ++expected; });
 
-  std::printf("linnet %s: loss %.4f, counted to %d%s\n", LINNET_VERSION, loss, expected,
-              right ? "" : " wrongly");
+  std::printf("linnet %s: loss %.4f, counted to %d%s\n", LINNET_VERSION, loss,
+              static_cast<int>(expected), right ? "" : " wrongly");
   return right && expected == 8 && loss < 0.1 ? 0 : 1;
 }

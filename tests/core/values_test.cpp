@@ -2,6 +2,8 @@
 // Small values: results and errors, finiteness by bits, views, template values.
 
 #include <bit>
+#include <charconv>
+#include <cmath>
 #include <memory>
 
 #include "support/test.hpp"
@@ -75,6 +77,36 @@ BOOST_AUTO_TEST_CASE(view_addresses) {
   BOOST_TEST(v.size() == 6);
   const ln::view<const int, 3> c = v;
   BOOST_TEST(&c(0, 1) == x.data() + 1);
+}
+
+// The reader of reals for standard libraries without one reads as std::from_chars() does: the same
+// texts, to the same place, the same bits and errors.
+BOOST_AUTO_TEST_CASE(reals_in_text) {
+  const auto same = [](std::string_view text, std::chars_format format) {
+    const char *const first = text.data(), *const last = first + text.size();
+    double expected = -7, got = -7;
+    const auto a = std::from_chars(first, last, expected, format);
+    const auto b = ln::detail::real_by_strtod(first, last, got, format);
+    BOOST_TEST(((a.ec == b.ec) && a.ptr == b.ptr), text);
+    BOOST_TEST(std::bit_cast<std::uint64_t>(expected) == std::bit_cast<std::uint64_t>(got), text);
+  };
+  for (const std::string_view text :
+       {"0",      "-0",         "1.5",      ".5",     "5.",     "5.x",      ".",      "-.",
+        "-",      "",           "+1",       " 1",     "1e5",    "1e",       "1e+",    "1E-3x",
+        "inf",    "-Infinity",  "infinite", "e5",     "-1e999", "1e999",    "1e-999", "0x10",
+        "12abc",  "1_0",        "0.1",      "5e-324", "1e308",  "2.5e-310", "1.e2",   "00.50",
+        "3.14.1", "179769e303", "i",        "--1"})
+    same(text, std::chars_format::general);
+  for (const std::string_view text : {"1.8p1", "-1p-3", "a.bp", "0x1", "1.", "inf", "p1", "F",
+                                      "-.8P+2", "1.fffffffffffffp1023", "1p1024", "g", "1e2"})
+    same(text, std::chars_format::hex);
+  ln::random_stream random(ln::seed{1});
+  for (int i = 0; i < 100; ++i) {
+    const double x = std::ldexp(random.normal(), static_cast<int>(random.below(2000)) - 1000);
+    char digits[64];
+    for (const auto format : {std::chars_format::general, std::chars_format::hex})
+      same({digits, std::to_chars(digits, digits + sizeof digits, x, format).ptr}, format);
+  }
 }
 
 // The rules of rounding and expansion that shapes rely on: 1.2 * 384 = 460.8 counts as 461.

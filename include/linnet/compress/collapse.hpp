@@ -92,8 +92,9 @@ bool multiply_factors(const matrix_expression<Leaf, N>& w, T* to) {
   matrix product;
   for (std::size_t k = 0; k < N; ++k) {
     if (!to || !w.factors[k].data) return false;
-    const matrix factor =
-        view_of(w.factors[k].data, w.widths[k + 1], w.widths[k]).template cast<double>();
+    const matrix factor = view_of(w.factors[k].data, static_cast<Eigen::Index>(w.widths[k + 1]),
+                                  static_cast<Eigen::Index>(w.widths[k]))
+                              .template cast<double>();
     product = k == 0 ? factor : matrix(factor * product);
   }
   for (index i = 0; i < product.size(); ++i) {

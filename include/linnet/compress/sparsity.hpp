@@ -58,7 +58,7 @@ inline void mark_least(index n, index count, const double* scores, std::vector<i
                        char* marks) {
   order.resize(static_cast<std::size_t>(n));
   std::iota(order.begin(), order.end(), index{0});
-  std::nth_element(order.begin(), order.begin() + count, order.end(), [&](index a, index b) {
+  std::nth_element(order.data(), order.data() + count, order.data() + n, [&](index a, index b) {
     return scores[a] < scores[b] || (scores[a] == scores[b] && a < b);
   });
   std::fill_n(marks, n, char{0});

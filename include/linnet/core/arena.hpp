@@ -14,6 +14,8 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#elif defined(__NEWLIB__)
+#include <malloc.h>
 #endif
 
 #include <linnet/core/finite.hpp>
@@ -24,8 +26,12 @@ LINNET_NAMESPACE_BEGIN
 /// Alignment of every planned buffer, in bytes: one cache line and one AVX-512 register.
 inline constexpr index alignment = 64;
 
-/// Upper bound of sizes in bytes: sizes that would exceed what an index holds stay here.
-inline constexpr index most_bytes = (std::numeric_limits<index>::max)() / alignment * alignment;
+/// Upper bound of sizes in bytes, where larger ones stay: what an index holds, and what a pointer
+/// of 32 bits can move by.
+inline constexpr index most_bytes =
+    (std::min<index>)((std::numeric_limits<index>::max)(),
+                      (std::numeric_limits<std::ptrdiff_t>::max)()) /
+    alignment * alignment;
 
 /// a + b and a * b of sizes that are not negative, at most most_bytes.
 constexpr index add_sizes(index a, index b) {
@@ -85,6 +91,11 @@ inline void* aligned_allocate(std::size_t bytes) {
   return _aligned_malloc(bytes, static_cast<std::size_t>(alignment));
 }
 inline void aligned_free(void* p) { _aligned_free(p); }
+#elif defined(__NEWLIB__)  // whose aligned_alloc() needs what its small edition lacks
+inline void* aligned_allocate(std::size_t bytes) {
+  return ::memalign(static_cast<std::size_t>(alignment), bytes);
+}
+inline void aligned_free(void* p) { std::free(p); }
 #else
 inline void* aligned_allocate(std::size_t bytes) {
   void* const p = std::aligned_alloc(static_cast<std::size_t>(alignment), bytes);
@@ -132,7 +143,7 @@ class memory_scope {
     return std::exchange(next_, next_ + bytes);
   }
 
-  inline static constinit thread_local memory_scope* innermost = nullptr;
+  inline static constinit LINNET_THREAD_LOCAL memory_scope* innermost = nullptr;
   std::byte* next_;
   index left_;
   memory_scope* outer_ = innermost;

@@ -34,7 +34,7 @@ namespace detail {
 
 /// Cost of meeting other threads, counted in looks at the barrier by the calling thread. Values
 /// that one thread writes and another reads cost about `looks_per_meeting` beside the wait itself.
-inline constinit thread_local std::int64_t looks = 0;
+inline constinit LINNET_THREAD_LOCAL std::int64_t looks = 0;
 inline constexpr int looks_per_meeting = 4;
 
 /// Looks up to `most` times whether `changed()`; returns the result of the last look.
@@ -54,7 +54,8 @@ bool spin(int most, F&& changed) {
 /// A reusable barrier: a short spin, then sleep, so a descheduled thread costs no processor time.
 class barrier {
  public:
-  void wait(int size) {
+  void wait([[maybe_unused]] int size) {
+#if !defined(LINNET_NO_THREADS)
     looks += looks_per_meeting;
     const int phase = phase_.load(std::memory_order_acquire);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
@@ -69,6 +70,7 @@ class barrier {
     while (!ended()) phase_.wait(phase);
     const std::int64_t time = nanoseconds::elapsed() - begun;
     if (time > slept()) slept_.store(time, std::memory_order_relaxed);
+#endif
   }
   /// Nanoseconds of a thread's longest sleep here, nearly: the others may overwrite it.
   std::int64_t slept() const { return slept_.load(std::memory_order_relaxed); }
@@ -265,8 +267,11 @@ inline void region::run(const team_function& f, int rank, int size) {
 
 /// parallel() for function objects of any type, so that compilers make it once. The savings are
 /// those of this kind of call.
-inline void share_work(int threads, const executor& custom, team_savings& savings,
-                       const team_function& f) {
+inline void share_work([[maybe_unused]] int threads, [[maybe_unused]] const executor& custom,
+                       [[maybe_unused]] team_savings& savings, const team_function& f) {
+#if defined(LINNET_NO_THREADS)
+  f.call(f.object, team());
+#else
 #if defined(_OPENMP)
   const bool can = true;
 #else
@@ -307,6 +312,7 @@ inline void share_work(int threads, const executor& custom, team_savings& saving
   }
 #endif
   here.end();
+#endif
 }
 
 }  // namespace detail
@@ -315,9 +321,10 @@ inline void share_work(int threads, const executor& custom, team_savings& saving
 /// is compiled with it, else the calling thread alone. The caller's OpenMP settings are not
 /// touched. `f` must not throw.
 ///
-/// There are no more threads than default_threads(). For a while there is only one, where other
-/// work keeps a team's threads from running at the same time. Where OpenMP can make fewer, there
-/// are fewer; a forked process whose parent's thread used OpenMP here has one.
+/// There are no more threads than default_threads(), which is 1 where the standard library has
+/// none. For a while there is only one, where other work keeps a team's threads from running at the
+/// same time. Where OpenMP can make fewer, there are fewer; a forked process whose parent's thread
+/// used OpenMP here has one.
 template <class F>
 void parallel(int threads, const executor& custom, F&& f) {
   using function = std::remove_reference_t<F>;

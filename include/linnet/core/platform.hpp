@@ -3,6 +3,8 @@
 /// @file
 /// Version, the keyed inline namespace and the few compiler differences.
 
+#include <version>  // so that the standard library says what it lacks
+
 // The one place that states the version: CMake, the packages and the single headers read it here.
 #define LINNET_VERSION_MAJOR 0
 #define LINNET_VERSION_MINOR 1
@@ -20,8 +22,8 @@
 #error "linnet needs clang 14 or newer."
 #elif !defined(__clang__) && __GNUC__ < 12
 #error "linnet needs g++ 12 or newer."
-#elif __SIZEOF_POINTER__ < 8
-#error "linnet needs a 64-bit target: its indices and the bytes that it plans exceed 32 bits."
+#elif __SIZEOF_POINTER__ < 4
+#error "linnet needs a target of 32 or 64 bits."
 #elif __cplusplus < 202002L
 #error "linnet needs C++20: compile with -std=c++20."
 #else
@@ -29,6 +31,22 @@
 #endif
 #if !defined(LINNET_SUPPORTED)
 #include <no such file: nothing follows the sentence above>
+#endif
+
+// Standard libraries for targets without an operating system, and that of WebAssembly, lack
+// threads.
+#if defined(_LIBCPP_HAS_NO_THREADS) || (defined(__GLIBCXX__) && !defined(_GLIBCXX_HAS_GTHREADS))
+#define LINNET_NO_THREADS
+#elif defined(_LIBCPP_HAS_THREADS)
+#if !_LIBCPP_HAS_THREADS  // since libc++ 20
+#define LINNET_NO_THREADS
+#endif
+#endif
+/// thread_local where there are threads.
+#if defined(LINNET_NO_THREADS)
+#define LINNET_THREAD_LOCAL
+#else
+#define LINNET_THREAD_LOCAL thread_local
 #endif
 
 // Translation units of one program may be compiled with different flags. Everything that such a

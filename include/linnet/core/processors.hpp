@@ -10,19 +10,19 @@
 #include <initializer_list>
 #include <string_view>
 
+#include <linnet/core/finite.hpp>
+
 #if defined(__unix__) || defined(__APPLE__)
 #include <fcntl.h>
 #include <pthread.h>
 #include <time.h>
 #include <unistd.h>
-#else
+#elif !defined(LINNET_NO_THREADS)
 #include <thread>
 #endif
 #if defined(__linux__)
 #include <sched.h>
 #endif
-
-#include <linnet/core/finite.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -141,7 +141,9 @@ LINNET_COLD inline int affine_processors() {
     if (count > 0) return count;
   }
 #endif
-#if defined(__unix__) || defined(__APPLE__)
+#if defined(LINNET_NO_THREADS)
+  return 1;
+#elif defined(__unix__) || defined(__APPLE__)
   return (std::max)(1, static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
 #else
   return (std::max)(1, static_cast<int>(std::thread::hardware_concurrency()));
@@ -180,7 +182,9 @@ struct nanoseconds {
 
 /// How many of `n` more threads can be made now; threads made for the trial are joined.
 LINNET_COLD inline int threads_to_be_had([[maybe_unused]] int n) {
-#if defined(__unix__) || defined(__APPLE__)
+#if defined(LINNET_NO_THREADS)
+  return 0;
+#elif defined(__unix__) || defined(__APPLE__)
   constexpr int most = 256;
   pthread_t made[most];
   std::atomic<int> gate{0};

@@ -10,8 +10,13 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Signed size and index type used for every extent, row, column and count.
+/// Signed size and index type used for every extent, row, column and count. It has 64 bits on each
+/// target: planned bytes and counts of operations may exceed 32 where addresses do not.
+#if __SIZEOF_POINTER__ < 8
+using index = std::int64_t;
+#else
 using index = std::ptrdiff_t;
+#endif
 
 /// A token id. Negative ids never reach a model; `ignored` marks label positions without loss.
 using token = std::int32_t;

@@ -57,8 +57,8 @@ class batch_arrays {
   /// Pads row `b` behind the tokens that were written.
   void pad(index b, index source_tokens, index target_tokens) {
     const auto s = source(b), l = labels(b);
-    std::fill(s.begin() + source_tokens, s.end(), t5_ids::padding);
-    std::fill(l.begin() + target_tokens, l.end(), ignored);
+    std::fill(s.data() + source_tokens, s.data() + s.size(), t5_ids::padding);
+    std::fill(l.data() + target_tokens, l.data() + l.size(), ignored);
     lengths_[static_cast<std::size_t>(b)] = source_tokens;
   }
   /// The batch, valid until the next begin().

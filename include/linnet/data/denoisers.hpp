@@ -93,7 +93,7 @@ inline denoised_lengths denoise(const denoiser& d, const t5_ids& ids, std::span<
   const auto after = std::copy_n(text.begin(), length - end, source.begin());
   after[0] = target[0] = ids.sentinel(0);
   after[1] = t5_ids::end;
-  *std::copy_n(text.end() - end, end, target.begin() + 1) = t5_ids::end;
+  *std::copy_n(text.data() + (length - end), end, target.begin() + 1) = t5_ids::end;
   return done;
 }
 

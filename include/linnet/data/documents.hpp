@@ -34,9 +34,8 @@ inline result<void> mark_documents(std::span<const index> starts,
       return wrong(i, "below the row's length, " + std::to_string(length), starts[i]);
   }
   for (std::size_t i = 0; i < starts.size(); ++i)
-    std::fill(documents.begin() + starts[i],
-              i + 1 < starts.size() ? documents.begin() + starts[i + 1] : documents.end(),
-              starts[i]);
+    std::fill(documents.data() + starts[i],
+              documents.data() + (i + 1 < starts.size() ? starts[i + 1] : length), starts[i]);
   return {};
 }
 LINNET_OR_OUT_OF_MEMORY("mark_documents")

@@ -58,7 +58,8 @@ class encoder_texts {
     for (index b = count - 1; b >= 0; --b) {
       const index valid = lengths_[static_cast<std::size_t>(b)];
       from -= valid;
-      const auto old = ids_.begin() + from, row = ids_.begin() + b * length;
+      token* const old = ids_.data() + from;
+      token* const row = ids_.data() + b * length;
       std::copy_backward(old, old + valid, row + valid);
       std::fill(row + valid, row + length, token{0});
     }

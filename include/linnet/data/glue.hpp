@@ -5,12 +5,12 @@
 /// D). The files are those of the benchmark itself, and others' of SST-2 and MNLI.
 
 #include <array>
-#include <charconv>
 #include <cmath>
 #include <limits>
 #include <span>
 #include <system_error>
 
+#include <linnet/core/real_text.hpp>
 #include <linnet/data/pair_stream.hpp>
 #include <linnet/data/table.hpp>
 
@@ -270,7 +270,8 @@ inline std::string stsb_target(double score) {
 inline double stsb_score(std::string_view text) {
   text = detail::trimmed(text);
   double score = 0;
-  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), score);
+  const auto [end, problem] =
+      linnet::detail::read_real(text.data(), text.data() + text.size(), score);
   const bool number = problem == std::errc() && end == text.data() + text.size();
   return number && is_finite(score) ? score : std::numeric_limits<double>::quiet_NaN();
 }

@@ -134,8 +134,9 @@ class instruction_stream {
     for (index b = 0; b < count; ++b) {
       const row& r = rows_[static_cast<std::size_t>(which(b))];
       const index n = r.last - r.first, learned = r.target - r.first - 1;
-      const auto inputs = inputs_.begin() + b * length, labels = labels_.begin() + b * length;
-      const auto tokens = tokens_.begin() + r.first;
+      token* const inputs = inputs_.data() + b * length;
+      token* const labels = labels_.data() + b * length;
+      const token* const tokens = tokens_.data() + r.first;
       std::fill_n(std::copy_n(tokens, n, inputs), length - n, tokens[n]);
       std::fill_n(labels, length, ignored);
       std::copy(tokens + learned + 1, tokens + n + 1, labels + learned);

@@ -104,8 +104,8 @@ class pair_stream {
   t5_batch fill(index count, Pair&& pair) {
     index source = 1, target = 1;
     for (index b = 0; b < count; ++b) {
-      source = (std::max)(source, std::ssize(text(2 * pair(b))));
-      target = (std::max)(target, std::ssize(text(2 * pair(b) + 1)));
+      source = (std::max<index>)(source, std::ssize(text(2 * pair(b))));
+      target = (std::max<index>)(target, std::ssize(text(2 * pair(b) + 1)));
     }
     arrays_.begin(count, source, target);
     for (index b = 0; b < count; ++b) {

@@ -86,9 +86,9 @@ inline index pause_before(std::span<const token> prompt, index pauses,
     return 0;
   std::copy(prompt.begin(), prompt.end(), tokens.begin());
   std::fill(tokens.begin() + std::ssize(prompt), tokens.end(), pause);
-  std::copy(answer.begin(), answer.end() - 1, tokens.begin() + before);
+  std::copy(answer.begin(), answer.end() - 1, tokens.data() + before);
   std::fill(labels.begin(), labels.end(), ignored);
-  std::copy(answer.begin(), answer.end(), labels.begin() + before - 1);
+  std::copy(answer.begin(), answer.end(), labels.data() + before - 1);
   return before + std::ssize(answer) - 1;
 }
 

@@ -83,7 +83,7 @@ class token_source {
   index size() const { return std::ssize(tokens_); }
   /// Writes tokens [first, first + out.size()), which must exist.
   void read(index first, std::span<token> out) const {
-    std::copy_n(tokens_.begin() + first, out.size(), out.begin());
+    std::copy_n(tokens_.data() + first, out.size(), out.begin());
   }
 
  private:

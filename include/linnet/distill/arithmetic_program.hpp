@@ -13,6 +13,7 @@
 #include <system_error>
 
 #include <linnet/core/options.hpp>
+#include <linnet/core/real_text.hpp>
 #include <linnet/core/result.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -231,7 +232,7 @@ class program_runner {
     }
     double x = 0;
     const char* const end = digits.data() + digits.size();
-    const auto [stop, problem] = std::from_chars(digits.data(), end, x);
+    const auto [stop, problem] = read_real(digits.data(), end, x);
     if (stop != end || problem != std::errc() || !is_finite(x))
       return fail("no number", rest_.substr(0, n)), 0.0;
     rest_.remove_prefix(n);
@@ -247,7 +248,7 @@ class program_runner {
     char digits[360];  // 309 before the point, a sign, a point and 15 behind it
     const auto written =
         std::to_chars(digits, digits + sizeof digits, x, std::chars_format::fixed, decimals);
-    std::from_chars(digits, written.ptr, x);
+    read_real(digits, written.ptr, x);
     return x;
   }
   double call(std::string_view name) {

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include <linnet/core/random.hpp>
+#include <linnet/core/real_text.hpp>
 #include <linnet/distill/generated_data.hpp>
 #include <linnet/text/bm25.hpp>
 
@@ -47,7 +47,7 @@ inline two_scores two_scores_in(std::string_view text) {
     const std::size_t at = text.find_first_of("0123456789");
     if (at == text.npos) return {};
     const char* const end = text.data() + text.size();
-    const auto [stop, problem] = std::from_chars(text.data() + at, end, x);
+    const auto [stop, problem] = read_real(text.data() + at, end, x);
     if (problem != std::errc() || !(x >= 1 && x <= 10)) return {};
     text = {stop, static_cast<std::size_t>(end - stop)};
   }

@@ -5,7 +5,6 @@
 /// contrastive rationales, and programs. Each method runs in generate_data().
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <string>
 #include <string_view>
@@ -13,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <linnet/core/real_text.hpp>
 #include <linnet/distill/arithmetic_program.hpp>
 #include <linnet/distill/generated_data.hpp>
 
@@ -263,7 +263,7 @@ struct program_aided {
     const std::string number = last_number(answer);
     double right = 0;
     const auto [end, problem] =
-        std::from_chars(number.data(), number.data() + number.size(), right);
+        detail::read_real(number.data(), number.data() + number.size(), right);
     return !number.empty() && problem == std::errc() && end == number.data() + number.size() &&
            std::abs(value - right) <= 1e-8 * (std::max)(1.0, std::abs(right));
   }

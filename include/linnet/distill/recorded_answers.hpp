@@ -5,7 +5,6 @@
 /// interrupted runs continue.
 
 #include <algorithm>
-#include <charconv>
 #include <map>
 #include <span>
 #include <string>
@@ -14,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include <linnet/core/real_text.hpp>
 #include <linnet/data/json_lines.hpp>
 #include <linnet/data/training_item.hpp>
 #include <linnet/distill/teacher.hpp>
@@ -126,7 +126,7 @@ class recorded_answers {
     }
     double score = 0;
     const char* const end = values[4].data() + values[4].size();
-    if (const auto [stop, problem] = std::from_chars(values[4].data(), end, score);
+    if (const auto [stop, problem] = detail::read_real(values[4].data(), end, score);
         stop != end || problem != std::errc() || !is_finite(score))
       return detail::failure(errc::malformed, place, "score", "a number",
                              detail::printable(values[4]));
@@ -290,7 +290,7 @@ inline result<std::vector<training_item>> read_training_items(const std::string&
     const std::string_view weight = rows->at(i, 2);
     training_item one{std::string(rows->at(i, 0)), std::string(rows->at(i, 1))};
     const auto [end, problem] =
-        std::from_chars(weight.data(), weight.data() + weight.size(), one.weight);
+        detail::read_real(weight.data(), weight.data() + weight.size(), one.weight);
     if (end != weight.data() + weight.size() || problem != std::errc() || !(one.weight >= 0))
       return rows->wrong(i, "weight", "a number of at least 0", weight);
     items.push_back(std::move(one));

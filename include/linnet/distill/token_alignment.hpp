@@ -201,7 +201,7 @@ class token_alignment {
     index best = (std::numeric_limits<index>::max)();
     token id = 0;
     for (std::size_t t = 0; t < base_.size() && best > 1; ++t) {
-      const auto a = static_cast<index>(text.size()), b = std::ssize(base_[t]);
+      const index a = std::ssize(text), b = std::ssize(base_[t]);
       if ((a < b ? b - a : a - b) >= best) continue;
       const index distance = edit_distance(text, base_[t], best);
       if (distance >= best) continue;

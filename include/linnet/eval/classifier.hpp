@@ -53,7 +53,7 @@ class classifier {
       if (labels[c].empty()) return wrong(name, "at least one token", "none");
       if (!linnet::tokens_fit(labels[c].data(), std::ssize(labels[c]), M::vocabulary, false))
         return wrong(name, "tokens below " + std::to_string(M::vocabulary), "others");
-      l.max_logits = (std::max)(l.max_logits, std::ssize(labels[c]));
+      l.max_logits = (std::max<index>)(l.max_logits, std::ssize(labels[c]));
     }
     l.target = (std::max)(l.target, l.max_logits);
     l.chunk = 0;

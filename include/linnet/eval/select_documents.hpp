@@ -103,7 +103,8 @@ class document_selector {
   /// enough. Errors: errc::out_of_memory.
   result<std::vector<scored_document>> chosen() const LINNET_TRY {
     std::vector<scored_document> all = heap_;
-    const auto skipped = (std::min)(how_.skipped, std::ssize(all));
+    const auto skipped =
+        static_cast<std::ptrdiff_t>((std::min<index>)(how_.skipped, std::ssize(all)));
     std::sort(all.begin(), all.end(),
               [this](const auto& a, const auto& b) { return ranks_before(a, b); });
     all.erase(all.begin(), all.begin() + skipped);

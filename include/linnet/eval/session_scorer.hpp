@@ -303,7 +303,7 @@ namespace detail {
 template <loglikelihood_scorer P>
 bool score_all_windows(P& paths, std::span<const token> tokens, std::span<token_score> scores,
                        index stride = 0) {
-  const auto n = std::ssize(tokens);
+  const index n = std::ssize(tokens);
   const index longest = paths.longest();
   if (stride <= 0) stride = (std::max)(longest / 2, index{1});
   if (n < 1 || longest < 1 || stride > longest || std::ssize(scores) != n - 1) return false;

@@ -55,7 +55,8 @@ inline std::string float_as_text(float x) {
 }
 /// The text behind its length at `at`, which the parser has found to be whole.
 inline std::string_view gguf_text(const std::byte* at) {
-  return {reinterpret_cast<const char*>(at) + 8, load_as<std::uint64_t>(at)};
+  return {reinterpret_cast<const char*>(at) + 8,
+          static_cast<std::size_t>(load_as<std::uint64_t>(at))};
 }
 }  // namespace detail
 

@@ -111,8 +111,9 @@ struct gguf_parser {
   }
 
   bool all_metadata(std::uint64_t count) {
-    if (!has_memory(count * sizeof(gguf_value))) return no_memory();
-    to.metadata_.reserve(count);
+    const auto room = static_cast<std::size_t>(count);
+    if (!has_memory(room * sizeof(gguf_value))) return no_memory();
+    to.metadata_.reserve(room);
     for (std::uint64_t i = 0; i < count; ++i) {
       gguf_value& value = to.metadata_.emplace_back();
       std::uint32_t type = 0;
@@ -178,8 +179,9 @@ struct gguf_parser {
   }
 
   bool all_tensors(std::uint64_t count) {
-    if (!has_memory(count * sizeof(gguf_tensor))) return no_memory();
-    to.tensors_.reserve(count);
+    const auto room = static_cast<std::size_t>(count);
+    if (!has_memory(room * sizeof(gguf_tensor))) return no_memory();
+    to.tensors_.reserve(room);
     for (std::uint64_t i = 0; i < count; ++i) {
       gguf_tensor& tensor = to.tensors_.emplace_back();
       if (!take_name(tensor.name, "tensor " + std::to_string(i) + ": name") ||
@@ -287,7 +289,8 @@ inline result<gguf> parse_gguf(lasting_span<const std::byte> file,
   detail::gguf_parser parser(file, file.size(), parsed, where);
   if (!parser.parse()) return parser.failure;
   for (gguf_tensor& tensor : parsed.tensors_)
-    tensor.data = file.subspan(tensor.offset, static_cast<std::size_t>(tensor.bytes()));
+    tensor.data = file.subspan(static_cast<std::size_t>(tensor.offset),
+                               static_cast<std::size_t>(tensor.bytes()));
   return parsed;
 }
 LINNET_OR_OUT_OF_MEMORY(where)

@@ -128,7 +128,7 @@ inline result<std::string> gguf_head(std::span<const gguf_entry> metadata,
     const auto block = static_cast<std::uint64_t>(values_per_block(one.type));
     offset = align(offset + values / block * static_cast<std::uint64_t>(bytes_per_block(one.type)));
   }
-  head.resize(align(head.size()));
+  head.resize(static_cast<std::size_t>(align(head.size())));
   gguf checked;
   gguf_parser parser(std::as_bytes(std::span(head)), head.size() + offset, checked, path);
   if (parser.parse()) return head;

@@ -229,7 +229,7 @@ void each_rwkv_values(const rwkv_tensor& from, const rwkv_place& at, index size,
   std::array<float, 256> decoded;
   std::array<double, 256> some;
   for (index first = 0; first < size; first += std::ssize(some)) {
-    const auto count = static_cast<std::size_t>((std::min)(std::ssize(some), size - first));
+    const auto count = static_cast<std::size_t>((std::min<index>)(std::ssize(some), size - first));
     decode_ggml(type.type, data, std::span(decoded).first(count));
     data += static_cast<index>(count) / type.block * type.bytes;
     std::copy_n(decoded.begin(), count, some.begin());

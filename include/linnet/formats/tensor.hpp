@@ -122,7 +122,7 @@ inline bool all_finite(dtype type, const std::byte* from, index count) {
   if (!is_real(type)) return true;
   std::array<double, 256> some;
   for (index i = 0; i < count; i += std::ssize(some)) {
-    const index n = (std::min)(std::ssize(some), count - i);
+    const index n = (std::min<index>)(std::ssize(some), count - i);
     decode_reals(type, from + i * size_of(type), n, 1, some.data());
     for (index j = 0; j < n; ++j)
       if (!is_finite(some[static_cast<std::size_t>(j)])) return false;
@@ -306,7 +306,7 @@ inline void copy_in(const leaf& to, const placement& at, dtype type, const std::
   for (index n = 0; n < to.rows; ++n) {
     const auto [begin, step] = at.row(n);
     for (index j = 0; j < to.columns; j += std::ssize(some)) {
-      const index count = (std::min)(std::ssize(some), to.columns - j);
+      const index count = (std::min<index>)(std::ssize(some), to.columns - j);
       decode_reals(type, from + (begin + j * step) * size_of(type), count, step, some.data());
       encode_reals(to, n * to.columns + j, count, some.data());
     }

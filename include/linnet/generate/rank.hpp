@@ -97,7 +97,7 @@ ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count
     high -= chosen << shift;
     low = (std::max)(low, high - (std::min)(high, (bits{1} << shift) - 1));
     const T least = weight_of(low), most = weight_of(high);
-    const auto end = room.begin() + static_cast<index>(count);
+    const auto end = room.begin() + static_cast<std::ptrdiff_t>(count);
     if (all)
       count = gather(weights, room, least, most, count, count);
     else

@@ -4,6 +4,7 @@
 /// Run-time limits: what a session, evaluator or trainer plans its memory for, and how it runs.
 
 #include <algorithm>
+#include <limits>
 #include <type_traits>
 #include <utility>
 
@@ -120,19 +121,19 @@ inline constexpr index limits::*growing_limits[] = {&limits::batch,     &limits:
                                                     &limits::target,    &limits::chunk,
                                                     &limits::kv_blocks, &limits::max_logits};
 
-/// bytes(l) at run time, or most_bytes where computing it would exceed what an index holds. Each
-/// product in bytes() is a part of the sum, and becomes at most eight times as large where one
-/// limit doubles. So small limits grow to `l` step by step, for as long as the next step is safe.
-/// (Constants need no care: the compiler refuses what overflows.)
+/// bytes(l) at run time, or most_bytes where it would exceed that. Each product in bytes() is a
+/// part of the sum, and becomes at most eight times as large where one limit doubles. So small
+/// limits grow to `l` step by step, for as long as the next step is safe. (Constants need no care:
+/// the compiler refuses what overflows.)
 LINNET_COLD inline index bounded_bytes_of(const limits& l, index (*bytes)(const limits&)) {
-  constexpr index first = sizeof(index) == 8 ? 256 : 4;
+  constexpr index first = 256, largest = (std::numeric_limits<index>::max)();
   limits some = l;
   for (const auto member : growing_limits) some.*member = (std::clamp)(l.*member, index{0}, first);
   some.threads = static_cast<int>((std::clamp)(index{l.threads}, index{0}, first));
   index sum = bytes(some);
   const auto grow = [&](auto& from, auto to) {
     while (from < to) {
-      if (sum > most_bytes / 8) return false;
+      if (sum > largest / 8 || sum >= most_bytes) return false;
       from = from > to / 2 ? to : 2 * from;
       sum = bytes(some);
     }

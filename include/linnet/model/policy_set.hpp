@@ -169,6 +169,11 @@ template <class Ffn>
 inline constexpr bool has_layer_widths = requires {
   Ffn::widest;
 };
+/// Whether a layer says that the widths of its parts do not fit.
+template <class Layer>
+concept widths_misfit = requires {
+  requires !Layer::widths_fit;
+};
 /// The feed-forward of each layer.
 template <class Ffn>
 struct ffn_of_layers {
@@ -181,7 +186,7 @@ struct ffn_of_layers<ffn::per_layer<Of, Widths...>> {
 template <class Ffn, index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
 constexpr ffn_fault fault_of_ffn() {
   const auto widths = []<class Layer>(std::type_identity<Layer>) {
-    if constexpr (requires { requires !Layer::widths_fit; }) return ffn_fault::chain_widths;
+    if constexpr (widths_misfit<Layer>) return ffn_fault::chain_widths;
     return Layer::in == D && Layer::out == D ? ffn_fault::none : ffn_fault::widths;
   };
   constexpr bool ranked = [] {

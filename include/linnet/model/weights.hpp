@@ -127,6 +127,9 @@ class tensor_block {
  protected:
   /// Values in bytes() bytes of a block, `offset` behind its first byte; both are aligned.
   tensor_block(memory_block memory, index offset) : memory_(std::move(memory)) {
+    if constexpr (sizeof(void*) < 8)  // others reach what can be counted
+      static_assert(bytes() < most_bytes,
+                    "linnet: parameters of more bytes than this 32-bit target reaches");
     if (!memory_.data()) return;
     values_ = {static_cast<std::byte*>(memory_.data()) + offset, static_cast<std::size_t>(bytes())};
     arena all(values_.data(), bytes());

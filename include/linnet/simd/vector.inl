@@ -136,7 +136,7 @@ LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, inde
 template <class T, int... Lane>
 LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
                                              std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, sizeof...(Lane) / 2>::type low, high;
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
   return __builtin_shufflevector(low, high, Lane...);

@@ -47,8 +47,12 @@ inline const hash_key& process_hash_key() {
     const auto mix = [](std::uint64_t sum, std::uint64_t x) {
       return folded_product(sum ^ x, hash_factor) + hash_factor;
     };
-    std::uint64_t sum = mix(static_cast<std::uint64_t>(std::time(nullptr)),
-                            static_cast<std::uint64_t>(std::clock()));
+#if defined(__wasi__)  // which has no clock of processor time
+    const std::uint64_t ticks = 0;
+#else
+    const auto ticks = static_cast<std::uint64_t>(std::clock());
+#endif
+    std::uint64_t sum = mix(static_cast<std::uint64_t>(std::time(nullptr)), ticks);
     for (const char* const place : {&there, &here, on_heap.data()})
       sum = mix(sum, reinterpret_cast<std::uintptr_t>(place));
 #if defined(__x86_64__) || defined(__i386__)
@@ -151,7 +155,7 @@ class piece_table {
 
   static std::uint32_t tag(std::uint64_t hash) { return static_cast<std::uint32_t>(hash) & ~1u; }
   void place(slot s, std::uint64_t hash) {
-    std::size_t i = hash >> shift_;
+    auto i = static_cast<std::size_t>(hash >> shift_);
     while (slots_[i].id >= 0) i = (i + 1) & (slots_.size() - 1);
     slots_[i] = s;
   }
@@ -163,7 +167,8 @@ class piece_table {
   }
   const slot* look_up(std::string_view piece) const {
     const std::uint64_t hash = hash_of(piece, key_);
-    for (std::size_t i = hash >> shift_; slots_[i].id >= 0; i = (i + 1) & (slots_.size() - 1))
+    auto i = static_cast<std::size_t>(hash >> shift_);
+    for (; slots_[i].id >= 0; i = (i + 1) & (slots_.size() - 1))
       if ((slots_[i].tag & ~1u) == tag(hash) && (*this)[slots_[i].id] == piece) return &slots_[i];
     return nullptr;
   }
@@ -208,7 +213,7 @@ class merge_table {
 
   /// Number of the slot that holds a pair, or of the empty one where it belongs.
   std::size_t slot_of(token left, token right) const {
-    std::size_t i = hash_of(left, right, key_) >> (64 - bits_);
+    auto i = static_cast<std::size_t>(hash_of(left, right, key_) >> (64 - bits_));
     for (; slots_[i] != none; i = (i + 1) & (slots_.size() - 1))
       if (const auto& m = merges_[slots_[i]]; m.left == left && m.right == right) break;
     return i;

@@ -53,7 +53,9 @@ class bpe_trainer {
  private:
   struct hash {
     using is_transparent = void;
-    std::size_t operator()(std::string_view word) const { return detail::hash_of(word); }
+    std::size_t operator()(std::string_view word) const {
+      return static_cast<std::size_t>(detail::hash_of(word));
+    }
   };
   std::unordered_map<std::string, std::uint64_t, hash, std::equal_to<>> counts_;
   bool single_digits_;
@@ -166,7 +168,8 @@ class bpe_words {
   std::vector<std::uint64_t> weights_;  ///< of words: how often they occur
   struct hash {
     std::size_t operator()(std::uint64_t key) const {
-      return hash_of(static_cast<token>(key >> 32), static_cast<token>(key));
+      return static_cast<std::size_t>(
+          hash_of(static_cast<token>(key >> 32), static_cast<token>(key)));
     }
   };
   std::unordered_map<std::uint64_t, pair, hash> pairs_;

@@ -100,7 +100,7 @@ inline result<tokenizer> make_tokenizer(ggml_vocabulary&& from,
   std::string text;
   for (std::size_t i = 0; i < total; ++i) {
     enum { normal = 1, unknown, control, user_defined, unused, byte };
-    const int type = from.types.empty() ? normal : from.types[i];
+    const std::int32_t type = from.types.empty() ? std::int32_t{normal} : from.types[i];
     const auto id = static_cast<token>(i);
     if (type < normal || type > byte)
       return wrong("tokenizer.ggml.token_type[" + std::to_string(i) + "]", "1 to 6",

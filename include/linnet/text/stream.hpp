@@ -125,8 +125,7 @@ class text_stream {
   void release(std::size_t count, Emit& on_text) {
     if (count == 0) return;
     on_text(std::string_view(held_.data(), count));
-    std::copy(held_.begin() + static_cast<index>(count), held_.begin() + static_cast<index>(size_),
-              held_.begin());
+    std::copy(held_.data() + count, held_.data() + size_, held_.data());
     size_ -= count;
   }
 

@@ -50,10 +50,10 @@ class text_matcher {
   /// The state with a byte before, or 0.
   std::uint32_t child(std::uint32_t state, unsigned char byte) const {
     if (state == 0) return roots_[byte];
-    const auto first = byte_.begin() + first_child_[state],
-               end = byte_.begin() + first_child_[state + 1];
+    const auto first = byte_.data() + first_child_[state],
+               end = byte_.data() + first_child_[state + 1];
     const auto found = std::lower_bound(first, end, byte);
-    return found != end && *found == byte ? static_cast<std::uint32_t>(found - byte_.begin()) : 0;
+    return found != end && *found == byte ? static_cast<std::uint32_t>(found - byte_.data()) : 0;
   }
   /// The state at the place before one of this state.
   std::uint32_t next(std::uint32_t state, unsigned char byte) const {

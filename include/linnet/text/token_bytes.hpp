@@ -28,7 +28,7 @@ class token_bytes {
               index bytes_per_token = byte_pooling().bytes_per_token)
       : bytes_per_token_(bytes_per_token),
         values_(static_cast<std::size_t>(vocabulary * bytes_per_token), byte_pad) {
-    auto to = values_.begin();
+    auto to = values_.data();
     for (token id = 0; id < vocabulary; ++id, to += bytes_per_token) {
       const auto& text = decode(id);
       const std::string_view bytes(text);

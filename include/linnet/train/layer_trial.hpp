@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <limits>
 #include <string>
-#include <thread>
 #include <type_traits>
 #include <vector>
 
@@ -16,6 +15,10 @@
 #include <linnet/model/layer_runner.hpp>
 #include <linnet/nn/linear.hpp>
 #include <linnet/ops/rope.hpp>
+
+#if !defined(LINNET_NO_THREADS)
+#include <thread>
+#endif
 
 LINNET_NAMESPACE_BEGIN
 
@@ -58,12 +61,16 @@ template <class F>
 bool on_threads(int n, F&& f) {
   if (threads_to_be_had(n - 1) < n - 1) return false;
   barrier meeting;
+#if defined(LINNET_NO_THREADS)  // so n is 1
+  f(team(0, n, &meeting));
+#else
   std::vector<std::thread> others;
   others.reserve(static_cast<std::size_t>(n - 1));
   for (int rank = 1; rank < n; ++rank)
     others.emplace_back([&f, &meeting, rank, n] { f(team(rank, n, &meeting)); });
   f(team(0, n, &meeting));
   for (std::thread& other : others) other.join();
+#endif
   return true;
 }
 

@@ -1,0 +1,20 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""run.py MODULE: runs a WebAssembly program under Wasmtime; its exit code is the program's."""
+import sys
+
+import wasmtime
+
+engine = wasmtime.Engine()
+linker = wasmtime.Linker(engine)
+linker.define_wasi()
+store = wasmtime.Store(engine)
+settings = wasmtime.WasiConfig()
+settings.inherit_stdout()
+settings.inherit_stderr()
+store.set_wasi(settings)
+program = linker.instantiate(store, wasmtime.Module.from_file(engine, sys.argv[1]))
+try:
+    program.exports(store)["_start"](store)
+except wasmtime.ExitTrap as end:
+    sys.exit(end.code)
