@@ -10,6 +10,8 @@
 #include <linnet/compress/quantize.hpp>
 #include <linnet/compress/unshare.hpp>
 #include <linnet/data/encoder_texts.hpp>
+#include <linnet/distributed/costs.hpp>
+#include <linnet/distributed/simulation.hpp>
 #include <linnet/eval/answers.hpp>
 #include <linnet/eval/classifier.hpp>
 #include <linnet/eval/correlation.hpp>

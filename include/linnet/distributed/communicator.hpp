@@ -76,6 +76,7 @@ class communicator {
         level_(other.level_),
         failed_(std::exchange(other.failed_, true)),
         late_(other.late_),
+        sent_(other.sent_),
         said_(std::move(other.said_)) {}
   communicator& operator=(communicator&& other) noexcept {
     std::swap(comm_, other.comm_);
@@ -85,6 +86,7 @@ class communicator {
     std::swap(level_, other.level_);
     std::swap(failed_, other.failed_);
     std::swap(late_, other.late_);
+    std::swap(sent_, other.sent_);
     std::swap(said_, other.said_);
     return *this;
   }
@@ -113,6 +115,11 @@ class communicator {
         "an answer of each rank within " + detail::number_text(seconds_) + " seconds",
         failure_text());
   }
+
+  /// Bytes of values that this process has sent to others in gather(), exchange() and add(), as
+  /// they were asked for. Words by which ranks compare their calls are not counted. A sum by MPI
+  /// counts what each rank has of the others' shards; how MPI splits that is its own.
+  index sent_bytes() const { return sent_; }
 
   /// Whether this many threads may run beside a thread that calls MPI; with `any`, any of them may
   /// call it.
@@ -143,6 +150,7 @@ class communicator {
   template <class T>
   bool gather(T* all, const int* counts, const int* begins) {
     MPI_Request request = MPI_REQUEST_NULL;
+    sent_ += failed_ ? 0 : counts[rank_] * index{sizeof(T)} * (size() - 1);
     return !failed_ && await(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, all, counts,
                                              begins, type<T>(), comm_, &request),
                              request);
@@ -156,6 +164,7 @@ class communicator {
   template <class T>
   bool exchange(const T* from, places sent, T* to, places received) {
     MPI_Request request = MPI_REQUEST_NULL;
+    count_others<T>(sent.counts);
     return !failed_ &&
            await(MPI_Ialltoallv(from, sent.counts, sent.begins, type<T>(), to, received.counts,
                                 received.begins, type<T>(), comm_, &request),
@@ -165,6 +174,7 @@ class communicator {
   template <class T>
   bool add(const T* from, T* to, const int* counts) {
     MPI_Request request = MPI_REQUEST_NULL;
+    count_others<T>(counts);
     return !failed_ &&
            await(MPI_Ireduce_scatter(from, to, counts, type<T>(), MPI_SUM, comm_, &request),
                  request);
@@ -183,6 +193,12 @@ class communicator {
       return MPI_INT64_T;
     else
       return MPI_CHAR;
+  }
+  /// Counts values for the other ranks.
+  template <class T>
+  void count_others(const int* counts) {
+    for (int r = 0; r < size_; ++r)
+      if (r != rank_ && !failed_) sent_ += counts[r] * index{sizeof(T)};
   }
   /// Waits for a call that was begun with this status; false if it failed or was late.
   bool await(int status, MPI_Request& request) {
@@ -204,6 +220,7 @@ class communicator {
   int rank_ = 0, size_ = 1;
   int level_ = MPI_THREAD_SINGLE;
   bool failed_ = false, late_ = false;
+  index sent_ = 0;
   std::vector<detail::rank_words> said_{};
 };
 

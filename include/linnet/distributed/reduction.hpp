@@ -92,9 +92,10 @@ class gradient_sums {
   int* begins() const { return numbers_ + ranks_->size(); }
 
   /// Adds the gradients of a batch to the shards of all ranks. make(i) adds that of part `i` to
-  /// `gradient`, a whole block. It is zero before and after. False if a message failed.
+  /// `of`, a whole block. It is zero before and after. False if a message failed.
   template <class Make>
-  bool add(T* gradient, Make&& make) {
+  bool add(gradients<M, T>& of, Make&& make) {
+    T* const gradient = static_cast<T*>(of.data());
     const auto [first, last] = items_of(parts_, ranks_->rank(), ranks_->size());
     const auto clear = [&] { std::fill_n(gradient, values, T(0)); };
     bool fine = false;

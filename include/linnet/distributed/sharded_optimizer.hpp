@@ -2,7 +2,8 @@
 #pragma once
 /// @file
 /// Optimizers whose state is shared out over ranks: each keeps the moments of its shard, moves that
-/// and gets the others' weights (ZeRO-1; Rajbhandari et al. 2020, section 5.1).
+/// and gets the others' weights (ZeRO-1; Rajbhandari et al. 2020, section 5.1). Its gradients may
+/// be given away while they are made (ZeRO-2).
 
 #include <algorithm>
 #include <limits>
@@ -11,6 +12,7 @@
 #include <utility>
 
 #include <linnet/distributed/communicator.hpp>
+#include <linnet/distributed/gradient_units.hpp>
 #include <linnet/distributed/shards.hpp>
 #include <linnet/train/adamw.hpp>
 
@@ -23,6 +25,7 @@ template <class M, class T>
 struct shard_memory {
   communicator* ranks = nullptr;
   T *first = nullptr, *second = nullptr;  ///< [end - begin]
+  const T* gradient = nullptr;            ///< [end - begin]
   double* squares = nullptr;              ///< [chunks of all ranks]
   int* numbers = nullptr;                 ///< counts and begins of the shards, in values; in chunks
   index begin = 0, end = 0;
@@ -37,8 +40,10 @@ struct shard_memory {
     s.numbers = memory.take<int>(4 * ranks);
     return s;
   }
-  void start(communicator& all) {
+  /// `own` is this rank's shard of the gradients.
+  void start(communicator& all, const T* own) {
     ranks = &all;
+    gradient = own;
     const index n = all.size();
     for (index r = 0; r < n; ++r) {
       const shard_place from = shard_begin<M, T>(r, n), to = shard_begin<M, T>(r + 1, n);
@@ -52,7 +57,7 @@ struct shard_memory {
 
 /// `Optimizer` on one rank's shard of model M. It keeps no state of its own, as the memory of a
 /// trainer does not depend on the number of ranks.
-template <class M, class T, class Optimizer>
+template <class M, class T, class Optimizer, int Stage = 1>
 struct sharded {
   static_assert(weights<M, T>::bytes() == gradients<M, T>::bytes());
 
@@ -71,16 +76,22 @@ struct sharded {
     static constexpr bool valid() { return true; }
   };
 
+  /// The gradients that a trainer keeps: a block of all, or memory of one layer's.
+  template <class, class>
+  using gradient_block =
+      std::conditional_t<Stage == 2, unit_gradients<M, T>, linnet::gradients<M, T>>;
+
   /// Sum of squares of all gradients, from chunks and in the order of sum_of_squares(). It is NaN
   /// after a failure of messages, so that no step follows.
-  double sum_of_squares(const ops::execution& on, const gradients<M, T>& g) const {
-    const auto* const values = static_cast<const T*>(g.data());
+  template <class Gradients>
+  double sum_of_squares(const ops::execution& on, const Gradients&) const {
     each_chunk<M, T>([&](index chunk, index at, index count) {
       if (at < memory.begin || at >= memory.end) return;
       if (chunk % on.threads.size() != on.threads.rank()) return;
       on.with_kernels([&](auto k) {
+        const T* const values = memory.gradient + (at - memory.begin);
         memory.squares[chunk] =
-            static_cast<double>(decltype(k)::template dot<T>(count, values + at, values + at));
+            static_cast<double>(decltype(k)::template dot<T>(count, values, values));
       });
     });
     on.threads.wait();
@@ -96,10 +107,10 @@ struct sharded {
   }
   /// Moves the values of the shard and gets the others'. If these do not come, some of `w` has
   /// moved and some has not: a run goes on from its last checkpoint.
-  void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
+  template <class Gradients>
+  void update(const ops::execution& on, index t, double gradient_scale, const Gradients&,
               state<M, T>&, weights<M, T>& w) const {
-    each_trained_tensor(w, g,
-                        moves_shard{*this, on, t, gradient_scale, static_cast<const T*>(g.data())});
+    w.visit(moves_shard{*this, on, t, gradient_scale, static_cast<const T*>(w.data())});
     on.threads.once([&] {
       const index n = memory.ranks->size();
       (void)memory.ranks->gather(static_cast<T*>(w.data()), memory.numbers, memory.numbers + n);
@@ -114,16 +125,19 @@ struct sharded {
     double gradient_scale;
     const T* block;
 
-    void operator()(const parameter_path&, const tensor_info& info, T* x, const T* gradient) const {
-      const index at = gradient - block;
+    template <class Leaf>
+    void operator()(const parameter_path&, const tensor_info& info, Leaf& leaf) const {
+      T* const x = numbers_in(leaf);
+      const index at = x - block;
       const index from = (std::max)(all.memory.begin - at, index{0});
       const index to = (std::min)(all.memory.end - at, info.size());
       if (from >= to) return;
       const index moment = at + from - all.memory.begin;
-      all.by.move(on, t, gradient_scale, info.decays(), to - from,
-                  typename Optimizer::template averaged<T>{
-                      gradient + from, all.memory.first + moment, all.memory.second + moment},
-                  x + from);
+      all.by.move(
+          on, t, gradient_scale, info.decays(), to - from,
+          typename Optimizer::template averaged<T>{
+              all.memory.gradient + moment, all.memory.first + moment, all.memory.second + moment},
+          x + from);
     }
   };
 };

@@ -14,10 +14,12 @@
 #include <utility>
 
 #include <linnet/distributed/batch_part.hpp>
+#include <linnet/distributed/costs.hpp>
 #include <linnet/distributed/digest.hpp>
 #include <linnet/distributed/reduction.hpp>
 #include <linnet/distributed/sharded_optimizer.hpp>
 #include <linnet/distributed/stages.hpp>
+#include <linnet/distributed/unit_sums.hpp>
 #include <linnet/train/trainer.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -66,11 +68,12 @@ class distributed_trainer {
   };
   template <class Opt>
   struct inner_of<Opt, true> {
-    using type = detail::sharded<M, T, Opt>;
+    using type = detail::sharded<M, T, Opt, Zero::stage>;
   };
   using inner_optimizer = typename inner_of<Optimizer, shards>::type;
   using inner = trainer<M, inner_optimizer, T, Compute>;
-  using sums = detail::gradient_sums<M, T>;
+  using sums =
+      std::conditional_t<Zero::stage == 2, detail::unit_sums<M, T>, detail::gradient_sums<M, T>>;
   using counters = detail::counters_of;
 
  public:
@@ -84,6 +87,21 @@ class distributed_trainer {
   static constexpr index footprint(const limits& l, index rank, index ranks,
                                    const distributed_options& how = {}) {
     return add_sizes(inner::footprint(l), place(nullptr, 0, rank, ranks, how).bytes);
+  }
+
+  /// Bytes that rank `rank` of `ranks` sends in a step(), as communicator::sent_bytes() counts
+  /// them. They are gradients; then weights, or with zero<0> summed gradients; squares; losses.
+  static constexpr index sent_bytes(index rank, index ranks, const distributed_options& how = {}) {
+    const auto [first, last] = detail::items_of(how.parts, rank, ranks);
+    const index own = detail::shard_values<M, T>(rank, ranks), others = ranks - 1;
+    const index chunks = detail::shard_begin<M, T>(rank + 1, ranks).chunk -
+                         detail::shard_begin<M, T>(rank, ranks).chunk;
+    const bool fixed = how.sums == reduction::fixed_order;
+    index passes = fixed ? detail::partial_sums_of(how.parts, rank, ranks).sums : 1;
+    if (Zero::stage == 2) passes = fixed ? last - first : (how.parts + others) / ranks;
+    return (passes * (sums::values - own) + others * own) * index{sizeof(T)} +
+           others * ((shards ? chunks * index{sizeof(double)} : 0) +
+                     (last - first) * index{sizeof(loss_sum)});
   }
 
   /// Opens a trainer of `w` on all ranks; each allocates its footprint(), once. The limits are
@@ -226,7 +244,8 @@ class distributed_trainer {
   /// Goes on from `at`, after the blocks that visit_state() shows have been written on all ranks.
   /// Errors: those of trainer::resume.
   result<void> resume(const training_progress& at) {
-    std::fill_n(static_cast<T*>(inner_.gradient().data()), sums::values, T(0));
+    if constexpr (!shards)
+      std::fill_n(static_cast<T*>(inner_.gradient().data()), sums::values, T(0));
     sums_.clear();
     unlike_ = {};
     return inner_.resume(at);
@@ -301,7 +320,7 @@ class distributed_trainer {
   void start() {
     sums_.start(*ranks_);
     if constexpr (shards) {
-      moments_.start(*ranks_);
+      moments_.start(*ranks_, sums_.shard());
       inner_.optimizer().memory = moments_;
     }
     for (index r = 0; r < ranks_->size(); ++r) {
@@ -336,7 +355,8 @@ class distributed_trainer {
                              std::to_string(l.threads));
     if (shards && options.keep_zeros)
       return detail::failure(errc::invalid, where, "training_options.keep_zeros",
-                             "false with zero<1>, whose ranks move a shard each", "true");
+                             "false with zero<1> and zero<2>, whose ranks move a shard each",
+                             "true");
     return {};
   }
   static std::int64_t tensors() {
@@ -435,7 +455,7 @@ class distributed_trainer {
     training_progress& at = counters::progress(inner_);
     const training_progress before = at;
     const index each = b.batch / own_count();
-    const bool added = sums_.add(static_cast<T*>(inner_.gradient().data()), [&](index i) {
+    const bool added = sums_.add(inner_.gradient(), [&](index i) {
       at.samples = before.samples + i * each;  // dropout depends on a sample's place in the batch
       losses_[i] = inner_.accumulate(part(b, i), from);
     });
@@ -447,17 +467,18 @@ class distributed_trainer {
   }
   /// Takes a step with the sum of gradients, of which this rank has its shard.
   bool apply() {
-    T* const gradient = static_cast<T*>(inner_.gradient().data());
-    std::copy_n(sums_.shard(), sums_.own(), gradient + sums_.begin());
-    if constexpr (!shards)
+    if constexpr (!shards) {
+      T* const gradient = static_cast<T*>(inner_.gradient().data());
+      std::copy_n(sums_.shard(), sums_.own(), gradient + sums_.begin());
       if (!ranks_->gather(gradient, sums_.counts(), sums_.begins())) return false;
+    }
     inner_.update();
-    if (inner_.progress().accumulating())  // it was refused
+    if (!inner_.progress().accumulating())
+      sums_.clear();
+    else if constexpr (!shards)  // it was refused
       inner_.gradient().visit([](const parameter_path&, const tensor_info& info, T* leaf) {
         std::fill_n(leaf, info.size(), T(0));
       });
-    else
-      sums_.clear();
     return !ranks_->failed();
   }
 

@@ -128,6 +128,7 @@ struct layer_loop {
       }
       ctx.stack.mask = nullptr;
       ctx.stack.hook(layer, input.data(), d_input.data());
+      if (ctx.on.gradients) ctx.on.gradients->call(ctx.on.gradients->object, ctx.on, layer);
       dy = d_input;
     }
   }

@@ -20,6 +20,7 @@ using packed_word = simd::word;  ///< what packed panels of codes are made of
 
 struct input_tap;
 struct layer_tap;
+struct gradient_tap;
 
 /// Rows of inputs that are rounded to fewer codes than the compute type says, see token_adaptive.
 struct token_bits {
@@ -36,13 +37,14 @@ struct execution {
   team threads{};
   simd::level level = simd::level::portable;
   void* converted = nullptr;
-  const input_tap* tap = nullptr;     ///< is shown what products read, or null
-  const layer_tap* layers = nullptr;  ///< is shown what layers of a stack make, or null
-  const void* attention = nullptr;    ///< an attention_tap of the model's scalar, or null
-  const token_bits* bits = nullptr;   ///< tokens whose inputs have few bits, or null
-  const void* adapter = nullptr;      ///< adapter_hooks of the model's scalar, or null
-  float loss_scale = 1;               ///< of gradients that products round to f16
-  bool notes_ranges = false;          ///< whether 8-bit training notes the largest magnitudes
+  const input_tap* tap = nullptr;           ///< is shown what products read, or null
+  const layer_tap* layers = nullptr;        ///< is shown what layers of a stack make, or null
+  const void* attention = nullptr;          ///< an attention_tap of the model's scalar, or null
+  const token_bits* bits = nullptr;         ///< tokens whose inputs have few bits, or null
+  const void* adapter = nullptr;            ///< adapter_hooks of the model's scalar, or null
+  float loss_scale = 1;                     ///< of gradients that products round to f16
+  bool notes_ranges = false;                ///< whether 8-bit training notes the largest magnitudes
+  const gradient_tap* gradients = nullptr;  ///< is told whose gradients are complete, or null
 
   /// Calls f(kernels) with the kernels of the level, see simd/kernels.hpp.
   template <class F>
@@ -79,6 +81,14 @@ struct layer_values {
 struct layer_tap {
   void* object = nullptr;
   void (*call)(void* object, const execution& on, const layer_values& values) = nullptr;
+};
+
+/// A hook that is told which layer of a stack has its gradients: backward adds nothing more to
+/// them. The last layer comes first. Called by every thread; backward goes on when all have
+/// returned.
+struct gradient_tap {
+  void* object = nullptr;
+  void (*call)(void* object, const execution& on, index layer) = nullptr;
 };
 
 }  // namespace ops

@@ -15,6 +15,8 @@
 ///  - `sum_of_squares(execution, gradients)`, only where it sees a part of the gradients. A trainer
 ///    takes it instead of its own sum, for the norm that it clips by and reports. Every thread of a
 ///    team calls it and gets the same number;
+///  - `gradient_block<M, T>`, only where it keeps a part of the gradients: a trainer has it instead
+///    of gradients<M, T>, see distributed/gradient_units.hpp;
 ///  - `due(t)` and `observe(execution, tokens, gradient_scale, gradients, state)`, only where it
 ///    estimates curvature, see `sophia`.
 

@@ -21,6 +21,18 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 struct counters_of;
+
+/// The gradients of a trainer: a whole block, or what an optimizer that keeps a part of them says.
+template <class Optimizer, class M, class T>
+struct gradients_for {
+  using type = gradients<M, T>;
+};
+template <class Optimizer, class M, class T>
+requires requires { typename Optimizer::template gradient_block<M, T>; }
+struct gradients_for<Optimizer, M, T> {
+  using type = typename Optimizer::template gradient_block<M, T>;
+};
+
 }  // namespace detail
 
 /// Trains weights of model `M`, which it refers to, with `Optimizer`. With `Compute` =
@@ -34,6 +46,8 @@ class trainer {
   using S = typename master_form::storage;
   using optimizer_state = typename std::conditional_t<master_form::trains_weights, Optimizer,
                                                       detail::no_optimizer>::template state<M, T>;
+  using gradient_block = typename detail::gradients_for<Optimizer, M, T>::type;
+  static constexpr bool has_all_gradients = std::is_same_v<gradient_block, gradients<M, T>>;
   static constexpr bool adapts = detail::is_mixed_precision<S>;  ///< its rounding, in each step
   static constexpr bool needs_curvature =
       detail::estimates_curvature<Optimizer> && master_form::trains_weights;
@@ -53,7 +67,7 @@ class trainer {
     return detail::bounded_bytes(l, [](const limits& some) {
       const auto block = [](index bytes) { return round_up(bytes, alignment); };
       return add_sizes(workspace_bytes(some),
-                       block(packed<M, T, S>::bytes()) + block(gradients<M, T>::bytes()) +
+                       block(packed<M, T, S>::bytes()) + block(gradient_block::bytes()) +
                            block(master_form::bytes()) + optimizer_state::bytes());
     });
   }
@@ -225,7 +239,7 @@ class trainer {
     return {};
   }
   /// Gradients accumulated since the last step (sums over tokens, not yet divided).
-  gradients<M, T>& gradient() { return gradients_; }
+  gradient_block& gradient() { return gradients_; }
   /// The packed weights, current after each step.
   const packed<M, T, S>& current() const { return packed_; }
   /// The quantized weights that compute::fake_quantized computes in, current after each step. They
@@ -373,6 +387,7 @@ class trainer {
     ops::execution watched = prepared(on);
     if constexpr (detail::sees_attention<Objective>) watched.attention = from.attention_tap();
     if constexpr (detail::chooses_bits<Objective>) watched.bits = from.token_bits();
+    if constexpr (!has_all_gradients) watched.gradients = gradients_.tap;
     loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
                                           watched, call, criterion);
     if constexpr (detail::sees_attention<Objective>) sum.nats += from.attention_nats();
@@ -388,17 +403,19 @@ class trainer {
       form_.add_decay(on, tokens, *weights_, gradients_);
     if constexpr (master_form::learns_steps)
       squares = form_.find_gradients(on, *weights_, gradients_);
-    if (keeps_zeros) detail::mark_zeros(on, *weights_, gradients_);
+    if constexpr (has_all_gradients)
+      if (keeps_zeros) detail::mark_zeros(on, *weights_, gradients_);
     if (master_form::trains_weights) squares += squares_of(on);
     const double norm = std::sqrt(squares) * share;
     const bool finite = is_finite(norm) && is_finite(nats), usable = finite && tokens > 0;
     if (usable) {
       const double clip = clip_of(norm);
       if constexpr (master_form::trains_weights) {
-        follow_averages(on, how_.average, gradients_, *weights_);
+        if constexpr (has_all_gradients) follow_averages(on, how_.average, gradients_, *weights_);
         optimizer_.update(on, progress_.steps + 1, share * clip, gradients_, state_, *weights_);
       }
-      if (keeps_zeros) detail::restore_zeros(on, gradients_, *weights_);
+      if constexpr (has_all_gradients)
+        if (keeps_zeros) detail::restore_zeros(on, gradients_, *weights_);
       if constexpr (master_form::learns_steps)
         form_.update(on, progress_.steps + 1, share * clip, optimizer_);
       form_.pack(on, *weights_, packed_);
@@ -423,7 +440,7 @@ class trainer {
     return how_.clip > 0 ? (std::min)(1.0, how_.clip / (norm + 1e-6)) : 1.0;
   }
   void clear_gradients(const ops::execution& on) {
-    gradients_.visit(detail::fills_leaves<T>{on, T(0)});
+    if constexpr (has_all_gradients) gradients_.visit(detail::fills_leaves<T>{on, T(0)});
   }
   void finish() {
     bool rescaled = false;  // a gradient that overflows in f16 is no reason to stop
@@ -448,7 +465,7 @@ class trainer {
   training_options how_;
   memory_block memory_;
   packed<M, T, S> packed_;
-  gradients<M, T> gradients_;
+  gradient_block gradients_;
   [[no_unique_address]] master_form form_;
   [[no_unique_address]] optimizer_state state_;
   detail::placed_workspace<M, T> work_{};
