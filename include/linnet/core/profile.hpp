@@ -3,6 +3,7 @@
 /// @file
 /// A profile of operations: their time, their work and how long each thread waited for others.
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 
@@ -78,6 +79,49 @@ struct monotonic_clock {
 /// profiles of different `Tag`. Threads from `most_threads` on are not seen.
 template <class Clock = monotonic_clock, class Tag = void>
 class operation_profile {
+  static_assert(
+      requires {
+        { Clock::now() } -> std::same_as<std::int64_t>;
+      },
+      "linnet::operation_profile: the clock needs a static now() that returns ticks as "
+      "std::int64_t, as monotonic_clock has");
+
+  struct noted {
+    std::int64_t calls = 0, ticks = 0, slept = 0, looks = 0;
+    operation_cost cost{};
+  };
+  struct alignas(64) record {
+    noted at[2 * operations];
+    int open = -1;  ///< the running operation
+    bool used = false;
+    std::int64_t since = 0, slept = 0, looks = 0;  ///< when it began to run
+
+    /// Charges the running operation for what has passed.
+    void charge() {
+      const std::int64_t now = Clock::now();
+      if (open >= 0) {
+        at[open].ticks += now - since;
+        at[open].slept += linnet::detail::asleep - slept;
+        at[open].looks += linnet::detail::looks - looks;
+      }
+      since = now;
+      slept = linnet::detail::asleep;
+      looks = linnet::detail::looks;
+    }
+    int begin(int which) {
+      charge();
+      used = true;
+      const int outer = open;
+      at[which].calls += which != outer;
+      open = which;
+      return outer;
+    }
+    void end(int outer) {
+      charge();
+      open = outer;
+    }
+  };
+
  public:
   using clock = Clock;
   static constexpr int most_threads = 64;
@@ -131,48 +175,13 @@ class operation_profile {
     }
 
    private:
-    typename operation_profile::record* mine_;
+    record* mine_;
     int outer_ = -1;
     bool first_;
     direction way_;
   };
 
  private:
-  struct noted {
-    std::int64_t calls = 0, ticks = 0, slept = 0, looks = 0;
-    operation_cost cost{};
-  };
-  struct alignas(64) record {
-    noted at[2 * operations];
-    int open = -1;  ///< the running operation
-    bool used = false;
-    std::int64_t since = 0, slept = 0, looks = 0;  ///< when it began to run
-
-    /// Charges the running operation for what has passed.
-    void charge() {
-      const std::int64_t now = Clock::now();
-      if (open >= 0) {
-        at[open].ticks += now - since;
-        at[open].slept += linnet::detail::asleep - slept;
-        at[open].looks += linnet::detail::looks - looks;
-      }
-      since = now;
-      slept = linnet::detail::asleep;
-      looks = linnet::detail::looks;
-    }
-    int begin(int which) {
-      charge();
-      used = true;
-      const int outer = open;
-      at[which].calls += which != outer;
-      open = which;
-      return outer;
-    }
-    void end(int outer) {
-      charge();
-      open = outer;
-    }
-  };
   static constexpr int slot(operation what, direction way) {
     return 2 * static_cast<int>(what) + static_cast<int>(way);
   }

@@ -18,10 +18,6 @@ namespace storage {
 /// type tells, so models with and without a profile stand in one program.
 template <class S, class Profile = operation_profile<>>
 struct profiled : S {
-  static_assert(!linnet::detail::by_layer<S>,
-                "linnet::storage::profiled: storage::layers<> is not profiled; take the storage of "
-                "one of its ranges for all layers");
-  using stored_as = S;
   using profile = Profile;
 };
 
