@@ -342,18 +342,26 @@ class train {
 struct times {
   std::vector<double> ms, cpu_ms;
 };
-/// Runs a work again and again: at least `runs` times and for `seconds`.
-template <class Work>
-times measure(Work& work, std::size_t runs, double seconds) {
+/// Runs a work again and again: at least `runs` times and for `seconds`. Calls before() and after()
+/// around each run.
+template <class Work, class Before, class After>
+times measure(Work& work, std::size_t runs, double seconds, Before&& before, After&& after) {
   times t;
   for (const double end = machine::now() + seconds; t.ms.size() < runs || machine::now() < end;) {
     work.prepare();
+    before();
     const double cpu = machine::cpu_now(), start = machine::now();
     work();
     t.ms.push_back(1e3 * (machine::now() - start));
     t.cpu_ms.push_back(1e3 * (machine::cpu_now() - cpu));
+    after();
   }
   return t;
+}
+template <class Work>
+times measure(Work& work, std::size_t runs, double seconds) {
+  return measure(
+      work, runs, seconds, [] {}, [] {});
 }
 
 }  // namespace works

@@ -14,6 +14,7 @@
 #include "compiled.hpp"
 #include "model_spec.hpp"
 #include "presets.hpp"
+#include "profile_report.hpp"
 #include "support.hpp"
 
 namespace zoo {
@@ -40,6 +41,8 @@ std::vector<std::string> works_of(const model_spec& model, const std::string& as
 std::string program_text(const bench_options& o, const model_spec& model,
                          const std::vector<std::string>& works) {
   const std::string storage = storage_type(o.storage);
+  if (o.profile && storage.find("layers<") != storage.npos)
+    throw failure("--profile: layers that are stored in several ways are not profiled");
   static constexpr std::string_view timed[] = {"f32", "bf16", "int8"};
   check_name("activation", o.activation, timed);
   const std::string activation = compute_type("activation", o.activation);
@@ -55,14 +58,14 @@ std::string program_text(const bench_options& o, const model_spec& model,
       "using Deployed = {};\n\n"
       "int main(int count, char** argument) try {{\n"
       "  if (count != {}) return 2;\n"
-      "  zoo::measurement<Trained, Deployed> bench(argument, {});\n",
+      "  zoo::measurement<Trained, Deployed{}> bench(argument, {});\n",
       model.name(), o.ffn, o.storage, o.activation, loads ? " WEIGHTS" : "", ZOO_SOURCE_DIR,
       loads ? "#include \"" ZOO_SOURCE_DIR "/examples/zoo/preset_loader.hpp\"\n" : "",
       model.declarations(), model.type(o.ffn),
       !rounded && o.storage == "f32" ? "Trained"
       : rounded ? fmt::format("ln::quantized<Trained, {}, {}>", storage, activation)
                 : fmt::format("ln::quantized<Trained, {}>", storage),
-      loads ? 7 : 6,
+      loads ? 7 : 6, o.profile ? ", ln::profiled<Trained>, ln::profiled<Deployed>" : "",
       loads ? "zoo::weights_at<Trained>(argument[6])" : "works::random_weights<Trained>()");
   for (const std::string& work : works) text += "  bench." + work + "();\n";
   return text +
@@ -104,6 +107,8 @@ void add_fractions(json& found, const std::string& activation) {
     const double best = trains ? figure(found["machine"]["f32_gflops"]) : peak;
     work["peak_fraction"] = best > 0 ? json(figure(work["gflops"]) / best) : json();
     work["bandwidth_fraction"] = read > 0 ? json(figure(work["gbs"]) / read) : json();
+    if (work.contains("profile"))
+      add_limits(work["profile"], best, read > 0 ? read : figure(found["machine"]["read_gbs"]));
     work.erase("gbs");
     work.erase("read_gbs");
   }
@@ -139,10 +144,26 @@ void print_works(const bench_options& o, const json& found) {
       figure(m["read_memory_gbs"]), figure(m["read_gbs"]));
 }
 
+void print_profiles(const json& found) {
+  for (const json& w : found["results"]) {
+    put("\n{}, by operation{}:\n{}", w["work"].get<std::string>(),
+        w["work"] == "decode" ? ", per token" : "", aligned(profile_table(w["profile"])));
+    const std::vector<double> waited = waiting_of(w["profile"]);
+    if (waited.size() < 2) continue;
+    put("waiting for other threads, ms of each:");
+    for (const double ms : waited) put(" {:.3g}", ms);
+    put("\n");
+  }
+}
+
 }  // namespace
 
 void bench(const bench_options& o) {
   if (!o.attention.empty()) return bench_attention(o);
+  if (!o.html.empty()) {
+    if (!o.profile) throw failure("--html: goes with --attention or --profile");
+    check_writable(o.html, {o.weights});
+  }
   if (o.preset.empty())
     throw failure("a preset is missing (see zoo list), or --attention with a kind or all");
   const model_spec model = parse_model("preset", o.preset);
@@ -156,7 +177,12 @@ void bench(const bench_options& o) {
   const program_folder folder;
   json found = measured(compiled(folder.path(), "bench-" + model.base, text, product::program), o);
   add_fractions(found, o.activation);
-  if (!o.json) return print_works(o, found);
+  if (!o.html.empty()) write_profiles(found, fmt::format("Profile of {}", model.name()), o.html);
+  if (!o.json) {
+    print_works(o, found);
+    if (o.profile) print_profiles(found);
+    return;
+  }
   json all{{"preset", o.preset},         {"ffn", o.ffn},        {"storage", o.storage},
            {"activation", o.activation}, {"batch", o.batch},    {"source", o.source},
            {"target", o.target},         {"threads", o.threads}};

@@ -14,6 +14,7 @@
 
 #include "../../benchmarks/works.hpp"
 #include "presets.hpp"
+#include "profile_of.hpp"
 
 namespace zoo {
 
@@ -24,7 +25,10 @@ inline int say_problem(const std::exception& problem) {
 }
 
 /// Measures works of model `Trained` in f32 and of `Deployed`, the same model as it is shipped.
-template <class Trained, class Deployed>
+/// Works of `Profiled` and `ProfiledDeployed`, where these are the two with a profile, are run
+/// beside them.
+template <class Trained, class Deployed, class Profiled = Trained,
+          class ProfiledDeployed = Deployed>
 class measurement {
  public:
   /// The arguments are BATCH SOURCE TARGET THREADS SECONDS; so long each work is timed.
@@ -33,13 +37,22 @@ class measurement {
                std::atoi(argument[4])},
         seconds_(std::atof(argument[5])),
         weights_(std::move(weights)),
-        packed_(works::deploy<Deployed>(weights_)) {}
+        packed_(works::deploy<Deployed>(weights_)) {
+    if constexpr (profile::records) {
+      profiled_ = std::make_unique<profiled>();
+      profiled_->weights = ln::profiled_weights<profile>(weights_);
+      profiled_->packed = works::deploy<ProfiledDeployed>(profiled_->weights);
+    }
+  }
 
-  void encode() { add<works::encode<Deployed>>("encode", packed_, 1); }
-  void prefill() { add<works::prefill<Deployed>>("prefill", packed_, 1); }
-  void decode() { add<works::decode<Deployed>>("decode", packed_, sizes_.target); }
+  void encode() { add<works::encode<Deployed>, works::encode<ProfiledDeployed>>("encode", 1); }
+  void prefill() { add<works::prefill<Deployed>, works::prefill<ProfiledDeployed>>("prefill", 1); }
+  void decode() {
+    add<works::decode<Deployed>, works::decode<ProfiledDeployed>>("decode", sizes_.target);
+  }
   void train() {
-    add<works::train<Trained, works::training_compute<Deployed>>>("train", weights_, 1);
+    using compute = works::training_compute<Deployed>;
+    add<works::train<Trained, compute>, works::train<Profiled, compute>>("train", 1);
   }
 
   /// Measures and prints.
@@ -50,6 +63,7 @@ class measurement {
         const works::times t = w.measure(seconds_ / rounds);
         w.ms.insert(w.ms.end(), t.ms.begin(), t.ms.end());
         w.cpu_ms.insert(w.cpu_ms.end(), t.cpu_ms.begin(), t.cpu_ms.end());
+        if (w.profiles) w.profiles(seconds_ / rounds);
         if (w.pass > 0) w.read = std::max(w.read, read(w.pass));
       }
     constexpr auto weight_bytes = ln::weight_bytes<Deployed>();
@@ -79,7 +93,9 @@ class measurement {
     double pass;     ///< bytes of weights that are read together
     std::function<works::times(double seconds)> measure;
     std::vector<double> ms{}, cpu_ms{};
-    double read = 0;  ///< GB/s of reading a pass
+    double read = 0;                                 ///< GB/s of reading a pass
+    std::function<void(double seconds)> profiles{};  ///< none of a model without a profile
+    std::shared_ptr<fastest_profile> profile{};
   };
 
   works::sizes sizes_;
@@ -88,16 +104,42 @@ class measurement {
   ln::packed<Deployed> packed_;
   std::vector<work> works_;
 
+  using profile = typename profile_of<Profiled>::type;
+  struct profiled {
+    ln::weights<Profiled> weights;
+    ln::packed<ProfiledDeployed> packed;
+  };
+  std::unique_ptr<profiled> profiled_;
+
   double read(double bytes) const { return machine::read_bandwidth(bytes, sizes_.threads, 0.05); }
 
-  template <class Work, class Weights>
-  void add(const char* name, Weights& weights, ln::index per_run) {
+  /// The weights or packed weights that a work reads.
+  template <class Work>
+  static auto& read_by(auto& weights, auto& packed) {
+    if constexpr (std::is_constructible_v<Work, decltype(packed), const works::sizes&>)
+      return packed;
+    else
+      return weights;
+  }
+  template <class Work, class ProfiledWork>
+  void add(const char* name, ln::index per_run) {
     const works::cost cost = Work::of(sizes_);
     const auto units = static_cast<double>(per_run);
-    auto run = std::make_shared<Work>(weights, sizes_);
+    auto run = std::make_shared<Work>(read_by<Work>(weights_, packed_), sizes_);
     works::measure(*run, 1, 0);  // warms up
     works_.push_back({name, cost, units, cost.bytes / units,
                       [run](double seconds) { return works::measure(*run, 1, seconds); }});
+    if constexpr (profile::records) {
+      auto seen = std::make_shared<ProfiledWork>(
+          read_by<ProfiledWork>(profiled_->weights, profiled_->packed), sizes_);
+      works::measure(*seen, 1, 0);
+      const auto fastest = std::make_shared<fastest_profile>();
+      works_.back().profile = fastest;
+      works_.back().profiles = [seen, fastest](double seconds) {
+        works::measure(
+            *seen, 1, seconds, [] { profile::reset(); }, [&] { fastest->template add<profile>(); });
+      };
+    }
   }
 
   static double median(std::vector<double> x) {
@@ -112,9 +154,29 @@ class measurement {
     else
       std::printf("\"%s\": null%s", name, behind);
   }
+  /// A profile, per unit of work.
+  static void print(const fastest_profile& profile, double units) {
+    std::printf("\"profile\": [");
+    const char* between = "";
+    profile.each([&](ln::operation what, ln::direction way, const fastest_profile::figures& s) {
+      std::printf("%s{\"operation\": \"%s\", \"direction\": \"%s\", ", between,
+                  ln::operation_name(what), way == ln::direction::forward ? "forward" : "backward");
+      print("calls", s.calls / units);
+      print("ms", s.ms / units);
+      print("flops", s.flops / units);
+      print("bytes", s.bytes / units);
+      std::printf("\"waited_ms\": [");
+      for (std::size_t t = 0; t < s.waited.size(); ++t)
+        std::printf("%s%.6g", t == 0 ? "" : ", ", s.waited[t] / units);
+      std::printf("]}");
+      between = ", ";
+    });
+    std::printf("], ");
+  }
   static void print(const work& w, const char* before) {
     const double ms = median(w.ms), best = *std::min_element(w.ms.begin(), w.ms.end());
     std::printf("%s{\"work\": \"%s\", \"runs\": %zu, ", before, w.name, w.ms.size());
+    if (w.profile) print(*w.profile, w.per_run);
     print("ms", ms / w.per_run);
     print("ms_min", best / w.per_run);
     print("cpu_ms", median(w.cpu_ms) / w.per_run);

@@ -38,6 +38,7 @@ struct bench_options {
   long target = 64;   ///< tokens to decode, and labels of a training step (T5)
   int threads = 1;
   double seconds = 2;  ///< of timing each work
+  bool profile = false;
   bool json = false;
   std::string attention;  ///< a kind of attention or "all", measured instead of a preset
   std::string lengths = "128:16384";  ///< of sequences: from, to

@@ -85,9 +85,8 @@ void add_bench(CLI::App& app, bench_options& o) {
       ->transform(whole_in(1, 1'000'000))
       ->capture_default_str()
       ->needs(text);
-  c.add_option("--html", o.html, "write what --attention finds as one page with plots")
-      ->type_name("FILE")
-      ->needs(attention);
+  c.add_option("--html", o.html, "write what --attention or --profile finds as one page with plots")
+      ->type_name("FILE");
   const auto whole = [&](CLI::Option* option) { return option->excludes(attention); };
   whole(c.add_option("preset", o.preset, "see zoo list"));
   whole(c.add_option("--ffn", o.ffn,
@@ -121,6 +120,9 @@ void add_bench(CLI::App& app, bench_options& o) {
       ->capture_default_str();
   add_threads(c, o.threads);
   auto* const threads = c.get_option("--threads");
+  whole(c.add_flag("--profile", o.profile,
+                   "show the time of each operation, its part of its own limit and waiting for "
+                   "other threads"));
   c.add_flag("--json", o.json, "print JSON");
   c.callback([&o, attention, threads] {
     // One thread shows how the work grows; waiting for others would hide it.

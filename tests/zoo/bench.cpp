@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 
 #include "program.hpp"
 
@@ -42,6 +43,9 @@ BOOST_AUTO_TEST_CASE(refusals) {
   check_refused({"bench", "t5-mini", "--target", "1.5"}, "--target");
   check_refused({"bench", "t5-mini", "--threads", "0"}, "--threads");
   check_refused({"bench", "t5-mini", "--seconds", "nan"}, "--seconds");
+  check_refused({"bench", "t5-mini", "--profile", "--storage", "int8+first1=f32"},
+                "layers that are stored in several ways are not profiled");
+  check_refused({"bench", "--attention", "full", "--profile"}, "--profile");
 }
 
 BOOST_AUTO_TEST_CASE(refusals_of_attention) {
@@ -227,15 +231,15 @@ BOOST_AUTO_TEST_CASE(programs_are_kept_and_run_only_where_nobody_else_can_write)
 BOOST_AUTO_TEST_CASE(measures_a_small_model) {
   const test::scratch_folder cache;
   const std::string text = cache.path("text"), weights = cache.path("w.safetensors"),
-                    others = cache.path("others.safetensors");
+                    others = cache.path("others.safetensors"), page = cache.path("page.html");
   std::ofstream(text) << std::string(20'000, 'x');
   for (const auto& [ffn, out] : {std::pair{"skip", weights}, {"1w", others}})
     test::zoo_prints({"train", text, "--ffn", ffn, "--steps", "1", "--batch", "1", "--out", out});
   const test::compiling_into there(cache.path());
   const std::vector<std::string> arguments{
-      "bench",     "byte-decoder", "--ffn",    "skip",      "--storage", "int3-g64",
-      "--work",    "prefill",      "--source", "16",        "--threads", "1",
-      "--seconds", "0.001",        "--json",   "--weights", weights};
+      "bench",   "byte-decoder", "--ffn",  "skip",      "--storage", "int3-g64",  "--work",
+      "prefill", "--source",     "16",     "--threads", "1",         "--seconds", "0.001",
+      "--json",  "--profile",    "--html", page,        "--weights", weights};
   const test::outcome first = test::zoo(arguments), again = test::zoo(arguments);
   std::vector<std::string> wrong = arguments;
   wrong.back() = others;
@@ -257,6 +261,23 @@ BOOST_AUTO_TEST_CASE(measures_a_small_model) {
   BOOST_CHECK_GT(result["ms"].get<double>(), 0);
   BOOST_CHECK_LE(result["ms_min"].get<double>(), result["ms"].get<double>());
   BOOST_CHECK_GT(result["peak_fraction"].get<double>(), 0);
+  // Two blocks without a feed-forward, and the norm behind them.
+  std::map<std::string, double> calls;
+  double share = 0;
+  for (const auto& one : result["profile"]) {
+    BOOST_CHECK_EQUAL(one["direction"], "forward");
+    BOOST_CHECK_EQUAL(one["waited_ms"].size(), 1u);
+    calls[one["operation"].get<std::string>()] = one["calls"].get<double>();
+    share += one["share"].get<double>();
+  }
+  const std::map<std::string, double> expected{
+      {"other", 1},     {"embedding", 1},        {"norm", 3}, {"attention_input", 2},
+      {"attention", 2}, {"attention_output", 2}, {"head", 1}};
+  BOOST_TEST((calls == expected));
+  BOOST_CHECK_CLOSE(share, 1, 0.001);
+  const std::string html = test::contents(page);
+  BOOST_CHECK(html.starts_with("<!doctype html>") && html.ends_with("</html>\n"));
+  BOOST_CHECK(html.find("attention_output") != html.npos);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -23,8 +23,9 @@ using quantized = typename M::template with_storage<typename std::conditional_t<
 /// tensor; pack(), session::open() and save_safetensors() pass it on.
 template <class S, class A = compute::f32, class M>
 weights<quantized<M, S, A>> quantize(const weights<M>& w) {
-  static_assert(std::is_same_v<typename M::storage, storage::f32>,
-                "linnet::quantize: the source must be stored in f32");
+  static_assert(
+      std::is_same_v<typename detail::unprofiled_storage<typename M::storage>::type, storage::f32>,
+      "linnet::quantize: the source must be stored in f32");
   auto rounded = detail::made_of<weights<quantized<M, S, A>>>(w);
   if (!rounded.valid()) return rounded;
   if (auto fit = check_finite(w, "quantize"); !fit) {

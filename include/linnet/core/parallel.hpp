@@ -36,6 +36,8 @@ namespace detail {
 /// that one thread writes and another reads cost about `looks_per_meeting` beside the wait itself.
 inline constinit LINNET_THREAD_LOCAL std::int64_t looks = 0;
 inline constexpr int looks_per_meeting = 4;
+/// Nanoseconds that the calling thread has slept at barriers.
+inline constinit thread_local std::int64_t asleep = 0;
 
 /// Looks up to `most` times whether `changed()`; returns the result of the last look.
 template <class F>
@@ -69,6 +71,7 @@ class barrier {
     const std::int64_t begun = nanoseconds::elapsed();
     while (!ended()) phase_.wait(phase);
     const std::int64_t time = nanoseconds::elapsed() - begun;
+    asleep += time;
     if (time > slept()) slept_.store(time, std::memory_order_relaxed);
 #endif
   }

@@ -62,6 +62,7 @@ class evaluator {
     if (reason_ != refusal::none) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
+      const detail::timed<S> time(on.threads, operation::other);
       const auto criterion = from.token_loss(on, b);
       ops::execution watched = on;
       if constexpr (detail::chooses_bits<Objective>) {

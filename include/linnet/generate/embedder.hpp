@@ -121,6 +121,7 @@ class embedder {
   template <class F>
   void run_model(const batch& b, F&& f) {
     run(limits_, work_.converted, M::flops(b.batch, b.length), [&](const ops::execution& on) {
+      const detail::timed<S> time(on.threads, operation::other);
       context<T> ctx = M::template context_of<T>(b, on);
       f(on, ctx);
     });

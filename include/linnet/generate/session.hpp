@@ -127,7 +127,6 @@ class session {
   index capacity() const { return valid() ? capacity_for(limits_) - adapters_.most_front() : 0; }
   /// Most tokens that a sequence of a session with these limits can be fed.
   static constexpr index capacity_for(const limits& l) { return M::longest(l); }
-
   /// Free blocks of 32 tokens, where limits.kv_blocks gave some; feed() needs them.
   index free_blocks() const { return valid() ? tables_.available() : 0; }
   /// Most tokens of a sequence in one call of feed().
@@ -479,6 +478,7 @@ class session {
     const ops::adapter_hooks<T> hooks = all.hooks();
     const bool any = all.any();
     run(limits_, work_.converted, work, [&](const ops::execution& on) {
+      const detail::timed<S> time(on.threads, operation::other);
       ops::execution with = on;
       if (any) with.adapter = &hooks;
       f(with);

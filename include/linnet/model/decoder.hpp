@@ -99,8 +99,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   template <class S>
   using table_storage = linnet::storage::at<S, linnet::storage::part::embedding>;
   template <class S>
-  using head_storage =
-      linnet::storage::at<S, tied ? linnet::storage::part::embedding : linnet::storage::part::head>;
+  using head_storage = linnet::storage::of_head<S, tied>;
 
   template <class Form>
   struct params {
@@ -294,6 +293,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       h.z_loss = call.z_loss;
       h.weight = weight;
       if (layer + 1 == Shape.layers) h.logits = call.logits;
+      const linnet::detail::timed_head<S, T, head_storage<S>> reading(
+          on.threads, h.rows, embedding_projection::head, vocabulary, dx != nullptr);
       if constexpr (ops::trainable<S>)
         if (dx) {
           ops::fill(on, rows * d, T(0), w.d_normed);
@@ -341,6 +342,10 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                                               {w.looked_up, rows}, d_embedded,
                                               {w.d_looked_up, rows}, w.embedding_norm, ctx);
         }
+        const linnet::detail::timed<S> looking(on.threads, operation::embedding,
+                                               direction::backward);
+        if constexpr (linnet::detail::is_profiled<S>)
+          looking.add(linnet::detail::pass_cost<T>(3 * real_rows * embedding_projection::table));
         linnet::detail::virtual_rows_backward(ctx, d, w.d_looked_up);
         if constexpr (learned)
           ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions,
@@ -381,6 +386,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
         std::copy_n(w.normed + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
       });
     const index read_rows = call.every ? ctx.rows() : ctx.batch;
+    const linnet::detail::timed_head<S, T, head_storage<S>> reading(
+        on.threads, read_rows, embedding_projection::head, vocabulary);
     const T* const y = call.every ? w.normed : w.last;
     ops::matmul(on, read_rows, vocabulary, embedding_projection::head,
                 embedding_projection::template read<T, table_storage<S>>(p.projection, read_rows, y,
@@ -411,6 +418,10 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static void embed(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
                     context<T>& ctx) {
     const index rows = ctx.rows();
+    const linnet::detail::timed<S> time(ctx.on.threads, operation::embedding);
+    if constexpr (linnet::detail::is_profiled<S>)
+      time.add(linnet::detail::lookup_cost<T, table_storage<S>>(
+          b.tokens ? ctx.batch * (ctx.length - ctx.front) : 0, embedding_projection::table));
     linnet::detail::embed_behind(
         ctx, embedding_projection::table,
         embedding_projection::template entries<T>(w.projected, b.tokens, ctx), p.embedding,

@@ -70,8 +70,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
 
   /// Storage of what the head reads, in a model stored as `S`.
   template <class S>
-  using head_storage = linnet::storage::at<S, masked && tied ? linnet::storage::part::embedding
-                                                             : linnet::storage::part::head>;
+  using head_storage = linnet::storage::of_head<S, masked && tied>;
 
   template <class Form>
   struct params : body::template params<Form> {
@@ -362,6 +361,10 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     constexpr bool plain = std::is_same_v<Criterion, ops::label_cross_entropy>;
     const index rows = choose(b, !plain || call.logits != nullptr, w, ctx);
     if (rows == 0) return {};
+    const detail::timed_head<S, T, head_storage<S>> reading(ctx.on.threads, rows, read_width,
+                                                            vocabulary, dp != nullptr);
+    if constexpr (detail::is_profiled<S> && reads)
+      reading.add(detail::layer_cost<reader, T, S>((dp ? 3 : 1) * rows));
     read_rows<T, S>(p, rows, w, ctx);
     // Classifiers drop some of what they read, as BERT does.
     if (!masked) drop_read(rows, w.read, w, ctx);
@@ -382,6 +385,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
         if (!masked) drop_read(rows, w.d_read, w, ctx);
         read_backward<T, S>(p, *dp, rows, w, ctx);
       }
+    reading.next(operation::other);
     sum.nats += detail::hidden_nats(criterion, ctx.on, w.hidden, dp ? w.d_hidden : nullptr);
     if constexpr (ops::trainable<S>)
       if (dp) {

@@ -238,6 +238,11 @@ struct encoder_body {
   static void embed(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
                     context<T>& ctx) {
     const index rows = ctx.rows();
+    const linnet::detail::timed<S> time(ctx.on.threads, operation::embedding);
+    if constexpr (linnet::detail::is_profiled<S> && !of_images)
+      time.add(
+          linnet::detail::lookup_cost<T, linnet::storage::at<S, linnet::storage::part::embedding>>(
+              rows, width));
     if constexpr (of_images)
       patches::template forward<T, S>(p.embedding, b.images, w.summed, w.images, ctx);
     else
@@ -264,6 +269,7 @@ struct encoder_body {
   template <class T, class S>
   static void run_layers(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
     const index rows = ctx.rows();
+    const linnet::detail::timed<S> time(ctx.on.threads, operation::other);
     positional::angles(w.positions, ctx);
     blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
     if constexpr (placement::first)
@@ -289,6 +295,9 @@ struct encoder_body {
       projection::template backward<T>(p.widen, dp.widen, {w.scaled, rows}, {w.d_embedded, rows},
                                        {w.d_scaled, rows}, none, ctx);
     }
+    const linnet::detail::timed<S> time(ctx.on.threads, operation::embedding, direction::backward);
+    if constexpr (linnet::detail::is_profiled<S> && !of_images)
+      time.add(linnet::detail::pass_cost<T>(3 * rows * width));
     ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.d_scaled);
     if constexpr (!of_images) {
       ops::fill(ctx.on, rows * width, T(0), w.d_summed);

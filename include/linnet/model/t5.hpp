@@ -75,8 +75,7 @@ struct t5_model : model_defaults {
 
   /// Storage of what the head reads, in a model stored as `S`.
   template <class S>
-  using head_storage =
-      linnet::storage::at<S, tied ? linnet::storage::part::embedding : linnet::storage::part::head>;
+  using head_storage = linnet::storage::of_head<S, tied>;
 
   template <class Form>
   struct params {
@@ -226,6 +225,8 @@ struct t5_model : model_defaults {
     context<T> target = target_context<T>(b, w, ctx);
     const index rows = target.rows();
     ops::head_call<T, head_storage<S>> head = read<T, S>(p, b, w, ctx, target);
+    const detail::timed_head<S, T, head_storage<S>> head_time(on.threads, rows, d, vocabulary,
+                                                              dp != nullptr);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     head.logits = call.logits;
     head.z_loss = call.z_loss;
@@ -238,15 +239,18 @@ struct t5_model : model_defaults {
           head.d_table = dp->head;
       }
     const loss_sum sum = ops::head_loss(on, head, criterion);
+    head_time.next(operation::other);
     if constexpr (ops::trainable<S>)
       if (dp) {
         ops::fill(on, ctx.rows() * d, T(0), w.d_memory);
         decoder::template backward<T, S>(p.decoder_stack, dp->decoder_stack, {w.d_out, rows},
                                          w.decoder_stack, target);
-        ops::embed_backward(on, rows, d, w.inputs, w.decoder_stack.dx, dp->embedding);
+        detail::timed_embed_backward<T, S>(on, rows, d, w.inputs, w.decoder_stack.dx,
+                                           dp->embedding);
         encoder::template backward<T, S>(p.encoder_stack, dp->encoder_stack,
                                          {w.d_memory, ctx.rows()}, w.encoder_stack, ctx);
-        ops::embed_backward(on, ctx.rows(), d, b.source, w.encoder_stack.dx, dp->embedding);
+        detail::timed_embed_backward<T, S>(on, ctx.rows(), d, b.source, w.encoder_stack.dx,
+                                           dp->embedding);
       }
     return sum;
   }
@@ -270,14 +274,16 @@ struct t5_model : model_defaults {
     ctx.pages = w.pages;
     ctx.memory = {w.memory, nullptr, call.source.length, call.source.lengths, call.source.cached};
     const index rows = ctx.rows();
-    ops::embed(on, rows, d, call.tokens, p.embedding, w.decoder_stack.x);
+    detail::timed_embed<T, S>(on, rows, d, call.tokens, p.embedding, w.decoder_stack.x);
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, ctx);
     if (!call.every)
       on.threads.each(ctx.batch, [&](index i) {
         std::copy_n(w.out + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
       });
-    ops::matmul(on, call.every ? rows : ctx.batch, vocabulary, d, call.every ? w.out : w.last,
-                head_matrix<T, S>(p), w.logits, {nullptr, head_scale<T>()});
+    const index read_rows = call.every ? rows : ctx.batch;
+    const detail::timed_head<S, T, head_storage<S>> head_time(on.threads, read_rows, d, vocabulary);
+    ops::matmul(on, read_rows, vocabulary, d, call.every ? w.out : w.last, head_matrix<T, S>(p),
+                w.logits, {nullptr, head_scale<T>()});
   }
 
   /// Lets cached target `to` continue where `from` is, with `from`'s source.
@@ -332,7 +338,7 @@ struct t5_model : model_defaults {
       const token before = i % b.target_length == 0 ? start : b.labels[i - 1];
       w.inputs[i] = before == ignored ? start : before;
     });
-    ops::embed(target.on, rows, d, w.inputs, p.embedding, w.decoder_stack.x);
+    detail::timed_embed<T, S>(target.on, rows, d, w.inputs, p.embedding, w.decoder_stack.x);
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, target);
     return {rows,     d,       vocabulary, w.out, head_matrix<T, S>(p), head_scale<T>(),
             b.labels, w.chunk, w.losses};
@@ -340,7 +346,7 @@ struct t5_model : model_defaults {
   template <class T, class S>
   static void encode(const params<form::packed<T, S>>& p, const token* source, workspace<T>& w,
                      context<T>& ctx) {
-    ops::embed(ctx.on, ctx.rows(), d, source, p.embedding, w.encoder_stack.x);
+    detail::timed_embed<T, S>(ctx.on, ctx.rows(), d, source, p.embedding, w.encoder_stack.x);
     encoder::template forward<T, S>(p.encoder_stack, {w.memory, ctx.rows()}, w.encoder_stack, ctx);
   }
 };

@@ -7,7 +7,7 @@
 #include <tuple>
 #include <utility>
 
-#include <linnet/nn/layer.hpp>
+#include <linnet/nn/timed.hpp>
 #include <linnet/ops/elementwise.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -58,6 +58,22 @@ LINNET_INLINE constexpr const T& member(const numbered<K, T>& s) {
   return s.value;
 }
 
+/// The operation that a member of a chain is, by its part or its name; `other` of most.
+template <class Item>
+constexpr operation operation_of() {
+  if (Item::part == storage::part::ffn_up) return operation::ffn_up;
+  if (Item::part == storage::part::ffn_down) return operation::ffn_down;
+  if (Item::name == "attention" || Item::name == "cross") return operation::attention;
+  return Item::name == "ffn" ? operation::ffn : operation::other;
+}
+/// Times a member of a chain. The work of a matrix of a feed-forward is noted, too; other members
+/// do so themselves.
+template <class S, class T, class Item>
+using timed_item = std::conditional_t<
+    operation_of<Item>() == operation::other, no_profile::scope,
+    timed_layer<S, T,
+                std::conditional_t<Item::part == storage::part::any, void, typename Item::layer>>>;
+
 /// Parameters of a chain of so many members.
 template <class P, std::size_t Count>
 concept has_members = P::members == Count;
@@ -77,6 +93,8 @@ struct chain {
   using at_layer = typename item<K>::layer;
   template <std::size_t K, class S>
   using at_storage = storage::at<S, item<K>::part>;
+  template <std::size_t K, class S, class T>
+  using timed_member = linnet::detail::timed_item<at_storage<K, S>, T, item<K>>;
 
  public:
   static constexpr index in = First::layer::in, out = at_layer<count - 1>::out;
@@ -194,16 +212,24 @@ struct chain {
                                                 view<T, out> y, cache<T>& c, context<T>& ctx,
                                                 [[maybe_unused]] const T* residual) {
     if constexpr (K + 1 == count && adds_residual) {
+      const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
+                                       x.rows());
       at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
                                                          linnet::detail::member<K>(c.items), ctx,
                                                          residual);
     } else if constexpr (K + 1 == count) {
+      const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
+                                       x.rows());
       at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
                                                          linnet::detail::member<K>(c.items), ctx);
     } else {
       const view<T, at_layer<K>::out> z(c.between[K], x.rows());
-      at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, z,
-                                                         linnet::detail::member<K>(c.items), ctx);
+      {
+        const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
+                                         x.rows());
+        at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, z,
+                                                           linnet::detail::member<K>(c.items), ctx);
+      }
       forward_from<K + 1, S, T>(p, z, y, c, ctx, residual);
     }
   }
@@ -213,6 +239,8 @@ struct chain {
                                                  view<const T, out> dy, view<T, at_layer<K>::in> dx,
                                                  cache<T>& c, context<T>& ctx) {
     if constexpr (K + 1 == count) {
+      const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
+                                       x.rows(), direction::backward);
       at_layer<K>::template backward<T, at_storage<K, S>>(
           linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dy, dx,
           linnet::detail::member<K>(c.items), ctx);
@@ -220,6 +248,8 @@ struct chain {
       const view<T, at_layer<K>::out> z(c.between[K], x.rows()), dz(c.gradient[K], x.rows());
       ops::fill(ctx.on, dz.size(), T(0), dz.data());
       backward_from<K + 1, S, T>(p, dp, z, dy, dz, c, ctx);
+      const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
+                                       x.rows(), direction::backward);
       at_layer<K>::template backward<T, at_storage<K, S>>(
           linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dz, dx,
           linnet::detail::member<K>(c.items), ctx);

@@ -15,6 +15,7 @@
 #include <linnet/nn/projection.hpp>
 #include <linnet/nn/repeat.hpp>
 #include <linnet/nn/residual.hpp>
+#include <linnet/nn/timed.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -125,7 +126,12 @@ struct activated_linear {
     } else {
       map::template forward<T, S>(p, x, {inner, x.rows()}, c.map_cache, ctx);
     }
-    if (c.inner || !Projections.plain()) ops::activation<A>(ctx.on, y.size(), inner, y.data());
+    if (c.inner || !Projections.plain()) {
+      const linnet::detail::timed<S> time(ctx.on.threads, operation::activation);
+      if constexpr (linnet::detail::is_profiled<S>)
+        time.add(linnet::detail::pass_cost<T>(2 * y.size()));
+      ops::activation<A>(ctx.on, y.size(), inner, y.data());
+    }
     if constexpr (Drops)
       ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, Out, y.data());
   }
@@ -140,8 +146,14 @@ struct activated_linear {
       ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, Out, c.d_active);
       d_active = c.d_active;
     }
-    ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
-    ops::activation_backward<A>(ctx.on, d_inner.size(), c.inner, d_active, c.d_inner);
+    {
+      const linnet::detail::timed<S> time(ctx.on.threads, operation::activation,
+                                          direction::backward);
+      if constexpr (linnet::detail::is_profiled<S>)
+        time.add(linnet::detail::pass_cost<T>(3 * d_inner.size()));
+      ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
+      ops::activation_backward<A>(ctx.on, d_inner.size(), c.inner, d_active, c.d_inner);
+    }
     map::template backward<T, S>(p, dp, x, d_inner, dx, c.map_cache, ctx);
   }
   static constexpr index flops(const call_shape& e) { return map::flops(e); }
@@ -155,6 +167,12 @@ struct gated_layer {
   static constexpr bool adds_residual = true;
   using wide = projection<D, F, Bias, Projections>;
   using narrow = output_projection<F, D, Bias, Projections>;
+  template <class S>
+  using gate_storage = storage::at<S, storage::part::ffn_gate>;
+  template <class S>
+  using up_storage = storage::at<S, storage::part::ffn_up>;
+  template <class S>
+  using down_storage = storage::at<S, storage::part::ffn_down>;
 
   template <class Form>
   struct params {
@@ -216,6 +234,11 @@ struct gated_layer {
     const index rows = x.rows();
     const view<T, F> hidden(c.hidden, rows);
     T* const upward = c.up ? c.up : c.hidden;
+    const linnet::detail::timed<S> time(ctx.on.threads, operation::ffn_up);
+    if constexpr (linnet::detail::is_profiled<S>) {
+      time.add(linnet::detail::layer_cost<wide, T, gate_storage<S>>(rows));
+      time.add(linnet::detail::layer_cost<wide, T, up_storage<S>>(rows));
+    }
     if constexpr (Projections.plain()) {
       auto up = wide::product(p.up, upward);
       if (c.up == nullptr) {
@@ -227,9 +250,16 @@ struct gated_layer {
       wide::template forward<T>(p.gate, x, {c.gate, rows}, c.gate_map, ctx);
       wide::template forward<T>(p.up, x, {upward, rows}, c.up_map, ctx);
     }
-    if (c.up || !Projections.plain())
+    if (c.up || !Projections.plain()) {
+      time.next(operation::activation);
+      if constexpr (linnet::detail::is_profiled<S>)
+        time.add(linnet::detail::pass_cost<T>(3 * hidden.size()));
       ops::gated<A>(ctx.on, hidden.size(), c.gate, upward, c.hidden);
+    }
     ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, F, c.hidden);
+    time.next(operation::ffn_down);
+    if constexpr (linnet::detail::is_profiled<S>)
+      time.add(linnet::detail::layer_cost<narrow, T, down_storage<S>>(rows));
     narrow::template forward<T>(p.down, hidden, y, c.down_map, ctx, residual);
   }
   template <class T, class S>
@@ -239,10 +269,21 @@ struct gated_layer {
     const index rows = x.rows();
     const view<T, F> hidden(c.hidden, rows), d_hidden(c.d_hidden, rows), d_gate(c.d_gate, rows),
         d_up(c.d_up, rows);
+    const linnet::detail::timed<S> time(ctx.on.threads, operation::ffn_down, direction::backward);
+    if constexpr (linnet::detail::is_profiled<S>)
+      time.add(linnet::detail::layer_cost<narrow, T, down_storage<S>>(rows, direction::backward));
     ops::fill(ctx.on, d_hidden.size(), T(0), c.d_hidden);
     narrow::template backward<T>(p.down, dp.down, hidden, dy, d_hidden, c.down_map, ctx);
+    time.next(operation::activation);
+    if constexpr (linnet::detail::is_profiled<S>)
+      time.add(linnet::detail::pass_cost<T>(5 * hidden.size()));
     ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, F, c.d_hidden);
     ops::gated_backward<A>(ctx.on, d_hidden.size(), c.gate, c.up, c.d_hidden, c.d_gate, c.d_up);
+    time.next(operation::ffn_up);
+    if constexpr (linnet::detail::is_profiled<S>) {
+      time.add(linnet::detail::layer_cost<wide, T, gate_storage<S>>(rows, direction::backward));
+      time.add(linnet::detail::layer_cost<wide, T, up_storage<S>>(rows, direction::backward));
+    }
     wide::template backward<T>(p.gate, dp.gate, x, d_gate, dx, c.gate_map, ctx);
     wide::template backward<T>(p.up, dp.up, x, d_up, dx, c.up_map, ctx);
   }

@@ -4,7 +4,7 @@
 /// RMSNorm and LayerNorm: the policies that choose them and their layers.
 
 #include <linnet/core/shapes.hpp>
-#include <linnet/nn/layer.hpp>
+#include <linnet/nn/timed.hpp>
 #include <linnet/ops/norm.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -47,6 +47,8 @@ struct rms : policy {
     template <class T, class S>
     static void forward(const params<form::packed<T, S>>& p, view<const T, D> x, view<T, D> y,
                         cache<T>& c, context<T>& ctx) {
+      const linnet::detail::timed_layer<S, T, layer> time(ctx.on.threads, operation::norm,
+                                                          x.rows());
       ops::rms_norm(ctx.on, T(Eps.value), x, p.weight, y, c.inverse);
     }
 
@@ -54,6 +56,8 @@ struct rms : policy {
     static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                          view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
                          context<T>& ctx) {
+      const linnet::detail::timed_layer<S, T, layer> time(ctx.on.threads, operation::norm, x.rows(),
+                                                          direction::backward);
       ops::rms_norm_backward(ctx.on, x, p.weight, c.inverse, dy, dp.weight, dx);
     }
 
@@ -97,6 +101,8 @@ struct layer_norm : policy {
     template <class T, class S>
     static void forward(const params<form::packed<T, S>>& p, view<const T, D> x, view<T, D> y,
                         cache<T>& c, context<T>& ctx) {
+      const linnet::detail::timed_layer<S, T, layer> time(ctx.on.threads, operation::norm,
+                                                          x.rows());
       ops::layer_norm(ctx.on, T(Eps.value), x, p.weight, p.bias, y, c.statistics);
     }
 
@@ -104,6 +110,8 @@ struct layer_norm : policy {
     static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                          view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
                          context<T>& ctx) {
+      const linnet::detail::timed_layer<S, T, layer> time(ctx.on.threads, operation::norm, x.rows(),
+                                                          direction::backward);
       ops::layer_norm_backward(ctx.on, x, p.weight, c.statistics, dy, dp.weight, dp.bias, dx);
     }
 

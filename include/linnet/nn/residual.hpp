@@ -4,7 +4,7 @@
 /// The residual branch, with its norm before it or behind it.
 
 #include <linnet/nn/adapted_branch.hpp>
-#include <linnet/nn/layer.hpp>
+#include <linnet/nn/timed.hpp>
 #include <linnet/ops/elementwise.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -23,6 +23,8 @@ void add_branch(const P& p, view<const T, D> u, view<const T, D> x, view<T, D> y
   T* const branch = c.branch ? c.branch : y.data();
   const view<T, D> made(adapted && c.kept ? c.kept : branch, x.rows());
   Sub::template forward<T, S>(p, u, made, c.sub, ctx);
+  const linnet::detail::timed<S> time(ctx.on.threads, operation::residual);
+  if constexpr (is_profiled<S>) time.add(pass_cost<T>(3 * x.size()));
   ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, D, made.data());
   if (adapted) adapted.change(ctx, made.data(), branch);
   ops::add(ctx.on, x.size(), x.data(), branch, y.data());
@@ -97,13 +99,23 @@ struct residual {
                        context<T>& ctx) {
     const view<T, in> normed(c.normed, x.rows()), d_branch(c.branch, x.rows()),
         d_normed(c.d_normed, x.rows());
-    ops::copy(ctx.on, dy.size(), dy.data(), d_branch.data());
-    if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted)
-      adapted.backward(ctx, c.kept, d_branch.data());
-    ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, d_branch.data());
-    ops::fill(ctx.on, d_normed.size(), T(0), d_normed.data());
+    {
+      const linnet::detail::timed<S> time(ctx.on.threads, operation::residual, direction::backward);
+      if constexpr (linnet::detail::is_profiled<S>)
+        time.add(linnet::detail::pass_cost<T>(3 * x.size()));
+      ops::copy(ctx.on, dy.size(), dy.data(), d_branch.data());
+      if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted)
+        adapted.backward(ctx, c.kept, d_branch.data());
+      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, d_branch.data());
+      ops::fill(ctx.on, d_normed.size(), T(0), d_normed.data());
+    }
     Sub::template backward<T, S>(p.sub, dp.sub, normed, d_branch, d_normed, c.sub, ctx);
-    ops::add(ctx.on, dx.size(), dx.data(), dy.data(), dx.data());
+    {
+      const linnet::detail::timed<S> time(ctx.on.threads, operation::residual, direction::backward);
+      if constexpr (linnet::detail::is_profiled<S>)
+        time.add(linnet::detail::pass_cost<T>(3 * x.size()));
+      ops::add(ctx.on, dx.size(), dx.data(), dy.data(), dx.data());
+    }
     Norm::template backward<T, S>(p.norm, dp.norm, x, d_normed, dx, c.norm, ctx);
   }
 
@@ -182,10 +194,15 @@ struct post_norm_residual {
     const view<T, in> sum(c.sum, x.rows()), d_sum(c.branch, x.rows());
     ops::fill(ctx.on, d_sum.size(), T(0), d_sum.data());
     Norm::template backward<T, S>(p.norm, dp.norm, sum, dy, d_sum, c.norm, ctx);
-    ops::add(ctx.on, dx.size(), dx.data(), d_sum.data(), dx.data());
-    if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted)
-      adapted.backward(ctx, c.kept, d_sum.data());
-    ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, d_sum.data());
+    {
+      const linnet::detail::timed<S> time(ctx.on.threads, operation::residual, direction::backward);
+      if constexpr (linnet::detail::is_profiled<S>)
+        time.add(linnet::detail::pass_cost<T>(3 * x.size()));
+      ops::add(ctx.on, dx.size(), dx.data(), d_sum.data(), dx.data());
+      if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted)
+        adapted.backward(ctx, c.kept, d_sum.data());
+      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, d_sum.data());
+    }
     Sub::template backward<T, S>(p.sub, dp.sub, x, d_sum, dx, c.sub, ctx);
   }
 

@@ -273,6 +273,9 @@ using at = typename linnet::detail::part_storage<S, P>::type;
 /// The storage of a matrix that is no part of its own, in a model stored as `S`.
 template <class S>
 using single = typename linnet::detail::rest_storage<S>::type;
+/// The storage of the matrix that a head reads, the embedding's table where it is tied.
+template <class S, bool Tied>
+using of_head = single<at<S, Tied ? part::embedding : part::head>>;
 
 }  // namespace storage
 

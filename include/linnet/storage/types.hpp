@@ -18,6 +18,7 @@
 #include <linnet/storage/mixed_precision.hpp>
 #include <linnet/storage/nf4.hpp>
 #include <linnet/storage/per_role.hpp>
+#include <linnet/storage/profiled.hpp>
 #include <linnet/storage/small_float.hpp>
 #include <linnet/storage/sparse.hpp>
 #include <linnet/storage/spqr.hpp>

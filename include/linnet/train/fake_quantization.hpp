@@ -74,7 +74,9 @@ struct master_form {
 /// In bf16: backward reads pairs of rows.
 template <class M>
 struct master_form<M, float, compute::bf16> {
-  using storage = linnet::storage::with_compute<linnet::storage::bf16, compute::bf16>;
+  using storage = typename profiled_alike<
+      typename M::storage,
+      linnet::storage::with_compute<linnet::storage::bf16, compute::bf16>>::type;
   using word = ops::packed_word;
   static constexpr bool own_rows = true, learns_steps = false, trains_weights = true;
   static constexpr index row_words(const tensor_info& info) {

@@ -52,8 +52,9 @@ class trainer {
   static constexpr bool needs_curvature =
       detail::estimates_curvature<Optimizer> && master_form::trains_weights;
   static_assert(detail::check_language_model<M, T, S>());
-  static_assert(std::is_same_v<typename M::storage, storage::f32>,
-                "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
+  static_assert(
+      std::is_same_v<typename detail::unprofiled_storage<typename M::storage>::type, storage::f32>,
+      "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
 
  public:
   using model = M;
@@ -374,6 +375,7 @@ class trainer {
   }
   template <class Objective>
   loss_sum add_gradients(const ops::execution& on, const batch& b, Objective& from) {
+    const detail::timed<S> time(on.threads, operation::other);
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
                           how_.dropout.at(progress_.steps + 1),
                           how_.layer_dropout.at(progress_.steps)};
@@ -396,6 +398,10 @@ class trainer {
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over,
   /// `nats` their loss.
   void apply(const ops::execution& on, index tokens, double nats) {
+    const detail::timed<S> time(on.threads, operation::optimizer);
+    if constexpr (detail::is_profiled<S>)  // weights, gradients and state are read and written
+      time.add(
+          {0, 2 * (weights<M, T>::bytes() + gradients<M, T>::bytes() + optimizer_state::bytes())});
     const double share = tokens > 0 ? 1.0 / static_cast<double>(tokens) : 0.0;
     const bool keeps_zeros = how_.keep_zeros && master_form::trains_weights;
     double squares = 0;
@@ -418,6 +424,9 @@ class trainer {
         if (keeps_zeros) detail::restore_zeros(on, gradients_, *weights_);
       if constexpr (master_form::learns_steps)
         form_.update(on, progress_.steps + 1, share * clip, optimizer_);
+      const detail::timed<S> remaking(on.threads, operation::packing);
+      if constexpr (detail::is_profiled<S>)
+        remaking.add({0, weights<M, T>::bytes() + packed<M, T, S>::bytes()});
       form_.pack(on, *weights_, packed_);
     }
     clear_gradients(on);

@@ -4,6 +4,7 @@
 /// Softmax attention as a layer: self or cross, causal or bidirectional, with rotary or relative
 /// positions and a key-value cache. Heads may be multi-head, grouped-query or multi-query.
 
+#include <linnet/nn/attention/attention_cost.hpp>
 #include <linnet/nn/attention/gated_keys.hpp>
 #include <linnet/nn/attention/projections.hpp>
 #include <linnet/nn/virtual_tokens.hpp>
@@ -107,6 +108,8 @@ struct softmax_attention {
                       cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
     const index rows = x.rows();
     const bool cached = ctx.past != nullptr;
+    const timed<S> time(ctx.on.threads, operation::attention_input);
+    if constexpr (is_profiled<S>) projections::template add_input_cost<T, S>(time, ctx);
     if constexpr (projections::predicts)
       projections::to_scores::template forward<T, S>(p.predictor, x, {c.head_scores, rows},
                                                      c.inner.scores, ctx);
@@ -133,6 +136,7 @@ struct softmax_attention {
         to_key::template forward<T>(p.k, x, {c.k, rows}, c.inner.k, ctx);
         to_key::template forward<T>(p.v, x, {c.v, rows}, c.inner.v, ctx);
       }
+      time.next(operation::attention);
       if constexpr (rotates)
         ctx.on.threads.each(rows, [&](index row) {
           if (two_queries) {
@@ -145,6 +149,8 @@ struct softmax_attention {
       if constexpr (takes_virtual_keys) linnet::detail::put_virtual_keys(ctx, kv, c.k, c.v);
       if (cached) linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.length, false, c.k, c.v);
     }
+    if constexpr (A.cross) time.next(operation::attention);
+    if constexpr (is_profiled<S>) time.add(attention_cost<A, T>(window, ctx));
     if (cached) {
       // Of the encoder's keys none are as they were given, wherever a query stands.
       const auto keys = linnet::detail::key_rows(c.keys, ctx, A.cross ? nullptr : c.k, ctx.length,
@@ -163,6 +169,8 @@ struct softmax_attention {
     }
     if constexpr (takes_virtual_keys) linnet::detail::add_gated(ctx, gated<T>(), c.q, c.mixed);
     if constexpr (projections::predicts) ops::keep_heads(ctx.on, chosen(c, rows), c.mixed);
+    time.next(operation::attention_output);
+    if constexpr (is_profiled<S>) projections::template add_output_cost<T, S>(time, rows);
     to_output::template forward<T>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);
   }
 
@@ -173,8 +181,13 @@ struct softmax_attention {
     const index rows = x.rows(), key_rows = ctx.batch * (A.cross ? ctx.memory.length : ctx.length);
     const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
     const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
+    constexpr direction back = direction::backward;
+    const timed<S> time(ctx.on.threads, operation::attention_output, back);
+    if constexpr (is_profiled<S>) projections::template add_output_cost<T, S>(time, rows, back);
     ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
     to_output::template backward<T>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, c.inner.o, ctx);
+    time.next(operation::attention);
+    if constexpr (is_profiled<S>) time.add(attention_cost<A, T>(window, ctx, back));
     if constexpr (projections::predicts) ops::keep_heads(ctx.on, chosen(c, rows), c.d_mixed);
     ops::fill(ctx.on, dq.size(), T(0), dq.data());
     if (two_queries) ops::fill(ctx.on, dq.size(), T(0), c.dq_first);
@@ -199,6 +212,8 @@ struct softmax_attention {
           for (index j = row * n; j < (row + 1) * n; ++j) c.dq[j] += c.dq_first[j];
         }
       });
+    time.next(operation::attention_input);
+    if constexpr (is_profiled<S>) projections::template add_input_cost<T, S>(time, ctx, back);
     to_query::template backward<T>(p.q, dp.q, x, dq, dx, c.inner.q, ctx);
     const view<const T, in> source(A.cross ? ctx.memory.states : x.data(), key_rows);
     const view<T, in> d_source(A.cross ? ctx.memory.d_states : dx.data(), key_rows);

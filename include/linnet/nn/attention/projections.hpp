@@ -6,6 +6,7 @@
 
 #include <linnet/nn/attention/policy.hpp>
 #include <linnet/nn/projection.hpp>
+#include <linnet/nn/timed.hpp>
 #include <linnet/ops/attention.hpp>
 #include <linnet/ops/elementwise.hpp>
 
@@ -118,6 +119,27 @@ struct attention_projections {
     return c;
   }
 
+  /// Notes the work of the products that make queries, keys and values; of a source whose keys are
+  /// cached, that of the queries alone.
+  template <class T, class S, class Scope>
+  static void add_input_cost(const Scope& time, const context<T>& ctx,
+                             direction way = direction::forward) {
+    using linnet::storage::part;
+    const index rows = ctx.rows(), keys = !A.cross            ? rows
+                                          : ctx.memory.cached ? 0
+                                                              : ctx.batch * ctx.memory.length;
+    time.add(layer_cost<to_query, T, storage::at<S, part::attention_q>>(rows, way));
+    if (keys == 0) return;
+    if constexpr (!SharedKey)
+      time.add(layer_cost<to_key, T, storage::at<S, part::attention_k>>(keys, way));
+    time.add(layer_cost<to_key, T, storage::at<S, part::attention_v>>(keys, way));
+  }
+  /// Notes the work of the output projection.
+  template <class T, class S, class Scope>
+  static void add_output_cost(const Scope& time, index rows, direction way = direction::forward) {
+    time.add(layer_cost<to_output, T, storage::at<S, storage::part::attention_o>>(rows, way));
+  }
+
   /// Buffers around the mixing.
   template <class T>
   struct buffers {
@@ -148,6 +170,8 @@ struct attention_projections {
   /// x -> q, k (unless shared) and v; queries and keys rotated where the model has such positions.
   template <class T, class S, class P>
   static void project(const P& p, view<const T, in> x, const buffers<T>& b, const context<T>& ctx) {
+    const timed<S> time(ctx.on.threads, operation::attention_input);
+    if constexpr (is_profiled<S>) add_input_cost<T, S>(time, ctx);
     if constexpr (SharedKey)
       ops::gemm_each(ctx.on, x.rows(), in, x.data(), to_query::product(p.q, b.q),
                      to_key::product(p.v, b.v));
@@ -160,6 +184,8 @@ struct attention_projections {
   template <class T, class S, class P>
   static void finish(const P& p, view<T, out> y, const buffers<T>& b, context<T>& ctx) {
     without_cache::cache<T> none;
+    const timed<S> time(ctx.on.threads, operation::attention_output);
+    if constexpr (is_profiled<S>) add_output_cost<T, S>(time, y.rows());
     to_output::template forward<T>(p.o, {b.mixed, y.rows()}, y, none, ctx);
   }
   /// dy -> d_mixed, and zeros in dq, dk (unless shared) and dv.
@@ -168,6 +194,8 @@ struct attention_projections {
                               context<T>& ctx) {
     without_cache::cache<T> none;
     const index rows = dy.rows();
+    const timed<S> time(ctx.on.threads, operation::attention_output, direction::backward);
+    if constexpr (is_profiled<S>) add_output_cost<T, S>(time, rows, direction::backward);
     ops::fill(ctx.on, rows * n, T(0), b.d_mixed);
     to_output::template backward<T>(p.o, dp.o, {b.mixed, rows}, dy, {b.d_mixed, rows}, none, ctx);
     ops::fill(ctx.on, rows * n, T(0), b.dq);
@@ -180,6 +208,8 @@ struct attention_projections {
                                const buffers<T>& b, context<T>& ctx) {
     without_cache::cache<T> none;
     const index rows = x.rows();
+    const timed<S> time(ctx.on.threads, operation::attention_input, direction::backward);
+    if constexpr (is_profiled<S>) add_input_cost<T, S>(time, ctx, direction::backward);
     rotate(b.dq, b.dk, ctx, true);
     to_query::template backward<T>(p.q, dp.q, x, {b.dq, rows}, dx, none, ctx);
     if constexpr (!SharedKey)

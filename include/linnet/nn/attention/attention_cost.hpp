@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Work of softmax attention, as a profile counts it.
+
+#include <algorithm>
+
+#include <linnet/nn/attention/kv_cache.hpp>
+#include <linnet/nn/attention/policy.hpp>
+#include <linnet/nn/timed.hpp>
+#include <linnet/ops/attention_call.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Keys that queries at positions past, past + 1, ... of one sequence see: `queries` of them, of
+/// keys that number `keys` in all.
+constexpr index seen_keys(const ops::attention_window& window, index past, index queries,
+                          index keys) {
+  index count = 0;
+  for (index i = 0; i < queries; ++i) {
+    const index at = past + i, begin = at < window.before ? 0 : at - window.before,
+                end = window.after < keys - at ? at + window.after + 1 : keys;
+    count += (std::max)(index{0}, (std::min)(end, keys) - begin) + (std::min)(window.first, begin);
+  }
+  return count;
+}
+
+/// Bytes of `numbers` keys or values, without their scales.
+template <class T>
+constexpr index kept_bytes(kv_code code, index numbers) {
+  switch (code) {
+    case kv_code::exact:
+      break;
+    case kv_code::bf16:
+      return 2 * numbers;
+    case kv_code::int8:
+      return numbers;
+    case kv_code::int4:
+      return (numbers + 1) / 2;
+  }
+  return numbers * static_cast<index>(sizeof(T));
+}
+
+/// Work of attention: two products for each pair of a query and a key that it sees, twice as many
+/// backward. It reads queries, keys and values and writes as many numbers as queries have.
+/// Backward, it also reads their gradients and adds to three others. Prefixes, documents and trees
+/// count as plain text.
+template <attention_shape A, class T>
+operation_cost attention_cost(const ops::attention_window& window, const context<T>& ctx,
+                              direction way = direction::forward) {
+  index pairs = 0, keys = 0;
+  for (index b = 0; b < ctx.batch; ++b) {
+    const index past = A.cross ? 0 : ctx.past_of(b),
+                queries = A.cross ? ctx.length : ctx.length_of(b);
+    const index own = A.cross ? ctx.memory.length_of(b) : past + queries;
+    const ops::attention_window all{};
+    pairs += seen_keys(A.cross ? all : window, past, queries, own);
+    keys += own;
+  }
+  const index q = ctx.rows() * A.n() * static_cast<index>(sizeof(T)), kv = keys * A.kv();
+  const index flops = 4 * pairs * A.n();
+  if (way == direction::backward)
+    return {2 * flops, 5 * q + 6 * kv * static_cast<index>(sizeof(T))};
+  return {flops, 2 * q + 2 * kept_bytes<T>(ctx.past ? A.cache : kv_code::exact, kv)};
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
