@@ -61,12 +61,14 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
 template <code C>
 struct group_steps {
   LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
-    if constexpr (input_words<C> == 1)
+    if constexpr (input_words<C> == 1) {
       codes = w;
-    else if constexpr (input_words<C> == 2)
+      int8_steps::prepare(codes);
+    } else if constexpr (input_words<C> == 2) {
       codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
-    else
+    } else {
       codes = (w >> static_cast<word>(2 * step)) & 0x03030303u;
+    }
   }
 #if defined(LINNET_DOT_BYTES)
   /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
@@ -75,6 +77,18 @@ struct group_steps {
   static constexpr bool short_sums = false;
 #endif
   using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  /// The sum of a group before its first step, from what grouped_rows has of its inputs. Bytes less
+  /// 128 have the origin 0; other offsets want back what this takes from the sum.
+  template <code_offset O>
+  LINNET_TARGET static inline std::int32_t begin([[maybe_unused]] word extra) {
+    constexpr bool less = C == code::u8 && int8_steps::centre != 0;
+    if constexpr (O == code_offset::origin)
+      return less ? 0 : static_cast<std::int32_t>(extra);
+    else if constexpr (less)
+      return int8_steps::centre * static_cast<std::int32_t>(bits_as<float>(extra));
+    else
+      return 0;
+  }
   LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
 #if defined(LINNET_DOT_BYTES)
     if constexpr (short_sums)
@@ -115,9 +129,7 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
     LINNET_UNROLL
     for (int i = 0; i < R; ++i) LINNET_UNROLL
     for (int v = 0; v < W; ++v)
-      sums[i][v] = O == code_offset::origin
-                       ? static_cast<std::int32_t>(extra[i * a.groups + g]) - vec_int<float>{}
-                       : vec_int<float>{};
+      sums[i][v] = steps::template begin<O>(extra[i * a.groups + g]) - vec_int<float>{};
     while (d < end) {
       const index stop = d + stretch < end ? d + stretch : end;
       typename steps::sum part[std::size_t{R}][std::size_t{W}];
