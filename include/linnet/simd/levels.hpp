@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The same kernels for each instruction-set level, chosen at run time. A program built without
-/// -march so uses the best level of the machine it runs on.
+/// Kernels of each instruction-set level, chosen at run time. A program built without -march so
+/// uses the best level of the machine it runs on.
 
 #include <cmath>
 #include <type_traits>
@@ -41,6 +41,9 @@ namespace detail {
       _mm_madd_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)))
 #define LINNET_LOW_PRODUCTS(a, b) \
   _mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b))
+#endif
+#if defined(__AARCH64EL__)  // that every processor has; a signalling NaN becomes a quiet one
+#define LINNET_WIDEN_HALVES(x, u) __asm__("fcvtl %0.4s, %1.4h" : "=w"(x) : "w"(u))
 #endif
 #define LINNET_TARGET
 #define LINNET_KERNEL __attribute__((noinline))  // as those of other levels are, by their target
@@ -339,6 +342,7 @@ struct neonmmla : portable {
 #undef LINNET_DOT_BF16_LANE
 #undef LINNET_SQUARE_INT8
 #undef LINNET_SQUARE_BF16
+#undef LINNET_WIDEN_HALVES
 #undef LINNET_FEATURES
 #undef LINNET_STEP
 #undef LINNET_STEP_LANE

@@ -34,6 +34,14 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
+    vec<float> x;
+    LINNET_WIDEN_HALVES(x, u);
+    return x;
+#endif
   } else {
     constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
     constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
