@@ -21,7 +21,10 @@ HOMES = [
     (re.compile(r"xxhash"), ("formats/checkpoint_file.hpp", "train/checkpoint.hpp", "distill/")),
     (re.compile(r"xtensor"), "xtensor.hpp"),
     (re.compile(r"sentencepiece"), "sentencepiece.hpp"),
-    (re.compile(r"sys/|fcntl\.h|unistd\.h"), ("file/", "core/arena.hpp", "core/processors.hpp")),
+    (
+        re.compile(r"sys/|fcntl\.h|unistd\.h"),
+        ("file/", "core/arena.hpp", "core/processors.hpp", "simd/detect.hpp"),
+    ),
     (re.compile(r"pthread\.h|sched\.h|time\.h"), "core/processors.hpp"),
     (re.compile(r"mpi\.h"), "distributed/"),
     (re.compile(r"iostream|print"), "nowhere: the library prints nothing"),

@@ -69,6 +69,16 @@
 #define LINNET_ABI_ARCH avx
 #elif defined(__SSE4_2__)
 #define LINNET_ABI_ARCH sse42
+#elif defined(__ARM_FEATURE_SVE2)
+#define LINNET_ABI_ARCH sve2
+#elif defined(__ARM_FEATURE_SVE)
+#define LINNET_ABI_ARCH sve
+#elif defined(__ARM_FEATURE_MATMUL_INT8)
+#define LINNET_ABI_ARCH i8mm
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define LINNET_ABI_ARCH dotprod
+#elif defined(__ARM_FEATURE_ATOMICS)
+#define LINNET_ABI_ARCH lse
 #else
 #define LINNET_ABI_ARCH base
 #endif

@@ -58,8 +58,8 @@ struct limits {
   }
 
  private:
-  static constexpr const char* level_names[] = {"automatic", "portable", "avx2", "avx512",
-                                                "avx512dot"};
+  static constexpr const char* level_names[] = {"automatic", "portable", "avx2",    "avx512",
+                                                "avx512dot", "neondot",  "neonmmla"};
 };
 
 namespace detail {

@@ -9,6 +9,8 @@ struct real_steps {
   using left = T;
   using right = vec<T>;
   using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
   LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
 };
 
@@ -43,13 +45,27 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
   const typename Steps::left* rows[std::size_t{R + 2} / 3];
   LINNET_UNROLL
   for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
-  for (index k = 0; k < safe; ++k) {
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
     typename Steps::right r[std::size_t{W}];
     if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
     LINNET_UNROLL
     for (int v = 0; v < W; ++v)
       __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
                        sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
     LINNET_UNROLL
     for (int i = 0; i < R; ++i) {
       // The difference spreads a number over a vector.
@@ -66,6 +82,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
       for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
       typename Steps::right r;
       __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
       LINNET_UNROLL
       for (int i = 0; i < R; ++i)
         Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);

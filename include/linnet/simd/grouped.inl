@@ -61,12 +61,14 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
 template <code C>
 struct group_steps {
   LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
-    if constexpr (input_words<C> == 1)
+    if constexpr (input_words<C> == 1) {
       codes = w;
-    else if constexpr (input_words<C> == 2)
+      int8_steps::prepare(codes);
+    } else if constexpr (input_words<C> == 2) {
       codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
-    else
+    } else {
       codes = (w >> static_cast<word>(2 * step)) & 0x03030303u;
+    }
   }
 #if defined(LINNET_DOT_BYTES)
   /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
@@ -75,6 +77,18 @@ struct group_steps {
   static constexpr bool short_sums = false;
 #endif
   using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  /// The sum of a group before its first step, from what grouped_rows has of its inputs. Bytes less
+  /// 128 have the origin 0; other offsets want back what this takes from the sum.
+  template <code_offset O>
+  LINNET_TARGET static inline std::int32_t begin([[maybe_unused]] word extra) {
+    constexpr bool less = C == code::u8 && int8_steps::centre != 0;
+    if constexpr (O == code_offset::origin)
+      return less ? 0 : static_cast<std::int32_t>(extra);
+    else if constexpr (less)
+      return int8_steps::centre * static_cast<std::int32_t>(bits_as<float>(extra));
+    else
+      return 0;
+  }
   LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
 #if defined(LINNET_DOT_BYTES)
     if constexpr (short_sums)
@@ -84,6 +98,82 @@ struct group_steps {
       int8_steps::step(acc, inputs, codes);
   }
 };
+
+#if defined(LINNET_DOT_INT8_LANE)
+/// Adds `count` words of packed codes of each column, times R rows of inputs from `x` on, to the
+/// sums of a group. Two words of inputs of two rows are a square's.
+template <code C, class Steps, int R, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void add_group(
+    index count, index row, const word* x, const word* w,
+    vec_int<float> (&sums)[std::size_t{R}][std::size_t{W}]) {
+  using pair = typename vector_of<word, 2>::type;
+  constexpr int inputs = input_words<C>;
+  constexpr bool squares = Steps::has_squares && R % 2 == 0;
+  for (index d = 0; R == 1 && d < count; ++d) {
+    __builtin_prefetch(w + 1024 + d * panel_width);
+    __builtin_prefetch(w + 1024 + d * panel_width + panel_width / 2);
+  }
+  vec_int<float> part[std::size_t{R}][std::size_t{W}] = {};
+  if constexpr (inputs == 1) {
+    const rows_operand<word> a{x, row, 1};
+    const columns_operand<word> b{w, panel_width, 0};
+    index d = 0;
+    if constexpr (squares)
+      d = by_squares<Steps, R, W>(count, a, x, b, w, w, part);
+    else
+      d = by_lanes<Steps, R, W>(count, a, x, b, w, w, part);
+    for (; d < count; ++d) {
+      words codes[std::size_t{W}];
+      row_of_columns<Steps, W>(b, w, d, codes);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(part[i][v], x[i * row + d] - words{}, codes[v]);
+    }
+  } else {
+    vec_int<float> both[std::size_t{R + 1} / 2][std::size_t{W}][2] = {};
+    for (index d = 0; d < count; ++d, x += inputs, w += panel_width) {
+      words packed[std::size_t{W}];
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v)
+        __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+      LINNET_UNROLL
+      for (int s = 0; s < inputs; s += 2) {
+        words columns[std::size_t{W}][2];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v) LINNET_UNROLL
+        for (int h = 0; h < 2; ++h) group_steps<C>::unpack(packed[v], s + h, columns[v][h]);
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += squares ? 2 : 1) {
+          pair first, second;
+          __builtin_memcpy(&first, x + i * row + s, sizeof first);
+          __builtin_memcpy(&second, x + (squares ? i + 1 : i) * row + s, sizeof second);
+          const words of_rows = __builtin_shufflevector(first, second, 0, 1, 2, 3);
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) {
+            if constexpr (squares) {
+              words pairs[2];
+              pair_columns(columns[v][0], columns[v][1], pairs);
+              Steps::step_square(both[i / 2][v][0], of_rows, pairs[0]);
+              Steps::step_square(both[i / 2][v][1], of_rows, pairs[1]);
+            } else {
+              Steps::template step_lane<0>(part[i][v], of_rows, columns[v][0]);
+              Steps::template step_lane<1>(part[i][v], of_rows, columns[v][1]);
+            }
+          }
+        }
+      }
+    }
+    if constexpr (squares) {
+      LINNET_UNROLL
+      for (int i = 0; i < R; i += 2) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) rows_of_squares(both[i / 2][v], part[i][v], part[i + 1][v]);
+    }
+  }
+  LINNET_UNROLL
+  for (int i = 0; i < R; ++i) LINNET_UNROLL
+  for (int v = 0; v < W; ++v) sums[i][v] += part[i][v];
+}
+#endif
 
 /// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
 template <code C, code_offset O, int R, int W, class Scale>
@@ -115,9 +205,12 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
     LINNET_UNROLL
     for (int i = 0; i < R; ++i) LINNET_UNROLL
     for (int v = 0; v < W; ++v)
-      sums[i][v] = O == code_offset::origin
-                       ? static_cast<std::int32_t>(extra[i * a.groups + g]) - vec_int<float>{}
-                       : vec_int<float>{};
+      sums[i][v] = steps::template begin<O>(extra[i * a.groups + g]) - vec_int<float>{};
+#if defined(LINNET_DOT_INT8_LANE)
+    add_group<C, int8_steps, R, W>(end - d, a.row, a.codes + row * a.row + d * inputs, w, sums);
+    w += (end - d) * panel_width;
+    d = end;
+#endif
     while (d < end) {
       const index stop = d + stretch < end ? d + stretch : end;
       typename steps::sum part[std::size_t{R}][std::size_t{W}];

@@ -135,6 +135,9 @@ LINNET_LEVEL(portable)
 LINNET_LEVEL(avx2)
 LINNET_LEVEL(avx512)
 LINNET_DOT(avx512dot)
+#elif defined(__AARCH64EL__)
+LINNET_DOT(neondot)
+LINNET_DOT(neonmmla)
 #endif
 }  // namespace simd
 LINNET_SIMD_NAMESPACE_END

@@ -1,44 +1,23 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Instruction sets: four levels of the same kernels, chosen at run time. A program built without
-/// -march so uses the best level of the machine it runs on.
+/// Kernels of each instruction-set level, chosen at run time. A program built without -march so
+/// uses the best level of the machine it runs on.
 
 #include <cmath>
-#include <cstdlib>
-#include <string_view>
 #include <type_traits>
 #include <utility>
 
 #if defined(__x86_64__)
-#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
+#include <linnet/simd/detect.hpp>
 #include <linnet/simd/operands.hpp>
 
 LINNET_SIMD_NAMESPACE_BEGIN
 
 namespace simd {
-
-/// An instruction-set level. Results are bitwise reproducible within a level.
-enum class level {
-  automatic,  ///< the best of this machine, see best()
-  portable,   ///< 16-byte vectors of the compilation target: SSE2, NEON or plain scalar code
-  avx2,       ///< 32-byte vectors with fused multiply-add and halves (FMA, F16C)
-  avx512,     ///< 64-byte vectors (F, BW, DQ, VL)
-  avx512dot   ///< the same with dot products of int8 and bf16 (VNNI, BF16)
-};
-/// All levels, from the plainest.
-inline constexpr level levels[] = {level::portable, level::avx2, level::avx512, level::avx512dot};
-
-/// Name of a level, as LINNET_SIMD spells it.
-constexpr const char* name(level l) {
-  return l == level::avx512dot ? "avx512dot"
-         : l == level::avx512  ? "avx512"
-         : l == level::avx2    ? "avx2"
-                               : "portable";
-}
 
 namespace detail {
 
@@ -62,6 +41,9 @@ namespace detail {
       _mm_madd_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)))
 #define LINNET_LOW_PRODUCTS(a, b) \
   _mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b))
+#endif
+#if defined(__AARCH64EL__)  // that every processor has; a signalling NaN becomes a quiet one
+#define LINNET_WIDEN_HALVES(x, u) __asm__("fcvtl %0.4s, %1.4h" : "=w"(x) : "w"(u))
 #endif
 #define LINNET_TARGET
 #define LINNET_KERNEL __attribute__((noinline))  // as those of other levels are, by their target
@@ -296,54 +278,88 @@ struct avx512dot : avx512 {
 #undef LINNET_DOT_INT8
 #undef LINNET_KERNEL
 #endif
+
+#if defined(__AARCH64EL__)
+#define LINNET_KERNEL LINNET_TARGET
+#define LINNET_WIDTH 16
+#define LINNET_ROWS 8
+// Assembly: clang 14 declares these intrinsics only where the whole unit may use them. Each
+// compiler spells the features of a function in its own way; GNU's assembler wants Armv8.2 named,
+// too.
+#if defined(__clang__)
+#define LINNET_FEATURES(gnu, clang) __attribute__((target(clang)))
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define LINNET_FEATURES(gnu, clang) __attribute__((target(gnu)))
+#else
+#define LINNET_FEATURES(gnu, clang) __attribute__((target("arch=armv8.2-a" gnu)))
+#endif
+#define LINNET_STEP(code, acc, a, b) __asm__(code : "+w"(acc) : "w"(a), "w"(b))
+#define LINNET_STEP_LANE(code, acc, a, b, lane) \
+  __asm__(code : "+w"(acc) : "w"(a), "w"(b), "i"(lane))
+#define LINNET_INT8_CENTRE 128  // SDOT reads signed bytes on both sides
+#define LINNET_DOT_INT8(acc, a, b) LINNET_STEP("sdot %0.4s, %1.16b, %2.16b", acc, b, a)
+#define LINNET_DOT_INT8_LANE(acc, a, b, lane) \
+  LINNET_STEP_LANE("sdot %0.4s, %1.16b, %2.4b[%3]", acc, b, a, lane)
+#define LINNET_TARGET LINNET_FEATURES("+dotprod", "dotprod")
+/// Kernels for aarch64 with dot products of int8: those that multiply codes differ.
+struct neondot : portable {
+#include <linnet/simd/lanes.inl>
+
+#include <linnet/simd/gemm.inl>
+
+#include <linnet/simd/quantized.inl>
+
+#include <linnet/simd/grouped.inl>
+};
+#undef LINNET_TARGET
+#undef LINNET_INT8_CENTRE
+#undef LINNET_DOT_INT8
+#undef LINNET_DOT_INT8_LANE
+
+#define LINNET_DOT_INT8(acc, a, b) LINNET_STEP("usdot %0.4s, %1.16b, %2.16b", acc, b, a)
+#define LINNET_DOT_INT8_LANE(acc, a, b, lane) \
+  LINNET_STEP_LANE("usdot %0.4s, %1.16b, %2.4b[%3]", acc, b, a, lane)
+#define LINNET_DOT_BF16(acc, a, b) LINNET_STEP("bfdot %0.4s, %1.8h, %2.8h", acc, b, a)
+#define LINNET_DOT_BF16_LANE(acc, a, b, lane) \
+  LINNET_STEP_LANE("bfdot %0.4s, %1.8h, %2.2h[%3]", acc, b, a, lane)
+#define LINNET_SQUARE_INT8(acc, a, b) LINNET_STEP("usmmla %0.4s, %1.16b, %2.16b", acc, b, a)
+#define LINNET_SQUARE_BF16(acc, a, b) LINNET_STEP("bfmmla %0.4s, %1.8h, %2.8h", acc, b, a)
+#define LINNET_TARGET LINNET_FEATURES("+dotprod+i8mm+bf16", "dotprod,i8mm,bf16")
+/// Kernels for aarch64 with matrix products of int8 and bf16.
+struct neonmmla : portable {
+#include <linnet/simd/lanes.inl>
+
+#include <linnet/simd/gemm.inl>
+
+#include <linnet/simd/quantized.inl>
+
+#include <linnet/simd/grouped.inl>
+};
+#undef LINNET_TARGET
+#undef LINNET_DOT_INT8
+#undef LINNET_DOT_INT8_LANE
+#undef LINNET_DOT_BF16
+#undef LINNET_DOT_BF16_LANE
+#undef LINNET_SQUARE_INT8
+#undef LINNET_SQUARE_BF16
+#undef LINNET_WIDEN_HALVES
+#undef LINNET_FEATURES
+#undef LINNET_STEP
+#undef LINNET_STEP_LANE
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+#undef LINNET_KERNEL
+#endif
 #undef LINNET_KEEP
 #undef LINNET_FOR_VECTORS
 
-/// The best level of this machine, looked up once; with LINNET_ONLY_LEVEL, that level.
-inline level detect() {
-#if defined(LINNET_ONLY_LEVEL)
-  return level::LINNET_ONLY_LEVEL;
-#elif defined(__x86_64__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16")
-               ? level::avx512dot
-               : level::avx512;
-  unsigned ax = 0, bx = 0, cx = 0, dx = 0;  // clang++ 14 has no name for the last one
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __get_cpuid(1, &ax, &bx, &cx, &dx) && (cx & bit_F16C))
-    return level::avx2;
-#endif
-  return level::portable;
-}
-
 }  // namespace detail
 
-/// The level that sessions and trainers use by default: the best of this machine, or the one that
-/// the environment variable LINNET_SIMD names. Its values are portable, avx2, avx512 and avx512dot;
-/// a level that the machine lacks is not used. Looked up once per program.
-inline level best() {
-  static const level chosen = [] {
-    const level machine = detail::detect();
-    const char* const wish = std::getenv("LINNET_SIMD");
-    if (wish == nullptr) return machine;
-    for (const level l : levels)
-      if (std::string_view(wish) == name(l) && l <= machine) return l;
-    return machine;
-  }();
-  return chosen;
-}
-
-/// The level that a requested level resolves to on this machine.
-inline level resolve(level wish) {
-  return wish == level::automatic ? best() : wish <= detail::detect() ? wish : detail::detect();
-}
-
 /// Calls `f(kernels)` with the kernels of level `l`, a type whose static functions they are. A
-/// program compiled with -DLINNET_ONLY_LEVEL=portable, avx2, avx512 or avx512dot has the kernels of
-/// that level alone and needs a machine that has it. It is smaller and compiles faster, but runs no
-/// faster. Those that multiply low-precision activations are best reached through dispatch_dot().
+/// program compiled with -DLINNET_ONLY_LEVEL=portable, or another name of a level, has the kernels
+/// of that level alone and needs a machine that has it. It is smaller and compiles faster, but runs
+/// no faster. Those that multiply low-precision activations are best reached through
+/// dispatch_dot().
 template <class F>
 inline auto dispatch([[maybe_unused]] level l, F&& f) {
 #if defined(LINNET_ONLY_LEVEL)
@@ -361,6 +377,9 @@ template <class F>
 inline auto dispatch_dot(level l, F&& f) {
 #if defined(__x86_64__) && !defined(LINNET_ONLY_LEVEL)
   if (l == level::avx512dot) return f(detail::avx512dot{});
+#elif defined(__AARCH64EL__) && !defined(LINNET_ONLY_LEVEL)
+  if (l == level::neonmmla) return f(detail::neonmmla{});
+  if (l == level::neondot) return f(detail::neondot{});
 #endif
   return dispatch(l, f);
 }

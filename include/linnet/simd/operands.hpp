@@ -254,7 +254,7 @@ struct grouped_rows {
   index row;            ///< words from row to row
   const float* scales;  ///< [rows, groups]
   /// [rows, groups]: the sums of the groups' codes, as floats. Of an origin: -origin times them, as
-  /// integers.
+  /// integers; the origin of codes of 8 bits is 128.
   const word* extra;
   index groups;
 };

@@ -34,6 +34,14 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
+    vec<float> x;
+    LINNET_WIDEN_HALVES(x, u);
+    return x;
+#endif
   } else {
     constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
     constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
@@ -340,6 +348,19 @@ struct bf16_steps {
   using left = word;
   using right = words;
   using sum = vec<float>;
+#if defined(LINNET_DOT_BF16_LANE)
+  static constexpr bool has_lanes = true, has_squares = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_BF16_LANE(acc, a, b, Lane);
+  }
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_BF16(acc, a, b);
+  }
+#else
+  static constexpr bool has_lanes = false, has_squares = false;
+#endif
+  LINNET_TARGET static inline void prepare(right&) {}
   LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_BF16)
     LINNET_DOT_BF16(acc, a, b);
@@ -355,6 +376,32 @@ struct int8_steps {
   using left = word;
   using right = words;
   using sum = vec_int<float>;
+  /// The number that prepare() takes from each byte of b: the sum grows by a (b - centre).
+#if defined(LINNET_INT8_CENTRE)
+  static constexpr std::int32_t centre = LINNET_INT8_CENTRE;
+#else
+  static constexpr std::int32_t centre = 0;
+#endif
+  LINNET_TARGET static inline void prepare([[maybe_unused]] right& b) {
+    if constexpr (centre != 0) b ^= 0x80808080u;
+  }
+#if defined(LINNET_DOT_INT8_LANE)
+  static constexpr bool has_lanes = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_INT8_LANE(acc, a, b, Lane);
+  }
+#else
+  static constexpr bool has_lanes = false;
+#endif
+#if defined(LINNET_SQUARE_INT8)
+  static constexpr bool has_squares = true;
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_INT8(acc, a, b);
+  }
+#else
+  static constexpr bool has_squares = false;
+#endif
   LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_INT8)
     LINNET_DOT_INT8(acc, a, b);
@@ -387,8 +434,9 @@ struct int8_finish {
   }
   LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
                                   vec<float>& y) const {
+    constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
-        e.zero ? sum - zero * e.row_sum[row] : sum - 128 * e.row_sum[row];
+        e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
     y = __builtin_convertvector(centred, vec<float>) * both + bias;
