@@ -632,7 +632,6 @@ LINNET_NAMESPACE_END
 /// reflection-tuning and FANNO. Each method runs in generate_data().
 
 #include <array>
-#include <charconv>
 #include <system_error>
 
 /// @file
@@ -762,7 +761,7 @@ inline two_scores two_scores_in(std::string_view text) {
     const std::size_t at = text.find_first_of("0123456789");
     if (at == text.npos) return {};
     const char* const end = text.data() + text.size();
-    const auto [stop, problem] = std::from_chars(text.data() + at, end, x);
+    const auto [stop, problem] = read_real(text.data() + at, end, x);
     if (problem != std::errc() || !(x >= 1 && x <= 10)) return {};
     text = {stop, static_cast<std::size_t>(end - stop)};
   }
@@ -1218,6 +1217,8 @@ LINNET_NAMESPACE_END
 /// Small programs of arithmetic, as teachers write them in Python, run without any access to the
 /// machine.
 
+#include <charconv>
+
 LINNET_NAMESPACE_BEGIN
 
 /// Most that a program may take.
@@ -1434,7 +1435,7 @@ class program_runner {
     }
     double x = 0;
     const char* const end = digits.data() + digits.size();
-    const auto [stop, problem] = std::from_chars(digits.data(), end, x);
+    const auto [stop, problem] = read_real(digits.data(), end, x);
     if (stop != end || problem != std::errc() || !is_finite(x))
       return fail("no number", rest_.substr(0, n)), 0.0;
     rest_.remove_prefix(n);
@@ -1450,7 +1451,7 @@ class program_runner {
     char digits[360];  // 309 before the point, a sign, a point and 15 behind it
     const auto written =
         std::to_chars(digits, digits + sizeof digits, x, std::chars_format::fixed, decimals);
-    std::from_chars(digits, written.ptr, x);
+    read_real(digits, written.ptr, x);
     return x;
   }
   double call(std::string_view name) {
@@ -1763,7 +1764,7 @@ struct program_aided {
     const std::string number = last_number(answer);
     double right = 0;
     const auto [end, problem] =
-        std::from_chars(number.data(), number.data() + number.size(), right);
+        detail::read_real(number.data(), number.data() + number.size(), right);
     return !number.empty() && problem == std::errc() && end == number.data() + number.size() &&
            std::abs(value - right) <= 1e-8 * (std::max)(1.0, std::abs(right));
   }
@@ -1883,7 +1884,7 @@ class recorded_answers {
     }
     double score = 0;
     const char* const end = values[4].data() + values[4].size();
-    if (const auto [stop, problem] = std::from_chars(values[4].data(), end, score);
+    if (const auto [stop, problem] = detail::read_real(values[4].data(), end, score);
         stop != end || problem != std::errc() || !is_finite(score))
       return detail::failure(errc::malformed, place, "score", "a number",
                              detail::printable(values[4]));
@@ -2047,7 +2048,7 @@ inline result<std::vector<training_item>> read_training_items(const std::string&
     const std::string_view weight = rows->at(i, 2);
     training_item one{std::string(rows->at(i, 0)), std::string(rows->at(i, 1))};
     const auto [end, problem] =
-        std::from_chars(weight.data(), weight.data() + weight.size(), one.weight);
+        detail::read_real(weight.data(), weight.data() + weight.size(), one.weight);
     if (end != weight.data() + weight.size() || problem != std::errc() || !(one.weight >= 0))
       return rows->wrong(i, "weight", "a number of at least 0", weight);
     items.push_back(std::move(one));

@@ -88,7 +88,8 @@ inline std::string float_as_text(float x) {
 }
 /// The text behind its length at `at`, which the parser has found to be whole.
 inline std::string_view gguf_text(const std::byte* at) {
-  return {reinterpret_cast<const char*>(at) + 8, load_as<std::uint64_t>(at)};
+  return {reinterpret_cast<const char*>(at) + 8,
+          static_cast<std::size_t>(load_as<std::uint64_t>(at))};
 }
 }  // namespace detail
 
@@ -465,8 +466,9 @@ struct gguf_parser {
   }
 
   bool all_metadata(std::uint64_t count) {
-    if (!has_memory(count * sizeof(gguf_value))) return no_memory();
-    to.metadata_.reserve(count);
+    const auto room = static_cast<std::size_t>(count);
+    if (!has_memory(room * sizeof(gguf_value))) return no_memory();
+    to.metadata_.reserve(room);
     for (std::uint64_t i = 0; i < count; ++i) {
       gguf_value& value = to.metadata_.emplace_back();
       std::uint32_t type = 0;
@@ -532,8 +534,9 @@ struct gguf_parser {
   }
 
   bool all_tensors(std::uint64_t count) {
-    if (!has_memory(count * sizeof(gguf_tensor))) return no_memory();
-    to.tensors_.reserve(count);
+    const auto room = static_cast<std::size_t>(count);
+    if (!has_memory(room * sizeof(gguf_tensor))) return no_memory();
+    to.tensors_.reserve(room);
     for (std::uint64_t i = 0; i < count; ++i) {
       gguf_tensor& tensor = to.tensors_.emplace_back();
       if (!take_name(tensor.name, "tensor " + std::to_string(i) + ": name") ||
@@ -641,7 +644,8 @@ inline result<gguf> parse_gguf(lasting_span<const std::byte> file,
   detail::gguf_parser parser(file, file.size(), parsed, where);
   if (!parser.parse()) return parser.failure;
   for (gguf_tensor& tensor : parsed.tensors_)
-    tensor.data = file.subspan(tensor.offset, static_cast<std::size_t>(tensor.bytes()));
+    tensor.data = file.subspan(static_cast<std::size_t>(tensor.offset),
+                               static_cast<std::size_t>(tensor.bytes()));
   return parsed;
 }
 LINNET_OR_OUT_OF_MEMORY(where)
@@ -1490,7 +1494,7 @@ inline result<std::string> gguf_head(std::span<const gguf_entry> metadata,
     const auto block = static_cast<std::uint64_t>(values_per_block(one.type));
     offset = align(offset + values / block * static_cast<std::uint64_t>(bytes_per_block(one.type)));
   }
-  head.resize(align(head.size()));
+  head.resize(static_cast<std::size_t>(align(head.size())));
   gguf checked;
   gguf_parser parser(std::as_bytes(std::span(head)), head.size() + offset, checked, path);
   if (parser.parse()) return head;

@@ -93,6 +93,8 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#elif defined(__NEWLIB__)
+#include <malloc.h>
 #endif
 
 /// @file
@@ -104,6 +106,8 @@
 
 /// @file
 /// Version, the keyed inline namespace and the few compiler differences.
+
+#include <version>  // so that the standard library says what it lacks
 
 // The one place that states the version: CMake, the packages and the single headers read it here.
 #define LINNET_VERSION_MAJOR 0
@@ -122,8 +126,8 @@
 #error "linnet needs clang 14 or newer."
 #elif !defined(__clang__) && __GNUC__ < 12
 #error "linnet needs g++ 12 or newer."
-#elif __SIZEOF_POINTER__ < 8
-#error "linnet needs a 64-bit target: its indices and the bytes that it plans exceed 32 bits."
+#elif __SIZEOF_POINTER__ < 4
+#error "linnet needs a target of 32 or 64 bits."
 #elif __cplusplus < 202002L
 #error "linnet needs C++20: compile with -std=c++20."
 #else
@@ -131,6 +135,22 @@
 #endif
 #if !defined(LINNET_SUPPORTED)
 #include <no such file: nothing follows the sentence above>
+#endif
+
+// Standard libraries for targets without an operating system, and that of WebAssembly, lack
+// threads.
+#if defined(_LIBCPP_HAS_NO_THREADS) || (defined(__GLIBCXX__) && !defined(_GLIBCXX_HAS_GTHREADS))
+#define LINNET_NO_THREADS
+#elif defined(_LIBCPP_HAS_THREADS)
+#if !_LIBCPP_HAS_THREADS  // since libc++ 20
+#define LINNET_NO_THREADS
+#endif
+#endif
+/// thread_local where there are threads.
+#if defined(LINNET_NO_THREADS)
+#define LINNET_THREAD_LOCAL
+#else
+#define LINNET_THREAD_LOCAL thread_local
 #endif
 
 // Translation units of one program may be compiled with different flags. Everything that such a
@@ -153,6 +173,16 @@
 #define LINNET_ABI_ARCH avx
 #elif defined(__SSE4_2__)
 #define LINNET_ABI_ARCH sse42
+#elif defined(__ARM_FEATURE_SVE2)
+#define LINNET_ABI_ARCH sve2
+#elif defined(__ARM_FEATURE_SVE)
+#define LINNET_ABI_ARCH sve
+#elif defined(__ARM_FEATURE_MATMUL_INT8)
+#define LINNET_ABI_ARCH i8mm
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define LINNET_ABI_ARCH dotprod
+#elif defined(__ARM_FEATURE_ATOMICS)
+#define LINNET_ABI_ARCH lse
 #else
 #define LINNET_ABI_ARCH base
 #endif
@@ -245,8 +275,13 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Signed size and index type used for every extent, row, column and count.
+/// Signed size and index type used for every extent, row, column and count. It has 64 bits on each
+/// target: planned bytes and counts of operations may exceed 32 where addresses do not.
+#if __SIZEOF_POINTER__ < 8
+using index = std::int64_t;
+#else
 using index = std::ptrdiff_t;
+#endif
 
 /// A token id. Negative ids never reach a model; `ignored` marks label positions without loss.
 using token = std::int32_t;
@@ -369,8 +404,12 @@ LINNET_NAMESPACE_BEGIN
 /// Alignment of every planned buffer, in bytes: one cache line and one AVX-512 register.
 inline constexpr index alignment = 64;
 
-/// Upper bound of sizes in bytes: sizes that would exceed what an index holds stay here.
-inline constexpr index most_bytes = (std::numeric_limits<index>::max)() / alignment * alignment;
+/// Upper bound of sizes in bytes, where larger ones stay: what an index holds, and what a pointer
+/// of 32 bits can move by.
+inline constexpr index most_bytes =
+    (std::min<index>)((std::numeric_limits<index>::max)(),
+                      (std::numeric_limits<std::ptrdiff_t>::max)()) /
+    alignment * alignment;
 
 /// a + b and a * b of sizes that are not negative, at most most_bytes.
 constexpr index add_sizes(index a, index b) {
@@ -430,6 +469,11 @@ inline void* aligned_allocate(std::size_t bytes) {
   return _aligned_malloc(bytes, static_cast<std::size_t>(alignment));
 }
 inline void aligned_free(void* p) { _aligned_free(p); }
+#elif defined(__NEWLIB__)  // whose aligned_alloc() needs what its small edition lacks
+inline void* aligned_allocate(std::size_t bytes) {
+  return ::memalign(static_cast<std::size_t>(alignment), bytes);
+}
+inline void aligned_free(void* p) { std::free(p); }
 #else
 inline void* aligned_allocate(std::size_t bytes) {
   void* const p = std::aligned_alloc(static_cast<std::size_t>(alignment), bytes);
@@ -477,7 +521,7 @@ class memory_scope {
     return std::exchange(next_, next_ + bytes);
   }
 
-  inline static constinit thread_local memory_scope* innermost = nullptr;
+  inline static constinit LINNET_THREAD_LOCAL memory_scope* innermost = nullptr;
   std::byte* next_;
   index left_;
   memory_scope* outer_ = innermost;
@@ -919,7 +963,7 @@ LINNET_NAMESPACE_END
 #include <pthread.h>
 #include <time.h>
 #include <unistd.h>
-#else
+#elif !defined(LINNET_NO_THREADS)
 #include <thread>
 #endif
 #if defined(__linux__)
@@ -1043,7 +1087,9 @@ LINNET_COLD inline int affine_processors() {
     if (count > 0) return count;
   }
 #endif
-#if defined(__unix__) || defined(__APPLE__)
+#if defined(LINNET_NO_THREADS)
+  return 1;
+#elif defined(__unix__) || defined(__APPLE__)
   return (std::max)(1, static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
 #else
   return (std::max)(1, static_cast<int>(std::thread::hardware_concurrency()));
@@ -1082,7 +1128,9 @@ struct nanoseconds {
 
 /// How many of `n` more threads can be made now; threads made for the trial are joined.
 LINNET_COLD inline int threads_to_be_had([[maybe_unused]] int n) {
-#if defined(__unix__) || defined(__APPLE__)
+#if defined(LINNET_NO_THREADS)
+  return 0;
+#elif defined(__unix__) || defined(__APPLE__)
   constexpr int most = 256;
   pthread_t made[most];
   std::atomic<int> gate{0};
@@ -1129,8 +1177,10 @@ namespace detail {
 
 /// Cost of meeting other threads, counted in looks at the barrier by the calling thread. Values
 /// that one thread writes and another reads cost about `looks_per_meeting` beside the wait itself.
-inline constinit thread_local std::int64_t looks = 0;
+inline constinit LINNET_THREAD_LOCAL std::int64_t looks = 0;
 inline constexpr int looks_per_meeting = 4;
+/// Nanoseconds that the calling thread has slept at barriers.
+inline constinit thread_local std::int64_t asleep = 0;
 
 /// Looks up to `most` times whether `changed()`; returns the result of the last look.
 template <class F>
@@ -1149,7 +1199,8 @@ bool spin(int most, F&& changed) {
 /// A reusable barrier: a short spin, then sleep, so a descheduled thread costs no processor time.
 class barrier {
  public:
-  void wait(int size) {
+  void wait([[maybe_unused]] int size) {
+#if !defined(LINNET_NO_THREADS)
     looks += looks_per_meeting;
     const int phase = phase_.load(std::memory_order_acquire);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
@@ -1163,7 +1214,9 @@ class barrier {
     const std::int64_t begun = nanoseconds::elapsed();
     while (!ended()) phase_.wait(phase);
     const std::int64_t time = nanoseconds::elapsed() - begun;
+    asleep += time;
     if (time > slept()) slept_.store(time, std::memory_order_relaxed);
+#endif
   }
   /// Nanoseconds of a thread's longest sleep here, nearly: the others may overwrite it.
   std::int64_t slept() const { return slept_.load(std::memory_order_relaxed); }
@@ -1360,8 +1413,11 @@ inline void region::run(const team_function& f, int rank, int size) {
 
 /// parallel() for function objects of any type, so that compilers make it once. The savings are
 /// those of this kind of call.
-inline void share_work(int threads, const executor& custom, team_savings& savings,
-                       const team_function& f) {
+inline void share_work([[maybe_unused]] int threads, [[maybe_unused]] const executor& custom,
+                       [[maybe_unused]] team_savings& savings, const team_function& f) {
+#if defined(LINNET_NO_THREADS)
+  f.call(f.object, team());
+#else
 #if defined(_OPENMP)
   const bool can = true;
 #else
@@ -1402,6 +1458,7 @@ inline void share_work(int threads, const executor& custom, team_savings& saving
   }
 #endif
   here.end();
+#endif
 }
 
 }  // namespace detail
@@ -1410,9 +1467,10 @@ inline void share_work(int threads, const executor& custom, team_savings& saving
 /// is compiled with it, else the calling thread alone. The caller's OpenMP settings are not
 /// touched. `f` must not throw.
 ///
-/// There are no more threads than default_threads(). For a while there is only one, where other
-/// work keeps a team's threads from running at the same time. Where OpenMP can make fewer, there
-/// are fewer; a forked process whose parent's thread used OpenMP here has one.
+/// There are no more threads than default_threads(), which is 1 where the standard library has
+/// none. For a while there is only one, where other work keeps a team's threads from running at the
+/// same time. Where OpenMP can make fewer, there are fewer; a forked process whose parent's thread
+/// used OpenMP here has one.
 template <class F>
 void parallel(int threads, const executor& custom, F&& f) {
   using function = std::remove_reference_t<F>;
@@ -1435,14 +1493,133 @@ LINNET_NAMESPACE_END
 /// declared here (LINNET_COMPILED_KERNELS); its one source defines them (LINNET_KERNELS_SOURCE).
 
 /// @file
-/// Instruction sets: four levels of the same kernels, chosen at run time. A program built without
-/// -march so uses the best level of the machine it runs on.
+/// Kernels of each instruction-set level, chosen at run time. A program built without -march so
+/// uses the best level of the machine it runs on.
 
 #if defined(__x86_64__)
-#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
+/// @file
+/// Instruction-set levels, and which of them this machine has.
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#elif defined(__AARCH64EL__) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__AARCH64EL__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
+LINNET_SIMD_NAMESPACE_BEGIN
+
+namespace simd {
+
+/// An instruction-set level. Results are bitwise reproducible within a level.
+enum class level {
+  automatic,  ///< the best of this machine, see best()
+  portable,   ///< 16-byte vectors of the compilation target: SSE2, NEON or plain scalar code
+  avx2,       ///< 32-byte vectors with fused multiply-add and halves (FMA, F16C)
+  avx512,     ///< 64-byte vectors (F, BW, DQ, VL)
+  avx512dot,  ///< the same with dot products of int8 and bf16 (VNNI, BF16)
+  neondot,    ///< portable on aarch64, with dot products of int8 (FEAT_DotProd)
+  neonmmla    ///< the same with matrix products of int8 and bf16 (FEAT_I8MM, FEAT_BF16)
+};
+/// All levels, those of each architecture from the plainest.
+inline constexpr level levels[] = {level::portable,  level::avx2,    level::avx512,
+                                   level::avx512dot, level::neondot, level::neonmmla};
+
+/// Name of a level, as LINNET_SIMD spells it.
+constexpr const char* name(level l) {
+  switch (l) {
+    case level::avx2:
+      return "avx2";
+    case level::avx512:
+      return "avx512";
+    case level::avx512dot:
+      return "avx512dot";
+    case level::neondot:
+      return "neondot";
+    case level::neonmmla:
+      return "neonmmla";
+    default:
+      return "portable";
+  }
+}
+
+namespace detail {
+
+/// The best level of this machine, looked up once; with LINNET_ONLY_LEVEL, that level.
+inline level detect() {
+#if defined(LINNET_ONLY_LEVEL)
+  return level::LINNET_ONLY_LEVEL;
+#elif defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16")
+               ? level::avx512dot
+               : level::avx512;
+  unsigned ax = 0, bx = 0, cx = 0, dx = 0;  // clang++ 14 has no name for the last one
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __get_cpuid(1, &ax, &bx, &cx, &dx) && (cx & bit_F16C))
+    return level::avx2;
+#elif defined(__AARCH64EL__) && defined(__linux__)
+  constexpr unsigned long dot = 1ul << 20, i8mm = 1ul << 13, bf16 = 1ul << 14;  // asm/hwcap.h
+  const unsigned long more = getauxval(AT_HWCAP2);
+  if (getauxval(AT_HWCAP) & dot)
+    return (more & i8mm) && (more & bf16) ? level::neonmmla : level::neondot;
+#elif defined(__AARCH64EL__) && defined(__APPLE__)
+  static const level found = [] {
+    const auto has = [](const char* feature) {
+      int yes = 0;
+      std::size_t size = sizeof yes;
+      return sysctlbyname(feature, &yes, &size, nullptr, 0) == 0 && yes != 0;
+    };
+    if (!has("hw.optional.arm.FEAT_DotProd")) return level::portable;
+    return has("hw.optional.arm.FEAT_I8MM") && has("hw.optional.arm.FEAT_BF16") ? level::neonmmla
+                                                                                : level::neondot;
+  }();
+  return found;
+#endif
+  return level::portable;
+}
+
+/// Whether this machine runs kernels of level `l`.
+inline bool runs(level l) {
+#if defined(__x86_64__)
+  constexpr level plainest = level::avx2;
+#else
+  constexpr level plainest = level::neondot;
+#endif
+  return l == level::portable || (l >= plainest && l <= detect());
+}
+
+}  // namespace detail
+
+/// The level that sessions and trainers use by default: the best of this machine, or the one that
+/// the environment variable LINNET_SIMD names. Its values are portable, avx2, avx512, avx512dot,
+/// neondot and neonmmla; a level that the machine lacks is not used. Looked up once per program.
+inline level best() {
+  static const level chosen = [] {
+    const level machine = detail::detect();
+    const char* const wish = std::getenv("LINNET_SIMD");
+    if (wish == nullptr) return machine;
+    for (const level l : levels)
+      if (std::string_view(wish) == name(l) && detail::runs(l)) return l;
+    return machine;
+  }();
+  return chosen;
+}
+
+/// The level that a requested level resolves to on this machine.
+inline level resolve(level wish) {
+  return wish == level::automatic ? best() : detail::runs(wish) ? wish : detail::detect();
+}
+
+}  // namespace simd
+
+LINNET_SIMD_NAMESPACE_END
 /// @file
 /// Arguments of the kernels of every instruction-set level.
 
@@ -1693,7 +1870,7 @@ struct grouped_rows {
   index row;            ///< words from row to row
   const float* scales;  ///< [rows, groups]
   /// [rows, groups]: the sums of the groups' codes, as floats. Of an origin: -origin times them, as
-  /// integers.
+  /// integers; the origin of codes of 8 bits is 128.
   const word* extra;
   index groups;
 };
@@ -1737,25 +1914,6 @@ LINNET_SIMD_NAMESPACE_BEGIN
 
 namespace simd {
 
-/// An instruction-set level. Results are bitwise reproducible within a level.
-enum class level {
-  automatic,  ///< the best of this machine, see best()
-  portable,   ///< 16-byte vectors of the compilation target: SSE2, NEON or plain scalar code
-  avx2,       ///< 32-byte vectors with fused multiply-add and halves (FMA, F16C)
-  avx512,     ///< 64-byte vectors (F, BW, DQ, VL)
-  avx512dot   ///< the same with dot products of int8 and bf16 (VNNI, BF16)
-};
-/// All levels, from the plainest.
-inline constexpr level levels[] = {level::portable, level::avx2, level::avx512, level::avx512dot};
-
-/// Name of a level, as LINNET_SIMD spells it.
-constexpr const char* name(level l) {
-  return l == level::avx512dot ? "avx512dot"
-         : l == level::avx512  ? "avx512"
-         : l == level::avx2    ? "avx2"
-                               : "portable";
-}
-
 namespace detail {
 
 /// Calls f(position, count) for full vectors and, once, for the rest.
@@ -1772,12 +1930,15 @@ namespace detail {
 #define LINNET_KEEP(x) __asm__("" : "+m"(x))
 #endif
 
-#if defined(__SSE2__)
+#if defined(__SSE2__) && defined(__x86_64__)
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm_madd_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)))
 #define LINNET_LOW_PRODUCTS(a, b) \
   _mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b))
+#endif
+#if defined(__AARCH64EL__)  // that every processor has; a signalling NaN becomes a quiet one
+#define LINNET_WIDEN_HALVES(x, u) __asm__("fcvtl %0.4s, %1.4h" : "=w"(x) : "w"(u))
 #endif
 #define LINNET_TARGET
 #define LINNET_KERNEL __attribute__((noinline))  // as those of other levels are, by their target
@@ -1926,7 +2087,7 @@ LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, inde
 template <class T, int... Lane>
 LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
                                              std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, sizeof...(Lane) / 2>::type low, high;
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
   return __builtin_shufflevector(low, high, Lane...);
@@ -2094,6 +2255,8 @@ struct real_steps {
   using left = T;
   using right = vec<T>;
   using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
   LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
 };
 
@@ -2128,13 +2291,27 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
   const typename Steps::left* rows[std::size_t{R + 2} / 3];
   LINNET_UNROLL
   for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
-  for (index k = 0; k < safe; ++k) {
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
     typename Steps::right r[std::size_t{W}];
     if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
     LINNET_UNROLL
     for (int v = 0; v < W; ++v)
       __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
                        sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
     LINNET_UNROLL
     for (int i = 0; i < R; ++i) {
       // The difference spreads a number over a vector.
@@ -2151,6 +2328,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
       for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
       typename Steps::right r;
       __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
       LINNET_UNROLL
       for (int i = 0; i < R; ++i)
         Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
@@ -2580,6 +2758,14 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
+    vec<float> x;
+    LINNET_WIDEN_HALVES(x, u);
+    return x;
+#endif
   } else {
     constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
     constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
@@ -2886,6 +3072,19 @@ struct bf16_steps {
   using left = word;
   using right = words;
   using sum = vec<float>;
+#if defined(LINNET_DOT_BF16_LANE)
+  static constexpr bool has_lanes = true, has_squares = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_BF16_LANE(acc, a, b, Lane);
+  }
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_BF16(acc, a, b);
+  }
+#else
+  static constexpr bool has_lanes = false, has_squares = false;
+#endif
+  LINNET_TARGET static inline void prepare(right&) {}
   LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_BF16)
     LINNET_DOT_BF16(acc, a, b);
@@ -2901,6 +3100,32 @@ struct int8_steps {
   using left = word;
   using right = words;
   using sum = vec_int<float>;
+  /// The number that prepare() takes from each byte of b: the sum grows by a (b - centre).
+#if defined(LINNET_INT8_CENTRE)
+  static constexpr std::int32_t centre = LINNET_INT8_CENTRE;
+#else
+  static constexpr std::int32_t centre = 0;
+#endif
+  LINNET_TARGET static inline void prepare([[maybe_unused]] right& b) {
+    if constexpr (centre != 0) b ^= 0x80808080u;
+  }
+#if defined(LINNET_DOT_INT8_LANE)
+  static constexpr bool has_lanes = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_INT8_LANE(acc, a, b, Lane);
+  }
+#else
+  static constexpr bool has_lanes = false;
+#endif
+#if defined(LINNET_SQUARE_INT8)
+  static constexpr bool has_squares = true;
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_INT8(acc, a, b);
+  }
+#else
+  static constexpr bool has_squares = false;
+#endif
   LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_INT8)
     LINNET_DOT_INT8(acc, a, b);
@@ -2933,8 +3158,9 @@ struct int8_finish {
   }
   LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
                                   vec<float>& y) const {
+    constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
-        e.zero ? sum - zero * e.row_sum[row] : sum - 128 * e.row_sum[row];
+        e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
     y = __builtin_convertvector(centred, vec<float>) * both + bias;
@@ -3020,12 +3246,14 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
 template <code C>
 struct group_steps {
   LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
-    if constexpr (input_words<C> == 1)
+    if constexpr (input_words<C> == 1) {
       codes = w;
-    else if constexpr (input_words<C> == 2)
+      int8_steps::prepare(codes);
+    } else if constexpr (input_words<C> == 2) {
       codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
-    else
+    } else {
       codes = (w >> static_cast<word>(2 * step)) & 0x03030303u;
+    }
   }
 #if defined(LINNET_DOT_BYTES)
   /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
@@ -3034,6 +3262,18 @@ struct group_steps {
   static constexpr bool short_sums = false;
 #endif
   using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  /// The sum of a group before its first step, from what grouped_rows has of its inputs. Bytes less
+  /// 128 have the origin 0; other offsets want back what this takes from the sum.
+  template <code_offset O>
+  LINNET_TARGET static inline std::int32_t begin([[maybe_unused]] word extra) {
+    constexpr bool less = C == code::u8 && int8_steps::centre != 0;
+    if constexpr (O == code_offset::origin)
+      return less ? 0 : static_cast<std::int32_t>(extra);
+    else if constexpr (less)
+      return int8_steps::centre * static_cast<std::int32_t>(bits_as<float>(extra));
+    else
+      return 0;
+  }
   LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
 #if defined(LINNET_DOT_BYTES)
     if constexpr (short_sums)
@@ -3043,6 +3283,82 @@ struct group_steps {
       int8_steps::step(acc, inputs, codes);
   }
 };
+
+#if defined(LINNET_DOT_INT8_LANE)
+/// Adds `count` words of packed codes of each column, times R rows of inputs from `x` on, to the
+/// sums of a group. Two words of inputs of two rows are a square's.
+template <code C, class Steps, int R, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void add_group(
+    index count, index row, const word* x, const word* w,
+    vec_int<float> (&sums)[std::size_t{R}][std::size_t{W}]) {
+  using pair = typename vector_of<word, 2>::type;
+  constexpr int inputs = input_words<C>;
+  constexpr bool squares = Steps::has_squares && R % 2 == 0;
+  for (index d = 0; R == 1 && d < count; ++d) {
+    __builtin_prefetch(w + 1024 + d * panel_width);
+    __builtin_prefetch(w + 1024 + d * panel_width + panel_width / 2);
+  }
+  vec_int<float> part[std::size_t{R}][std::size_t{W}] = {};
+  if constexpr (inputs == 1) {
+    const rows_operand<word> a{x, row, 1};
+    const columns_operand<word> b{w, panel_width, 0};
+    index d = 0;
+    if constexpr (squares)
+      d = by_squares<Steps, R, W>(count, a, x, b, w, w, part);
+    else
+      d = by_lanes<Steps, R, W>(count, a, x, b, w, w, part);
+    for (; d < count; ++d) {
+      words codes[std::size_t{W}];
+      row_of_columns<Steps, W>(b, w, d, codes);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(part[i][v], x[i * row + d] - words{}, codes[v]);
+    }
+  } else {
+    vec_int<float> both[std::size_t{R + 1} / 2][std::size_t{W}][2] = {};
+    for (index d = 0; d < count; ++d, x += inputs, w += panel_width) {
+      words packed[std::size_t{W}];
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v)
+        __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+      LINNET_UNROLL
+      for (int s = 0; s < inputs; s += 2) {
+        words columns[std::size_t{W}][2];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v) LINNET_UNROLL
+        for (int h = 0; h < 2; ++h) group_steps<C>::unpack(packed[v], s + h, columns[v][h]);
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += squares ? 2 : 1) {
+          pair first, second;
+          __builtin_memcpy(&first, x + i * row + s, sizeof first);
+          __builtin_memcpy(&second, x + (squares ? i + 1 : i) * row + s, sizeof second);
+          const words of_rows = __builtin_shufflevector(first, second, 0, 1, 2, 3);
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) {
+            if constexpr (squares) {
+              words pairs[2];
+              pair_columns(columns[v][0], columns[v][1], pairs);
+              Steps::step_square(both[i / 2][v][0], of_rows, pairs[0]);
+              Steps::step_square(both[i / 2][v][1], of_rows, pairs[1]);
+            } else {
+              Steps::template step_lane<0>(part[i][v], of_rows, columns[v][0]);
+              Steps::template step_lane<1>(part[i][v], of_rows, columns[v][1]);
+            }
+          }
+        }
+      }
+    }
+    if constexpr (squares) {
+      LINNET_UNROLL
+      for (int i = 0; i < R; i += 2) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) rows_of_squares(both[i / 2][v], part[i][v], part[i + 1][v]);
+    }
+  }
+  LINNET_UNROLL
+  for (int i = 0; i < R; ++i) LINNET_UNROLL
+  for (int v = 0; v < W; ++v) sums[i][v] += part[i][v];
+}
+#endif
 
 /// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
 template <code C, code_offset O, int R, int W, class Scale>
@@ -3074,9 +3390,12 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
     LINNET_UNROLL
     for (int i = 0; i < R; ++i) LINNET_UNROLL
     for (int v = 0; v < W; ++v)
-      sums[i][v] = O == code_offset::origin
-                       ? static_cast<std::int32_t>(extra[i * a.groups + g]) - vec_int<float>{}
-                       : vec_int<float>{};
+      sums[i][v] = steps::template begin<O>(extra[i * a.groups + g]) - vec_int<float>{};
+#if defined(LINNET_DOT_INT8_LANE)
+    add_group<C, int8_steps, R, W>(end - d, a.row, a.codes + row * a.row + d * inputs, w, sums);
+    w += (end - d) * panel_width;
+    d = end;
+#endif
     while (d < end) {
       const index stop = d + stretch < end ? d + stretch : end;
       typename steps::sum part[std::size_t{R}][std::size_t{W}];
@@ -4167,7 +4486,7 @@ LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, inde
 template <class T, int... Lane>
 LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
                                              std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, sizeof...(Lane) / 2>::type low, high;
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
   return __builtin_shufflevector(low, high, Lane...);
@@ -4335,6 +4654,8 @@ struct real_steps {
   using left = T;
   using right = vec<T>;
   using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
   LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
 };
 
@@ -4369,13 +4690,27 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
   const typename Steps::left* rows[std::size_t{R + 2} / 3];
   LINNET_UNROLL
   for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
-  for (index k = 0; k < safe; ++k) {
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
     typename Steps::right r[std::size_t{W}];
     if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
     LINNET_UNROLL
     for (int v = 0; v < W; ++v)
       __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
                        sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
     LINNET_UNROLL
     for (int i = 0; i < R; ++i) {
       // The difference spreads a number over a vector.
@@ -4392,6 +4727,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
       for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
       typename Steps::right r;
       __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
       LINNET_UNROLL
       for (int i = 0; i < R; ++i)
         Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
@@ -4821,6 +5157,14 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
+    vec<float> x;
+    LINNET_WIDEN_HALVES(x, u);
+    return x;
+#endif
   } else {
     constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
     constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
@@ -5127,6 +5471,19 @@ struct bf16_steps {
   using left = word;
   using right = words;
   using sum = vec<float>;
+#if defined(LINNET_DOT_BF16_LANE)
+  static constexpr bool has_lanes = true, has_squares = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_BF16_LANE(acc, a, b, Lane);
+  }
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_BF16(acc, a, b);
+  }
+#else
+  static constexpr bool has_lanes = false, has_squares = false;
+#endif
+  LINNET_TARGET static inline void prepare(right&) {}
   LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_BF16)
     LINNET_DOT_BF16(acc, a, b);
@@ -5142,6 +5499,32 @@ struct int8_steps {
   using left = word;
   using right = words;
   using sum = vec_int<float>;
+  /// The number that prepare() takes from each byte of b: the sum grows by a (b - centre).
+#if defined(LINNET_INT8_CENTRE)
+  static constexpr std::int32_t centre = LINNET_INT8_CENTRE;
+#else
+  static constexpr std::int32_t centre = 0;
+#endif
+  LINNET_TARGET static inline void prepare([[maybe_unused]] right& b) {
+    if constexpr (centre != 0) b ^= 0x80808080u;
+  }
+#if defined(LINNET_DOT_INT8_LANE)
+  static constexpr bool has_lanes = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_INT8_LANE(acc, a, b, Lane);
+  }
+#else
+  static constexpr bool has_lanes = false;
+#endif
+#if defined(LINNET_SQUARE_INT8)
+  static constexpr bool has_squares = true;
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_INT8(acc, a, b);
+  }
+#else
+  static constexpr bool has_squares = false;
+#endif
   LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_INT8)
     LINNET_DOT_INT8(acc, a, b);
@@ -5174,8 +5557,9 @@ struct int8_finish {
   }
   LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
                                   vec<float>& y) const {
+    constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
-        e.zero ? sum - zero * e.row_sum[row] : sum - 128 * e.row_sum[row];
+        e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
     y = __builtin_convertvector(centred, vec<float>) * both + bias;
@@ -5261,12 +5645,14 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
 template <code C>
 struct group_steps {
   LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
-    if constexpr (input_words<C> == 1)
+    if constexpr (input_words<C> == 1) {
       codes = w;
-    else if constexpr (input_words<C> == 2)
+      int8_steps::prepare(codes);
+    } else if constexpr (input_words<C> == 2) {
       codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
-    else
+    } else {
       codes = (w >> static_cast<word>(2 * step)) & 0x03030303u;
+    }
   }
 #if defined(LINNET_DOT_BYTES)
   /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
@@ -5275,6 +5661,18 @@ struct group_steps {
   static constexpr bool short_sums = false;
 #endif
   using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  /// The sum of a group before its first step, from what grouped_rows has of its inputs. Bytes less
+  /// 128 have the origin 0; other offsets want back what this takes from the sum.
+  template <code_offset O>
+  LINNET_TARGET static inline std::int32_t begin([[maybe_unused]] word extra) {
+    constexpr bool less = C == code::u8 && int8_steps::centre != 0;
+    if constexpr (O == code_offset::origin)
+      return less ? 0 : static_cast<std::int32_t>(extra);
+    else if constexpr (less)
+      return int8_steps::centre * static_cast<std::int32_t>(bits_as<float>(extra));
+    else
+      return 0;
+  }
   LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
 #if defined(LINNET_DOT_BYTES)
     if constexpr (short_sums)
@@ -5284,6 +5682,82 @@ struct group_steps {
       int8_steps::step(acc, inputs, codes);
   }
 };
+
+#if defined(LINNET_DOT_INT8_LANE)
+/// Adds `count` words of packed codes of each column, times R rows of inputs from `x` on, to the
+/// sums of a group. Two words of inputs of two rows are a square's.
+template <code C, class Steps, int R, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void add_group(
+    index count, index row, const word* x, const word* w,
+    vec_int<float> (&sums)[std::size_t{R}][std::size_t{W}]) {
+  using pair = typename vector_of<word, 2>::type;
+  constexpr int inputs = input_words<C>;
+  constexpr bool squares = Steps::has_squares && R % 2 == 0;
+  for (index d = 0; R == 1 && d < count; ++d) {
+    __builtin_prefetch(w + 1024 + d * panel_width);
+    __builtin_prefetch(w + 1024 + d * panel_width + panel_width / 2);
+  }
+  vec_int<float> part[std::size_t{R}][std::size_t{W}] = {};
+  if constexpr (inputs == 1) {
+    const rows_operand<word> a{x, row, 1};
+    const columns_operand<word> b{w, panel_width, 0};
+    index d = 0;
+    if constexpr (squares)
+      d = by_squares<Steps, R, W>(count, a, x, b, w, w, part);
+    else
+      d = by_lanes<Steps, R, W>(count, a, x, b, w, w, part);
+    for (; d < count; ++d) {
+      words codes[std::size_t{W}];
+      row_of_columns<Steps, W>(b, w, d, codes);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(part[i][v], x[i * row + d] - words{}, codes[v]);
+    }
+  } else {
+    vec_int<float> both[std::size_t{R + 1} / 2][std::size_t{W}][2] = {};
+    for (index d = 0; d < count; ++d, x += inputs, w += panel_width) {
+      words packed[std::size_t{W}];
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v)
+        __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+      LINNET_UNROLL
+      for (int s = 0; s < inputs; s += 2) {
+        words columns[std::size_t{W}][2];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v) LINNET_UNROLL
+        for (int h = 0; h < 2; ++h) group_steps<C>::unpack(packed[v], s + h, columns[v][h]);
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += squares ? 2 : 1) {
+          pair first, second;
+          __builtin_memcpy(&first, x + i * row + s, sizeof first);
+          __builtin_memcpy(&second, x + (squares ? i + 1 : i) * row + s, sizeof second);
+          const words of_rows = __builtin_shufflevector(first, second, 0, 1, 2, 3);
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) {
+            if constexpr (squares) {
+              words pairs[2];
+              pair_columns(columns[v][0], columns[v][1], pairs);
+              Steps::step_square(both[i / 2][v][0], of_rows, pairs[0]);
+              Steps::step_square(both[i / 2][v][1], of_rows, pairs[1]);
+            } else {
+              Steps::template step_lane<0>(part[i][v], of_rows, columns[v][0]);
+              Steps::template step_lane<1>(part[i][v], of_rows, columns[v][1]);
+            }
+          }
+        }
+      }
+    }
+    if constexpr (squares) {
+      LINNET_UNROLL
+      for (int i = 0; i < R; i += 2) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) rows_of_squares(both[i / 2][v], part[i][v], part[i + 1][v]);
+    }
+  }
+  LINNET_UNROLL
+  for (int i = 0; i < R; ++i) LINNET_UNROLL
+  for (int v = 0; v < W; ++v) sums[i][v] += part[i][v];
+}
+#endif
 
 /// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
 template <code C, code_offset O, int R, int W, class Scale>
@@ -5315,9 +5789,12 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
     LINNET_UNROLL
     for (int i = 0; i < R; ++i) LINNET_UNROLL
     for (int v = 0; v < W; ++v)
-      sums[i][v] = O == code_offset::origin
-                       ? static_cast<std::int32_t>(extra[i * a.groups + g]) - vec_int<float>{}
-                       : vec_int<float>{};
+      sums[i][v] = steps::template begin<O>(extra[i * a.groups + g]) - vec_int<float>{};
+#if defined(LINNET_DOT_INT8_LANE)
+    add_group<C, int8_steps, R, W>(end - d, a.row, a.codes + row * a.row + d * inputs, w, sums);
+    w += (end - d) * panel_width;
+    d = end;
+#endif
     while (d < end) {
       const index stop = d + stretch < end ? d + stretch : end;
       typename steps::sum part[std::size_t{R}][std::size_t{W}];
@@ -6428,7 +6905,7 @@ LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, inde
 template <class T, int... Lane>
 LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
                                              std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, sizeof...(Lane) / 2>::type low, high;
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
   return __builtin_shufflevector(low, high, Lane...);
@@ -6596,6 +7073,8 @@ struct real_steps {
   using left = T;
   using right = vec<T>;
   using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
   LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
 };
 
@@ -6630,13 +7109,27 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
   const typename Steps::left* rows[std::size_t{R + 2} / 3];
   LINNET_UNROLL
   for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
-  for (index k = 0; k < safe; ++k) {
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
     typename Steps::right r[std::size_t{W}];
     if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
     LINNET_UNROLL
     for (int v = 0; v < W; ++v)
       __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
                        sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
     LINNET_UNROLL
     for (int i = 0; i < R; ++i) {
       // The difference spreads a number over a vector.
@@ -6653,6 +7146,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
       for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
       typename Steps::right r;
       __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
       LINNET_UNROLL
       for (int i = 0; i < R; ++i)
         Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
@@ -7082,6 +7576,14 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
+    vec<float> x;
+    LINNET_WIDEN_HALVES(x, u);
+    return x;
+#endif
   } else {
     constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
     constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
@@ -7388,6 +7890,19 @@ struct bf16_steps {
   using left = word;
   using right = words;
   using sum = vec<float>;
+#if defined(LINNET_DOT_BF16_LANE)
+  static constexpr bool has_lanes = true, has_squares = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_BF16_LANE(acc, a, b, Lane);
+  }
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_BF16(acc, a, b);
+  }
+#else
+  static constexpr bool has_lanes = false, has_squares = false;
+#endif
+  LINNET_TARGET static inline void prepare(right&) {}
   LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_BF16)
     LINNET_DOT_BF16(acc, a, b);
@@ -7403,6 +7918,32 @@ struct int8_steps {
   using left = word;
   using right = words;
   using sum = vec_int<float>;
+  /// The number that prepare() takes from each byte of b: the sum grows by a (b - centre).
+#if defined(LINNET_INT8_CENTRE)
+  static constexpr std::int32_t centre = LINNET_INT8_CENTRE;
+#else
+  static constexpr std::int32_t centre = 0;
+#endif
+  LINNET_TARGET static inline void prepare([[maybe_unused]] right& b) {
+    if constexpr (centre != 0) b ^= 0x80808080u;
+  }
+#if defined(LINNET_DOT_INT8_LANE)
+  static constexpr bool has_lanes = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_INT8_LANE(acc, a, b, Lane);
+  }
+#else
+  static constexpr bool has_lanes = false;
+#endif
+#if defined(LINNET_SQUARE_INT8)
+  static constexpr bool has_squares = true;
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_INT8(acc, a, b);
+  }
+#else
+  static constexpr bool has_squares = false;
+#endif
   LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_INT8)
     LINNET_DOT_INT8(acc, a, b);
@@ -7435,8 +7976,9 @@ struct int8_finish {
   }
   LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
                                   vec<float>& y) const {
+    constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
-        e.zero ? sum - zero * e.row_sum[row] : sum - 128 * e.row_sum[row];
+        e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
     y = __builtin_convertvector(centred, vec<float>) * both + bias;
@@ -7522,12 +8064,14 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
 template <code C>
 struct group_steps {
   LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
-    if constexpr (input_words<C> == 1)
+    if constexpr (input_words<C> == 1) {
       codes = w;
-    else if constexpr (input_words<C> == 2)
+      int8_steps::prepare(codes);
+    } else if constexpr (input_words<C> == 2) {
       codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
-    else
+    } else {
       codes = (w >> static_cast<word>(2 * step)) & 0x03030303u;
+    }
   }
 #if defined(LINNET_DOT_BYTES)
   /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
@@ -7536,6 +8080,18 @@ struct group_steps {
   static constexpr bool short_sums = false;
 #endif
   using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  /// The sum of a group before its first step, from what grouped_rows has of its inputs. Bytes less
+  /// 128 have the origin 0; other offsets want back what this takes from the sum.
+  template <code_offset O>
+  LINNET_TARGET static inline std::int32_t begin([[maybe_unused]] word extra) {
+    constexpr bool less = C == code::u8 && int8_steps::centre != 0;
+    if constexpr (O == code_offset::origin)
+      return less ? 0 : static_cast<std::int32_t>(extra);
+    else if constexpr (less)
+      return int8_steps::centre * static_cast<std::int32_t>(bits_as<float>(extra));
+    else
+      return 0;
+  }
   LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
 #if defined(LINNET_DOT_BYTES)
     if constexpr (short_sums)
@@ -7545,6 +8101,82 @@ struct group_steps {
       int8_steps::step(acc, inputs, codes);
   }
 };
+
+#if defined(LINNET_DOT_INT8_LANE)
+/// Adds `count` words of packed codes of each column, times R rows of inputs from `x` on, to the
+/// sums of a group. Two words of inputs of two rows are a square's.
+template <code C, class Steps, int R, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void add_group(
+    index count, index row, const word* x, const word* w,
+    vec_int<float> (&sums)[std::size_t{R}][std::size_t{W}]) {
+  using pair = typename vector_of<word, 2>::type;
+  constexpr int inputs = input_words<C>;
+  constexpr bool squares = Steps::has_squares && R % 2 == 0;
+  for (index d = 0; R == 1 && d < count; ++d) {
+    __builtin_prefetch(w + 1024 + d * panel_width);
+    __builtin_prefetch(w + 1024 + d * panel_width + panel_width / 2);
+  }
+  vec_int<float> part[std::size_t{R}][std::size_t{W}] = {};
+  if constexpr (inputs == 1) {
+    const rows_operand<word> a{x, row, 1};
+    const columns_operand<word> b{w, panel_width, 0};
+    index d = 0;
+    if constexpr (squares)
+      d = by_squares<Steps, R, W>(count, a, x, b, w, w, part);
+    else
+      d = by_lanes<Steps, R, W>(count, a, x, b, w, w, part);
+    for (; d < count; ++d) {
+      words codes[std::size_t{W}];
+      row_of_columns<Steps, W>(b, w, d, codes);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(part[i][v], x[i * row + d] - words{}, codes[v]);
+    }
+  } else {
+    vec_int<float> both[std::size_t{R + 1} / 2][std::size_t{W}][2] = {};
+    for (index d = 0; d < count; ++d, x += inputs, w += panel_width) {
+      words packed[std::size_t{W}];
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v)
+        __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+      LINNET_UNROLL
+      for (int s = 0; s < inputs; s += 2) {
+        words columns[std::size_t{W}][2];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v) LINNET_UNROLL
+        for (int h = 0; h < 2; ++h) group_steps<C>::unpack(packed[v], s + h, columns[v][h]);
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += squares ? 2 : 1) {
+          pair first, second;
+          __builtin_memcpy(&first, x + i * row + s, sizeof first);
+          __builtin_memcpy(&second, x + (squares ? i + 1 : i) * row + s, sizeof second);
+          const words of_rows = __builtin_shufflevector(first, second, 0, 1, 2, 3);
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) {
+            if constexpr (squares) {
+              words pairs[2];
+              pair_columns(columns[v][0], columns[v][1], pairs);
+              Steps::step_square(both[i / 2][v][0], of_rows, pairs[0]);
+              Steps::step_square(both[i / 2][v][1], of_rows, pairs[1]);
+            } else {
+              Steps::template step_lane<0>(part[i][v], of_rows, columns[v][0]);
+              Steps::template step_lane<1>(part[i][v], of_rows, columns[v][1]);
+            }
+          }
+        }
+      }
+    }
+    if constexpr (squares) {
+      LINNET_UNROLL
+      for (int i = 0; i < R; i += 2) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) rows_of_squares(both[i / 2][v], part[i][v], part[i + 1][v]);
+    }
+  }
+  LINNET_UNROLL
+  for (int i = 0; i < R; ++i) LINNET_UNROLL
+  for (int v = 0; v < W; ++v) sums[i][v] += part[i][v];
+}
+#endif
 
 /// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
 template <code C, code_offset O, int R, int W, class Scale>
@@ -7576,9 +8208,12 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
     LINNET_UNROLL
     for (int i = 0; i < R; ++i) LINNET_UNROLL
     for (int v = 0; v < W; ++v)
-      sums[i][v] = O == code_offset::origin
-                       ? static_cast<std::int32_t>(extra[i * a.groups + g]) - vec_int<float>{}
-                       : vec_int<float>{};
+      sums[i][v] = steps::template begin<O>(extra[i * a.groups + g]) - vec_int<float>{};
+#if defined(LINNET_DOT_INT8_LANE)
+    add_group<C, int8_steps, R, W>(end - d, a.row, a.codes + row * a.row + d * inputs, w, sums);
+    w += (end - d) * panel_width;
+    d = end;
+#endif
     while (d < end) {
       const index stop = d + stretch < end ? d + stretch : end;
       typename steps::sum part[std::size_t{R}][std::size_t{W}];
@@ -8507,6 +9142,8 @@ struct real_steps {
   using left = T;
   using right = vec<T>;
   using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
   LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
 };
 
@@ -8541,13 +9178,27 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
   const typename Steps::left* rows[std::size_t{R + 2} / 3];
   LINNET_UNROLL
   for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
-  for (index k = 0; k < safe; ++k) {
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
     typename Steps::right r[std::size_t{W}];
     if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
     LINNET_UNROLL
     for (int v = 0; v < W; ++v)
       __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
                        sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
     LINNET_UNROLL
     for (int i = 0; i < R; ++i) {
       // The difference spreads a number over a vector.
@@ -8564,6 +9215,7 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
       for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
       typename Steps::right r;
       __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
       LINNET_UNROLL
       for (int i = 0; i < R; ++i)
         Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
@@ -8677,6 +9329,14 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     __builtin_memcpy(u, &w, sizeof u);
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
+#endif
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
+    vec<float> x;
+    LINNET_WIDEN_HALVES(x, u);
+    return x;
 #endif
   } else {
     constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
@@ -8984,6 +9644,19 @@ struct bf16_steps {
   using left = word;
   using right = words;
   using sum = vec<float>;
+#if defined(LINNET_DOT_BF16_LANE)
+  static constexpr bool has_lanes = true, has_squares = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_BF16_LANE(acc, a, b, Lane);
+  }
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_BF16(acc, a, b);
+  }
+#else
+  static constexpr bool has_lanes = false, has_squares = false;
+#endif
+  LINNET_TARGET static inline void prepare(right&) {}
   LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_BF16)
     LINNET_DOT_BF16(acc, a, b);
@@ -8999,6 +9672,32 @@ struct int8_steps {
   using left = word;
   using right = words;
   using sum = vec_int<float>;
+  /// The number that prepare() takes from each byte of b: the sum grows by a (b - centre).
+#if defined(LINNET_INT8_CENTRE)
+  static constexpr std::int32_t centre = LINNET_INT8_CENTRE;
+#else
+  static constexpr std::int32_t centre = 0;
+#endif
+  LINNET_TARGET static inline void prepare([[maybe_unused]] right& b) {
+    if constexpr (centre != 0) b ^= 0x80808080u;
+  }
+#if defined(LINNET_DOT_INT8_LANE)
+  static constexpr bool has_lanes = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_INT8_LANE(acc, a, b, Lane);
+  }
+#else
+  static constexpr bool has_lanes = false;
+#endif
+#if defined(LINNET_SQUARE_INT8)
+  static constexpr bool has_squares = true;
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_INT8(acc, a, b);
+  }
+#else
+  static constexpr bool has_squares = false;
+#endif
   LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
 #if defined(LINNET_DOT_INT8)
     LINNET_DOT_INT8(acc, a, b);
@@ -9031,8 +9730,9 @@ struct int8_finish {
   }
   LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
                                   vec<float>& y) const {
+    constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
-        e.zero ? sum - zero * e.row_sum[row] : sum - 128 * e.row_sum[row];
+        e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
     y = __builtin_convertvector(centred, vec<float>) * both + bias;
@@ -9118,12 +9818,14 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
 template <code C>
 struct group_steps {
   LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
-    if constexpr (input_words<C> == 1)
+    if constexpr (input_words<C> == 1) {
       codes = w;
-    else if constexpr (input_words<C> == 2)
+      int8_steps::prepare(codes);
+    } else if constexpr (input_words<C> == 2) {
       codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
-    else
+    } else {
       codes = (w >> static_cast<word>(2 * step)) & 0x03030303u;
+    }
   }
 #if defined(LINNET_DOT_BYTES)
   /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
@@ -9132,6 +9834,18 @@ struct group_steps {
   static constexpr bool short_sums = false;
 #endif
   using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  /// The sum of a group before its first step, from what grouped_rows has of its inputs. Bytes less
+  /// 128 have the origin 0; other offsets want back what this takes from the sum.
+  template <code_offset O>
+  LINNET_TARGET static inline std::int32_t begin([[maybe_unused]] word extra) {
+    constexpr bool less = C == code::u8 && int8_steps::centre != 0;
+    if constexpr (O == code_offset::origin)
+      return less ? 0 : static_cast<std::int32_t>(extra);
+    else if constexpr (less)
+      return int8_steps::centre * static_cast<std::int32_t>(bits_as<float>(extra));
+    else
+      return 0;
+  }
   LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
 #if defined(LINNET_DOT_BYTES)
     if constexpr (short_sums)
@@ -9141,6 +9855,82 @@ struct group_steps {
       int8_steps::step(acc, inputs, codes);
   }
 };
+
+#if defined(LINNET_DOT_INT8_LANE)
+/// Adds `count` words of packed codes of each column, times R rows of inputs from `x` on, to the
+/// sums of a group. Two words of inputs of two rows are a square's.
+template <code C, class Steps, int R, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void add_group(
+    index count, index row, const word* x, const word* w,
+    vec_int<float> (&sums)[std::size_t{R}][std::size_t{W}]) {
+  using pair = typename vector_of<word, 2>::type;
+  constexpr int inputs = input_words<C>;
+  constexpr bool squares = Steps::has_squares && R % 2 == 0;
+  for (index d = 0; R == 1 && d < count; ++d) {
+    __builtin_prefetch(w + 1024 + d * panel_width);
+    __builtin_prefetch(w + 1024 + d * panel_width + panel_width / 2);
+  }
+  vec_int<float> part[std::size_t{R}][std::size_t{W}] = {};
+  if constexpr (inputs == 1) {
+    const rows_operand<word> a{x, row, 1};
+    const columns_operand<word> b{w, panel_width, 0};
+    index d = 0;
+    if constexpr (squares)
+      d = by_squares<Steps, R, W>(count, a, x, b, w, w, part);
+    else
+      d = by_lanes<Steps, R, W>(count, a, x, b, w, w, part);
+    for (; d < count; ++d) {
+      words codes[std::size_t{W}];
+      row_of_columns<Steps, W>(b, w, d, codes);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(part[i][v], x[i * row + d] - words{}, codes[v]);
+    }
+  } else {
+    vec_int<float> both[std::size_t{R + 1} / 2][std::size_t{W}][2] = {};
+    for (index d = 0; d < count; ++d, x += inputs, w += panel_width) {
+      words packed[std::size_t{W}];
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v)
+        __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+      LINNET_UNROLL
+      for (int s = 0; s < inputs; s += 2) {
+        words columns[std::size_t{W}][2];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v) LINNET_UNROLL
+        for (int h = 0; h < 2; ++h) group_steps<C>::unpack(packed[v], s + h, columns[v][h]);
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += squares ? 2 : 1) {
+          pair first, second;
+          __builtin_memcpy(&first, x + i * row + s, sizeof first);
+          __builtin_memcpy(&second, x + (squares ? i + 1 : i) * row + s, sizeof second);
+          const words of_rows = __builtin_shufflevector(first, second, 0, 1, 2, 3);
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) {
+            if constexpr (squares) {
+              words pairs[2];
+              pair_columns(columns[v][0], columns[v][1], pairs);
+              Steps::step_square(both[i / 2][v][0], of_rows, pairs[0]);
+              Steps::step_square(both[i / 2][v][1], of_rows, pairs[1]);
+            } else {
+              Steps::template step_lane<0>(part[i][v], of_rows, columns[v][0]);
+              Steps::template step_lane<1>(part[i][v], of_rows, columns[v][1]);
+            }
+          }
+        }
+      }
+    }
+    if constexpr (squares) {
+      LINNET_UNROLL
+      for (int i = 0; i < R; i += 2) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) rows_of_squares(both[i / 2][v], part[i][v], part[i + 1][v]);
+    }
+  }
+  LINNET_UNROLL
+  for (int i = 0; i < R; ++i) LINNET_UNROLL
+  for (int v = 0; v < W; ++v) sums[i][v] += part[i][v];
+}
+#endif
 
 /// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
 template <code C, code_offset O, int R, int W, class Scale>
@@ -9172,9 +9962,12 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
     LINNET_UNROLL
     for (int i = 0; i < R; ++i) LINNET_UNROLL
     for (int v = 0; v < W; ++v)
-      sums[i][v] = O == code_offset::origin
-                       ? static_cast<std::int32_t>(extra[i * a.groups + g]) - vec_int<float>{}
-                       : vec_int<float>{};
+      sums[i][v] = steps::template begin<O>(extra[i * a.groups + g]) - vec_int<float>{};
+#if defined(LINNET_DOT_INT8_LANE)
+    add_group<C, int8_steps, R, W>(end - d, a.row, a.codes + row * a.row + d * inputs, w, sums);
+    w += (end - d) * panel_width;
+    d = end;
+#endif
     while (d < end) {
       const index stop = d + stretch < end ? d + stretch : end;
       typename steps::sum part[std::size_t{R}][std::size_t{W}];
@@ -9305,54 +10098,2208 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_DOT_INT8
 #undef LINNET_KERNEL
 #endif
+
+#if defined(__AARCH64EL__)
+#define LINNET_KERNEL LINNET_TARGET
+#define LINNET_WIDTH 16
+#define LINNET_ROWS 8
+// Assembly: clang 14 declares these intrinsics only where the whole unit may use them. Each
+// compiler spells the features of a function in its own way; GNU's assembler wants Armv8.2 named,
+// too.
+#if defined(__clang__)
+#define LINNET_FEATURES(gnu, clang) __attribute__((target(clang)))
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define LINNET_FEATURES(gnu, clang) __attribute__((target(gnu)))
+#else
+#define LINNET_FEATURES(gnu, clang) __attribute__((target("arch=armv8.2-a" gnu)))
+#endif
+#define LINNET_STEP(code, acc, a, b) __asm__(code : "+w"(acc) : "w"(a), "w"(b))
+#define LINNET_STEP_LANE(code, acc, a, b, lane) \
+  __asm__(code : "+w"(acc) : "w"(a), "w"(b), "i"(lane))
+#define LINNET_INT8_CENTRE 128  // SDOT reads signed bytes on both sides
+#define LINNET_DOT_INT8(acc, a, b) LINNET_STEP("sdot %0.4s, %1.16b, %2.16b", acc, b, a)
+#define LINNET_DOT_INT8_LANE(acc, a, b, lane) \
+  LINNET_STEP_LANE("sdot %0.4s, %1.16b, %2.4b[%3]", acc, b, a, lane)
+#define LINNET_TARGET LINNET_FEATURES("+dotprod", "dotprod")
+/// Kernels for aarch64 with dot products of int8: those that multiply codes differ.
+struct neondot : portable {
+/// @file
+/// Steps of products whose instructions read one word of several in a register, or multiply two
+/// rows by two columns. Included inside a struct by simd/levels.hpp. A sum takes its k in ascending
+/// order here, too, and has the same bits as by single steps.
+
+/// Row k of B for W vectors of columns from `right` on, all in one panel.
+template <class Steps, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void row_of_columns(
+    const columns_operand<word>& b, const word* right, index k,
+    typename Steps::right (&r)[std::size_t{W}]) {
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    __builtin_memcpy(&r[v], right + k * b.ld + v * lanes<float>, sizeof r[v]);
+    Steps::prepare(r[v]);
+  }
+}
+/// Adds row k of B to R sums of W vectors, whose inputs are word `Lane` of each of `x`.
+template <class Steps, int Lane, int R, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void step_by_lane(
+    const columns_operand<word>& b, const word* right, index k,
+    const typename Steps::right (&x)[std::size_t{R}],
+    typename Steps::sum (&acc)[std::size_t{R}][std::size_t{W}]) {
+  typename Steps::right r[std::size_t{W}];
+  row_of_columns<Steps, W>(b, right, k, r);
+  LINNET_UNROLL
+  for (int i = 0; i < R; ++i) LINNET_UNROLL
+  for (int v = 0; v < W; ++v) Steps::template step_lane<Lane>(acc[i][v], x[i], r[v]);
+}
+/// Whole fours of K by lanes: one load gets four inputs of a row. Returns how many k are done.
+template <class Steps, int R, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline index by_lanes(
+    index K, const rows_operand<word>& a, const word* left, const columns_operand<word>& b,
+    const word* right, const word* ahead,
+    typename Steps::sum (&acc)[std::size_t{R}][std::size_t{W}]) {
+  index k = 0;
+  for (; k + 4 <= K; k += 4) {
+    LINNET_UNROLL
+    for (index i = 0; R > 4 && i < 4; ++i) __builtin_prefetch(ahead + (k + i) * b.ld, 0, 2);
+    typename Steps::right x[std::size_t{R}];
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) __builtin_memcpy(&x[i], left + i * a.row + k, sizeof x[i]);
+    step_by_lane<Steps, 0, R, W>(b, right, k, x, acc);
+    step_by_lane<Steps, 1, R, W>(b, right, k + 1, x, acc);
+    step_by_lane<Steps, 2, R, W>(b, right, k + 2, x, acc);
+    step_by_lane<Steps, 3, R, W>(b, right, k + 3, x, acc);
+  }
+  return k;
+}
+
+/// The words 0 and 1 of a row and of the next one, then words 2 and 3 of both.
+template <class Words>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void pair_rows(const Words& first,
+                                                                              const Words& second,
+                                                                              Words (&pairs)[2]) {
+  pairs[0] = __builtin_shufflevector(first, second, 0, 1, 4, 5);
+  pairs[1] = __builtin_shufflevector(first, second, 2, 3, 6, 7);
+}
+/// Two words of four columns: of columns 0 and 1, then of columns 2 and 3.
+template <class Words>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void pair_columns(
+    const Words& first, const Words& second, Words (&pairs)[2]) {
+  pairs[0] = __builtin_shufflevector(first, second, 0, 4, 1, 5);
+  pairs[1] = __builtin_shufflevector(first, second, 2, 6, 3, 7);
+}
+/// The sums of two rows in four columns, from squares of columns 0 and 1 and of columns 2 and 3.
+template <class Sum>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void rows_of_squares(
+    const Sum (&squares)[2], Sum& first, Sum& second) {
+  first = __builtin_shufflevector(squares[0], squares[1], 0, 2, 4, 6);
+  second = __builtin_shufflevector(squares[0], squares[1], 1, 3, 5, 7);
+}
+/// Adds rows k and k + 1 of B to the squares of pairs of rows, whose inputs are x[i][Half].
+template <class Steps, int Half, int Pairs, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void step_by_squares(
+    const columns_operand<word>& b, const word* right, index k,
+    const typename Steps::right (&x)[std::size_t{Pairs}][2],
+    typename Steps::sum (&acc)[std::size_t{Pairs}][std::size_t{W}][2]) {
+  typename Steps::right low[std::size_t{W}], high[std::size_t{W}];
+  row_of_columns<Steps, W>(b, right, k, low);
+  row_of_columns<Steps, W>(b, right, k + 1, high);
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    typename Steps::right columns[2];
+    pair_columns(low[v], high[v], columns);
+    LINNET_UNROLL
+    for (int i = 0; i < Pairs; ++i) {
+      Steps::step_square(acc[i][v][0], x[i][Half], columns[0]);
+      Steps::step_square(acc[i][v][1], x[i][Half], columns[1]);
+    }
+  }
+}
+/// Whole fours of K by squares of two rows and two columns. Sums begin with 0. Returns how many k
+/// are done.
+template <class Steps, int R, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline index by_squares(
+    index K, const rows_operand<word>& a, const word* left, const columns_operand<word>& b,
+    const word* right, const word* ahead,
+    typename Steps::sum (&acc)[std::size_t{R}][std::size_t{W}]) {
+  constexpr int pairs = R / 2;
+  typename Steps::sum squares[std::size_t{pairs}][std::size_t{W}][2] = {};
+  index k = 0;
+  for (; k + 4 <= K; k += 4) {
+    LINNET_UNROLL
+    for (index i = 0; R > 4 && i < 4; ++i) __builtin_prefetch(ahead + (k + i) * b.ld, 0, 2);
+    typename Steps::right x[std::size_t{pairs}][2];
+    LINNET_UNROLL
+    for (int i = 0; i < pairs; ++i) {
+      typename Steps::right first, second;
+      __builtin_memcpy(&first, left + 2 * i * a.row + k, sizeof first);
+      __builtin_memcpy(&second, left + (2 * i + 1) * a.row + k, sizeof second);
+      pair_rows(first, second, x[i]);
+    }
+    step_by_squares<Steps, 0, pairs, W>(b, right, k, x, squares);
+    step_by_squares<Steps, 1, pairs, W>(b, right, k + 2, x, squares);
+  }
+  LINNET_UNROLL
+  for (int i = 0; i < pairs; ++i) LINNET_UNROLL
+  for (int v = 0; v < W; ++v) rows_of_squares(squares[i][v], acc[2 * i][v], acc[2 * i + 1][v]);
+  return k;
+}
+
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
+
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
+};
+
+/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, const Value* ahead, index count = 0,
+                                      index safe = 0) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
+    typename Steps::right r[std::size_t{W}];
+    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
+  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if constexpr (!Ragged) {
+        if (e.accumulate) y += load(out);
+        store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
+      }
+    }
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
+template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  index j = 0;
+  if (M == 1) {
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
+  }
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    // The first tiles of these columns fetch the next panel, a line of each row at a time.
+    const Value* const here = b.data + j / panel_width * b.panel;
+    const Value* const next = j + panel_width < N ? here + b.panel : here;
+    constexpr index line = 64 / static_cast<index>(sizeof(Value));
+    index i = 0;
+    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8)
+        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
+  }
+  for (; j < N; j += lanes<T>) {
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
+    // A full vector at row k stays inside B as long as it ends before the end of the last row.
+    index safe = K;
+    const index end = (K - 1) * b.ld + count + slack;
+    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
+    index i = 0;
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+    for (; i < M; ++i)
+      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Stored codes and low-precision activations of one instruction-set level: included inside a
+/// struct by simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
+template <code C>
+LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
+  const auto shift = static_cast<word>(i * bits_of(C));
+  if constexpr (C == code::bf16) {
+    return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
+  } else if constexpr (is_integer(C)) {
+    const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
+    return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
+  } else if constexpr (values_of(C) != nullptr) {
+    constexpr const float* values = values_of(C);
+#if defined(LINNET_LOOK_UP)
+    return LINNET_LOOK_UP(values, w >> shift);
+#else
+    word u[lanes<float>];
+    float x[lanes<float>];
+    __builtin_memcpy(u, &w, sizeof u);
+    for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
+    return load(x);
+#endif
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
+    vec<float> x;
+    LINNET_WIDEN_HALVES(x, u);
+    return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+  }
+}
+
+/// A register of scales of groups, which are kept as floats or in half precision.
+LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
+/// @copydoc load_scales()
+LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
+}
+/// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
+template <code C>
+LINNET_TARGET static inline void collect(words& spare, const words& w) {
+  constexpr word top = ~word{0} << (32 - spare_bits(C));
+  spare = spare >> static_cast<word>(spare_bits(C)) | (w & top);
+}
+/// Moves collected bits to where the codes of a word lie.
+template <code C>
+LINNET_TARGET static inline words collected(const words& spare) {
+  return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
+}
+/// The bits from which code `i` of a block of each column begins, with any `i`.
+template <code C>
+LINNET_TARGET static inline words any_code(const word* block, int i) {
+  constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
+  words u;
+  if constexpr (spare_bits(C) > 0)
+    if (i >= whole) {
+      words spare = {};
+      for (int j = 0; j < words_of_block(C); ++j) {
+        __builtin_memcpy(&u, block + j * panel_width, sizeof u);
+        collect<C>(spare, u);
+      }
+      return collected<C>(spare) >> static_cast<word>((i - whole) * bits_of(C));
+    }
+  __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
+  return u >> static_cast<word>(i % per_word * bits_of(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  return decode<C>(any_code<C>(block, i), 0);
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
+/// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
+/// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void decode_panel(index n, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* out) {
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    const vec<float> scale = scales ? load_scales(scales + at) : vec<float>{} + 1.0f;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
+    float* y = out + at;
+    for (index k = 0; k < n; ++k) {
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        words u;
+        __builtin_memcpy(&u, w + (k * of_block + j) * panel_width + at, sizeof u);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (is_integer(C) && !Minima) x = x - origin;
+          if (scales) x = x * scale;
+          if constexpr (Minima) x = x + origin;
+          store(y + i * panel_width, x);
+        }
+        y += per_word * panel_width;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        for (int i = 0; i < spare_bits(C); ++i) {
+          vec<float> x = decode<C>(u, i) - origin;
+          if (scales) x = x * scale;
+          store(y + i * panel_width, x);
+        }
+        y += spare_bits(C) * panel_width;
+      }
+    }
+  }
+}
+
+/// Adds to sums[32] scale_j (sum of a_k (code_kj - zero_j)): one row of `k` inputs with one panel
+/// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
+/// of a_k code_kj) + zero_j (sum of a_k).
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* sums) {
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  constexpr bool integer = is_integer(C) && !Minima;
+  float total = 0;
+  if constexpr (Minima) {
+    vec<float> parts = {};
+    for (index i = 0; i < k; i += lanes<float>)
+      parts += get(a + i, k - i < lanes<float> ? k - i : lanes<float>);
+    total = sum<float>(parts);
+  }
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
+    vec<float> acc[std::size_t{chains}] = {};
+    const index whole = k / block;
+    const float* from = a;
+    for (index n = 0; n < whole; ++n) {
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        const word* const here = w + (n * of_block + j) * panel_width + at;
+        words u;
+        __builtin_memcpy(&u, here, sizeof u);
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (integer) x = x - origin;
+          acc[i % chains] += from[i] * x;
+        }
+        from += per_word;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        acc[0] += from[0] * (decode<C>(u, 0) - origin);
+        acc[1] += from[1] * (decode<C>(u, 1) - origin);
+        from += 2;
+      }
+    }
+    for (int i = 0; i < static_cast<int>(k % block); ++i) {
+      vec<float> x = decode_any<C>(w + whole * of_block * panel_width + at, i);
+      if constexpr (integer) x = x - origin;
+      acc[0] += from[i] * x;
+    }
+    vec<float> x = acc[0];
+    LINNET_UNROLL
+    for (int i = 1; i < chains; ++i) x += acc[i];
+    if (scales) x *= load_scales(scales + at);
+    if constexpr (Minima) x += origin * total;
+    store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// The bits of the outliers among numbers, and zeros in place of the others.
+LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rounding& by,
+                                             vec_int<float>& y) {
+  const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
+  y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
+}
+/// Zeros in place of the outliers among numbers, where there may be any.
+template <bool Outliers>
+LINNET_TARGET static inline void drop_outliers(vec<float>& x, const int8_rounding& by) {
+  if constexpr (Outliers) {
+    vec_int<float> y;
+    outliers_of(x, by, y);
+    x = bits_as<vec<float>>(bits_as<vec_int<float>>(x) ^ y);
+  }
+}
+/// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
+/// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
+template <class T>
+LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_rounding& by,
+                                                index stretch, T* kept, std::int32_t* numbers) {
+  constexpr index wide = 16;  // a multiple of every stretch and of every vector
+  std::int32_t count = 0;
+  for (index first = 0; first < n; first += wide) {
+    const index last = n - first < wide ? n : first + wide;
+    vec_int<float> any = {};
+    for (index i = first; i < last; i += lanes<float>) {
+      const index some = n - i < lanes<float> ? n - i : lanes<float>;
+      vec_int<float> y;
+      outliers_of(get(x + i, some), by, y);
+      put(kept + i, bits_as<vec<float>>(y), some);
+      any |= y & 0x7fffffff;
+    }
+    if (largest<std::int32_t>(any) == 0) continue;
+    for (index i = first; i < last; i += stretch)
+      for (index j = i; j < last && j < i + stretch; ++j)
+        if (kept[j] != 0) {
+          numbers[count++] = static_cast<std::int32_t>(i / stretch);
+          break;
+        }
+  }
+  return count;
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
+/// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
+/// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
+/// whatever is made of it is NaN. Without `Outliers` none is looked for.
+template <class T, bool Outliers = false>
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
+                                   const int8_rounding& by = {}) {
+  using byte = typename vector_of<std::int8_t, lanes<float>>::type;
+  vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
+  for (index i = 0; i < n; i += lanes<float>) {
+    vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
+    drop_outliers<Outliers>(v, by);
+    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
+    most = a > most ? a : most;
+  }
+  const std::int32_t top_bits = largest<std::int32_t>(most);
+  if (top_bits >= 0x7f800000) {
+    for (index i = 0; i < round_up(n, 4); ++i) y[i] = 0;
+    codes_sum = 0;
+    return bits_as<float>(std::int32_t{0x7fc00000});
+  }
+  const float top = bits_as<float>(top_bits);
+  const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
+  const float scale = tiny ? 1.0f : top / by.largest, inverse = tiny ? 0.0f : by.largest / top;
+  vec_int<float> total = {};
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    vec<float> v = get(x + i, count);
+    drop_outliers<Outliers>(v, by);
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    const vec<float> shifted = v * inverse + 12582912.0f;
+    const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
+    total += q;
+    const byte codes = __builtin_convertvector(q, byte);
+    if (count == lanes<float>) {
+      __builtin_memcpy(y + i, &codes, sizeof codes);
+    } else {
+      __builtin_memcpy(y + i, &codes, static_cast<std::size_t>(count));
+    }
+  }
+  for (index i = n; i % 4; ++i) y[i] = 0;
+  codes_sum = sum<std::int32_t>(total);
+  return scale;
+}
+
+// --- products of low-precision activations: two or four k in one step ----------------------------
+
+/// acc += low(a) low(b) + high(a) high(b), halves of words as bf16, sums in f32.
+struct bf16_steps {
+  using left = word;
+  using right = words;
+  using sum = vec<float>;
+#if defined(LINNET_DOT_BF16_LANE)
+  static constexpr bool has_lanes = true, has_squares = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_BF16_LANE(acc, a, b, Lane);
+  }
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_BF16(acc, a, b);
+  }
+#else
+  static constexpr bool has_lanes = false, has_squares = false;
+#endif
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
+#if defined(LINNET_DOT_BF16)
+    LINNET_DOT_BF16(acc, a, b);
+#else
+    acc += decode<code::bf16>(a, 0) * decode<code::bf16>(b, 0);
+    acc += decode<code::bf16>(a, 1) * decode<code::bf16>(b, 1);
+#endif
+  }
+};
+/// acc += sum of the four signed bytes of a times the four unsigned bytes of b.
+struct int8_steps {
+  using halves = typename vector_of<std::int16_t, 2 * lanes<float>>::type;
+  using left = word;
+  using right = words;
+  using sum = vec_int<float>;
+  /// The number that prepare() takes from each byte of b: the sum grows by a (b - centre).
+#if defined(LINNET_INT8_CENTRE)
+  static constexpr std::int32_t centre = LINNET_INT8_CENTRE;
+#else
+  static constexpr std::int32_t centre = 0;
+#endif
+  LINNET_TARGET static inline void prepare([[maybe_unused]] right& b) {
+    if constexpr (centre != 0) b ^= 0x80808080u;
+  }
+#if defined(LINNET_DOT_INT8_LANE)
+  static constexpr bool has_lanes = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_INT8_LANE(acc, a, b, Lane);
+  }
+#else
+  static constexpr bool has_lanes = false;
+#endif
+#if defined(LINNET_SQUARE_INT8)
+  static constexpr bool has_squares = true;
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_INT8(acc, a, b);
+  }
+#else
+  static constexpr bool has_squares = false;
+#endif
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
+#if defined(LINNET_DOT_INT8)
+    LINNET_DOT_INT8(acc, a, b);
+#else
+    // Even and odd bytes as 16-bit numbers, whose products of pairs fit 32 bits.
+    const halves all = bits_as<halves>(a);
+    const halves even = (all << 8) >> 8, odd = all >> 8;
+    acc += pairs(even, bits_as<halves>(b & 0x00ff00ffu));
+    acc += pairs(odd, bits_as<halves>((b >> 8) & 0x00ff00ffu));
+#endif
+  }
+  /// Sum of the products of each two neighbours.
+  LINNET_TARGET static inline sum pairs(const halves& a, const halves& b) {
+#if defined(LINNET_DOT_PAIRS)
+    return LINNET_DOT_PAIRS(a, b);
+#else
+    const sum x = bits_as<sum>(a), y = bits_as<sum>(b);
+    return ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
+#endif
+  }
+};
+struct int8_finish {
+  vec<float> bias, scale;
+  vec_int<float> zero;
+  LINNET_TARGET inline void begin(const integer_epilogue& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<float>{};
+    scale = get(e.scale + column, count);
+    zero = vec_int<float>{};
+    if (e.zero) zero = __builtin_convertvector(get(e.zero + column, count), vec_int<float>);
+  }
+  LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
+                                  vec<float>& y) const {
+    constexpr std::int32_t origin = 128 - int8_steps::centre;
+    const vec_int<float> centred =
+        e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
+    vec<float> both = scale * (e.alpha * e.row_scale[row]);
+    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+  }
+};
+
+/// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const epilogue<T>& e, index slack = 0) {
+  product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+/// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const integer_epilogue& e, index slack = 0) {
+  product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Products of int8 inputs with integer codes whose scales belong to groups of inputs, of one
+/// instruction-set level: included inside a struct by simd/levels.hpp. Codes are unpacked in
+/// registers, beside the products, whatever the number of rows. Each output is the same sum by the
+/// same steps in every tile: groups in ascending order, exact within a group.
+
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes, 16 of 2
+/// are four.
+template <code C>
+static constexpr int input_words = 8 / bits_of(C);
+
+/// Moves the even bytes of each 8 before the odd ones. They so meet the low and the high halves of
+/// the bytes that hold 8 codes of 4 bits.
+LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 8) {
+    std::uint64_t all;
+    __builtin_memcpy(&all, y + i, sizeof all);
+    std::uint64_t halves[2] = {all, all >> 8};
+    LINNET_UNROLL
+    for (std::uint64_t& u : halves) {
+      u &= 0x00ff00ff00ff00ffu;
+      u = (u | u >> 8) & 0x0000ffff0000ffffu;
+      u = (u | u >> 16) & 0xffffffffu;
+    }
+    all = halves[0] | halves[1] << 32;
+    __builtin_memcpy(y + i, &all, sizeof all);
+  }
+}
+
+/// Moves the bytes 0, 4, 8, 12 of each 16 to the front, then 1, 5, 9, 13, and so on. They so meet
+/// the same two bits of each byte that holds 4 of 16 codes of 2 bits.
+LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 16) {
+    std::int8_t all[16];
+    __builtin_memcpy(all, y + i, sizeof all);
+    LINNET_UNROLL
+    for (int j = 0; j < 16; ++j) y[i + j] = all[j % 4 * 4 + j / 4];
+  }
+}
+
+/// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
+/// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
+template <code C, class T, bool Outliers = false>
+LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
+                                         float* scales, std::int32_t* sums,
+                                         const int8_rounding& by = {}) {
+  for (index g = 0, i = 0; i < n; ++g, i += group)
+    scales[g] = to_int8<T, Outliers>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
+  constexpr auto words = input_words<C>;
+  if constexpr (words > 1) {
+    for (index i = n; i % (4 * words); ++i) y[i] = 0;
+    if constexpr (words == 2)
+      split_even_and_odd(n, y);
+    else
+      split_every_fourth(n, y);
+  }
+}
+
+/// Steps of the sum of a group: acc += the products of a word of inputs and one of unpacked codes.
+template <code C>
+struct group_steps {
+  LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
+    if constexpr (input_words<C> == 1) {
+      codes = w;
+      int8_steps::prepare(codes);
+    } else if constexpr (input_words<C> == 2) {
+      codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+    } else {
+      codes = (w >> static_cast<word>(2 * step)) & 0x03030303u;
+    }
+  }
+#if defined(LINNET_DOT_BYTES)
+  /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
+  static constexpr bool short_sums = input_words<C> > 1;
+#else
+  static constexpr bool short_sums = false;
+#endif
+  using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  /// The sum of a group before its first step, from what grouped_rows has of its inputs. Bytes less
+  /// 128 have the origin 0; other offsets want back what this takes from the sum.
+  template <code_offset O>
+  LINNET_TARGET static inline std::int32_t begin([[maybe_unused]] word extra) {
+    constexpr bool less = C == code::u8 && int8_steps::centre != 0;
+    if constexpr (O == code_offset::origin)
+      return less ? 0 : static_cast<std::int32_t>(extra);
+    else if constexpr (less)
+      return int8_steps::centre * static_cast<std::int32_t>(bits_as<float>(extra));
+    else
+      return 0;
+  }
+  LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
+#if defined(LINNET_DOT_BYTES)
+    if constexpr (short_sums)
+      acc += LINNET_DOT_BYTES(codes, inputs);
+    else
+#endif
+      int8_steps::step(acc, inputs, codes);
+  }
+};
+
+#if defined(LINNET_DOT_INT8_LANE)
+/// Adds `count` words of packed codes of each column, times R rows of inputs from `x` on, to the
+/// sums of a group. Two words of inputs of two rows are a square's.
+template <code C, class Steps, int R, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void add_group(
+    index count, index row, const word* x, const word* w,
+    vec_int<float> (&sums)[std::size_t{R}][std::size_t{W}]) {
+  using pair = typename vector_of<word, 2>::type;
+  constexpr int inputs = input_words<C>;
+  constexpr bool squares = Steps::has_squares && R % 2 == 0;
+  for (index d = 0; R == 1 && d < count; ++d) {
+    __builtin_prefetch(w + 1024 + d * panel_width);
+    __builtin_prefetch(w + 1024 + d * panel_width + panel_width / 2);
+  }
+  vec_int<float> part[std::size_t{R}][std::size_t{W}] = {};
+  if constexpr (inputs == 1) {
+    const rows_operand<word> a{x, row, 1};
+    const columns_operand<word> b{w, panel_width, 0};
+    index d = 0;
+    if constexpr (squares)
+      d = by_squares<Steps, R, W>(count, a, x, b, w, w, part);
+    else
+      d = by_lanes<Steps, R, W>(count, a, x, b, w, w, part);
+    for (; d < count; ++d) {
+      words codes[std::size_t{W}];
+      row_of_columns<Steps, W>(b, w, d, codes);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(part[i][v], x[i * row + d] - words{}, codes[v]);
+    }
+  } else {
+    vec_int<float> both[std::size_t{R + 1} / 2][std::size_t{W}][2] = {};
+    for (index d = 0; d < count; ++d, x += inputs, w += panel_width) {
+      words packed[std::size_t{W}];
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v)
+        __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+      LINNET_UNROLL
+      for (int s = 0; s < inputs; s += 2) {
+        words columns[std::size_t{W}][2];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v) LINNET_UNROLL
+        for (int h = 0; h < 2; ++h) group_steps<C>::unpack(packed[v], s + h, columns[v][h]);
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += squares ? 2 : 1) {
+          pair first, second;
+          __builtin_memcpy(&first, x + i * row + s, sizeof first);
+          __builtin_memcpy(&second, x + (squares ? i + 1 : i) * row + s, sizeof second);
+          const words of_rows = __builtin_shufflevector(first, second, 0, 1, 2, 3);
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) {
+            if constexpr (squares) {
+              words pairs[2];
+              pair_columns(columns[v][0], columns[v][1], pairs);
+              Steps::step_square(both[i / 2][v][0], of_rows, pairs[0]);
+              Steps::step_square(both[i / 2][v][1], of_rows, pairs[1]);
+            } else {
+              Steps::template step_lane<0>(part[i][v], of_rows, columns[v][0]);
+              Steps::template step_lane<1>(part[i][v], of_rows, columns[v][1]);
+            }
+          }
+        }
+      }
+    }
+    if constexpr (squares) {
+      LINNET_UNROLL
+      for (int i = 0; i < R; i += 2) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) rows_of_squares(both[i / 2][v], part[i][v], part[i + 1][v]);
+    }
+  }
+  LINNET_UNROLL
+  for (int i = 0; i < R; ++i) LINNET_UNROLL
+  for (int v = 0; v < W; ++v) sums[i][v] += part[i][v];
+}
+#endif
+
+/// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
+template <code C, code_offset O, int R, int W, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
+                                              const grouped_rows& a, const grouped_panel<Scale>& b,
+                                              float* c, index ldc, const epilogue<float>& e) {
+  using steps = group_steps<C>;
+  constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
+  constexpr index stretch = 32 / per_word;
+  constexpr index per_line = 64 / static_cast<index>(sizeof(Scale));
+  vec<float> y[std::size_t{R}][std::size_t{W}] = {};
+  const word* w = b.codes + column;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const word* left[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) left[i / 3] = a.codes + (row + i) * a.row;
+  const float* const scale = a.scales + row * a.groups;
+  const word* const extra = a.extra + row * a.groups;
+  for (index g = 0, d = 0; g < a.groups; ++g) {
+    // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
+    LINNET_UNROLL
+    for (index line = 0; R == 1 && line < panel_width; line += per_line) {
+      __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
+      if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
+    }
+    const index end = d + b.per_group < b.depth ? d + b.per_group : b.depth;
+    vec_int<float> sums[std::size_t{R}][std::size_t{W}];
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      sums[i][v] = steps::template begin<O>(extra[i * a.groups + g]) - vec_int<float>{};
+#if defined(LINNET_DOT_INT8_LANE)
+    add_group<C, int8_steps, R, W>(end - d, a.row, a.codes + row * a.row + d * inputs, w, sums);
+    w += (end - d) * panel_width;
+    d = end;
+#endif
+    while (d < end) {
+      const index stop = d + stretch < end ? d + stretch : end;
+      typename steps::sum part[std::size_t{R}][std::size_t{W}];
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+        if constexpr (steps::short_sums)
+          part[i][v] = typename steps::sum{};
+        else
+          part[i][v] = sums[i][v];
+      }
+      for (; d < stop; ++d) {
+        words packed[std::size_t{W}];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v)
+          __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+        if constexpr (R == 1) {
+          __builtin_prefetch(w + 1024);
+          __builtin_prefetch(w + 1024 + panel_width / 2);
+        }
+        w += panel_width;
+        LINNET_UNROLL
+        for (int s = 0; s < inputs; ++s) {
+          words codes[std::size_t{W}];
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) steps::unpack(packed[v], s, codes[v]);
+          LINNET_UNROLL
+          for (int i = 0; i < R; ++i) {
+            // The difference spreads a number over a vector.
+            const words x = left[i / 3][i % 3 * a.row + s] - words{};
+            LINNET_UNROLL
+            for (int v = 0; v < W; ++v) steps::step(part[i][v], x, codes[v]);
+          }
+        }
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += 3) left[i / 3] += inputs;
+      }
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+#if defined(LINNET_DOT_BYTES)
+        if constexpr (steps::short_sums)
+          sums[i][v] += int8_steps::pairs(part[i][v], int8_steps::halves{} + 1);
+        else
+#endif
+          sums[i][v] = part[i][v];
+      }
+    }
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) {
+      const index at = g * panel_width + column + v * lanes<float>;
+      const vec<float> of_codes = load_scales(b.scales + at);
+      vec<float> offset = {};
+      if constexpr (O != code_offset::origin) offset = load_scales(b.offsets + at);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) {
+        const index group = i * a.groups + g;
+        vec<float> x = __builtin_convertvector(sums[i][v], vec<float>);
+        if constexpr (O == code_offset::zero) x -= offset * bits_as<float>(extra[group]);
+        if constexpr (O == code_offset::minimum) {
+          // Together they reach no further than the inputs times the weights.
+          x *= of_codes;
+          LINNET_KEEP(x);  // the second product, not the first, is what joins the sum
+          x += offset * bits_as<float>(extra[group]);
+          y[i][v] += x * scale[group];
+        } else {
+          vec<float> both = of_codes * scale[group];
+          LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+          y[i][v] += x * both;
+        }
+      }
+    }
+  }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    const index at = column + v * lanes<float>;
+    if (at >= columns) break;
+    const index count = columns - at < lanes<float> ? columns - at : lanes<float>;
+    real_finish<float> finish;
+    finish.begin(e, at, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      float* const out = c + (row + i) * ldc + at;
+      vec<float> z;
+      finish.value(e, y[i][v], row + i, z);
+      if (e.accumulate) z += get(out, count);
+      put(out, z, count);
+    }
+  }
+}
+
+/// C[M, columns] = epilogue(A B) of int8 inputs and one panel of codes, serial. With x the sum of a
+/// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
+/// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
+/// sum of inputs) * scale of inputs.
+template <code C, code_offset O, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
+                                          const grouped_panel<Scale>& b, float* c, index ldc,
+                                          const epilogue<float>& e) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
+                wide = per_panel < 4 ? per_panel : 4;
+  index i = 0;
+  for (; i + rows <= M; i += rows)
+    for (index j = 0; j < columns; j += 2 * lanes<float>)
+      grouped_tile<C, O, rows, 2>(i, j, columns, a, b, c, ldc, e);
+  for (; i < M; ++i)
+    for (index j = 0; j < columns; j += wide * lanes<float>)
+      grouped_tile<C, O, 1, wide>(i, j, columns, a, b, c, ldc, e);
+}
+};
+#undef LINNET_TARGET
+#undef LINNET_INT8_CENTRE
+#undef LINNET_DOT_INT8
+#undef LINNET_DOT_INT8_LANE
+
+#define LINNET_DOT_INT8(acc, a, b) LINNET_STEP("usdot %0.4s, %1.16b, %2.16b", acc, b, a)
+#define LINNET_DOT_INT8_LANE(acc, a, b, lane) \
+  LINNET_STEP_LANE("usdot %0.4s, %1.16b, %2.4b[%3]", acc, b, a, lane)
+#define LINNET_DOT_BF16(acc, a, b) LINNET_STEP("bfdot %0.4s, %1.8h, %2.8h", acc, b, a)
+#define LINNET_DOT_BF16_LANE(acc, a, b, lane) \
+  LINNET_STEP_LANE("bfdot %0.4s, %1.8h, %2.2h[%3]", acc, b, a, lane)
+#define LINNET_SQUARE_INT8(acc, a, b) LINNET_STEP("usmmla %0.4s, %1.16b, %2.16b", acc, b, a)
+#define LINNET_SQUARE_BF16(acc, a, b) LINNET_STEP("bfmmla %0.4s, %1.8h, %2.8h", acc, b, a)
+#define LINNET_TARGET LINNET_FEATURES("+dotprod+i8mm+bf16", "dotprod,i8mm,bf16")
+/// Kernels for aarch64 with matrix products of int8 and bf16.
+struct neonmmla : portable {
+/// @file
+/// Steps of products whose instructions read one word of several in a register, or multiply two
+/// rows by two columns. Included inside a struct by simd/levels.hpp. A sum takes its k in ascending
+/// order here, too, and has the same bits as by single steps.
+
+/// Row k of B for W vectors of columns from `right` on, all in one panel.
+template <class Steps, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void row_of_columns(
+    const columns_operand<word>& b, const word* right, index k,
+    typename Steps::right (&r)[std::size_t{W}]) {
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    __builtin_memcpy(&r[v], right + k * b.ld + v * lanes<float>, sizeof r[v]);
+    Steps::prepare(r[v]);
+  }
+}
+/// Adds row k of B to R sums of W vectors, whose inputs are word `Lane` of each of `x`.
+template <class Steps, int Lane, int R, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void step_by_lane(
+    const columns_operand<word>& b, const word* right, index k,
+    const typename Steps::right (&x)[std::size_t{R}],
+    typename Steps::sum (&acc)[std::size_t{R}][std::size_t{W}]) {
+  typename Steps::right r[std::size_t{W}];
+  row_of_columns<Steps, W>(b, right, k, r);
+  LINNET_UNROLL
+  for (int i = 0; i < R; ++i) LINNET_UNROLL
+  for (int v = 0; v < W; ++v) Steps::template step_lane<Lane>(acc[i][v], x[i], r[v]);
+}
+/// Whole fours of K by lanes: one load gets four inputs of a row. Returns how many k are done.
+template <class Steps, int R, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline index by_lanes(
+    index K, const rows_operand<word>& a, const word* left, const columns_operand<word>& b,
+    const word* right, const word* ahead,
+    typename Steps::sum (&acc)[std::size_t{R}][std::size_t{W}]) {
+  index k = 0;
+  for (; k + 4 <= K; k += 4) {
+    LINNET_UNROLL
+    for (index i = 0; R > 4 && i < 4; ++i) __builtin_prefetch(ahead + (k + i) * b.ld, 0, 2);
+    typename Steps::right x[std::size_t{R}];
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) __builtin_memcpy(&x[i], left + i * a.row + k, sizeof x[i]);
+    step_by_lane<Steps, 0, R, W>(b, right, k, x, acc);
+    step_by_lane<Steps, 1, R, W>(b, right, k + 1, x, acc);
+    step_by_lane<Steps, 2, R, W>(b, right, k + 2, x, acc);
+    step_by_lane<Steps, 3, R, W>(b, right, k + 3, x, acc);
+  }
+  return k;
+}
+
+/// The words 0 and 1 of a row and of the next one, then words 2 and 3 of both.
+template <class Words>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void pair_rows(const Words& first,
+                                                                              const Words& second,
+                                                                              Words (&pairs)[2]) {
+  pairs[0] = __builtin_shufflevector(first, second, 0, 1, 4, 5);
+  pairs[1] = __builtin_shufflevector(first, second, 2, 3, 6, 7);
+}
+/// Two words of four columns: of columns 0 and 1, then of columns 2 and 3.
+template <class Words>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void pair_columns(
+    const Words& first, const Words& second, Words (&pairs)[2]) {
+  pairs[0] = __builtin_shufflevector(first, second, 0, 4, 1, 5);
+  pairs[1] = __builtin_shufflevector(first, second, 2, 6, 3, 7);
+}
+/// The sums of two rows in four columns, from squares of columns 0 and 1 and of columns 2 and 3.
+template <class Sum>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void rows_of_squares(
+    const Sum (&squares)[2], Sum& first, Sum& second) {
+  first = __builtin_shufflevector(squares[0], squares[1], 0, 2, 4, 6);
+  second = __builtin_shufflevector(squares[0], squares[1], 1, 3, 5, 7);
+}
+/// Adds rows k and k + 1 of B to the squares of pairs of rows, whose inputs are x[i][Half].
+template <class Steps, int Half, int Pairs, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void step_by_squares(
+    const columns_operand<word>& b, const word* right, index k,
+    const typename Steps::right (&x)[std::size_t{Pairs}][2],
+    typename Steps::sum (&acc)[std::size_t{Pairs}][std::size_t{W}][2]) {
+  typename Steps::right low[std::size_t{W}], high[std::size_t{W}];
+  row_of_columns<Steps, W>(b, right, k, low);
+  row_of_columns<Steps, W>(b, right, k + 1, high);
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    typename Steps::right columns[2];
+    pair_columns(low[v], high[v], columns);
+    LINNET_UNROLL
+    for (int i = 0; i < Pairs; ++i) {
+      Steps::step_square(acc[i][v][0], x[i][Half], columns[0]);
+      Steps::step_square(acc[i][v][1], x[i][Half], columns[1]);
+    }
+  }
+}
+/// Whole fours of K by squares of two rows and two columns. Sums begin with 0. Returns how many k
+/// are done.
+template <class Steps, int R, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline index by_squares(
+    index K, const rows_operand<word>& a, const word* left, const columns_operand<word>& b,
+    const word* right, const word* ahead,
+    typename Steps::sum (&acc)[std::size_t{R}][std::size_t{W}]) {
+  constexpr int pairs = R / 2;
+  typename Steps::sum squares[std::size_t{pairs}][std::size_t{W}][2] = {};
+  index k = 0;
+  for (; k + 4 <= K; k += 4) {
+    LINNET_UNROLL
+    for (index i = 0; R > 4 && i < 4; ++i) __builtin_prefetch(ahead + (k + i) * b.ld, 0, 2);
+    typename Steps::right x[std::size_t{pairs}][2];
+    LINNET_UNROLL
+    for (int i = 0; i < pairs; ++i) {
+      typename Steps::right first, second;
+      __builtin_memcpy(&first, left + 2 * i * a.row + k, sizeof first);
+      __builtin_memcpy(&second, left + (2 * i + 1) * a.row + k, sizeof second);
+      pair_rows(first, second, x[i]);
+    }
+    step_by_squares<Steps, 0, pairs, W>(b, right, k, x, squares);
+    step_by_squares<Steps, 1, pairs, W>(b, right, k + 2, x, squares);
+  }
+  LINNET_UNROLL
+  for (int i = 0; i < pairs; ++i) LINNET_UNROLL
+  for (int v = 0; v < W; ++v) rows_of_squares(squares[i][v], acc[2 * i][v], acc[2 * i + 1][v]);
+  return k;
+}
+
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
+
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
+};
+
+/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, const Value* ahead, index count = 0,
+                                      index safe = 0) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
+    typename Steps::right r[std::size_t{W}];
+    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
+  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if constexpr (!Ragged) {
+        if (e.accumulate) y += load(out);
+        store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
+      }
+    }
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
+template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  index j = 0;
+  if (M == 1) {
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
+  }
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    // The first tiles of these columns fetch the next panel, a line of each row at a time.
+    const Value* const here = b.data + j / panel_width * b.panel;
+    const Value* const next = j + panel_width < N ? here + b.panel : here;
+    constexpr index line = 64 / static_cast<index>(sizeof(Value));
+    index i = 0;
+    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8)
+        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
+  }
+  for (; j < N; j += lanes<T>) {
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
+    // A full vector at row k stays inside B as long as it ends before the end of the last row.
+    index safe = K;
+    const index end = (K - 1) * b.ld + count + slack;
+    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
+    index i = 0;
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+    for (; i < M; ++i)
+      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Stored codes and low-precision activations of one instruction-set level: included inside a
+/// struct by simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
+template <code C>
+LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
+  const auto shift = static_cast<word>(i * bits_of(C));
+  if constexpr (C == code::bf16) {
+    return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
+  } else if constexpr (is_integer(C)) {
+    const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
+    return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
+  } else if constexpr (values_of(C) != nullptr) {
+    constexpr const float* values = values_of(C);
+#if defined(LINNET_LOOK_UP)
+    return LINNET_LOOK_UP(values, w >> shift);
+#else
+    word u[lanes<float>];
+    float x[lanes<float>];
+    __builtin_memcpy(u, &w, sizeof u);
+    for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
+    return load(x);
+#endif
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
+    vec<float> x;
+    LINNET_WIDEN_HALVES(x, u);
+    return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+  }
+}
+
+/// A register of scales of groups, which are kept as floats or in half precision.
+LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
+/// @copydoc load_scales()
+LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
+}
+/// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
+template <code C>
+LINNET_TARGET static inline void collect(words& spare, const words& w) {
+  constexpr word top = ~word{0} << (32 - spare_bits(C));
+  spare = spare >> static_cast<word>(spare_bits(C)) | (w & top);
+}
+/// Moves collected bits to where the codes of a word lie.
+template <code C>
+LINNET_TARGET static inline words collected(const words& spare) {
+  return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
+}
+/// The bits from which code `i` of a block of each column begins, with any `i`.
+template <code C>
+LINNET_TARGET static inline words any_code(const word* block, int i) {
+  constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
+  words u;
+  if constexpr (spare_bits(C) > 0)
+    if (i >= whole) {
+      words spare = {};
+      for (int j = 0; j < words_of_block(C); ++j) {
+        __builtin_memcpy(&u, block + j * panel_width, sizeof u);
+        collect<C>(spare, u);
+      }
+      return collected<C>(spare) >> static_cast<word>((i - whole) * bits_of(C));
+    }
+  __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
+  return u >> static_cast<word>(i % per_word * bits_of(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  return decode<C>(any_code<C>(block, i), 0);
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
+/// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
+/// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void decode_panel(index n, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* out) {
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    const vec<float> scale = scales ? load_scales(scales + at) : vec<float>{} + 1.0f;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
+    float* y = out + at;
+    for (index k = 0; k < n; ++k) {
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        words u;
+        __builtin_memcpy(&u, w + (k * of_block + j) * panel_width + at, sizeof u);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (is_integer(C) && !Minima) x = x - origin;
+          if (scales) x = x * scale;
+          if constexpr (Minima) x = x + origin;
+          store(y + i * panel_width, x);
+        }
+        y += per_word * panel_width;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        for (int i = 0; i < spare_bits(C); ++i) {
+          vec<float> x = decode<C>(u, i) - origin;
+          if (scales) x = x * scale;
+          store(y + i * panel_width, x);
+        }
+        y += spare_bits(C) * panel_width;
+      }
+    }
+  }
+}
+
+/// Adds to sums[32] scale_j (sum of a_k (code_kj - zero_j)): one row of `k` inputs with one panel
+/// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
+/// of a_k code_kj) + zero_j (sum of a_k).
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* sums) {
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  constexpr bool integer = is_integer(C) && !Minima;
+  float total = 0;
+  if constexpr (Minima) {
+    vec<float> parts = {};
+    for (index i = 0; i < k; i += lanes<float>)
+      parts += get(a + i, k - i < lanes<float> ? k - i : lanes<float>);
+    total = sum<float>(parts);
+  }
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
+    vec<float> acc[std::size_t{chains}] = {};
+    const index whole = k / block;
+    const float* from = a;
+    for (index n = 0; n < whole; ++n) {
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        const word* const here = w + (n * of_block + j) * panel_width + at;
+        words u;
+        __builtin_memcpy(&u, here, sizeof u);
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (integer) x = x - origin;
+          acc[i % chains] += from[i] * x;
+        }
+        from += per_word;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        acc[0] += from[0] * (decode<C>(u, 0) - origin);
+        acc[1] += from[1] * (decode<C>(u, 1) - origin);
+        from += 2;
+      }
+    }
+    for (int i = 0; i < static_cast<int>(k % block); ++i) {
+      vec<float> x = decode_any<C>(w + whole * of_block * panel_width + at, i);
+      if constexpr (integer) x = x - origin;
+      acc[0] += from[i] * x;
+    }
+    vec<float> x = acc[0];
+    LINNET_UNROLL
+    for (int i = 1; i < chains; ++i) x += acc[i];
+    if (scales) x *= load_scales(scales + at);
+    if constexpr (Minima) x += origin * total;
+    store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// The bits of the outliers among numbers, and zeros in place of the others.
+LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rounding& by,
+                                             vec_int<float>& y) {
+  const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
+  y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
+}
+/// Zeros in place of the outliers among numbers, where there may be any.
+template <bool Outliers>
+LINNET_TARGET static inline void drop_outliers(vec<float>& x, const int8_rounding& by) {
+  if constexpr (Outliers) {
+    vec_int<float> y;
+    outliers_of(x, by, y);
+    x = bits_as<vec<float>>(bits_as<vec_int<float>>(x) ^ y);
+  }
+}
+/// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
+/// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
+template <class T>
+LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_rounding& by,
+                                                index stretch, T* kept, std::int32_t* numbers) {
+  constexpr index wide = 16;  // a multiple of every stretch and of every vector
+  std::int32_t count = 0;
+  for (index first = 0; first < n; first += wide) {
+    const index last = n - first < wide ? n : first + wide;
+    vec_int<float> any = {};
+    for (index i = first; i < last; i += lanes<float>) {
+      const index some = n - i < lanes<float> ? n - i : lanes<float>;
+      vec_int<float> y;
+      outliers_of(get(x + i, some), by, y);
+      put(kept + i, bits_as<vec<float>>(y), some);
+      any |= y & 0x7fffffff;
+    }
+    if (largest<std::int32_t>(any) == 0) continue;
+    for (index i = first; i < last; i += stretch)
+      for (index j = i; j < last && j < i + stretch; ++j)
+        if (kept[j] != 0) {
+          numbers[count++] = static_cast<std::int32_t>(i / stretch);
+          break;
+        }
+  }
+  return count;
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
+/// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
+/// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
+/// whatever is made of it is NaN. Without `Outliers` none is looked for.
+template <class T, bool Outliers = false>
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
+                                   const int8_rounding& by = {}) {
+  using byte = typename vector_of<std::int8_t, lanes<float>>::type;
+  vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
+  for (index i = 0; i < n; i += lanes<float>) {
+    vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
+    drop_outliers<Outliers>(v, by);
+    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
+    most = a > most ? a : most;
+  }
+  const std::int32_t top_bits = largest<std::int32_t>(most);
+  if (top_bits >= 0x7f800000) {
+    for (index i = 0; i < round_up(n, 4); ++i) y[i] = 0;
+    codes_sum = 0;
+    return bits_as<float>(std::int32_t{0x7fc00000});
+  }
+  const float top = bits_as<float>(top_bits);
+  const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
+  const float scale = tiny ? 1.0f : top / by.largest, inverse = tiny ? 0.0f : by.largest / top;
+  vec_int<float> total = {};
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    vec<float> v = get(x + i, count);
+    drop_outliers<Outliers>(v, by);
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    const vec<float> shifted = v * inverse + 12582912.0f;
+    const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
+    total += q;
+    const byte codes = __builtin_convertvector(q, byte);
+    if (count == lanes<float>) {
+      __builtin_memcpy(y + i, &codes, sizeof codes);
+    } else {
+      __builtin_memcpy(y + i, &codes, static_cast<std::size_t>(count));
+    }
+  }
+  for (index i = n; i % 4; ++i) y[i] = 0;
+  codes_sum = sum<std::int32_t>(total);
+  return scale;
+}
+
+// --- products of low-precision activations: two or four k in one step ----------------------------
+
+/// acc += low(a) low(b) + high(a) high(b), halves of words as bf16, sums in f32.
+struct bf16_steps {
+  using left = word;
+  using right = words;
+  using sum = vec<float>;
+#if defined(LINNET_DOT_BF16_LANE)
+  static constexpr bool has_lanes = true, has_squares = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_BF16_LANE(acc, a, b, Lane);
+  }
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_BF16(acc, a, b);
+  }
+#else
+  static constexpr bool has_lanes = false, has_squares = false;
+#endif
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
+#if defined(LINNET_DOT_BF16)
+    LINNET_DOT_BF16(acc, a, b);
+#else
+    acc += decode<code::bf16>(a, 0) * decode<code::bf16>(b, 0);
+    acc += decode<code::bf16>(a, 1) * decode<code::bf16>(b, 1);
+#endif
+  }
+};
+/// acc += sum of the four signed bytes of a times the four unsigned bytes of b.
+struct int8_steps {
+  using halves = typename vector_of<std::int16_t, 2 * lanes<float>>::type;
+  using left = word;
+  using right = words;
+  using sum = vec_int<float>;
+  /// The number that prepare() takes from each byte of b: the sum grows by a (b - centre).
+#if defined(LINNET_INT8_CENTRE)
+  static constexpr std::int32_t centre = LINNET_INT8_CENTRE;
+#else
+  static constexpr std::int32_t centre = 0;
+#endif
+  LINNET_TARGET static inline void prepare([[maybe_unused]] right& b) {
+    if constexpr (centre != 0) b ^= 0x80808080u;
+  }
+#if defined(LINNET_DOT_INT8_LANE)
+  static constexpr bool has_lanes = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_INT8_LANE(acc, a, b, Lane);
+  }
+#else
+  static constexpr bool has_lanes = false;
+#endif
+#if defined(LINNET_SQUARE_INT8)
+  static constexpr bool has_squares = true;
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_INT8(acc, a, b);
+  }
+#else
+  static constexpr bool has_squares = false;
+#endif
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
+#if defined(LINNET_DOT_INT8)
+    LINNET_DOT_INT8(acc, a, b);
+#else
+    // Even and odd bytes as 16-bit numbers, whose products of pairs fit 32 bits.
+    const halves all = bits_as<halves>(a);
+    const halves even = (all << 8) >> 8, odd = all >> 8;
+    acc += pairs(even, bits_as<halves>(b & 0x00ff00ffu));
+    acc += pairs(odd, bits_as<halves>((b >> 8) & 0x00ff00ffu));
+#endif
+  }
+  /// Sum of the products of each two neighbours.
+  LINNET_TARGET static inline sum pairs(const halves& a, const halves& b) {
+#if defined(LINNET_DOT_PAIRS)
+    return LINNET_DOT_PAIRS(a, b);
+#else
+    const sum x = bits_as<sum>(a), y = bits_as<sum>(b);
+    return ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
+#endif
+  }
+};
+struct int8_finish {
+  vec<float> bias, scale;
+  vec_int<float> zero;
+  LINNET_TARGET inline void begin(const integer_epilogue& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<float>{};
+    scale = get(e.scale + column, count);
+    zero = vec_int<float>{};
+    if (e.zero) zero = __builtin_convertvector(get(e.zero + column, count), vec_int<float>);
+  }
+  LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
+                                  vec<float>& y) const {
+    constexpr std::int32_t origin = 128 - int8_steps::centre;
+    const vec_int<float> centred =
+        e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
+    vec<float> both = scale * (e.alpha * e.row_scale[row]);
+    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+  }
+};
+
+/// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const epilogue<T>& e, index slack = 0) {
+  product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+/// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const integer_epilogue& e, index slack = 0) {
+  product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Products of int8 inputs with integer codes whose scales belong to groups of inputs, of one
+/// instruction-set level: included inside a struct by simd/levels.hpp. Codes are unpacked in
+/// registers, beside the products, whatever the number of rows. Each output is the same sum by the
+/// same steps in every tile: groups in ascending order, exact within a group.
+
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes, 16 of 2
+/// are four.
+template <code C>
+static constexpr int input_words = 8 / bits_of(C);
+
+/// Moves the even bytes of each 8 before the odd ones. They so meet the low and the high halves of
+/// the bytes that hold 8 codes of 4 bits.
+LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 8) {
+    std::uint64_t all;
+    __builtin_memcpy(&all, y + i, sizeof all);
+    std::uint64_t halves[2] = {all, all >> 8};
+    LINNET_UNROLL
+    for (std::uint64_t& u : halves) {
+      u &= 0x00ff00ff00ff00ffu;
+      u = (u | u >> 8) & 0x0000ffff0000ffffu;
+      u = (u | u >> 16) & 0xffffffffu;
+    }
+    all = halves[0] | halves[1] << 32;
+    __builtin_memcpy(y + i, &all, sizeof all);
+  }
+}
+
+/// Moves the bytes 0, 4, 8, 12 of each 16 to the front, then 1, 5, 9, 13, and so on. They so meet
+/// the same two bits of each byte that holds 4 of 16 codes of 2 bits.
+LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 16) {
+    std::int8_t all[16];
+    __builtin_memcpy(all, y + i, sizeof all);
+    LINNET_UNROLL
+    for (int j = 0; j < 16; ++j) y[i + j] = all[j % 4 * 4 + j / 4];
+  }
+}
+
+/// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
+/// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
+template <code C, class T, bool Outliers = false>
+LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
+                                         float* scales, std::int32_t* sums,
+                                         const int8_rounding& by = {}) {
+  for (index g = 0, i = 0; i < n; ++g, i += group)
+    scales[g] = to_int8<T, Outliers>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
+  constexpr auto words = input_words<C>;
+  if constexpr (words > 1) {
+    for (index i = n; i % (4 * words); ++i) y[i] = 0;
+    if constexpr (words == 2)
+      split_even_and_odd(n, y);
+    else
+      split_every_fourth(n, y);
+  }
+}
+
+/// Steps of the sum of a group: acc += the products of a word of inputs and one of unpacked codes.
+template <code C>
+struct group_steps {
+  LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
+    if constexpr (input_words<C> == 1) {
+      codes = w;
+      int8_steps::prepare(codes);
+    } else if constexpr (input_words<C> == 2) {
+      codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+    } else {
+      codes = (w >> static_cast<word>(2 * step)) & 0x03030303u;
+    }
+  }
+#if defined(LINNET_DOT_BYTES)
+  /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
+  static constexpr bool short_sums = input_words<C> > 1;
+#else
+  static constexpr bool short_sums = false;
+#endif
+  using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  /// The sum of a group before its first step, from what grouped_rows has of its inputs. Bytes less
+  /// 128 have the origin 0; other offsets want back what this takes from the sum.
+  template <code_offset O>
+  LINNET_TARGET static inline std::int32_t begin([[maybe_unused]] word extra) {
+    constexpr bool less = C == code::u8 && int8_steps::centre != 0;
+    if constexpr (O == code_offset::origin)
+      return less ? 0 : static_cast<std::int32_t>(extra);
+    else if constexpr (less)
+      return int8_steps::centre * static_cast<std::int32_t>(bits_as<float>(extra));
+    else
+      return 0;
+  }
+  LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
+#if defined(LINNET_DOT_BYTES)
+    if constexpr (short_sums)
+      acc += LINNET_DOT_BYTES(codes, inputs);
+    else
+#endif
+      int8_steps::step(acc, inputs, codes);
+  }
+};
+
+#if defined(LINNET_DOT_INT8_LANE)
+/// Adds `count` words of packed codes of each column, times R rows of inputs from `x` on, to the
+/// sums of a group. Two words of inputs of two rows are a square's.
+template <code C, class Steps, int R, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void add_group(
+    index count, index row, const word* x, const word* w,
+    vec_int<float> (&sums)[std::size_t{R}][std::size_t{W}]) {
+  using pair = typename vector_of<word, 2>::type;
+  constexpr int inputs = input_words<C>;
+  constexpr bool squares = Steps::has_squares && R % 2 == 0;
+  for (index d = 0; R == 1 && d < count; ++d) {
+    __builtin_prefetch(w + 1024 + d * panel_width);
+    __builtin_prefetch(w + 1024 + d * panel_width + panel_width / 2);
+  }
+  vec_int<float> part[std::size_t{R}][std::size_t{W}] = {};
+  if constexpr (inputs == 1) {
+    const rows_operand<word> a{x, row, 1};
+    const columns_operand<word> b{w, panel_width, 0};
+    index d = 0;
+    if constexpr (squares)
+      d = by_squares<Steps, R, W>(count, a, x, b, w, w, part);
+    else
+      d = by_lanes<Steps, R, W>(count, a, x, b, w, w, part);
+    for (; d < count; ++d) {
+      words codes[std::size_t{W}];
+      row_of_columns<Steps, W>(b, w, d, codes);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(part[i][v], x[i * row + d] - words{}, codes[v]);
+    }
+  } else {
+    vec_int<float> both[std::size_t{R + 1} / 2][std::size_t{W}][2] = {};
+    for (index d = 0; d < count; ++d, x += inputs, w += panel_width) {
+      words packed[std::size_t{W}];
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v)
+        __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+      LINNET_UNROLL
+      for (int s = 0; s < inputs; s += 2) {
+        words columns[std::size_t{W}][2];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v) LINNET_UNROLL
+        for (int h = 0; h < 2; ++h) group_steps<C>::unpack(packed[v], s + h, columns[v][h]);
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += squares ? 2 : 1) {
+          pair first, second;
+          __builtin_memcpy(&first, x + i * row + s, sizeof first);
+          __builtin_memcpy(&second, x + (squares ? i + 1 : i) * row + s, sizeof second);
+          const words of_rows = __builtin_shufflevector(first, second, 0, 1, 2, 3);
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) {
+            if constexpr (squares) {
+              words pairs[2];
+              pair_columns(columns[v][0], columns[v][1], pairs);
+              Steps::step_square(both[i / 2][v][0], of_rows, pairs[0]);
+              Steps::step_square(both[i / 2][v][1], of_rows, pairs[1]);
+            } else {
+              Steps::template step_lane<0>(part[i][v], of_rows, columns[v][0]);
+              Steps::template step_lane<1>(part[i][v], of_rows, columns[v][1]);
+            }
+          }
+        }
+      }
+    }
+    if constexpr (squares) {
+      LINNET_UNROLL
+      for (int i = 0; i < R; i += 2) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) rows_of_squares(both[i / 2][v], part[i][v], part[i + 1][v]);
+    }
+  }
+  LINNET_UNROLL
+  for (int i = 0; i < R; ++i) LINNET_UNROLL
+  for (int v = 0; v < W; ++v) sums[i][v] += part[i][v];
+}
+#endif
+
+/// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
+template <code C, code_offset O, int R, int W, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
+                                              const grouped_rows& a, const grouped_panel<Scale>& b,
+                                              float* c, index ldc, const epilogue<float>& e) {
+  using steps = group_steps<C>;
+  constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
+  constexpr index stretch = 32 / per_word;
+  constexpr index per_line = 64 / static_cast<index>(sizeof(Scale));
+  vec<float> y[std::size_t{R}][std::size_t{W}] = {};
+  const word* w = b.codes + column;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const word* left[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) left[i / 3] = a.codes + (row + i) * a.row;
+  const float* const scale = a.scales + row * a.groups;
+  const word* const extra = a.extra + row * a.groups;
+  for (index g = 0, d = 0; g < a.groups; ++g) {
+    // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
+    LINNET_UNROLL
+    for (index line = 0; R == 1 && line < panel_width; line += per_line) {
+      __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
+      if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
+    }
+    const index end = d + b.per_group < b.depth ? d + b.per_group : b.depth;
+    vec_int<float> sums[std::size_t{R}][std::size_t{W}];
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      sums[i][v] = steps::template begin<O>(extra[i * a.groups + g]) - vec_int<float>{};
+#if defined(LINNET_DOT_INT8_LANE)
+    add_group<C, int8_steps, R, W>(end - d, a.row, a.codes + row * a.row + d * inputs, w, sums);
+    w += (end - d) * panel_width;
+    d = end;
+#endif
+    while (d < end) {
+      const index stop = d + stretch < end ? d + stretch : end;
+      typename steps::sum part[std::size_t{R}][std::size_t{W}];
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+        if constexpr (steps::short_sums)
+          part[i][v] = typename steps::sum{};
+        else
+          part[i][v] = sums[i][v];
+      }
+      for (; d < stop; ++d) {
+        words packed[std::size_t{W}];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v)
+          __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+        if constexpr (R == 1) {
+          __builtin_prefetch(w + 1024);
+          __builtin_prefetch(w + 1024 + panel_width / 2);
+        }
+        w += panel_width;
+        LINNET_UNROLL
+        for (int s = 0; s < inputs; ++s) {
+          words codes[std::size_t{W}];
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) steps::unpack(packed[v], s, codes[v]);
+          LINNET_UNROLL
+          for (int i = 0; i < R; ++i) {
+            // The difference spreads a number over a vector.
+            const words x = left[i / 3][i % 3 * a.row + s] - words{};
+            LINNET_UNROLL
+            for (int v = 0; v < W; ++v) steps::step(part[i][v], x, codes[v]);
+          }
+        }
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += 3) left[i / 3] += inputs;
+      }
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+#if defined(LINNET_DOT_BYTES)
+        if constexpr (steps::short_sums)
+          sums[i][v] += int8_steps::pairs(part[i][v], int8_steps::halves{} + 1);
+        else
+#endif
+          sums[i][v] = part[i][v];
+      }
+    }
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) {
+      const index at = g * panel_width + column + v * lanes<float>;
+      const vec<float> of_codes = load_scales(b.scales + at);
+      vec<float> offset = {};
+      if constexpr (O != code_offset::origin) offset = load_scales(b.offsets + at);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) {
+        const index group = i * a.groups + g;
+        vec<float> x = __builtin_convertvector(sums[i][v], vec<float>);
+        if constexpr (O == code_offset::zero) x -= offset * bits_as<float>(extra[group]);
+        if constexpr (O == code_offset::minimum) {
+          // Together they reach no further than the inputs times the weights.
+          x *= of_codes;
+          LINNET_KEEP(x);  // the second product, not the first, is what joins the sum
+          x += offset * bits_as<float>(extra[group]);
+          y[i][v] += x * scale[group];
+        } else {
+          vec<float> both = of_codes * scale[group];
+          LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+          y[i][v] += x * both;
+        }
+      }
+    }
+  }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    const index at = column + v * lanes<float>;
+    if (at >= columns) break;
+    const index count = columns - at < lanes<float> ? columns - at : lanes<float>;
+    real_finish<float> finish;
+    finish.begin(e, at, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      float* const out = c + (row + i) * ldc + at;
+      vec<float> z;
+      finish.value(e, y[i][v], row + i, z);
+      if (e.accumulate) z += get(out, count);
+      put(out, z, count);
+    }
+  }
+}
+
+/// C[M, columns] = epilogue(A B) of int8 inputs and one panel of codes, serial. With x the sum of a
+/// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
+/// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
+/// sum of inputs) * scale of inputs.
+template <code C, code_offset O, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
+                                          const grouped_panel<Scale>& b, float* c, index ldc,
+                                          const epilogue<float>& e) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
+                wide = per_panel < 4 ? per_panel : 4;
+  index i = 0;
+  for (; i + rows <= M; i += rows)
+    for (index j = 0; j < columns; j += 2 * lanes<float>)
+      grouped_tile<C, O, rows, 2>(i, j, columns, a, b, c, ldc, e);
+  for (; i < M; ++i)
+    for (index j = 0; j < columns; j += wide * lanes<float>)
+      grouped_tile<C, O, 1, wide>(i, j, columns, a, b, c, ldc, e);
+}
+};
+#undef LINNET_TARGET
+#undef LINNET_DOT_INT8
+#undef LINNET_DOT_INT8_LANE
+#undef LINNET_DOT_BF16
+#undef LINNET_DOT_BF16_LANE
+#undef LINNET_SQUARE_INT8
+#undef LINNET_SQUARE_BF16
+#undef LINNET_WIDEN_HALVES
+#undef LINNET_FEATURES
+#undef LINNET_STEP
+#undef LINNET_STEP_LANE
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+#undef LINNET_KERNEL
+#endif
 #undef LINNET_KEEP
 #undef LINNET_FOR_VECTORS
 
-/// The best level of this machine, looked up once; with LINNET_ONLY_LEVEL, that level.
-inline level detect() {
-#if defined(LINNET_ONLY_LEVEL)
-  return level::LINNET_ONLY_LEVEL;
-#elif defined(__x86_64__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16")
-               ? level::avx512dot
-               : level::avx512;
-  unsigned ax = 0, bx = 0, cx = 0, dx = 0;  // clang++ 14 has no name for the last one
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __get_cpuid(1, &ax, &bx, &cx, &dx) && (cx & bit_F16C))
-    return level::avx2;
-#endif
-  return level::portable;
-}
-
 }  // namespace detail
 
-/// The level that sessions and trainers use by default: the best of this machine, or the one that
-/// the environment variable LINNET_SIMD names. Its values are portable, avx2, avx512 and avx512dot;
-/// a level that the machine lacks is not used. Looked up once per program.
-inline level best() {
-  static const level chosen = [] {
-    const level machine = detail::detect();
-    const char* const wish = std::getenv("LINNET_SIMD");
-    if (wish == nullptr) return machine;
-    for (const level l : levels)
-      if (std::string_view(wish) == name(l) && l <= machine) return l;
-    return machine;
-  }();
-  return chosen;
-}
-
-/// The level that a requested level resolves to on this machine.
-inline level resolve(level wish) {
-  return wish == level::automatic ? best() : wish <= detail::detect() ? wish : detail::detect();
-}
-
 /// Calls `f(kernels)` with the kernels of level `l`, a type whose static functions they are. A
-/// program compiled with -DLINNET_ONLY_LEVEL=portable, avx2, avx512 or avx512dot has the kernels of
-/// that level alone and needs a machine that has it. It is smaller and compiles faster, but runs no
-/// faster. Those that multiply low-precision activations are best reached through dispatch_dot().
+/// program compiled with -DLINNET_ONLY_LEVEL=portable, or another name of a level, has the kernels
+/// of that level alone and needs a machine that has it. It is smaller and compiles faster, but runs
+/// no faster. Those that multiply low-precision activations are best reached through
+/// dispatch_dot().
 template <class F>
 inline auto dispatch([[maybe_unused]] level l, F&& f) {
 #if defined(LINNET_ONLY_LEVEL)
@@ -9370,6 +12317,9 @@ template <class F>
 inline auto dispatch_dot(level l, F&& f) {
 #if defined(__x86_64__) && !defined(LINNET_ONLY_LEVEL)
   if (l == level::avx512dot) return f(detail::avx512dot{});
+#elif defined(__AARCH64EL__) && !defined(LINNET_ONLY_LEVEL)
+  if (l == level::neonmmla) return f(detail::neonmmla{});
+  if (l == level::neondot) return f(detail::neondot{});
 #endif
   return dispatch(l, f);
 }
@@ -9507,6 +12457,9 @@ LINNET_LEVEL(portable)
 LINNET_LEVEL(avx2)
 LINNET_LEVEL(avx512)
 LINNET_DOT(avx512dot)
+#elif defined(__AARCH64EL__)
+LINNET_DOT(neondot)
+LINNET_DOT(neonmmla)
 #endif
 }  // namespace simd
 LINNET_SIMD_NAMESPACE_END
@@ -9539,6 +12492,7 @@ using packed_word = simd::word;  ///< what packed panels of codes are made of
 
 struct input_tap;
 struct layer_tap;
+struct gradient_tap;
 
 /// Rows of inputs that are rounded to fewer codes than the compute type says, see token_adaptive.
 struct token_bits {
@@ -9555,13 +12509,14 @@ struct execution {
   team threads{};
   simd::level level = simd::level::portable;
   void* converted = nullptr;
-  const input_tap* tap = nullptr;     ///< is shown what products read, or null
-  const layer_tap* layers = nullptr;  ///< is shown what layers of a stack make, or null
-  const void* attention = nullptr;    ///< an attention_tap of the model's scalar, or null
-  const token_bits* bits = nullptr;   ///< tokens whose inputs have few bits, or null
-  const void* adapter = nullptr;      ///< adapter_hooks of the model's scalar, or null
-  float loss_scale = 1;               ///< of gradients that products round to f16
-  bool notes_ranges = false;          ///< whether 8-bit training notes the largest magnitudes
+  const input_tap* tap = nullptr;           ///< is shown what products read, or null
+  const layer_tap* layers = nullptr;        ///< is shown what layers of a stack make, or null
+  const void* attention = nullptr;          ///< an attention_tap of the model's scalar, or null
+  const token_bits* bits = nullptr;         ///< tokens whose inputs have few bits, or null
+  const void* adapter = nullptr;            ///< adapter_hooks of the model's scalar, or null
+  float loss_scale = 1;                     ///< of gradients that products round to f16
+  bool notes_ranges = false;                ///< whether 8-bit training notes the largest magnitudes
+  const gradient_tap* gradients = nullptr;  ///< is told whose gradients are complete, or null
 
   /// Calls f(kernels) with the kernels of the level, see simd/kernels.hpp.
   template <class F>
@@ -9598,6 +12553,14 @@ struct layer_values {
 struct layer_tap {
   void* object = nullptr;
   void (*call)(void* object, const execution& on, const layer_values& values) = nullptr;
+};
+
+/// A hook that is told which layer of a stack has its gradients: backward adds nothing more to
+/// them. The last layer comes first. Called by every thread; backward goes on when all have
+/// returned.
+struct gradient_tap {
+  void* object = nullptr;
+  void (*call)(void* object, const execution& on, index layer) = nullptr;
 };
 
 }  // namespace ops
@@ -11408,6 +14371,9 @@ using at = typename linnet::detail::part_storage<S, P>::type;
 /// The storage of a matrix that is no part of its own, in a model stored as `S`.
 template <class S>
 using single = typename linnet::detail::rest_storage<S>::type;
+/// The storage of the matrix that a head reads, the embedding's table where it is tied.
+template <class S, bool Tied>
+using of_head = single<at<S, Tied ? part::embedding : part::head>>;
 
 }  // namespace storage
 
@@ -12190,6 +15156,271 @@ struct nf4_double_per : nf4_per<Group> {
 struct nf4_double : nf4_double_per<64> {};
 
 }  // namespace storage
+
+LINNET_NAMESPACE_END
+/// @file
+/// Storage of models whose operations are timed.
+
+/// @file
+/// A profile of operations: their time, their work and how long each thread waited for others.
+
+#include <concepts>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The operations of a model that a profile tells apart.
+enum class operation {
+  other,             ///< of a call, outside of all below
+  embedding,         ///< looking up tokens, and what is added to them
+  norm,              ///< every normalisation
+  attention_input,   ///< products that make queries, keys and values
+  attention,         ///< mixing of tokens: scores, softmax, sums of values, rotation, the cache
+  attention_output,  ///< the product behind it
+  ffn_up,            ///< products into the hidden width, with what is fused into them
+  activation,        ///< of a feed-forward or a head, where it is a pass of its own
+  ffn_down,          ///< the product out of the hidden width
+  ffn,               ///< of a feed-forward, outside of these three
+  residual,          ///< dropout and the sum with the stream, where it is a pass of its own
+  head,              ///< logits; of training also the loss and both derivatives
+  optimizer,         ///< clipping, the step, and zeros for the next gradients
+  packing            ///< making panels of changed weights
+};
+/// Number of operations.
+inline constexpr int operations = 14;
+
+/// The name of an operation, such as "attention_input". Static text.
+constexpr const char* operation_name(operation what) {
+  constexpr const char* names[operations] = {"other",     "embedding",
+                                             "norm",      "attention_input",
+                                             "attention", "attention_output",
+                                             "ffn_up",    "activation",
+                                             "ffn_down",  "ffn",
+                                             "residual",  "head",
+                                             "optimizer", "packing"};
+  return names[static_cast<std::size_t>(what)];
+}
+
+/// Which way an operation runs.
+enum class direction { forward, backward };
+
+/// The work of an operation.
+struct operation_cost {
+  index flops = 0;  ///< of products, a multiply-add counted as 2
+  index bytes = 0;  ///< that it has to read and write, each number once
+
+  constexpr operation_cost& operator+=(const operation_cost& other) {
+    flops += other.flops;
+    bytes += other.bytes;
+    return *this;
+  }
+  friend constexpr bool operator==(const operation_cost&, const operation_cost&) = default;
+};
+
+/// Time and work of a thread in an operation.
+struct operation_figures {
+  std::int64_t calls = 0;
+  std::int64_t ticks = 0;   ///< of the profile's clock, without operations inside of it
+  std::int64_t waited = 0;  ///< nanoseconds of these at barriers, estimated
+  operation_cost cost{};    ///< of the whole team, noted by thread 0 alone
+};
+
+/// The clock that never goes back, in nanoseconds; 0 where the system has none.
+struct monotonic_clock {
+  static std::int64_t now() { return linnet::detail::nanoseconds::elapsed(); }
+};
+
+/// Times of operations of the models that name this type, see profiled. `Clock` has a static
+/// `now()` that returns ticks of any length as std::int64_t, such as a processor's counter. Figures
+/// are static: of all calls of such models since reset(). Calls that run at the same time need
+/// profiles of different `Tag`. Threads from `most_threads` on are not seen.
+template <class Clock = monotonic_clock, class Tag = void>
+class operation_profile {
+  static_assert(
+      requires {
+        { Clock::now() } -> std::same_as<std::int64_t>;
+      },
+      "linnet::operation_profile: the clock needs a static now() that returns ticks as "
+      "std::int64_t, as monotonic_clock has");
+
+  struct noted {
+    std::int64_t calls = 0, ticks = 0, slept = 0, looks = 0;
+    operation_cost cost{};
+  };
+  struct alignas(64) record {
+    noted at[2 * operations];
+    int open = -1;  ///< the running operation
+    bool used = false;
+    std::int64_t since = 0, slept = 0, looks = 0;  ///< when it began to run
+
+    /// Charges the running operation for what has passed.
+    void charge() {
+      const std::int64_t now = Clock::now();
+      if (open >= 0) {
+        at[open].ticks += now - since;
+        at[open].slept += linnet::detail::asleep - slept;
+        at[open].looks += linnet::detail::looks - looks;
+      }
+      since = now;
+      slept = linnet::detail::asleep;
+      looks = linnet::detail::looks;
+    }
+    int begin(int which) {
+      charge();
+      used = true;
+      const int outer = open;
+      at[which].calls += which != outer;
+      open = which;
+      return outer;
+    }
+    void end(int outer) {
+      charge();
+      open = outer;
+    }
+  };
+
+ public:
+  using clock = Clock;
+  static constexpr int most_threads = 64;
+  /// Whether it takes times: operations of a model without a profile are compiled without.
+  static constexpr bool records = true;
+
+  /// Forgets all figures. Not to be called while a call runs.
+  static void reset() {
+    for (record& one : all_) one = {};
+  }
+  /// The figures of one thread; all zero for a thread that is not seen.
+  static operation_figures of(operation what, direction way = direction::forward, int thread = 0) {
+    if (thread < 0 || thread >= most_threads) return {};
+    const noted& from = all_[thread].at[slot(what, way)];
+    const double looking =
+        from.looks > 0 ? static_cast<double>(from.looks) * linnet::detail::region::look() : 0;
+    return {from.calls, from.ticks, from.slept + static_cast<std::int64_t>(looking), from.cost};
+  }
+  /// Threads that took part.
+  static int threads() {
+    int count = 0;
+    for (int i = 0; i < most_threads; ++i)
+      if (all_[i].used) count = i + 1;
+    return count;
+  }
+
+  /// Times an operation until next(), or to the end of its life. What is begun inside of it takes
+  /// that time away from it. The same operation inside of itself is no further call.
+  class scope {
+   public:
+    scope(const team& threads, operation what, direction way = direction::forward)
+        : mine_(threads.rank() < most_threads ? &all_[threads.rank()] : nullptr),
+          first_(threads.rank() == 0),
+          way_(way) {
+      if (mine_) outer_ = mine_->begin(slot(what, way));
+    }
+    scope(const scope&) = delete;
+    scope& operator=(const scope&) = delete;
+    ~scope() {
+      if (mine_) mine_->end(outer_);
+    }
+    /// Ends the operation and begins another one.
+    void next(operation what) const {
+      if (!mine_) return;
+      mine_->end(outer_);
+      (void)mine_->begin(slot(what, way_));
+    }
+    /// Adds to the work of the running operation.
+    void add(const operation_cost& cost) const {
+      if (first_ && mine_->open >= 0) mine_->at[mine_->open].cost += cost;
+    }
+
+   private:
+    record* mine_;
+    int outer_ = -1;
+    bool first_;
+    direction way_;
+  };
+
+ private:
+  static constexpr int slot(operation what, direction way) {
+    return 2 * static_cast<int>(what) + static_cast<int>(way);
+  }
+  static inline record all_[most_threads];
+};
+
+/// Stands for a profile in models without one: it is empty, and compiles to nothing.
+struct no_profile {
+  static constexpr bool records = false;
+  class [[maybe_unused]] scope {
+   public:
+    constexpr scope(const team&, operation, direction = direction::forward) {}
+    constexpr scope(const team&, operation, index, direction = direction::forward) {}
+    constexpr scope(const team&, index, index, index, bool = false) {}
+    constexpr void next(operation) const {}
+    constexpr void add(const operation_cost&) const {}
+  };
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// Storage `S` of a model whose operations note their times in `Profile`, an operation_profile.
+/// Matrices are stored and packed as `S`, bit by bit. Models get it by linnet::profiled. Only the
+/// type tells, so models with and without a profile stand in one program.
+template <class S, class Profile = operation_profile<>>
+struct profiled : S {
+  using profile = Profile;
+};
+
+}  // namespace storage
+
+namespace detail {
+
+template <class S, class Profile, storage::part P>
+requires(P != storage::part::any) struct part_storage<storage::profiled<S, Profile>, P> {
+  using type = storage::profiled<storage::at<S, P>, Profile>;
+};
+template <class S, class Profile>
+struct rest_storage<storage::profiled<S, Profile>> : rest_storage<S> {};
+template <class S, class Profile, class A>
+requires(!std::is_same_v<typename S::compute,
+                         A>) struct computed_storage<storage::profiled<S, Profile>, A> {
+  using type = storage::profiled<typename computed_storage<S, A>::type, Profile>;
+};
+template <class S, class Profile>
+inline constexpr bool is_mixed_precision<storage::profiled<S, Profile>> = is_mixed_precision<S>;
+
+/// The profile of a model stored as `S`, or no_profile.
+template <class S>
+struct profile_of {
+  using type = no_profile;
+};
+template <class S, class Profile>
+struct profile_of<storage::profiled<S, Profile>> {
+  using type = Profile;
+};
+/// Storage `S` without a profile.
+template <class S>
+struct unprofiled_storage {
+  using type = S;
+};
+template <class S, class Profile>
+struct unprofiled_storage<storage::profiled<S, Profile>> {
+  using type = S;
+};
+/// Whether operations of a model stored as `S` are timed.
+template <class S>
+inline constexpr bool is_profiled = profile_of<S>::type::records;
+/// Storage `To` with the profile that `S` has, if any.
+template <class S, class To>
+struct profiled_alike {
+  using type = To;
+};
+template <class S, class Profile, class To>
+struct profiled_alike<storage::profiled<S, Profile>, To> {
+  using type = storage::profiled<To, Profile>;
+};
+
+}  // namespace detail
 
 LINNET_NAMESPACE_END
 /// @file
@@ -15381,8 +18612,6 @@ LINNET_NAMESPACE_END
 /// Every thread of a team makes the same calls (SPMD); an operation returns when all threads have
 /// finished it.
 
-#include <concepts>
-
 /// @file
 /// Channels: layers say which rows write what which columns read. Methods then fold scales and
 /// rotations into neighbouring tensors, or cut channels out of all of them.
@@ -16248,6 +19477,9 @@ class tensor_block {
  protected:
   /// Values in bytes() bytes of a block, `offset` behind its first byte; both are aligned.
   tensor_block(memory_block memory, index offset) : memory_(std::move(memory)) {
+    if constexpr (sizeof(void*) < 8)  // others reach what can be counted
+      static_assert(bytes() < most_bytes,
+                    "linnet: parameters of more bytes than this 32-bit target reaches");
     if (!memory_.data()) return;
     values_ = {static_cast<std::byte*>(memory_.data()) + offset, static_cast<std::size_t>(bytes())};
     arena all(values_.data(), bytes());
@@ -17276,8 +20508,8 @@ struct limits {
   }
 
  private:
-  static constexpr const char* level_names[] = {"automatic", "portable", "avx2", "avx512",
-                                                "avx512dot"};
+  static constexpr const char* level_names[] = {"automatic", "portable", "avx2",    "avx512",
+                                                "avx512dot", "neondot",  "neonmmla"};
 };
 
 namespace detail {
@@ -17339,19 +20571,19 @@ inline constexpr index limits::*growing_limits[] = {&limits::batch,     &limits:
                                                     &limits::target,    &limits::chunk,
                                                     &limits::kv_blocks, &limits::max_logits};
 
-/// bytes(l) at run time, or most_bytes where computing it would exceed what an index holds. Each
-/// product in bytes() is a part of the sum, and becomes at most eight times as large where one
-/// limit doubles. So small limits grow to `l` step by step, for as long as the next step is safe.
-/// (Constants need no care: the compiler refuses what overflows.)
+/// bytes(l) at run time, or most_bytes where it would exceed that. Each product in bytes() is a
+/// part of the sum, and becomes at most eight times as large where one limit doubles. So small
+/// limits grow to `l` step by step, for as long as the next step is safe. (Constants need no care:
+/// the compiler refuses what overflows.)
 LINNET_COLD inline index bounded_bytes_of(const limits& l, index (*bytes)(const limits&)) {
-  constexpr index first = sizeof(index) == 8 ? 256 : 4;
+  constexpr index first = 256, largest = (std::numeric_limits<index>::max)();
   limits some = l;
   for (const auto member : growing_limits) some.*member = (std::clamp)(l.*member, index{0}, first);
   some.threads = static_cast<int>((std::clamp)(index{l.threads}, index{0}, first));
   index sum = bytes(some);
   const auto grow = [&](auto& from, auto to) {
     while (from < to) {
-      if (sum > most_bytes / 8) return false;
+      if (sum > largest / 8 || sum >= most_bytes) return false;
       from = from > to / 2 ? to : 2 * from;
       sum = bytes(some);
     }
@@ -18805,124 +22037,7 @@ LINNET_NAMESPACE_END
 /// positions and a key-value cache. Heads may be multi-head, grouped-query or multi-query.
 
 /// @file
-/// Attention to an adapter's gated keys, beside that to the text, and its derivatives.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Most gated keys of a layer.
-inline constexpr index most_gated_keys = 256;
-
-/// Attention of one query of a head to gated keys.
-template <class T>
-struct gated_query {
-  const T *keys, *values;  ///< of the head, rows `stride` apart
-  index count, stride, h;
-  T scale;
-
-  /// p[count] = softmax of the scores of q[h]
-  void weigh(const T* q, T* p) const {
-    T most = 0, sum = 0;
-    for (index j = 0; j < count; ++j) {
-      p[j] = scale * dot(q, keys + j * stride);
-      most = j == 0 ? p[j] : (std::max)(most, p[j]);
-    }
-    for (index j = 0; j < count; ++j) sum += p[j] = std::exp(p[j] - most);
-    for (index j = 0; j < count; ++j) p[j] /= sum;
-  }
-  T dot(const T* a, const T* b) const {
-    T sum = 0;
-    for (index i = 0; i < h; ++i) sum += a[i] * b[i];
-    return sum;
-  }
-};
-/// That of head `head` of layer `layer`, of `group` heads to a head of keys.
-template <class T>
-gated_query<T> gated_query_of(const ops::gated_keys<T>& all, index layer, index kv, index h,
-                              index key_head, T scale) {
-  const index at = (layer - all.first) * all.count * kv + key_head * h;
-  return {all.keys + at, all.values + at, all.count, kv, h, scale};
-}
-
-/// Shapes of a call: q[rows, heads h] and keys of kv_heads heads.
-template <class T>
-struct gated_shape {
-  index heads, kv_heads, h;
-  T scale;
-};
-
-/// out[rows, heads h] += tanh(gate) softmax(scale q K^T) V, for sequences with gated keys in this
-/// layer (Zhang et al. 2023, eq. 7 to 10).
-template <class T>
-void add_gated(const context<T>& ctx, const gated_shape<T>& s, const T* q, T* out) {
-  const auto* const hooks = ops::adapter_hooks<T>::in(ctx.on);
-  if (!hooks) return;
-  const index layer = ctx.stack.layer, n = s.heads * s.h, group = s.heads / s.kv_heads;
-  bool any = false;
-  for (index b = 0; b < ctx.batch; ++b) any = any || hooks->of(b).gated.in(layer);
-  if (!any) return;
-  ctx.on.threads.each(ctx.rows(), [&](index row) {
-    const ops::gated_keys<T>& all = hooks->of(row / ctx.length).gated;
-    if (!all.in(layer)) return;
-    T p[most_gated_keys];
-    for (index head = 0; head < s.heads; ++head) {
-      const auto one = gated_query_of(all, layer, s.kv_heads * s.h, s.h, head / group, s.scale);
-      const T gate = std::tanh(all.gates[(layer - all.first) * s.heads + head]);
-      one.weigh(q + row * n + head * s.h, p);
-      T* const to = out + row * n + head * s.h;
-      for (index j = 0; j < one.count; ++j)
-        for (index i = 0; i < s.h; ++i) to[i] += gate * p[j] * one.values[j * one.stride + i];
-    }
-  });
-}
-/// Adds the derivatives of add_gated() to dq and to the adapter's gradients. A head of keys belongs
-/// to one thread, which goes through the rows in order.
-template <class T>
-void gated_backward(const context<T>& ctx, const gated_shape<T>& s, const T* q, const T* d_out,
-                    T* dq) {
-  const auto* const hooks = ops::adapter_hooks<T>::in(ctx.on);
-  const index layer = ctx.stack.layer, n = s.heads * s.h, group = s.heads / s.kv_heads;
-  if (!hooks || !hooks->gated.in(layer)) return;
-  const ops::gated_keys<T>& all = hooks->gated;
-  ctx.on.threads.each(s.kv_heads, [&](index key_head) {
-    const auto one = gated_query_of(all, layer, s.kv_heads * s.h, s.h, key_head, s.scale);
-    T* const dk = all.d_keys + (one.keys - all.keys);
-    T* const dv = all.d_values + (one.values - all.values);
-    T p[most_gated_keys], dp[most_gated_keys];
-    for (index head = key_head * group; head < (key_head + 1) * group; ++head) {
-      const index at_gate = (layer - all.first) * s.heads + head;
-      const T gate = std::tanh(all.gates[at_gate]);
-      T d_gate = 0;
-      for (index row = 0; row < ctx.rows(); ++row) {
-        const index at = row * n + head * s.h;
-        one.weigh(q + at, p);
-        T mean = 0;
-        for (index j = 0; j < one.count; ++j) {
-          dp[j] = one.dot(d_out + at, one.values + j * one.stride);
-          mean += p[j] * dp[j];
-        }
-        d_gate += mean;
-        for (index j = 0; j < one.count; ++j) {
-          const T ds = gate * p[j] * (dp[j] - mean) * s.scale, pj = gate * p[j];
-          for (index i = 0; i < s.h; ++i) {
-            dq[at + i] += ds * one.keys[j * one.stride + i];
-            dk[j * one.stride + i] += ds * q[at + i];
-            dv[j * one.stride + i] += pj * d_out[at + i];
-          }
-        }
-      }
-      all.d_gates[at_gate] += d_gate * (1 - gate * gate);
-    }
-  });
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// Parts common to kinds of attention: the projections around the mixing of tokens, and buffers and
-/// rotary positions for kinds that read whole sequences.
+/// Work of softmax attention, as a profile counts it.
 
 /// @file
 /// Attention policies: the numbers of one attention layer, and the traits that every kind states.
@@ -19119,6 +22234,298 @@ struct policy {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Operations of layers as a profile sees them: their time and their work.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Times an operation of a model stored as `S`; nothing, and no code, in a model without a profile.
+template <class S>
+using timed = typename profile_of<S>::type::scope;
+
+/// Bytes of the parameters of a layer, matrices stored as `S` and all else in `T`.
+template <class Layer, class T, class S>
+constexpr index parameter_bytes() {
+  index bytes = 0;
+  each_tensor<Layer>([&](const parameter_path&, const tensor_info& info) {
+    bytes += info.stored() ? matrix_bytes<typename unprofiled_storage<storage::single<S>>::type>(
+                                 info.rows, info.columns)
+                           : info.size() * static_cast<index>(sizeof(T));
+  });
+  return bytes;
+}
+
+/// Work of a layer on `rows` rows. Forward, it reads parameters and inputs and writes outputs.
+/// Backward, two products stand for one. It reads parameters, inputs and the gradient of outputs,
+/// and adds to the gradients of parameters and inputs.
+template <class Layer, class T, class S>
+constexpr operation_cost layer_cost(index rows, direction way = direction::forward) {
+  constexpr index word = sizeof(T), stored = parameter_bytes<Layer, T, S>();
+  const index flops = Layer::flops(call_shape{.batch = rows, .length = 1});
+  if (way == direction::forward) return {flops, stored + word * rows * (Layer::in + Layer::out)};
+  return {2 * flops,
+          stored + word * (2 * count_parameters<Layer>() + rows * (3 * Layer::in + Layer::out))};
+}
+/// Work of a pass that reads and writes so many numbers.
+template <class T>
+constexpr operation_cost pass_cost(index numbers) {
+  return {0, numbers * static_cast<index>(sizeof(T))};
+}
+
+/// Work of looking up `rows` rows of a table of `width` columns in storage `S`.
+template <class T, class S>
+constexpr operation_cost lookup_cost(index rows, index width) {
+  return {0, rows * (matrix_bytes<typename unprofiled_storage<storage::single<S>>::type>(1, width) +
+                     width * static_cast<index>(sizeof(T)))};
+}
+/// Work of a head on `rows` rows: logits. One that trains also has two products for the derivatives
+/// and adds to the gradients of rows and table. The logits themselves need not leave the caches.
+template <class T, class S>
+constexpr operation_cost head_cost(index rows, index width, index vocabulary, bool trains) {
+  constexpr index word = sizeof(T);
+  const index flops = 2 * rows * width * vocabulary,
+              table = matrix_bytes<typename unprofiled_storage<storage::single<S>>::type>(
+                  vocabulary, width);
+  if (!trains) return {flops, table + word * rows * (width + vocabulary)};
+  return {3 * flops, table + word * (2 * vocabulary * width + 3 * rows * width)};
+}
+/// Times a layer that is one operation, and notes its work.
+template <class Profile, class S, class T, class Layer = void>
+struct layer_scope : Profile::scope {
+  layer_scope(const team& threads, operation what, index rows, direction way = direction::forward)
+      : Profile::scope(threads, what, way) {
+    this->add(layer_cost<Layer, T, S>(rows, way));
+  }
+};
+/// Times an operation whose work is not noted here.
+template <class Profile, class S, class T>
+struct layer_scope<Profile, S, T, void> : Profile::scope {
+  layer_scope(const team& threads, operation what, index, direction way = direction::forward)
+      : Profile::scope(threads, what, way) {}
+};
+/// layer_scope of a model stored as `S`; nothing, and no code, in a model without a profile.
+template <class S, class T, class Layer>
+using timed_layer =
+    std::conditional_t<is_profiled<S>, layer_scope<typename profile_of<S>::type, S, T, Layer>,
+                       no_profile::scope>;
+
+/// Times a head on `rows` rows, and notes its work.
+template <class Profile, class T, class S>
+struct head_scope : Profile::scope {
+  head_scope(const team& threads, index rows, index width, index vocabulary, bool trains = false)
+      : Profile::scope(threads, operation::head) {
+    this->add(head_cost<T, S>(rows, width, vocabulary, trains));
+  }
+};
+/// head_scope of a model stored as `S` whose head reads a table stored as `Table`.
+template <class S, class T, class Table>
+using timed_head =
+    std::conditional_t<is_profiled<S>, head_scope<typename profile_of<S>::type, T, Table>,
+                       no_profile::scope>;
+
+/// ops::embed() of a model stored as `S`, timed.
+template <class T, class S, class Matrix>
+void timed_embed(const ops::execution& on, index rows, index d, const token* tokens,
+                 const Matrix& table, T* x) {
+  const timed<S> time(on.threads, operation::embedding);
+  if constexpr (is_profiled<S>)
+    time.add(lookup_cost<T, storage::at<S, storage::part::embedding>>(rows, d));
+  ops::embed(on, rows, d, tokens, table, x);
+}
+/// ops::embed_backward() of a model stored as `S`, timed.
+template <class T, class S>
+void timed_embed_backward(const ops::execution& on, index rows, index d, const token* tokens,
+                          const T* dx, T* d_table) {
+  const timed<S> time(on.threads, operation::embedding, direction::backward);
+  if constexpr (is_profiled<S>) time.add(pass_cost<T>(3 * rows * d));
+  ops::embed_backward(on, rows, d, tokens, dx, d_table);
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Keys that queries at positions past, past + 1, ... of one sequence see: `queries` of them, of
+/// keys that number `keys` in all.
+constexpr index seen_keys(const ops::attention_window& window, index past, index queries,
+                          index keys) {
+  index count = 0;
+  for (index i = 0; i < queries; ++i) {
+    const index at = past + i, begin = at < window.before ? 0 : at - window.before,
+                end = window.after < keys - at ? at + window.after + 1 : keys;
+    count += (std::max)(index{0}, (std::min)(end, keys) - begin) + (std::min)(window.first, begin);
+  }
+  return count;
+}
+
+/// Bytes of `numbers` keys or values, without their scales.
+template <class T>
+constexpr index kept_bytes(kv_code code, index numbers) {
+  switch (code) {
+    case kv_code::exact:
+      break;
+    case kv_code::bf16:
+      return 2 * numbers;
+    case kv_code::int8:
+      return numbers;
+    case kv_code::int4:
+      return (numbers + 1) / 2;
+  }
+  return numbers * static_cast<index>(sizeof(T));
+}
+
+/// Work of attention: two products for each pair of a query and a key that it sees, twice as many
+/// backward. It reads queries, keys and values and writes as many numbers as queries have.
+/// Backward, it also reads their gradients and adds to three others. Prefixes, documents and trees
+/// count as plain text.
+template <attention_shape A, class T>
+operation_cost attention_cost(const ops::attention_window& window, const context<T>& ctx,
+                              direction way = direction::forward) {
+  index pairs = 0, keys = 0;
+  for (index b = 0; b < ctx.batch; ++b) {
+    const index past = A.cross ? 0 : ctx.past_of(b),
+                queries = A.cross ? ctx.length : ctx.length_of(b);
+    const index own = A.cross ? ctx.memory.length_of(b) : past + queries;
+    const ops::attention_window all{};
+    pairs += seen_keys(A.cross ? all : window, past, queries, own);
+    keys += own;
+  }
+  const index q = ctx.rows() * A.n() * static_cast<index>(sizeof(T)), kv = keys * A.kv();
+  const index flops = 4 * pairs * A.n();
+  if (way == direction::backward)
+    return {2 * flops, 5 * q + 6 * kv * static_cast<index>(sizeof(T))};
+  return {flops, 2 * q + 2 * kept_bytes<T>(ctx.past ? A.cache : kv_code::exact, kv)};
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Attention to an adapter's gated keys, beside that to the text, and its derivatives.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Most gated keys of a layer.
+inline constexpr index most_gated_keys = 256;
+
+/// Attention of one query of a head to gated keys.
+template <class T>
+struct gated_query {
+  const T *keys, *values;  ///< of the head, rows `stride` apart
+  index count, stride, h;
+  T scale;
+
+  /// p[count] = softmax of the scores of q[h]
+  void weigh(const T* q, T* p) const {
+    T most = 0, sum = 0;
+    for (index j = 0; j < count; ++j) {
+      p[j] = scale * dot(q, keys + j * stride);
+      most = j == 0 ? p[j] : (std::max)(most, p[j]);
+    }
+    for (index j = 0; j < count; ++j) sum += p[j] = std::exp(p[j] - most);
+    for (index j = 0; j < count; ++j) p[j] /= sum;
+  }
+  T dot(const T* a, const T* b) const {
+    T sum = 0;
+    for (index i = 0; i < h; ++i) sum += a[i] * b[i];
+    return sum;
+  }
+};
+/// That of head `head` of layer `layer`, of `group` heads to a head of keys.
+template <class T>
+gated_query<T> gated_query_of(const ops::gated_keys<T>& all, index layer, index kv, index h,
+                              index key_head, T scale) {
+  const index at = (layer - all.first) * all.count * kv + key_head * h;
+  return {all.keys + at, all.values + at, all.count, kv, h, scale};
+}
+
+/// Shapes of a call: q[rows, heads h] and keys of kv_heads heads.
+template <class T>
+struct gated_shape {
+  index heads, kv_heads, h;
+  T scale;
+};
+
+/// out[rows, heads h] += tanh(gate) softmax(scale q K^T) V, for sequences with gated keys in this
+/// layer (Zhang et al. 2023, eq. 7 to 10).
+template <class T>
+void add_gated(const context<T>& ctx, const gated_shape<T>& s, const T* q, T* out) {
+  const auto* const hooks = ops::adapter_hooks<T>::in(ctx.on);
+  if (!hooks) return;
+  const index layer = ctx.stack.layer, n = s.heads * s.h, group = s.heads / s.kv_heads;
+  bool any = false;
+  for (index b = 0; b < ctx.batch; ++b) any = any || hooks->of(b).gated.in(layer);
+  if (!any) return;
+  ctx.on.threads.each(ctx.rows(), [&](index row) {
+    const ops::gated_keys<T>& all = hooks->of(row / ctx.length).gated;
+    if (!all.in(layer)) return;
+    T p[most_gated_keys];
+    for (index head = 0; head < s.heads; ++head) {
+      const auto one = gated_query_of(all, layer, s.kv_heads * s.h, s.h, head / group, s.scale);
+      const T gate = std::tanh(all.gates[(layer - all.first) * s.heads + head]);
+      one.weigh(q + row * n + head * s.h, p);
+      T* const to = out + row * n + head * s.h;
+      for (index j = 0; j < one.count; ++j)
+        for (index i = 0; i < s.h; ++i) to[i] += gate * p[j] * one.values[j * one.stride + i];
+    }
+  });
+}
+/// Adds the derivatives of add_gated() to dq and to the adapter's gradients. A head of keys belongs
+/// to one thread, which goes through the rows in order.
+template <class T>
+void gated_backward(const context<T>& ctx, const gated_shape<T>& s, const T* q, const T* d_out,
+                    T* dq) {
+  const auto* const hooks = ops::adapter_hooks<T>::in(ctx.on);
+  const index layer = ctx.stack.layer, n = s.heads * s.h, group = s.heads / s.kv_heads;
+  if (!hooks || !hooks->gated.in(layer)) return;
+  const ops::gated_keys<T>& all = hooks->gated;
+  ctx.on.threads.each(s.kv_heads, [&](index key_head) {
+    const auto one = gated_query_of(all, layer, s.kv_heads * s.h, s.h, key_head, s.scale);
+    T* const dk = all.d_keys + (one.keys - all.keys);
+    T* const dv = all.d_values + (one.values - all.values);
+    T p[most_gated_keys], dp[most_gated_keys];
+    for (index head = key_head * group; head < (key_head + 1) * group; ++head) {
+      const index at_gate = (layer - all.first) * s.heads + head;
+      const T gate = std::tanh(all.gates[at_gate]);
+      T d_gate = 0;
+      for (index row = 0; row < ctx.rows(); ++row) {
+        const index at = row * n + head * s.h;
+        one.weigh(q + at, p);
+        T mean = 0;
+        for (index j = 0; j < one.count; ++j) {
+          dp[j] = one.dot(d_out + at, one.values + j * one.stride);
+          mean += p[j] * dp[j];
+        }
+        d_gate += mean;
+        for (index j = 0; j < one.count; ++j) {
+          const T ds = gate * p[j] * (dp[j] - mean) * s.scale, pj = gate * p[j];
+          for (index i = 0; i < s.h; ++i) {
+            dq[at + i] += ds * one.keys[j * one.stride + i];
+            dk[j * one.stride + i] += ds * q[at + i];
+            dv[j * one.stride + i] += pj * d_out[at + i];
+          }
+        }
+      }
+      all.d_gates[at_gate] += d_gate * (1 - gate * gate);
+    }
+  });
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Parts common to kinds of attention: the projections around the mixing of tokens, and buffers and
+/// rotary positions for kinds that read whole sequences.
+
+/// @file
 /// Linear maps with fewer numbers: a product of two thin factors, or a shared matrix plus a
 /// low-rank delta of each layer's own.
 
@@ -19173,6 +22580,22 @@ LINNET_INLINE constexpr const T& member(const numbered<K, T>& s) {
   return s.value;
 }
 
+/// The operation that a member of a chain is, by its part or its name; `other` of most.
+template <class Item>
+constexpr operation operation_of() {
+  if (Item::part == storage::part::ffn_up) return operation::ffn_up;
+  if (Item::part == storage::part::ffn_down) return operation::ffn_down;
+  if (Item::name == "attention" || Item::name == "cross") return operation::attention;
+  return Item::name == "ffn" ? operation::ffn : operation::other;
+}
+/// Times a member of a chain. The work of a matrix of a feed-forward is noted, too; other members
+/// do so themselves.
+template <class S, class T, class Item>
+using timed_item = std::conditional_t<
+    operation_of<Item>() == operation::other, no_profile::scope,
+    timed_layer<S, T,
+                std::conditional_t<Item::part == storage::part::any, void, typename Item::layer>>>;
+
 /// Parameters of a chain of so many members.
 template <class P, std::size_t Count>
 concept has_members = P::members == Count;
@@ -19192,6 +22615,8 @@ struct chain {
   using at_layer = typename item<K>::layer;
   template <std::size_t K, class S>
   using at_storage = storage::at<S, item<K>::part>;
+  template <std::size_t K, class S, class T>
+  using timed_member = linnet::detail::timed_item<at_storage<K, S>, T, item<K>>;
 
  public:
   static constexpr index in = First::layer::in, out = at_layer<count - 1>::out;
@@ -19309,16 +22734,24 @@ struct chain {
                                                 view<T, out> y, cache<T>& c, context<T>& ctx,
                                                 [[maybe_unused]] const T* residual) {
     if constexpr (K + 1 == count && adds_residual) {
+      const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
+                                       x.rows());
       at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
                                                          linnet::detail::member<K>(c.items), ctx,
                                                          residual);
     } else if constexpr (K + 1 == count) {
+      const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
+                                       x.rows());
       at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
                                                          linnet::detail::member<K>(c.items), ctx);
     } else {
       const view<T, at_layer<K>::out> z(c.between[K], x.rows());
-      at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, z,
-                                                         linnet::detail::member<K>(c.items), ctx);
+      {
+        const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
+                                         x.rows());
+        at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, z,
+                                                           linnet::detail::member<K>(c.items), ctx);
+      }
       forward_from<K + 1, S, T>(p, z, y, c, ctx, residual);
     }
   }
@@ -19328,6 +22761,8 @@ struct chain {
                                                  view<const T, out> dy, view<T, at_layer<K>::in> dx,
                                                  cache<T>& c, context<T>& ctx) {
     if constexpr (K + 1 == count) {
+      const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
+                                       x.rows(), direction::backward);
       at_layer<K>::template backward<T, at_storage<K, S>>(
           linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dy, dx,
           linnet::detail::member<K>(c.items), ctx);
@@ -19335,6 +22770,8 @@ struct chain {
       const view<T, at_layer<K>::out> z(c.between[K], x.rows()), dz(c.gradient[K], x.rows());
       ops::fill(ctx.on, dz.size(), T(0), dz.data());
       backward_from<K + 1, S, T>(p, dp, z, dy, dz, c, ctx);
+      const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
+                                       x.rows(), direction::backward);
       at_layer<K>::template backward<T, at_storage<K, S>>(
           linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dz, dx,
           linnet::detail::member<K>(c.items), ctx);
@@ -19715,6 +23152,8 @@ struct rms : policy {
     template <class T, class S>
     static void forward(const params<form::packed<T, S>>& p, view<const T, D> x, view<T, D> y,
                         cache<T>& c, context<T>& ctx) {
+      const linnet::detail::timed_layer<S, T, layer> time(ctx.on.threads, operation::norm,
+                                                          x.rows());
       ops::rms_norm(ctx.on, T(Eps.value), x, p.weight, y, c.inverse);
     }
 
@@ -19722,6 +23161,8 @@ struct rms : policy {
     static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                          view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
                          context<T>& ctx) {
+      const linnet::detail::timed_layer<S, T, layer> time(ctx.on.threads, operation::norm, x.rows(),
+                                                          direction::backward);
       ops::rms_norm_backward(ctx.on, x, p.weight, c.inverse, dy, dp.weight, dx);
     }
 
@@ -19765,6 +23206,8 @@ struct layer_norm : policy {
     template <class T, class S>
     static void forward(const params<form::packed<T, S>>& p, view<const T, D> x, view<T, D> y,
                         cache<T>& c, context<T>& ctx) {
+      const linnet::detail::timed_layer<S, T, layer> time(ctx.on.threads, operation::norm,
+                                                          x.rows());
       ops::layer_norm(ctx.on, T(Eps.value), x, p.weight, p.bias, y, c.statistics);
     }
 
@@ -19772,6 +23215,8 @@ struct layer_norm : policy {
     static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                          view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
                          context<T>& ctx) {
+      const linnet::detail::timed_layer<S, T, layer> time(ctx.on.threads, operation::norm, x.rows(),
+                                                          direction::backward);
       ops::layer_norm_backward(ctx.on, x, p.weight, c.statistics, dy, dp.weight, dp.bias, dx);
     }
 
@@ -19977,6 +23422,7 @@ struct layer_loop {
       }
       ctx.stack.mask = nullptr;
       ctx.stack.hook(layer, input.data(), d_input.data());
+      if (ctx.on.gradients) ctx.on.gradients->call(ctx.on.gradients->object, ctx.on, layer);
       dy = d_input;
     }
   }
@@ -20166,6 +23612,8 @@ void add_branch(const P& p, view<const T, D> u, view<const T, D> x, view<T, D> y
   T* const branch = c.branch ? c.branch : y.data();
   const view<T, D> made(adapted && c.kept ? c.kept : branch, x.rows());
   Sub::template forward<T, S>(p, u, made, c.sub, ctx);
+  const linnet::detail::timed<S> time(ctx.on.threads, operation::residual);
+  if constexpr (is_profiled<S>) time.add(pass_cost<T>(3 * x.size()));
   ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, D, made.data());
   if (adapted) adapted.change(ctx, made.data(), branch);
   ops::add(ctx.on, x.size(), x.data(), branch, y.data());
@@ -20240,13 +23688,23 @@ struct residual {
                        context<T>& ctx) {
     const view<T, in> normed(c.normed, x.rows()), d_branch(c.branch, x.rows()),
         d_normed(c.d_normed, x.rows());
-    ops::copy(ctx.on, dy.size(), dy.data(), d_branch.data());
-    if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted)
-      adapted.backward(ctx, c.kept, d_branch.data());
-    ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, d_branch.data());
-    ops::fill(ctx.on, d_normed.size(), T(0), d_normed.data());
+    {
+      const linnet::detail::timed<S> time(ctx.on.threads, operation::residual, direction::backward);
+      if constexpr (linnet::detail::is_profiled<S>)
+        time.add(linnet::detail::pass_cost<T>(3 * x.size()));
+      ops::copy(ctx.on, dy.size(), dy.data(), d_branch.data());
+      if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted)
+        adapted.backward(ctx, c.kept, d_branch.data());
+      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, d_branch.data());
+      ops::fill(ctx.on, d_normed.size(), T(0), d_normed.data());
+    }
     Sub::template backward<T, S>(p.sub, dp.sub, normed, d_branch, d_normed, c.sub, ctx);
-    ops::add(ctx.on, dx.size(), dx.data(), dy.data(), dx.data());
+    {
+      const linnet::detail::timed<S> time(ctx.on.threads, operation::residual, direction::backward);
+      if constexpr (linnet::detail::is_profiled<S>)
+        time.add(linnet::detail::pass_cost<T>(3 * x.size()));
+      ops::add(ctx.on, dx.size(), dx.data(), dy.data(), dx.data());
+    }
     Norm::template backward<T, S>(p.norm, dp.norm, x, d_normed, dx, c.norm, ctx);
   }
 
@@ -20325,10 +23783,15 @@ struct post_norm_residual {
     const view<T, in> sum(c.sum, x.rows()), d_sum(c.branch, x.rows());
     ops::fill(ctx.on, d_sum.size(), T(0), d_sum.data());
     Norm::template backward<T, S>(p.norm, dp.norm, sum, dy, d_sum, c.norm, ctx);
-    ops::add(ctx.on, dx.size(), dx.data(), d_sum.data(), dx.data());
-    if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted)
-      adapted.backward(ctx, c.kept, d_sum.data());
-    ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, d_sum.data());
+    {
+      const linnet::detail::timed<S> time(ctx.on.threads, operation::residual, direction::backward);
+      if constexpr (linnet::detail::is_profiled<S>)
+        time.add(linnet::detail::pass_cost<T>(3 * x.size()));
+      ops::add(ctx.on, dx.size(), dx.data(), d_sum.data(), dx.data());
+      if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted)
+        adapted.backward(ctx, c.kept, d_sum.data());
+      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, d_sum.data());
+    }
     Sub::template backward<T, S>(p.sub, dp.sub, x, d_sum, dx, c.sub, ctx);
   }
 
@@ -20782,6 +24245,27 @@ struct attention_projections {
     return c;
   }
 
+  /// Notes the work of the products that make queries, keys and values; of a source whose keys are
+  /// cached, that of the queries alone.
+  template <class T, class S, class Scope>
+  static void add_input_cost(const Scope& time, const context<T>& ctx,
+                             direction way = direction::forward) {
+    using linnet::storage::part;
+    const index rows = ctx.rows(), keys = !A.cross            ? rows
+                                          : ctx.memory.cached ? 0
+                                                              : ctx.batch * ctx.memory.length;
+    time.add(layer_cost<to_query, T, storage::at<S, part::attention_q>>(rows, way));
+    if (keys == 0) return;
+    if constexpr (!SharedKey)
+      time.add(layer_cost<to_key, T, storage::at<S, part::attention_k>>(keys, way));
+    time.add(layer_cost<to_key, T, storage::at<S, part::attention_v>>(keys, way));
+  }
+  /// Notes the work of the output projection.
+  template <class T, class S, class Scope>
+  static void add_output_cost(const Scope& time, index rows, direction way = direction::forward) {
+    time.add(layer_cost<to_output, T, storage::at<S, storage::part::attention_o>>(rows, way));
+  }
+
   /// Buffers around the mixing.
   template <class T>
   struct buffers {
@@ -20812,6 +24296,8 @@ struct attention_projections {
   /// x -> q, k (unless shared) and v; queries and keys rotated where the model has such positions.
   template <class T, class S, class P>
   static void project(const P& p, view<const T, in> x, const buffers<T>& b, const context<T>& ctx) {
+    const timed<S> time(ctx.on.threads, operation::attention_input);
+    if constexpr (is_profiled<S>) add_input_cost<T, S>(time, ctx);
     if constexpr (SharedKey)
       ops::gemm_each(ctx.on, x.rows(), in, x.data(), to_query::product(p.q, b.q),
                      to_key::product(p.v, b.v));
@@ -20824,6 +24310,8 @@ struct attention_projections {
   template <class T, class S, class P>
   static void finish(const P& p, view<T, out> y, const buffers<T>& b, context<T>& ctx) {
     without_cache::cache<T> none;
+    const timed<S> time(ctx.on.threads, operation::attention_output);
+    if constexpr (is_profiled<S>) add_output_cost<T, S>(time, y.rows());
     to_output::template forward<T>(p.o, {b.mixed, y.rows()}, y, none, ctx);
   }
   /// dy -> d_mixed, and zeros in dq, dk (unless shared) and dv.
@@ -20832,6 +24320,8 @@ struct attention_projections {
                               context<T>& ctx) {
     without_cache::cache<T> none;
     const index rows = dy.rows();
+    const timed<S> time(ctx.on.threads, operation::attention_output, direction::backward);
+    if constexpr (is_profiled<S>) add_output_cost<T, S>(time, rows, direction::backward);
     ops::fill(ctx.on, rows * n, T(0), b.d_mixed);
     to_output::template backward<T>(p.o, dp.o, {b.mixed, rows}, dy, {b.d_mixed, rows}, none, ctx);
     ops::fill(ctx.on, rows * n, T(0), b.dq);
@@ -20844,6 +24334,8 @@ struct attention_projections {
                                const buffers<T>& b, context<T>& ctx) {
     without_cache::cache<T> none;
     const index rows = x.rows();
+    const timed<S> time(ctx.on.threads, operation::attention_input, direction::backward);
+    if constexpr (is_profiled<S>) add_input_cost<T, S>(time, ctx, direction::backward);
     rotate(b.dq, b.dk, ctx, true);
     to_query::template backward<T>(p.q, dp.q, x, {b.dq, rows}, dx, none, ctx);
     if constexpr (!SharedKey)
@@ -21144,6 +24636,8 @@ struct softmax_attention {
                       cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
     const index rows = x.rows();
     const bool cached = ctx.past != nullptr;
+    const timed<S> time(ctx.on.threads, operation::attention_input);
+    if constexpr (is_profiled<S>) projections::template add_input_cost<T, S>(time, ctx);
     if constexpr (projections::predicts)
       projections::to_scores::template forward<T, S>(p.predictor, x, {c.head_scores, rows},
                                                      c.inner.scores, ctx);
@@ -21170,6 +24664,7 @@ struct softmax_attention {
         to_key::template forward<T>(p.k, x, {c.k, rows}, c.inner.k, ctx);
         to_key::template forward<T>(p.v, x, {c.v, rows}, c.inner.v, ctx);
       }
+      time.next(operation::attention);
       if constexpr (rotates)
         ctx.on.threads.each(rows, [&](index row) {
           if (two_queries) {
@@ -21182,6 +24677,8 @@ struct softmax_attention {
       if constexpr (takes_virtual_keys) linnet::detail::put_virtual_keys(ctx, kv, c.k, c.v);
       if (cached) linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.length, false, c.k, c.v);
     }
+    if constexpr (A.cross) time.next(operation::attention);
+    if constexpr (is_profiled<S>) time.add(attention_cost<A, T>(window, ctx));
     if (cached) {
       // Of the encoder's keys none are as they were given, wherever a query stands.
       const auto keys = linnet::detail::key_rows(c.keys, ctx, A.cross ? nullptr : c.k, ctx.length,
@@ -21200,6 +24697,8 @@ struct softmax_attention {
     }
     if constexpr (takes_virtual_keys) linnet::detail::add_gated(ctx, gated<T>(), c.q, c.mixed);
     if constexpr (projections::predicts) ops::keep_heads(ctx.on, chosen(c, rows), c.mixed);
+    time.next(operation::attention_output);
+    if constexpr (is_profiled<S>) projections::template add_output_cost<T, S>(time, rows);
     to_output::template forward<T>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);
   }
 
@@ -21210,8 +24709,13 @@ struct softmax_attention {
     const index rows = x.rows(), key_rows = ctx.batch * (A.cross ? ctx.memory.length : ctx.length);
     const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
     const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
+    constexpr direction back = direction::backward;
+    const timed<S> time(ctx.on.threads, operation::attention_output, back);
+    if constexpr (is_profiled<S>) projections::template add_output_cost<T, S>(time, rows, back);
     ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
     to_output::template backward<T>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, c.inner.o, ctx);
+    time.next(operation::attention);
+    if constexpr (is_profiled<S>) time.add(attention_cost<A, T>(window, ctx, back));
     if constexpr (projections::predicts) ops::keep_heads(ctx.on, chosen(c, rows), c.d_mixed);
     ops::fill(ctx.on, dq.size(), T(0), dq.data());
     if (two_queries) ops::fill(ctx.on, dq.size(), T(0), c.dq_first);
@@ -21236,6 +24740,8 @@ struct softmax_attention {
           for (index j = row * n; j < (row + 1) * n; ++j) c.dq[j] += c.dq_first[j];
         }
       });
+    time.next(operation::attention_input);
+    if constexpr (is_profiled<S>) projections::template add_input_cost<T, S>(time, ctx, back);
     to_query::template backward<T>(p.q, dp.q, x, dq, dx, c.inner.q, ctx);
     const view<const T, in> source(A.cross ? ctx.memory.states : x.data(), key_rows);
     const view<T, in> d_source(A.cross ? ctx.memory.d_states : dx.data(), key_rows);
@@ -21657,7 +25163,12 @@ struct activated_linear {
     } else {
       map::template forward<T, S>(p, x, {inner, x.rows()}, c.map_cache, ctx);
     }
-    if (c.inner || !Projections.plain()) ops::activation<A>(ctx.on, y.size(), inner, y.data());
+    if (c.inner || !Projections.plain()) {
+      const linnet::detail::timed<S> time(ctx.on.threads, operation::activation);
+      if constexpr (linnet::detail::is_profiled<S>)
+        time.add(linnet::detail::pass_cost<T>(2 * y.size()));
+      ops::activation<A>(ctx.on, y.size(), inner, y.data());
+    }
     if constexpr (Drops)
       ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, Out, y.data());
   }
@@ -21672,8 +25183,14 @@ struct activated_linear {
       ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, Out, c.d_active);
       d_active = c.d_active;
     }
-    ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
-    ops::activation_backward<A>(ctx.on, d_inner.size(), c.inner, d_active, c.d_inner);
+    {
+      const linnet::detail::timed<S> time(ctx.on.threads, operation::activation,
+                                          direction::backward);
+      if constexpr (linnet::detail::is_profiled<S>)
+        time.add(linnet::detail::pass_cost<T>(3 * d_inner.size()));
+      ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
+      ops::activation_backward<A>(ctx.on, d_inner.size(), c.inner, d_active, c.d_inner);
+    }
     map::template backward<T, S>(p, dp, x, d_inner, dx, c.map_cache, ctx);
   }
   static constexpr index flops(const call_shape& e) { return map::flops(e); }
@@ -21687,6 +25204,12 @@ struct gated_layer {
   static constexpr bool adds_residual = true;
   using wide = projection<D, F, Bias, Projections>;
   using narrow = output_projection<F, D, Bias, Projections>;
+  template <class S>
+  using gate_storage = storage::at<S, storage::part::ffn_gate>;
+  template <class S>
+  using up_storage = storage::at<S, storage::part::ffn_up>;
+  template <class S>
+  using down_storage = storage::at<S, storage::part::ffn_down>;
 
   template <class Form>
   struct params {
@@ -21748,6 +25271,11 @@ struct gated_layer {
     const index rows = x.rows();
     const view<T, F> hidden(c.hidden, rows);
     T* const upward = c.up ? c.up : c.hidden;
+    const linnet::detail::timed<S> time(ctx.on.threads, operation::ffn_up);
+    if constexpr (linnet::detail::is_profiled<S>) {
+      time.add(linnet::detail::layer_cost<wide, T, gate_storage<S>>(rows));
+      time.add(linnet::detail::layer_cost<wide, T, up_storage<S>>(rows));
+    }
     if constexpr (Projections.plain()) {
       auto up = wide::product(p.up, upward);
       if (c.up == nullptr) {
@@ -21759,9 +25287,16 @@ struct gated_layer {
       wide::template forward<T>(p.gate, x, {c.gate, rows}, c.gate_map, ctx);
       wide::template forward<T>(p.up, x, {upward, rows}, c.up_map, ctx);
     }
-    if (c.up || !Projections.plain())
+    if (c.up || !Projections.plain()) {
+      time.next(operation::activation);
+      if constexpr (linnet::detail::is_profiled<S>)
+        time.add(linnet::detail::pass_cost<T>(3 * hidden.size()));
       ops::gated<A>(ctx.on, hidden.size(), c.gate, upward, c.hidden);
+    }
     ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, F, c.hidden);
+    time.next(operation::ffn_down);
+    if constexpr (linnet::detail::is_profiled<S>)
+      time.add(linnet::detail::layer_cost<narrow, T, down_storage<S>>(rows));
     narrow::template forward<T>(p.down, hidden, y, c.down_map, ctx, residual);
   }
   template <class T, class S>
@@ -21771,10 +25306,21 @@ struct gated_layer {
     const index rows = x.rows();
     const view<T, F> hidden(c.hidden, rows), d_hidden(c.d_hidden, rows), d_gate(c.d_gate, rows),
         d_up(c.d_up, rows);
+    const linnet::detail::timed<S> time(ctx.on.threads, operation::ffn_down, direction::backward);
+    if constexpr (linnet::detail::is_profiled<S>)
+      time.add(linnet::detail::layer_cost<narrow, T, down_storage<S>>(rows, direction::backward));
     ops::fill(ctx.on, d_hidden.size(), T(0), c.d_hidden);
     narrow::template backward<T>(p.down, dp.down, hidden, dy, d_hidden, c.down_map, ctx);
+    time.next(operation::activation);
+    if constexpr (linnet::detail::is_profiled<S>)
+      time.add(linnet::detail::pass_cost<T>(5 * hidden.size()));
     ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, F, c.d_hidden);
     ops::gated_backward<A>(ctx.on, d_hidden.size(), c.gate, c.up, c.d_hidden, c.d_gate, c.d_up);
+    time.next(operation::ffn_up);
+    if constexpr (linnet::detail::is_profiled<S>) {
+      time.add(linnet::detail::layer_cost<wide, T, gate_storage<S>>(rows, direction::backward));
+      time.add(linnet::detail::layer_cost<wide, T, up_storage<S>>(rows, direction::backward));
+    }
     wide::template backward<T>(p.gate, dp.gate, x, d_gate, dx, c.gate_map, ctx);
     wide::template backward<T>(p.up, dp.up, x, d_up, dx, c.up_map, ctx);
   }
@@ -24261,6 +27807,11 @@ template <class Ffn>
 inline constexpr bool has_layer_widths = requires {
   Ffn::widest;
 };
+/// Whether a layer says that the widths of its parts do not fit.
+template <class Layer>
+concept widths_misfit = requires {
+  requires !Layer::widths_fit;
+};
 /// The feed-forward of each layer.
 template <class Ffn>
 struct ffn_of_layers {
@@ -24273,7 +27824,7 @@ struct ffn_of_layers<ffn::per_layer<Of, Widths...>> {
 template <class Ffn, index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
 constexpr ffn_fault fault_of_ffn() {
   const auto widths = []<class Layer>(std::type_identity<Layer>) {
-    if constexpr (requires { requires !Layer::widths_fit; }) return ffn_fault::chain_widths;
+    if constexpr (widths_misfit<Layer>) return ffn_fault::chain_widths;
     return Layer::in == D && Layer::out == D ? ffn_fault::none : ffn_fault::widths;
   };
   constexpr bool ranked = [] {
@@ -25194,8 +28745,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   template <class S>
   using table_storage = linnet::storage::at<S, linnet::storage::part::embedding>;
   template <class S>
-  using head_storage =
-      linnet::storage::at<S, tied ? linnet::storage::part::embedding : linnet::storage::part::head>;
+  using head_storage = linnet::storage::of_head<S, tied>;
 
   template <class Form>
   struct params {
@@ -25389,6 +28939,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       h.z_loss = call.z_loss;
       h.weight = weight;
       if (layer + 1 == Shape.layers) h.logits = call.logits;
+      const linnet::detail::timed_head<S, T, head_storage<S>> reading(
+          on.threads, h.rows, embedding_projection::head, vocabulary, dx != nullptr);
       if constexpr (ops::trainable<S>)
         if (dx) {
           ops::fill(on, rows * d, T(0), w.d_normed);
@@ -25436,6 +28988,10 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                                               {w.looked_up, rows}, d_embedded,
                                               {w.d_looked_up, rows}, w.embedding_norm, ctx);
         }
+        const linnet::detail::timed<S> looking(on.threads, operation::embedding,
+                                               direction::backward);
+        if constexpr (linnet::detail::is_profiled<S>)
+          looking.add(linnet::detail::pass_cost<T>(3 * real_rows * embedding_projection::table));
         linnet::detail::virtual_rows_backward(ctx, d, w.d_looked_up);
         if constexpr (learned)
           ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions,
@@ -25476,6 +29032,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
         std::copy_n(w.normed + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
       });
     const index read_rows = call.every ? ctx.rows() : ctx.batch;
+    const linnet::detail::timed_head<S, T, head_storage<S>> reading(
+        on.threads, read_rows, embedding_projection::head, vocabulary);
     const T* const y = call.every ? w.normed : w.last;
     ops::matmul(on, read_rows, vocabulary, embedding_projection::head,
                 embedding_projection::template read<T, table_storage<S>>(p.projection, read_rows, y,
@@ -25506,6 +29064,10 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static void embed(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
                     context<T>& ctx) {
     const index rows = ctx.rows();
+    const linnet::detail::timed<S> time(ctx.on.threads, operation::embedding);
+    if constexpr (linnet::detail::is_profiled<S>)
+      time.add(linnet::detail::lookup_cost<T, table_storage<S>>(
+          b.tokens ? ctx.batch * (ctx.length - ctx.front) : 0, embedding_projection::table));
     linnet::detail::embed_behind(
         ctx, embedding_projection::table,
         embedding_projection::template entries<T>(w.projected, b.tokens, ctx), p.embedding,
@@ -25862,8 +29424,7 @@ struct t5_model : model_defaults {
 
   /// Storage of what the head reads, in a model stored as `S`.
   template <class S>
-  using head_storage =
-      linnet::storage::at<S, tied ? linnet::storage::part::embedding : linnet::storage::part::head>;
+  using head_storage = linnet::storage::of_head<S, tied>;
 
   template <class Form>
   struct params {
@@ -26013,6 +29574,8 @@ struct t5_model : model_defaults {
     context<T> target = target_context<T>(b, w, ctx);
     const index rows = target.rows();
     ops::head_call<T, head_storage<S>> head = read<T, S>(p, b, w, ctx, target);
+    const detail::timed_head<S, T, head_storage<S>> head_time(on.threads, rows, d, vocabulary,
+                                                              dp != nullptr);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     head.logits = call.logits;
     head.z_loss = call.z_loss;
@@ -26025,15 +29588,18 @@ struct t5_model : model_defaults {
           head.d_table = dp->head;
       }
     const loss_sum sum = ops::head_loss(on, head, criterion);
+    head_time.next(operation::other);
     if constexpr (ops::trainable<S>)
       if (dp) {
         ops::fill(on, ctx.rows() * d, T(0), w.d_memory);
         decoder::template backward<T, S>(p.decoder_stack, dp->decoder_stack, {w.d_out, rows},
                                          w.decoder_stack, target);
-        ops::embed_backward(on, rows, d, w.inputs, w.decoder_stack.dx, dp->embedding);
+        detail::timed_embed_backward<T, S>(on, rows, d, w.inputs, w.decoder_stack.dx,
+                                           dp->embedding);
         encoder::template backward<T, S>(p.encoder_stack, dp->encoder_stack,
                                          {w.d_memory, ctx.rows()}, w.encoder_stack, ctx);
-        ops::embed_backward(on, ctx.rows(), d, b.source, w.encoder_stack.dx, dp->embedding);
+        detail::timed_embed_backward<T, S>(on, ctx.rows(), d, b.source, w.encoder_stack.dx,
+                                           dp->embedding);
       }
     return sum;
   }
@@ -26057,14 +29623,16 @@ struct t5_model : model_defaults {
     ctx.pages = w.pages;
     ctx.memory = {w.memory, nullptr, call.source.length, call.source.lengths, call.source.cached};
     const index rows = ctx.rows();
-    ops::embed(on, rows, d, call.tokens, p.embedding, w.decoder_stack.x);
+    detail::timed_embed<T, S>(on, rows, d, call.tokens, p.embedding, w.decoder_stack.x);
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, ctx);
     if (!call.every)
       on.threads.each(ctx.batch, [&](index i) {
         std::copy_n(w.out + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
       });
-    ops::matmul(on, call.every ? rows : ctx.batch, vocabulary, d, call.every ? w.out : w.last,
-                head_matrix<T, S>(p), w.logits, {nullptr, head_scale<T>()});
+    const index read_rows = call.every ? rows : ctx.batch;
+    const detail::timed_head<S, T, head_storage<S>> head_time(on.threads, read_rows, d, vocabulary);
+    ops::matmul(on, read_rows, vocabulary, d, call.every ? w.out : w.last, head_matrix<T, S>(p),
+                w.logits, {nullptr, head_scale<T>()});
   }
 
   /// Lets cached target `to` continue where `from` is, with `from`'s source.
@@ -26119,7 +29687,7 @@ struct t5_model : model_defaults {
       const token before = i % b.target_length == 0 ? start : b.labels[i - 1];
       w.inputs[i] = before == ignored ? start : before;
     });
-    ops::embed(target.on, rows, d, w.inputs, p.embedding, w.decoder_stack.x);
+    detail::timed_embed<T, S>(target.on, rows, d, w.inputs, p.embedding, w.decoder_stack.x);
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, target);
     return {rows,     d,       vocabulary, w.out, head_matrix<T, S>(p), head_scale<T>(),
             b.labels, w.chunk, w.losses};
@@ -26127,7 +29695,7 @@ struct t5_model : model_defaults {
   template <class T, class S>
   static void encode(const params<form::packed<T, S>>& p, const token* source, workspace<T>& w,
                      context<T>& ctx) {
-    ops::embed(ctx.on, ctx.rows(), d, source, p.embedding, w.encoder_stack.x);
+    detail::timed_embed<T, S>(ctx.on, ctx.rows(), d, source, p.embedding, w.encoder_stack.x);
     encoder::template forward<T, S>(p.encoder_stack, {w.memory, ctx.rows()}, w.encoder_stack, ctx);
   }
 };
@@ -26358,8 +29926,9 @@ bool multiply_factors(const matrix_expression<Leaf, N>& w, T* to) {
   matrix product;
   for (std::size_t k = 0; k < N; ++k) {
     if (!to || !w.factors[k].data) return false;
-    const matrix factor =
-        view_of(w.factors[k].data, w.widths[k + 1], w.widths[k]).template cast<double>();
+    const matrix factor = view_of(w.factors[k].data, static_cast<Eigen::Index>(w.widths[k + 1]),
+                                  static_cast<Eigen::Index>(w.widths[k]))
+                              .template cast<double>();
     product = k == 0 ? factor : matrix(factor * product);
   }
   for (index i = 0; i < product.size(); ++i) {
@@ -26419,8 +29988,9 @@ using quantized = typename M::template with_storage<typename std::conditional_t<
 /// tensor; pack(), session::open() and save_safetensors() pass it on.
 template <class S, class A = compute::f32, class M>
 weights<quantized<M, S, A>> quantize(const weights<M>& w) {
-  static_assert(std::is_same_v<typename M::storage, storage::f32>,
-                "linnet::quantize: the source must be stored in f32");
+  static_assert(
+      std::is_same_v<typename detail::unprofiled_storage<typename M::storage>::type, storage::f32>,
+      "linnet::quantize: the source must be stored in f32");
   auto rounded = detail::made_of<weights<quantized<M, S, A>>>(w);
   if (!rounded.valid()) return rounded;
   if (auto fit = check_finite(w, "quantize"); !fit) {
@@ -27194,6 +30764,11 @@ struct encoder_body {
   static void embed(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
                     context<T>& ctx) {
     const index rows = ctx.rows();
+    const linnet::detail::timed<S> time(ctx.on.threads, operation::embedding);
+    if constexpr (linnet::detail::is_profiled<S> && !of_images)
+      time.add(
+          linnet::detail::lookup_cost<T, linnet::storage::at<S, linnet::storage::part::embedding>>(
+              rows, width));
     if constexpr (of_images)
       patches::template forward<T, S>(p.embedding, b.images, w.summed, w.images, ctx);
     else
@@ -27220,6 +30795,7 @@ struct encoder_body {
   template <class T, class S>
   static void run_layers(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
     const index rows = ctx.rows();
+    const linnet::detail::timed<S> time(ctx.on.threads, operation::other);
     positional::angles(w.positions, ctx);
     blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
     if constexpr (placement::first)
@@ -27245,6 +30821,9 @@ struct encoder_body {
       projection::template backward<T>(p.widen, dp.widen, {w.scaled, rows}, {w.d_embedded, rows},
                                        {w.d_scaled, rows}, none, ctx);
     }
+    const linnet::detail::timed<S> time(ctx.on.threads, operation::embedding, direction::backward);
+    if constexpr (linnet::detail::is_profiled<S> && !of_images)
+      time.add(linnet::detail::pass_cost<T>(3 * rows * width));
     ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.d_scaled);
     if constexpr (!of_images) {
       ops::fill(ctx.on, rows * width, T(0), w.d_summed);
@@ -27390,10 +30969,10 @@ class text_matcher {
   /// The state with a byte before, or 0.
   std::uint32_t child(std::uint32_t state, unsigned char byte) const {
     if (state == 0) return roots_[byte];
-    const auto first = byte_.begin() + first_child_[state],
-               end = byte_.begin() + first_child_[state + 1];
+    const auto first = byte_.data() + first_child_[state],
+               end = byte_.data() + first_child_[state + 1];
     const auto found = std::lower_bound(first, end, byte);
-    return found != end && *found == byte ? static_cast<std::uint32_t>(found - byte_.begin()) : 0;
+    return found != end && *found == byte ? static_cast<std::uint32_t>(found - byte_.data()) : 0;
   }
   /// The state at the place before one of this state.
   std::uint32_t next(std::uint32_t state, unsigned char byte) const {
@@ -29646,8 +33225,12 @@ inline const hash_key& process_hash_key() {
     const auto mix = [](std::uint64_t sum, std::uint64_t x) {
       return folded_product(sum ^ x, hash_factor) + hash_factor;
     };
-    std::uint64_t sum = mix(static_cast<std::uint64_t>(std::time(nullptr)),
-                            static_cast<std::uint64_t>(std::clock()));
+#if defined(__wasi__)  // which has no clock of processor time
+    const std::uint64_t ticks = 0;
+#else
+    const auto ticks = static_cast<std::uint64_t>(std::clock());
+#endif
+    std::uint64_t sum = mix(static_cast<std::uint64_t>(std::time(nullptr)), ticks);
     for (const char* const place : {&there, &here, on_heap.data()})
       sum = mix(sum, reinterpret_cast<std::uintptr_t>(place));
 #if defined(__x86_64__) || defined(__i386__)
@@ -29750,7 +33333,7 @@ class piece_table {
 
   static std::uint32_t tag(std::uint64_t hash) { return static_cast<std::uint32_t>(hash) & ~1u; }
   void place(slot s, std::uint64_t hash) {
-    std::size_t i = hash >> shift_;
+    auto i = static_cast<std::size_t>(hash >> shift_);
     while (slots_[i].id >= 0) i = (i + 1) & (slots_.size() - 1);
     slots_[i] = s;
   }
@@ -29762,7 +33345,8 @@ class piece_table {
   }
   const slot* look_up(std::string_view piece) const {
     const std::uint64_t hash = hash_of(piece, key_);
-    for (std::size_t i = hash >> shift_; slots_[i].id >= 0; i = (i + 1) & (slots_.size() - 1))
+    auto i = static_cast<std::size_t>(hash >> shift_);
+    for (; slots_[i].id >= 0; i = (i + 1) & (slots_.size() - 1))
       if ((slots_[i].tag & ~1u) == tag(hash) && (*this)[slots_[i].id] == piece) return &slots_[i];
     return nullptr;
   }
@@ -29807,7 +33391,7 @@ class merge_table {
 
   /// Number of the slot that holds a pair, or of the empty one where it belongs.
   std::size_t slot_of(token left, token right) const {
-    std::size_t i = hash_of(left, right, key_) >> (64 - bits_);
+    auto i = static_cast<std::size_t>(hash_of(left, right, key_) >> (64 - bits_));
     for (; slots_[i] != none; i = (i + 1) & (slots_.size() - 1))
       if (const auto& m = merges_[slots_[i]]; m.left == left && m.right == right) break;
     return i;
@@ -30065,8 +33649,7 @@ class text_stream {
   void release(std::size_t count, Emit& on_text) {
     if (count == 0) return;
     on_text(std::string_view(held_.data(), count));
-    std::copy(held_.begin() + static_cast<index>(count), held_.begin() + static_cast<index>(size_),
-              held_.begin());
+    std::copy(held_.data() + count, held_.data() + size_, held_.data());
     size_ -= count;
   }
 
@@ -31737,7 +35320,8 @@ class encoder_texts {
     for (index b = count - 1; b >= 0; --b) {
       const index valid = lengths_[static_cast<std::size_t>(b)];
       from -= valid;
-      const auto old = ids_.begin() + from, row = ids_.begin() + b * length;
+      token* const old = ids_.data() + from;
+      token* const row = ids_.data() + b * length;
       std::copy_backward(old, old + valid, row + valid);
       std::fill(row + valid, row + length, token{0});
     }
@@ -31756,6 +35340,129 @@ class encoder_texts {
   std::vector<token> ids_{};      ///< [batch, length]
   std::vector<index> lengths_{};  ///< [batch]
 };
+
+LINNET_NAMESPACE_END
+/// @file
+/// Costs of the stages of sharing, by the formulas of their paper (Rajbhandari et al. 2020).
+/// Knows no MPI.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Costs of a stage of sharing for a rank, beside activations.
+struct zero_costs {
+  double bytes = 0;  ///< of parameters and gradients in 16 bits, and of Adam's state: master
+                     ///< weights and two moments in f32
+  double sent = 0;   ///< values that it sends in a step; 2 or 3 times the parameters for many ranks
+};
+/// Costs of a stage for one of `ranks` ranks (Rajbhandari et al. 2020, figure 1 and section 7). In
+/// stage 0 each has all; 1 shares out the optimizer's state, 2 also gradients, 3 also parameters.
+constexpr zero_costs costs_of_zero(int stage, double parameters, double ranks) {
+  assert(stage >= 0 && stage <= 3 && ranks >= 1);
+  constexpr double whole[] = {16, 4, 2, 0}, shared[] = {0, 12, 14, 16};
+  const double passes = stage == 3 ? 3 : 2;  // of all parameters: sums, and gathered values
+  return {whole[stage] * parameters + shared[stage] * parameters / ranks,
+          passes * parameters * (ranks - 1) / ranks};
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Training steps of many ranks, played with the costs of layers and of a network: how long one
+/// takes, and how much of it computes. Nothing is sent. Knows no MPI.
+
+LINNET_NAMESPACE_BEGIN
+
+/// How the ranks of a simulated network add and gather values.
+enum class topology {
+  ring,  ///< N - 1 messages of a share of the values each
+  tree   ///< ceil(log2 N) messages of all values, along a binomial tree
+};
+
+/// A network whose ranks all send at the same time.
+struct simulated_network {
+  double latency = 0;         ///< seconds of each message
+  double seconds_a_byte = 0;  ///< 1 / bandwidth of a rank
+  topology way = topology::ring;
+
+  /// Seconds until each of `ranks` ranks has its share of a sum of `bytes`, or all have gathered so
+  /// many from their shares. A sum that all have takes twice that.
+  constexpr double pass(index ranks, double bytes) const {
+    const auto n = static_cast<double>(ranks);
+    const auto depth =  // ceil(log2 N)
+        static_cast<double>(std::bit_width(static_cast<std::uint64_t>(ranks - 1)));
+    return way == topology::ring ? (n - 1) * (latency + bytes / n * seconds_a_byte)
+                                 : depth * (latency + bytes * seconds_a_byte);
+  }
+};
+
+/// Costs of a layer on one rank, or of the tensors outside of layers.
+struct simulated_layer {
+  double forward = 0, backward = 0;  ///< seconds
+  double parameters = 0;
+};
+
+/// How a simulated step is taken.
+struct simulated_step {
+  int stage = 0;              ///< of zero, to 3
+  bool overlaps = false;      ///< messages go on while layers are computed
+  double update = 0;          ///< seconds of the optimizer for one parameter
+  double bytes_of_value = 4;  ///< of gradients and weights
+};
+
+/// Seconds of a step of one rank.
+struct simulated_time {
+  double computes = 0;  ///< layers and optimizer
+  double all = 0;       ///< until the last message has come
+
+  /// Part of the step in which the rank computes: 1 if no message is waited for.
+  constexpr double efficiency() const { return all > 0 ? computes / all : 1; }
+};
+
+/// Plays a step of `layers`, in order of forward, on each of `ranks` ranks with a batch of its own.
+/// Stages 0 and 1 send all gradients at the end of backward, in one sum. Stage 2 sends each layer's
+/// when backward has made them. Stage 3 also gathers each layer's weights before its forward and
+/// its backward, the next ones while a layer runs if `how.overlaps`. Messages of a rank go one
+/// after the other; linnet's own trainers wait for each, without `overlaps`.
+constexpr simulated_time simulate(std::span<const simulated_layer> layers,
+                                  const simulated_network& net, index ranks,
+                                  const simulated_step& how) {
+  double now = 0, sent = 0;  // when the rank is free, and when its last message has come
+  simulated_time t;
+  const auto send = [&](double parameters, double begin) {
+    sent = (std::max)(sent, begin) + net.pass(ranks, parameters * how.bytes_of_value);
+    if (!how.overlaps) now = (std::max)(now, sent);
+  };
+  const auto compute = [&](double seconds) {
+    now += seconds;
+    t.computes += seconds;
+  };
+  // All layers forward, then backward.
+  const std::size_t count = layers.size();
+  const auto layer = [&](std::size_t i) { return layers[i < count ? i : 2 * count - 1 - i]; };
+  double parameters = 0, arrived = 0;  // when the weights of the layer have come
+  const auto gather = [&](std::size_t i) {
+    if (how.stage < 3 || i >= 2 * count) return;
+    send(layer(i).parameters, now);
+    arrived = sent;
+  };
+  if (how.overlaps) gather(0);
+  for (std::size_t i = 0; i < 2 * count; ++i) {
+    if (!how.overlaps) gather(i);
+    now = (std::max)(now, arrived);
+    if (how.overlaps) gather(i + 1);
+    const bool forward = i < count;
+    compute(forward ? layer(i).forward : layer(i).backward);
+    if (forward) parameters += layer(i).parameters;
+    if (!forward && how.stage >= 2) send(layer(i).parameters, now);
+  }
+  if (how.stage < 2) send(parameters, now);
+  now = (std::max)(now, sent);
+  if (how.stage == 0) send(parameters, now);
+  now = (std::max)(now, sent);
+  compute(how.update * parameters / (how.stage > 0 ? static_cast<double>(ranks) : 1));
+  if (how.stage == 1 || how.stage == 2) send(parameters, now);
+  t.all = (std::max)(now, sent);
+  return t;
+}
 
 LINNET_NAMESPACE_END
 /// @file
@@ -31859,7 +35566,7 @@ ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count
     high -= chosen << shift;
     low = (std::max)(low, high - (std::min)(high, (bits{1} << shift) - 1));
     const T least = weight_of(low), most = weight_of(high);
-    const auto end = room.begin() + static_cast<index>(count);
+    const auto end = room.begin() + static_cast<std::ptrdiff_t>(count);
     if (all)
       count = gather(weights, room, least, most, count, count);
     else
@@ -32922,6 +36629,7 @@ class evaluator {
     if (reason_ != refusal::none) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
+      const detail::timed<S> time(on.threads, operation::other);
       const auto criterion = from.token_loss(on, b);
       ops::execution watched = on;
       if constexpr (detail::chooses_bits<Objective>) {
@@ -33260,7 +36968,7 @@ namespace detail {
 template <loglikelihood_scorer P>
 bool score_all_windows(P& paths, std::span<const token> tokens, std::span<token_score> scores,
                        index stride = 0) {
-  const auto n = std::ssize(tokens);
+  const index n = std::ssize(tokens);
   const index longest = paths.longest();
   if (stride <= 0) stride = (std::max)(longest / 2, index{1});
   if (n < 1 || longest < 1 || stride > longest || std::ssize(scores) != n - 1) return false;
@@ -33875,7 +37583,6 @@ class session {
   index capacity() const { return valid() ? capacity_for(limits_) - adapters_.most_front() : 0; }
   /// Most tokens that a sequence of a session with these limits can be fed.
   static constexpr index capacity_for(const limits& l) { return M::longest(l); }
-
   /// Free blocks of 32 tokens, where limits.kv_blocks gave some; feed() needs them.
   index free_blocks() const { return valid() ? tables_.available() : 0; }
   /// Most tokens of a sequence in one call of feed().
@@ -34227,6 +37934,7 @@ class session {
     const ops::adapter_hooks<T> hooks = all.hooks();
     const bool any = all.any();
     run(limits_, work_.converted, work, [&](const ops::execution& on) {
+      const detail::timed<S> time(on.threads, operation::other);
       ops::execution with = on;
       if (any) with.adapter = &hooks;
       f(with);
@@ -34287,7 +37995,7 @@ class classifier {
       if (labels[c].empty()) return wrong(name, "at least one token", "none");
       if (!linnet::tokens_fit(labels[c].data(), std::ssize(labels[c]), M::vocabulary, false))
         return wrong(name, "tokens below " + std::to_string(M::vocabulary), "others");
-      l.max_logits = (std::max)(l.max_logits, std::ssize(labels[c]));
+      l.max_logits = (std::max<index>)(l.max_logits, std::ssize(labels[c]));
     }
     l.target = (std::max)(l.target, l.max_logits);
     l.chunk = 0;
@@ -34389,6 +38097,87 @@ LINNET_NAMESPACE_END
 #include <system_error>
 
 /// @file
+/// Real numbers in text, also where the standard library reads integers alone.
+
+#include <cerrno>
+#include <clocale>
+
+LINNET_NAMESPACE_BEGIN
+namespace detail {
+
+/// The end of the number in [at, end) that std::from_chars() would read in this format: general or
+/// hex. It is `at` where there is none.
+inline const char* end_of_real(const char* at, const char* end, std::chars_format format) {
+  const bool hex = format == std::chars_format::hex;
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
+  const auto is_digit = [&](char c) {
+    return (c >= '0' && c <= '9') || (hex && lower(c) >= 'a' && lower(c) <= 'f');
+  };
+  const auto skip_digits = [&](const char* p) {
+    while (p != end && is_digit(*p)) ++p;
+    return p;
+  };
+  const auto begins = [&](const char* p, const char* word) {
+    for (; *word != 0; ++p, ++word)
+      if (p == end || lower(*p) != *word) return false;
+    return true;
+  };
+  const char* const first = at != end && *at == '-' ? at + 1 : at;
+  if (begins(first, "infinity")) return first + 8;
+  if (begins(first, "inf") || begins(first, "nan")) return first + 3;
+  const char* last = skip_digits(first);
+  const bool whole = last != first;
+  if (last != end && *last == '.') {
+    const char* const behind = skip_digits(last + 1);
+    if (!whole && behind == last + 1) return at;
+    last = behind;
+  } else if (!whole) {
+    return at;
+  }
+  if (last == end || lower(*last) != (hex ? 'p' : 'e')) return last;
+  const char* exponent = last + 1;
+  if (exponent != end && (*exponent == '-' || *exponent == '+')) ++exponent;
+  const char* const behind = [&] {
+    const char* p = exponent;
+    while (p != end && *p >= '0' && *p <= '9') ++p;
+    return p;
+  }();
+  return behind == exponent ? last : behind;
+}
+
+/// std::from_chars() by std::strtod(), for standard libraries that lack it for real numbers.
+inline std::from_chars_result real_by_strtod(const char* first, const char* last, double& x,
+                                             std::chars_format format) {
+  const char* const end = end_of_real(first, last, format);
+  if (end == first) return {first, std::errc::invalid_argument};
+  std::string text(first, end);
+  if (format == std::chars_format::hex && text.find_first_of("nN") == text.npos)
+    text.insert(text[0] == '-' ? 1 : 0, "0x");
+  const std::size_t point = text.find('.');
+  if (point != text.npos) text.replace(point, 1, std::localeconv()->decimal_point);
+  const int before = std::exchange(errno, 0);
+  const double read = std::strtod(text.c_str(), nullptr);
+  const bool outside = std::exchange(errno, before) == ERANGE;
+  // A number below the normal ones is in range, though strtod() may report it.
+  if (outside && (read == 0 || std::abs(read) >= HUGE_VAL))
+    return {end, std::errc::result_out_of_range};
+  x = read;
+  return {end, std::errc()};
+}
+
+/// std::from_chars() for a real number.
+inline std::from_chars_result read_real(const char* first, const char* last, double& x,
+                                        std::chars_format format = std::chars_format::general) {
+#if defined(__cpp_lib_to_chars)
+  return std::from_chars(first, last, x, format);
+#else
+  return real_by_strtod(first, last, x, format);
+#endif
+}
+
+}  // namespace detail
+LINNET_NAMESPACE_END
+/// @file
 /// Text-to-text examples, such as those of a fine-tuning task, as T5 batches.
 
 /// @file
@@ -34463,8 +38252,8 @@ class batch_arrays {
   /// Pads row `b` behind the tokens that were written.
   void pad(index b, index source_tokens, index target_tokens) {
     const auto s = source(b), l = labels(b);
-    std::fill(s.begin() + source_tokens, s.end(), t5_ids::padding);
-    std::fill(l.begin() + target_tokens, l.end(), ignored);
+    std::fill(s.data() + source_tokens, s.data() + s.size(), t5_ids::padding);
+    std::fill(l.data() + target_tokens, l.data() + l.size(), ignored);
     lengths_[static_cast<std::size_t>(b)] = source_tokens;
   }
   /// The batch, valid until the next begin().
@@ -34638,8 +38427,8 @@ class pair_stream {
   t5_batch fill(index count, Pair&& pair) {
     index source = 1, target = 1;
     for (index b = 0; b < count; ++b) {
-      source = (std::max)(source, std::ssize(text(2 * pair(b))));
-      target = (std::max)(target, std::ssize(text(2 * pair(b) + 1)));
+      source = (std::max<index>)(source, std::ssize(text(2 * pair(b))));
+      target = (std::max<index>)(target, std::ssize(text(2 * pair(b) + 1)));
     }
     arrays_.begin(count, source, target);
     for (index b = 0; b < count; ++b) {
@@ -35063,7 +38852,8 @@ inline std::string stsb_target(double score) {
 inline double stsb_score(std::string_view text) {
   text = detail::trimmed(text);
   double score = 0;
-  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), score);
+  const auto [end, problem] =
+      linnet::detail::read_real(text.data(), text.data() + text.size(), score);
   const bool number = problem == std::errc() && end == text.data() + text.size();
   return number && is_finite(score) ? score : std::numeric_limits<double>::quiet_NaN();
 }
@@ -35683,7 +39473,8 @@ class document_selector {
   /// enough. Errors: errc::out_of_memory.
   result<std::vector<scored_document>> chosen() const LINNET_TRY {
     std::vector<scored_document> all = heap_;
-    const auto skipped = (std::min)(how_.skipped, std::ssize(all));
+    const auto skipped =
+        static_cast<std::ptrdiff_t>((std::min<index>)(how_.skipped, std::ssize(all)));
     std::sort(all.begin(), all.end(),
               [this](const auto& a, const auto& b) { return ranks_before(a, b); });
     all.erase(all.begin(), all.begin() + skipped);
@@ -35943,8 +39734,6 @@ LINNET_NAMESPACE_END
 
 /// @file
 /// Files as memory: mapped read-only, and written into a program as an array.
-
-#include <cerrno>
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <sys/mman.h>
@@ -37385,7 +41174,7 @@ inline bool all_finite(dtype type, const std::byte* from, index count) {
   if (!is_real(type)) return true;
   std::array<double, 256> some;
   for (index i = 0; i < count; i += std::ssize(some)) {
-    const index n = (std::min)(std::ssize(some), count - i);
+    const index n = (std::min<index>)(std::ssize(some), count - i);
     decode_reals(type, from + i * size_of(type), n, 1, some.data());
     for (index j = 0; j < n; ++j)
       if (!is_finite(some[static_cast<std::size_t>(j)])) return false;
@@ -37569,7 +41358,7 @@ inline void copy_in(const leaf& to, const placement& at, dtype type, const std::
   for (index n = 0; n < to.rows; ++n) {
     const auto [begin, step] = at.row(n);
     for (index j = 0; j < to.columns; j += std::ssize(some)) {
-      const index count = (std::min)(std::ssize(some), to.columns - j);
+      const index count = (std::min<index>)(std::ssize(some), to.columns - j);
       decode_reals(type, from + (begin + j * step) * size_of(type), count, step, some.data());
       encode_reals(to, n * to.columns + j, count, some.data());
     }
@@ -37669,8 +41458,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
 
   /// Storage of what the head reads, in a model stored as `S`.
   template <class S>
-  using head_storage = linnet::storage::at<S, masked && tied ? linnet::storage::part::embedding
-                                                             : linnet::storage::part::head>;
+  using head_storage = linnet::storage::of_head<S, masked && tied>;
 
   template <class Form>
   struct params : body::template params<Form> {
@@ -37961,6 +41749,10 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     constexpr bool plain = std::is_same_v<Criterion, ops::label_cross_entropy>;
     const index rows = choose(b, !plain || call.logits != nullptr, w, ctx);
     if (rows == 0) return {};
+    const detail::timed_head<S, T, head_storage<S>> reading(ctx.on.threads, rows, read_width,
+                                                            vocabulary, dp != nullptr);
+    if constexpr (detail::is_profiled<S> && reads)
+      reading.add(detail::layer_cost<reader, T, S>((dp ? 3 : 1) * rows));
     read_rows<T, S>(p, rows, w, ctx);
     // Classifiers drop some of what they read, as BERT does.
     if (!masked) drop_read(rows, w.read, w, ctx);
@@ -37981,6 +41773,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
         if (!masked) drop_read(rows, w.d_read, w, ctx);
         read_backward<T, S>(p, *dp, rows, w, ctx);
       }
+    reading.next(operation::other);
     sum.nats += detail::hidden_nats(criterion, ctx.on, w.hidden, dp ? w.d_hidden : nullptr);
     if constexpr (ops::trainable<S>)
       if (dp) {
@@ -41033,7 +44826,7 @@ void each_rwkv_values(const rwkv_tensor& from, const rwkv_place& at, index size,
   std::array<float, 256> decoded;
   std::array<double, 256> some;
   for (index first = 0; first < size; first += std::ssize(some)) {
-    const auto count = static_cast<std::size_t>((std::min)(std::ssize(some), size - first));
+    const auto count = static_cast<std::size_t>((std::min<index>)(std::ssize(some), size - first));
     decode_ggml(type.type, data, std::span(decoded).first(count));
     data += static_cast<index>(count) / type.block * type.bytes;
     std::copy_n(decoded.begin(), count, some.begin());
@@ -43590,6 +47383,51 @@ struct next_thought : model_defaults {
     return sum;
   }
 };
+
+LINNET_NAMESPACE_END
+/// @file
+/// Models whose operations note their times: docs/performance.md has how to read them.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+/// Words for what has no profile; true for others.
+template <class M, class Profile>
+constexpr bool profile_fits() {
+  constexpr bool records = requires { requires Profile::records; };
+  static_assert(records,
+                "linnet::profiled: the second argument is an operation_profile, which may have a "
+                "clock of its own");
+  static_assert(!by_layer<typename M::storage>,
+                "linnet::profiled: a model of storage::layers<> is not profiled; take the storage "
+                "of one of its ranges for all layers");
+  return records && !by_layer<typename M::storage>;
+}
+template <bool Fits, class M, class Profile>
+struct make_profiled {
+  using type = typename M::template with_storage<storage::profiled<typename M::storage, Profile>>;
+};
+template <class M, class Profile>
+struct make_profiled<false, M, Profile> {
+  using type = M;
+};
+}  // namespace detail
+
+/// Model `M` whose operations note their times in `Profile`, an operation_profile: in sessions,
+/// embedders, evaluators and trainers. It computes the bits that `M` does and has its files. A
+/// model without a profile has no code for it, as it is another type.
+template <class M, class Profile = operation_profile<>>
+using profiled =
+    typename detail::make_profiled<detail::profile_fits<M, Profile>(), M, Profile>::type;
+
+/// A copy of the weights of a model as those of profiled<M, Profile>. Not valid() if `w` is not,
+/// with its error, or where memory is lacking.
+template <class Profile = operation_profile<>, class M, class T>
+weights<profiled<M, Profile>, T> profiled_weights(const weights<M, T>& w) {
+  auto copy = detail::made_of<weights<profiled<M, Profile>, T>>(w);
+  if (copy.valid()) __builtin_memcpy(copy.data(), w.data(), static_cast<std::size_t>(copy.bytes()));
+  return copy;
+}
 
 LINNET_NAMESPACE_END
 /// @file
@@ -46840,7 +50678,9 @@ class bpe_trainer {
  private:
   struct hash {
     using is_transparent = void;
-    std::size_t operator()(std::string_view word) const { return detail::hash_of(word); }
+    std::size_t operator()(std::string_view word) const {
+      return static_cast<std::size_t>(detail::hash_of(word));
+    }
   };
   std::unordered_map<std::string, std::uint64_t, hash, std::equal_to<>> counts_;
   bool single_digits_;
@@ -46953,7 +50793,8 @@ class bpe_words {
   std::vector<std::uint64_t> weights_;  ///< of words: how often they occur
   struct hash {
     std::size_t operator()(std::uint64_t key) const {
-      return hash_of(static_cast<token>(key >> 32), static_cast<token>(key));
+      return static_cast<std::size_t>(
+          hash_of(static_cast<token>(key >> 32), static_cast<token>(key)));
     }
   };
   std::unordered_map<std::uint64_t, pair, hash> pairs_;
@@ -47536,7 +51377,7 @@ inline result<tokenizer> make_tokenizer(ggml_vocabulary&& from,
   std::string text;
   for (std::size_t i = 0; i < total; ++i) {
     enum { normal = 1, unknown, control, user_defined, unused, byte };
-    const int type = from.types.empty() ? normal : from.types[i];
+    const std::int32_t type = from.types.empty() ? std::int32_t{normal} : from.types[i];
     const auto id = static_cast<token>(i);
     if (type < normal || type > byte)
       return wrong("tokenizer.ggml.token_type[" + std::to_string(i) + "]", "1 to 6",
@@ -47674,7 +51515,7 @@ class token_bytes {
               index bytes_per_token = byte_pooling().bytes_per_token)
       : bytes_per_token_(bytes_per_token),
         values_(static_cast<std::size_t>(vocabulary * bytes_per_token), byte_pad) {
-    auto to = values_.begin();
+    auto to = values_.data();
     for (token id = 0; id < vocabulary; ++id, to += bytes_per_token) {
       const auto& text = decode(id);
       const std::string_view bytes(text);
@@ -50000,7 +53841,7 @@ inline denoised_lengths denoise(const denoiser& d, const t5_ids& ids, std::span<
   const auto after = std::copy_n(text.begin(), length - end, source.begin());
   after[0] = target[0] = ids.sentinel(0);
   after[1] = t5_ids::end;
-  *std::copy_n(text.end() - end, end, target.begin() + 1) = t5_ids::end;
+  *std::copy_n(text.data() + (length - end), end, target.begin() + 1) = t5_ids::end;
   return done;
 }
 
@@ -50257,7 +54098,7 @@ class token_source {
   index size() const { return std::ssize(tokens_); }
   /// Writes tokens [first, first + out.size()), which must exist.
   void read(index first, std::span<token> out) const {
-    std::copy_n(tokens_.begin() + first, out.size(), out.begin());
+    std::copy_n(tokens_.data() + first, out.size(), out.begin());
   }
 
  private:
@@ -51184,8 +55025,9 @@ class instruction_stream {
     for (index b = 0; b < count; ++b) {
       const row& r = rows_[static_cast<std::size_t>(which(b))];
       const index n = r.last - r.first, learned = r.target - r.first - 1;
-      const auto inputs = inputs_.begin() + b * length, labels = labels_.begin() + b * length;
-      const auto tokens = tokens_.begin() + r.first;
+      token* const inputs = inputs_.data() + b * length;
+      token* const labels = labels_.data() + b * length;
+      const token* const tokens = tokens_.data() + r.first;
       std::fill_n(std::copy_n(tokens, n, inputs), length - n, tokens[n]);
       std::fill_n(labels, length, ignored);
       std::copy(tokens + learned + 1, tokens + n + 1, labels + learned);
@@ -51451,9 +55293,8 @@ inline result<void> mark_documents(std::span<const index> starts,
       return wrong(i, "below the row's length, " + std::to_string(length), starts[i]);
   }
   for (std::size_t i = 0; i < starts.size(); ++i)
-    std::fill(documents.begin() + starts[i],
-              i + 1 < starts.size() ? documents.begin() + starts[i + 1] : documents.end(),
-              starts[i]);
+    std::fill(documents.data() + starts[i],
+              documents.data() + (i + 1 < starts.size() ? starts[i + 1] : length), starts[i]);
   return {};
 }
 LINNET_OR_OUT_OF_MEMORY("mark_documents")
@@ -51697,9 +55538,9 @@ inline index pause_before(std::span<const token> prompt, index pauses,
     return 0;
   std::copy(prompt.begin(), prompt.end(), tokens.begin());
   std::fill(tokens.begin() + std::ssize(prompt), tokens.end(), pause);
-  std::copy(answer.begin(), answer.end() - 1, tokens.begin() + before);
+  std::copy(answer.begin(), answer.end() - 1, tokens.data() + before);
   std::fill(labels.begin(), labels.end(), ignored);
-  std::copy(answer.begin(), answer.end(), labels.begin() + before - 1);
+  std::copy(answer.begin(), answer.end(), labels.data() + before - 1);
   return before + std::ssize(answer) - 1;
 }
 
@@ -55984,7 +59825,7 @@ class token_alignment {
     index best = (std::numeric_limits<index>::max)();
     token id = 0;
     for (std::size_t t = 0; t < base_.size() && best > 1; ++t) {
-      const auto a = static_cast<index>(text.size()), b = std::ssize(base_[t]);
+      const index a = std::ssize(text), b = std::ssize(base_[t]);
       if ((a < b ? b - a : a - b) >= best) continue;
       const index distance = edit_distance(text, base_[t], best);
       if (distance >= best) continue;
@@ -57126,6 +60967,7 @@ class embedder {
   template <class F>
   void run_model(const batch& b, F&& f) {
     run(limits_, work_.converted, M::flops(b.batch, b.length), [&](const ops::execution& on) {
+      const detail::timed<S> time(on.threads, operation::other);
       context<T> ctx = M::template context_of<T>(b, on);
       f(on, ctx);
     });
@@ -58230,6 +62072,8 @@ LINNET_NAMESPACE_END
 ///  - `sum_of_squares(execution, gradients)`, only where it sees a part of the gradients. A trainer
 ///    takes it instead of its own sum, for the norm that it clips by and reports. Every thread of a
 ///    team calls it and gets the same number;
+///  - `gradient_block<M, T>`, only where it keeps a part of the gradients: a trainer has it instead
+///    of gradients<M, T>, see distributed/gradient_units.hpp;
 ///  - `due(t)` and `observe(execution, tokens, gradient_scale, gradients, state)`, only where it
 ///    estimates curvature, see `sophia`.
 
@@ -59068,7 +62912,9 @@ LINNET_NAMESPACE_END
 /// @file
 /// The call on which a layer is checked, and a layer with random parameters that makes it.
 
+#if !defined(LINNET_NO_THREADS)
 #include <thread>
+#endif
 
 LINNET_NAMESPACE_BEGIN
 
@@ -59111,12 +62957,16 @@ template <class F>
 bool on_threads(int n, F&& f) {
   if (threads_to_be_had(n - 1) < n - 1) return false;
   barrier meeting;
+#if defined(LINNET_NO_THREADS)  // so n is 1
+  f(team(0, n, &meeting));
+#else
   std::vector<std::thread> others;
   others.reserve(static_cast<std::size_t>(n - 1));
   for (int rank = 1; rank < n; ++rank)
     others.emplace_back([&f, &meeting, rank, n] { f(team(rank, n, &meeting)); });
   f(team(0, n, &meeting));
   for (std::thread& other : others) other.join();
+#endif
   return true;
 }
 
@@ -60370,7 +64220,9 @@ struct master_form {
 /// In bf16: backward reads pairs of rows.
 template <class M>
 struct master_form<M, float, compute::bf16> {
-  using storage = linnet::storage::with_compute<linnet::storage::bf16, compute::bf16>;
+  using storage = typename profiled_alike<
+      typename M::storage,
+      linnet::storage::with_compute<linnet::storage::bf16, compute::bf16>>::type;
   using word = ops::packed_word;
   static constexpr bool own_rows = true, learns_steps = false, trains_weights = true;
   static constexpr index row_words(const tensor_info& info) {
@@ -61153,6 +65005,18 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 struct counters_of;
+
+/// The gradients of a trainer: a whole block, or what an optimizer that keeps a part of them says.
+template <class Optimizer, class M, class T>
+struct gradients_for {
+  using type = gradients<M, T>;
+};
+template <class Optimizer, class M, class T>
+requires requires { typename Optimizer::template gradient_block<M, T>; }
+struct gradients_for<Optimizer, M, T> {
+  using type = typename Optimizer::template gradient_block<M, T>;
+};
+
 }  // namespace detail
 
 /// Trains weights of model `M`, which it refers to, with `Optimizer`. With `Compute` =
@@ -61166,12 +65030,15 @@ class trainer {
   using S = typename master_form::storage;
   using optimizer_state = typename std::conditional_t<master_form::trains_weights, Optimizer,
                                                       detail::no_optimizer>::template state<M, T>;
+  using gradient_block = typename detail::gradients_for<Optimizer, M, T>::type;
+  static constexpr bool has_all_gradients = std::is_same_v<gradient_block, gradients<M, T>>;
   static constexpr bool adapts = detail::is_mixed_precision<S>;  ///< its rounding, in each step
   static constexpr bool needs_curvature =
       detail::estimates_curvature<Optimizer> && master_form::trains_weights;
   static_assert(detail::check_language_model<M, T, S>());
-  static_assert(std::is_same_v<typename M::storage, storage::f32>,
-                "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
+  static_assert(
+      std::is_same_v<typename detail::unprofiled_storage<typename M::storage>::type, storage::f32>,
+      "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
 
  public:
   using model = M;
@@ -61185,7 +65052,7 @@ class trainer {
     return detail::bounded_bytes(l, [](const limits& some) {
       const auto block = [](index bytes) { return round_up(bytes, alignment); };
       return add_sizes(workspace_bytes(some),
-                       block(packed<M, T, S>::bytes()) + block(gradients<M, T>::bytes()) +
+                       block(packed<M, T, S>::bytes()) + block(gradient_block::bytes()) +
                            block(master_form::bytes()) + optimizer_state::bytes());
     });
   }
@@ -61357,7 +65224,7 @@ class trainer {
     return {};
   }
   /// Gradients accumulated since the last step (sums over tokens, not yet divided).
-  gradients<M, T>& gradient() { return gradients_; }
+  gradient_block& gradient() { return gradients_; }
   /// The packed weights, current after each step.
   const packed<M, T, S>& current() const { return packed_; }
   /// The quantized weights that compute::fake_quantized computes in, current after each step. They
@@ -61492,6 +65359,7 @@ class trainer {
   }
   template <class Objective>
   loss_sum add_gradients(const ops::execution& on, const batch& b, Objective& from) {
+    const detail::timed<S> time(on.threads, operation::other);
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
                           how_.dropout.at(progress_.steps + 1),
                           how_.layer_dropout.at(progress_.steps)};
@@ -61505,6 +65373,7 @@ class trainer {
     ops::execution watched = prepared(on);
     if constexpr (detail::sees_attention<Objective>) watched.attention = from.attention_tap();
     if constexpr (detail::chooses_bits<Objective>) watched.bits = from.token_bits();
+    if constexpr (!has_all_gradients) watched.gradients = gradients_.tap;
     loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
                                           watched, call, criterion);
     if constexpr (detail::sees_attention<Objective>) sum.nats += from.attention_nats();
@@ -61513,6 +65382,10 @@ class trainer {
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over,
   /// `nats` their loss.
   void apply(const ops::execution& on, index tokens, double nats) {
+    const detail::timed<S> time(on.threads, operation::optimizer);
+    if constexpr (detail::is_profiled<S>)  // weights, gradients and state are read and written
+      time.add(
+          {0, 2 * (weights<M, T>::bytes() + gradients<M, T>::bytes() + optimizer_state::bytes())});
     const double share = tokens > 0 ? 1.0 / static_cast<double>(tokens) : 0.0;
     const bool keeps_zeros = how_.keep_zeros && master_form::trains_weights;
     double squares = 0;
@@ -61520,19 +65393,24 @@ class trainer {
       form_.add_decay(on, tokens, *weights_, gradients_);
     if constexpr (master_form::learns_steps)
       squares = form_.find_gradients(on, *weights_, gradients_);
-    if (keeps_zeros) detail::mark_zeros(on, *weights_, gradients_);
+    if constexpr (has_all_gradients)
+      if (keeps_zeros) detail::mark_zeros(on, *weights_, gradients_);
     if (master_form::trains_weights) squares += squares_of(on);
     const double norm = std::sqrt(squares) * share;
     const bool finite = is_finite(norm) && is_finite(nats), usable = finite && tokens > 0;
     if (usable) {
       const double clip = clip_of(norm);
       if constexpr (master_form::trains_weights) {
-        follow_averages(on, how_.average, gradients_, *weights_);
+        if constexpr (has_all_gradients) follow_averages(on, how_.average, gradients_, *weights_);
         optimizer_.update(on, progress_.steps + 1, share * clip, gradients_, state_, *weights_);
       }
-      if (keeps_zeros) detail::restore_zeros(on, gradients_, *weights_);
+      if constexpr (has_all_gradients)
+        if (keeps_zeros) detail::restore_zeros(on, gradients_, *weights_);
       if constexpr (master_form::learns_steps)
         form_.update(on, progress_.steps + 1, share * clip, optimizer_);
+      const detail::timed<S> remaking(on.threads, operation::packing);
+      if constexpr (detail::is_profiled<S>)
+        remaking.add({0, weights<M, T>::bytes() + packed<M, T, S>::bytes()});
       form_.pack(on, *weights_, packed_);
     }
     clear_gradients(on);
@@ -61555,7 +65433,7 @@ class trainer {
     return how_.clip > 0 ? (std::min)(1.0, how_.clip / (norm + 1e-6)) : 1.0;
   }
   void clear_gradients(const ops::execution& on) {
-    gradients_.visit(detail::fills_leaves<T>{on, T(0)});
+    if constexpr (has_all_gradients) gradients_.visit(detail::fills_leaves<T>{on, T(0)});
   }
   void finish() {
     bool rescaled = false;  // a gradient that overflows in f16 is no reason to stop
@@ -61580,7 +65458,7 @@ class trainer {
   training_options how_;
   memory_block memory_;
   packed<M, T, S> packed_;
-  gradients<M, T> gradients_;
+  gradient_block gradients_;
   [[no_unique_address]] master_form form_;
   [[no_unique_address]] optimizer_state state_;
   detail::placed_workspace<M, T> work_{};
@@ -61813,7 +65691,7 @@ inline void mark_least(index n, index count, const double* scores, std::vector<i
                        char* marks) {
   order.resize(static_cast<std::size_t>(n));
   std::iota(order.begin(), order.end(), index{0});
-  std::nth_element(order.begin(), order.begin() + count, order.end(), [&](index a, index b) {
+  std::nth_element(order.data(), order.data() + count, order.data() + n, [&](index a, index b) {
     return scores[a] < scores[b] || (scores[a] == scores[b] && a < b);
   });
   std::fill_n(marks, n, char{0});

@@ -198,6 +198,7 @@ class communicator {
         level_(other.level_),
         failed_(std::exchange(other.failed_, true)),
         late_(other.late_),
+        sent_(other.sent_),
         said_(std::move(other.said_)) {}
   communicator& operator=(communicator&& other) noexcept {
     std::swap(comm_, other.comm_);
@@ -207,6 +208,7 @@ class communicator {
     std::swap(level_, other.level_);
     std::swap(failed_, other.failed_);
     std::swap(late_, other.late_);
+    std::swap(sent_, other.sent_);
     std::swap(said_, other.said_);
     return *this;
   }
@@ -235,6 +237,11 @@ class communicator {
         "an answer of each rank within " + detail::number_text(seconds_) + " seconds",
         failure_text());
   }
+
+  /// Bytes of values that this process has sent to others in gather(), exchange() and add(), as
+  /// they were asked for. Words by which ranks compare their calls are not counted. A sum by MPI
+  /// counts what each rank has of the others' shards; how MPI splits that is its own.
+  index sent_bytes() const { return sent_; }
 
   /// Whether this many threads may run beside a thread that calls MPI; with `any`, any of them may
   /// call it.
@@ -265,6 +272,7 @@ class communicator {
   template <class T>
   bool gather(T* all, const int* counts, const int* begins) {
     MPI_Request request = MPI_REQUEST_NULL;
+    sent_ += failed_ ? 0 : counts[rank_] * index{sizeof(T)} * (size() - 1);
     return !failed_ && await(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, all, counts,
                                              begins, type<T>(), comm_, &request),
                              request);
@@ -278,6 +286,7 @@ class communicator {
   template <class T>
   bool exchange(const T* from, places sent, T* to, places received) {
     MPI_Request request = MPI_REQUEST_NULL;
+    count_others<T>(sent.counts);
     return !failed_ &&
            await(MPI_Ialltoallv(from, sent.counts, sent.begins, type<T>(), to, received.counts,
                                 received.begins, type<T>(), comm_, &request),
@@ -287,6 +296,7 @@ class communicator {
   template <class T>
   bool add(const T* from, T* to, const int* counts) {
     MPI_Request request = MPI_REQUEST_NULL;
+    count_others<T>(counts);
     return !failed_ &&
            await(MPI_Ireduce_scatter(from, to, counts, type<T>(), MPI_SUM, comm_, &request),
                  request);
@@ -305,6 +315,12 @@ class communicator {
       return MPI_INT64_T;
     else
       return MPI_CHAR;
+  }
+  /// Counts values for the other ranks.
+  template <class T>
+  void count_others(const int* counts) {
+    for (int r = 0; r < size_; ++r)
+      if (r != rank_ && !failed_) sent_ += counts[r] * index{sizeof(T)};
   }
   /// Waits for a call that was begun with this status; false if it failed or was late.
   bool await(int status, MPI_Request& request) {
@@ -326,6 +342,7 @@ class communicator {
   int rank_ = 0, size_ = 1;
   int level_ = MPI_THREAD_SINGLE;
   bool failed_ = false, late_ = false;
+  index sent_ = 0;
   std::vector<detail::rank_words> said_{};
 };
 
@@ -532,9 +549,10 @@ class gradient_sums {
   int* begins() const { return numbers_ + ranks_->size(); }
 
   /// Adds the gradients of a batch to the shards of all ranks. make(i) adds that of part `i` to
-  /// `gradient`, a whole block. It is zero before and after. False if a message failed.
+  /// `of`, a whole block. It is zero before and after. False if a message failed.
   template <class Make>
-  bool add(T* gradient, Make&& make) {
+  bool add(gradients<M, T>& of, Make&& make) {
+    T* const gradient = static_cast<T*>(of.data());
     const auto [first, last] = items_of(parts_, ranks_->rank(), ranks_->size());
     const auto clear = [&] { std::fill_n(gradient, values, T(0)); };
     bool fine = false;
@@ -639,9 +657,235 @@ class gradient_sums {
 LINNET_NAMESPACE_END
 /// @file
 /// Optimizers whose state is shared out over ranks: each keeps the moments of its shard, moves that
-/// and gets the others' weights (ZeRO-1; Rajbhandari et al. 2020, section 5.1).
+/// and gets the others' weights (ZeRO-1; Rajbhandari et al. 2020, section 5.1). Its gradients may
+/// be given away while they are made (ZeRO-2).
 
 #include <limits>
+
+/// @file
+/// Gradients that are given away while they are made: those of one layer at a time, and those of
+/// what is in no layer (ZeRO-2; Rajbhandari et al. 2020, section 5.2). Knows no MPI.
+
+/// @file
+/// The models and optimizers that several processes train together, and the state that they share
+/// out. Knows no MPI.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Stage of sharing of a distributed_trainer (Rajbhandari et al. 2020). Beside the weights each
+/// rank has all of its state (0), or the optimizer's state of its shard of the parameters (1). With
+/// 2 it also has the gradients of its shard alone.
+template <int Stage>
+struct zero {
+  static_assert(Stage >= 0 && Stage <= 2, "linnet::zero: stages are 0, 1 and 2");
+  static constexpr int stage = Stage;
+};
+
+namespace detail {
+
+/// Whether a model has tensors that follow averages of rows, which shards may cut.
+template <class M>
+consteval bool has_averages() {
+  bool any = false;
+  each_tensor<M>([&](const parameter_path&, const tensor_info& info) {
+    any = any || info.kind == role::moving_average;
+  });
+  return any;
+}
+/// The layer of a stack that a parameter belongs to: the outermost number on its path, and a digest
+/// of the names before it. Its number is -1 outside of layers.
+struct layer_of_path {
+  index number = -1;
+  std::uint64_t names = 0;
+
+  constexpr explicit layer_of_path(const parameter_path& at) {
+    const parameter_path* outermost = nullptr;
+    for (const parameter_path* p = &at; p; p = p->parent)
+      if (p->count > 0) outermost = p;
+    if (!outermost) return;
+    number = outermost->number;
+    for (const parameter_path* p = outermost->parent; p; p = p->parent)
+      for (const char c : p->name) names = (names ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  }
+};
+/// Layers of a stack of one type, each with parameters of its own; 0 of other stacks.
+template <class Stack>
+inline constexpr index own_layers = 0;
+template <class Layer, index N, index First, index All>
+inline constexpr index
+    own_layers<repeat<Layer, N, First, All, own_parameters<Layer, N, First, All>>> = N;
+/// Whether all parameters of layers are those of such stacks, whose backward tells when it has the
+/// gradients of a layer.
+template <class M>
+consteval bool has_own_layers() {
+  index layers = 0, own = 0, number = -1;
+  std::uint64_t names = 0;
+  each_tensor<M>([&](const parameter_path& at, const tensor_info&) {
+    const layer_of_path layer(at);
+    layers += layer.number >= 0 && (layer.number != number || layer.names != names);
+    number = layer.number;
+    names = layer.names;
+  });
+  if constexpr (requires {
+                  typename M::encoder::blocks;
+                  typename M::decoder::blocks;
+                })
+    own = own_layers<typename M::encoder::blocks> + own_layers<typename M::decoder::blocks>;
+  else if constexpr (requires { typename M::body::blocks; })
+    own = own_layers<typename M::body::blocks>;
+  else if constexpr (requires { typename M::blocks; })
+    own = own_layers<typename M::blocks>;
+  return own > 0 && own == layers;
+}
+/// Optimizers that move each value by its own gradient and moments, so that shards may end
+/// anywhere.
+template <class Optimizer>
+inline constexpr bool moves_values = requires {
+  typename Optimizer::template averaged<float>;
+};
+
+/// Refuses what several processes cannot train together.
+template <class M, class Optimizer, class Zero, class Compute>
+consteval bool check_distributed() {
+  static_assert(std::is_same_v<Compute, compute::f32> || std::is_same_v<Compute, compute::bf16>,
+                "linnet::distributed_trainer: computes in compute::f32 or compute::bf16; others "
+                "scale by what each rank alone has seen");
+  static_assert(!estimates_curvature<Optimizer>,
+                "linnet::distributed_trainer: takes optimizers without curvature, such as adamw");
+  static_assert(
+      Zero::stage == 0 || moves_values<Optimizer>,
+      "linnet::distributed_trainer: zero<1> and zero<2> take adamw, which moves each value "
+      "alone; take zero<0> for other optimizers");
+  static_assert(
+      Zero::stage == 0 || !has_averages<M>(),
+      "linnet::distributed_trainer: zero<1> and zero<2> take no tensors that follow averages, "
+      "as those of attention::routing; take zero<0>");
+  if constexpr (Zero::stage == 2)
+    static_assert(
+        has_own_layers<M>(),
+        "linnet::distributed_trainer: zero<2> gives gradients away layer by layer, so it "
+        "takes models whose blocks are of one type and share no parameters; take zero<1>");
+  return true;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Values [begin, end) of a block of gradients: of layer `layer` of a stack, or of tensors outside
+/// of layers, where it is -1.
+struct gradient_unit {
+  index begin = 0, end = 0, layer = -1;
+  constexpr index size() const { return end - begin; }
+  constexpr bool in_layer() const { return layer >= 0; }
+};
+/// Calls f(unit) for the units of model M, in canonical order; a block of gradients is made of
+/// them. Tensors side by side outside of layers are one.
+template <class M, class T, class F>
+constexpr void each_gradient_unit(F&& f) {
+  gradient_unit now;
+  std::uint64_t names = 0;
+  index offset = 0;
+  each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
+    const layer_of_path layer(at);
+    if (layer.number != now.layer || layer.names != names) {
+      now.end = offset;
+      if (now.size() > 0) f(now);
+      now = {offset, offset, layer.number};
+      names = layer.names;
+    }
+    offset += round_up(info.size(), alignment / static_cast<index>(sizeof(T)));
+  });
+  now.end = offset;
+  if (now.size() > 0) f(now);
+}
+/// Number of units.
+template <class M, class T>
+consteval std::size_t count_gradient_units() {
+  std::size_t n = 0;
+  each_gradient_unit<M, T>([&](const gradient_unit&) { ++n; });
+  return n;
+}
+/// All units.
+template <class M, class T>
+consteval auto gradient_units() {
+  std::array<gradient_unit, count_gradient_units<M, T>()> all{};
+  std::size_t n = 0;
+  each_gradient_unit<M, T>([&](const gradient_unit& one) { all[n++] = one; });
+  return all;
+}
+
+/// Memory for the gradients of one layer of model M, which all its layers use by turns, and for
+/// those of tensors outside of layers. The tree of a model's gradients points into it.
+template <class M, class T>
+class unit_gradients {
+ public:
+  using tree_type = typename M::template params<form::gradient<T>>;
+  static constexpr auto units = gradient_units<M, T>();
+  /// Values of the largest unit.
+  static constexpr index largest = [] {
+    index most = 0;
+    for (const gradient_unit& one : units) most = (std::max)(most, one.size());
+    return most;
+  }();
+
+  /// Size of the memory in bytes.
+  static constexpr index bytes() { return values * static_cast<index>(sizeof(T)); }
+  /// Allocates the memory, all zero; valid() tells whether it was there.
+  unit_gradients() : memory_(bytes()) {
+    if (!valid()) return;
+    std::size_t unit = 0;
+    index offset = 0;
+    const auto place = [&](const parameter_path&, const tensor_info& info, T*& leaf) {
+      while (offset >= units[unit].end) ++unit;
+      leaf = of(unit) + (offset - units[unit].begin);
+      offset += round_up(info.size(), alignment / static_cast<index>(sizeof(T)));
+    };
+    each_leaf(place, tree_of<M, form::gradient<T>>{tree_});
+  }
+  bool valid() const { return memory_.data() != nullptr; }
+  tree_type& tree() { return tree_; }
+  /// The memory as bytes.
+  std::span<std::byte> block() const {
+    return {static_cast<std::byte*>(memory_.data()), static_cast<std::size_t>(bytes())};
+  }
+  /// The gradients of unit number `i`; those of a layer are another's a moment later.
+  T* of(std::size_t i) const { return static_cast<T*>(memory_.data()) + places[i]; }
+
+  const ops::gradient_tap* tap = nullptr;  ///< is told when a layer has its gradients
+
+ private:
+  static constexpr index of_a_layer = [] {
+    index most = 0;
+    for (const gradient_unit& one : units)
+      if (one.in_layer()) most = (std::max)(most, one.size());
+    return most;
+  }();
+  /// Where units begin: layers at 0, the others behind the largest layer.
+  static constexpr std::array<index, units.size() + 1> places = [] {
+    std::array<index, units.size() + 1> all{};
+    index next = of_a_layer;
+    for (std::size_t i = 0; i < units.size(); ++i)
+      if (!units[i].in_layer()) {
+        all[i] = next;
+        next += units[i].size();
+      }
+    all.back() = next;
+    return all;
+  }();
+  static constexpr index values = places.back();
+
+  memory_block memory_;
+  tree_type tree_{};
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -652,6 +896,7 @@ template <class M, class T>
 struct shard_memory {
   communicator* ranks = nullptr;
   T *first = nullptr, *second = nullptr;  ///< [end - begin]
+  const T* gradient = nullptr;            ///< [end - begin]
   double* squares = nullptr;              ///< [chunks of all ranks]
   int* numbers = nullptr;                 ///< counts and begins of the shards, in values; in chunks
   index begin = 0, end = 0;
@@ -666,8 +911,10 @@ struct shard_memory {
     s.numbers = memory.take<int>(4 * ranks);
     return s;
   }
-  void start(communicator& all) {
+  /// `own` is this rank's shard of the gradients.
+  void start(communicator& all, const T* own) {
     ranks = &all;
+    gradient = own;
     const index n = all.size();
     for (index r = 0; r < n; ++r) {
       const shard_place from = shard_begin<M, T>(r, n), to = shard_begin<M, T>(r + 1, n);
@@ -681,7 +928,7 @@ struct shard_memory {
 
 /// `Optimizer` on one rank's shard of model M. It keeps no state of its own, as the memory of a
 /// trainer does not depend on the number of ranks.
-template <class M, class T, class Optimizer>
+template <class M, class T, class Optimizer, int Stage = 1>
 struct sharded {
   static_assert(weights<M, T>::bytes() == gradients<M, T>::bytes());
 
@@ -700,16 +947,22 @@ struct sharded {
     static constexpr bool valid() { return true; }
   };
 
+  /// The gradients that a trainer keeps: a block of all, or memory of one layer's.
+  template <class, class>
+  using gradient_block =
+      std::conditional_t<Stage == 2, unit_gradients<M, T>, linnet::gradients<M, T>>;
+
   /// Sum of squares of all gradients, from chunks and in the order of sum_of_squares(). It is NaN
   /// after a failure of messages, so that no step follows.
-  double sum_of_squares(const ops::execution& on, const gradients<M, T>& g) const {
-    const auto* const values = static_cast<const T*>(g.data());
+  template <class Gradients>
+  double sum_of_squares(const ops::execution& on, const Gradients&) const {
     each_chunk<M, T>([&](index chunk, index at, index count) {
       if (at < memory.begin || at >= memory.end) return;
       if (chunk % on.threads.size() != on.threads.rank()) return;
       on.with_kernels([&](auto k) {
+        const T* const values = memory.gradient + (at - memory.begin);
         memory.squares[chunk] =
-            static_cast<double>(decltype(k)::template dot<T>(count, values + at, values + at));
+            static_cast<double>(decltype(k)::template dot<T>(count, values, values));
       });
     });
     on.threads.wait();
@@ -725,10 +978,10 @@ struct sharded {
   }
   /// Moves the values of the shard and gets the others'. If these do not come, some of `w` has
   /// moved and some has not: a run goes on from its last checkpoint.
-  void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
+  template <class Gradients>
+  void update(const ops::execution& on, index t, double gradient_scale, const Gradients&,
               state<M, T>&, weights<M, T>& w) const {
-    each_trained_tensor(w, g,
-                        moves_shard{*this, on, t, gradient_scale, static_cast<const T*>(g.data())});
+    w.visit(moves_shard{*this, on, t, gradient_scale, static_cast<const T*>(w.data())});
     on.threads.once([&] {
       const index n = memory.ranks->size();
       (void)memory.ranks->gather(static_cast<T*>(w.data()), memory.numbers, memory.numbers + n);
@@ -743,16 +996,19 @@ struct sharded {
     double gradient_scale;
     const T* block;
 
-    void operator()(const parameter_path&, const tensor_info& info, T* x, const T* gradient) const {
-      const index at = gradient - block;
+    template <class Leaf>
+    void operator()(const parameter_path&, const tensor_info& info, Leaf& leaf) const {
+      T* const x = numbers_in(leaf);
+      const index at = x - block;
       const index from = (std::max)(all.memory.begin - at, index{0});
       const index to = (std::min)(all.memory.end - at, info.size());
       if (from >= to) return;
       const index moment = at + from - all.memory.begin;
-      all.by.move(on, t, gradient_scale, info.decays(), to - from,
-                  typename Optimizer::template averaged<T>{
-                      gradient + from, all.memory.first + moment, all.memory.second + moment},
-                  x + from);
+      all.by.move(
+          on, t, gradient_scale, info.decays(), to - from,
+          typename Optimizer::template averaged<T>{
+              all.memory.gradient + moment, all.memory.first + moment, all.memory.second + moment},
+          x + from);
     }
   };
 };
@@ -761,53 +1017,243 @@ struct sharded {
 
 LINNET_NAMESPACE_END
 /// @file
-/// The models and optimizers that several processes train together, and the state that they share
-/// out. Knows no MPI.
+/// Sums of gradients over ranks that are made while backward runs. Each layer's gradients are sent
+/// to the ranks that hold its shards as soon as they are there. The sums are those of
+/// gradient_sums.
 
 LINNET_NAMESPACE_BEGIN
 
-/// The optimizer's state that each rank of a distributed_trainer keeps (Rajbhandari et al. 2020).
-/// It keeps all of it (0), or that of its shard of the parameters (1).
-template <int Stage>
-struct zero {
-  static_assert(Stage == 0 || Stage == 1, "linnet::zero: stages are 0 and 1");
-  static constexpr int stage = Stage;
-};
-
 namespace detail {
 
-/// Whether a model has tensors that follow averages of rows, which shards may cut.
-template <class M>
-consteval bool has_averages() {
-  bool any = false;
-  each_tensor<M>([&](const parameter_path&, const tensor_info& info) {
-    any = any || info.kind == role::moving_average;
-  });
-  return any;
+/// How many sums of the tree over `parts` parts end with part `part` and begin at `begin` or later.
+/// So often it is added to what waits.
+constexpr index sums_that_end(index parts, index begin, index part) {
+  index first = 0, last = parts, n = 0;
+  while (last - first > 1) {
+    n += last == part + 1 && first >= begin;
+    const index middle = middle_of(first, last);
+    (part < middle ? last : first) = middle;
+  }
+  return n;
 }
-/// Optimizers that move each value by its own gradient and moments, so that shards may end
-/// anywhere.
-template <class Optimizer>
-inline constexpr bool moves_values = requires {
-  typename Optimizer::template averaged<float>;
-};
+/// Sums that wait when a rank whose parts begin at `begin` is to make part `part`.
+constexpr index sums_that_wait(index parts, index begin, index part) {
+  index n = 0;
+  for (index p = begin; p < part; ++p) n += 1 - sums_that_end(parts, begin, p);
+  return n;
+}
+/// The most sums of one rank that wait.
+constexpr index most_waiting(index parts, index rank, index ranks) {
+  const auto [begin, end] = items_of(parts, rank, ranks);
+  index n = 0, most = 0;
+  for (index p = begin; p < end; ++p) {
+    n += 1 - sums_that_end(parts, begin, p);
+    most = (std::max)(most, n);
+  }
+  return most;
+}
 
-/// Refuses what several processes cannot train together.
-template <class M, class Optimizer, class Zero, class Compute>
-consteval bool check_distributed() {
-  static_assert(std::is_same_v<Compute, compute::f32> || std::is_same_v<Compute, compute::bf16>,
-                "linnet::distributed_trainer: computes in compute::f32 or compute::bf16; others "
-                "scale by what each rank alone has seen");
-  static_assert(!estimates_curvature<Optimizer>,
-                "linnet::distributed_trainer: takes optimizers without curvature, such as adamw");
-  static_assert(Zero::stage == 0 || moves_values<Optimizer>,
-                "linnet::distributed_trainer: zero<1> takes adamw, which moves each value alone; "
-                "take zero<0> for other optimizers");
-  static_assert(Zero::stage == 0 || !has_averages<M>(),
-                "linnet::distributed_trainer: zero<1> takes no tensors that follow averages, as "
-                "those of attention::routing; take zero<0>");
-  return true;
-}
+/// Memory and messages with which a rank adds gradients of type T of model M, unit by unit.
+template <class M, class T>
+class unit_sums {
+  using block = unit_gradients<M, T>;
+
+ public:
+  static constexpr index values = values_in_block<M, T>();  ///< in a whole block of gradients
+
+  /// Values that a rank receives at a time: a bucket of each rank, or its shard of a unit.
+  static constexpr index received_values(index, index ranks, const distributed_options& how) {
+    const index most = (std::min)(block::largest, largest_shard<M, T>(ranks));
+    return how.sums == reduction::fixed_order ? ranks * (std::min)(how.bucket, most) : most;
+  }
+  /// Values of the shards of sums that wait: none where each rank has one part.
+  static constexpr index waiting_values(index rank, index ranks, const distributed_options& how) {
+    if (how.sums != reduction::fixed_order || how.parts == ranks) return 0;
+    index n = 0;
+    for (index r = 0; r < ranks; ++r) n += most_waiting(how.parts, r, ranks);
+    return n * shard_values<M, T>(rank, ranks);
+  }
+  /// Places the buffers of a rank in `memory`, or counts them.
+  static constexpr unit_sums place(arena& memory, index rank, index ranks,
+                                   const distributed_options& how) {
+    unit_sums s;
+    s.parts_ = how.parts;
+    s.fixed_ = how.sums == reduction::fixed_order;
+    s.bucket_ = received_values(rank, ranks, how) / (s.fixed_ ? ranks : 1);
+    s.shard_ = memory.take<T>(shard_values<M, T>(rank, ranks));
+    s.received_ = memory.take<T>(received_values(rank, ranks, how));
+    s.waiting_ = memory.take<T>(waiting_values(rank, ranks, how));
+    s.numbers_ = memory.take<int>(7 * ranks);
+    return s;
+  }
+  /// Notes where the shards are, after place().
+  void start(communicator& ranks) {
+    ranks_ = &ranks;
+    const index n = ranks.size();
+    int waiting = 0;
+    for (index r = 0; r < n; ++r) {
+      counts()[r] = static_cast<int>(shard_values<M, T>(r, n));
+      begins()[r] = static_cast<int>(shard_begin<M, T>(r, n).value);
+      numbers_[6 * n + r] = waiting;
+      waiting += static_cast<int>(most_waiting(parts_, r, n));
+    }
+  }
+
+  /// This rank's shard of the sum over all calls of add() since clear().
+  T* shard() { return shard_; }
+  void clear() { std::fill_n(shard_, own(), T(0)); }
+  /// Values of this rank's shard, and where it begins in a block of gradients.
+  index own() const { return counts()[ranks_->rank()]; }
+  index begin() const { return begins()[ranks_->rank()]; }
+  int* counts() const { return numbers_; }
+  int* begins() const { return numbers_ + ranks_->size(); }
+
+  /// Adds the gradients of a batch to the shards of all ranks. make(i) adds that of part `i` to
+  /// `gradient`, zero before and after. False if a message failed.
+  template <class Make>
+  bool add(block& gradient, Make&& make) {
+    const auto [first, last] = items_of(parts_, ranks_->rank(), ranks_->size());
+    const index rounds = (parts_ + ranks_->size() - 1) / ranks_->size();
+    gradient_ = &gradient;
+    fine_ = true;
+    for (round_ = 0; round_ < rounds; ++round_) {
+      next_ = block::units.size();
+      if (first + round_ < last) {
+        const ops::gradient_tap tap{
+            this, [](void* self, const ops::execution& on, index layer) {
+              on.threads.wait();
+              on.threads.once([&] { static_cast<unit_sums*>(self)->give_layer(layer); });
+            }};
+        gradient.tap = &tap;
+        make(first + round_);
+        gradient.tap = nullptr;
+        fine_ = fine_ && !next_layer();
+      } else {  // others have a part more
+        while (next_layer()) give(next_);
+      }
+      for (std::size_t i = 0; i < block::units.size(); ++i)
+        if (!block::units[i].in_layer()) give(i);
+    }
+    if (fine_ && fixed_ && parts_ > ranks_->size())
+      add_to(shard_,
+             fold(0, parts_, own(),
+                  [&](index part) {
+                    const index rank = holder_of(part, parts_, ranks_->size());
+                    return waiting(rank, sums_that_wait(parts_, first_of(rank), part));
+                  }),
+             own());
+    return fine_;
+  }
+
+ private:
+  static void add_to(T* to, const T* from, index n) {
+    for (index i = 0; i < n; ++i) to[i] += from[i];
+  }
+  index first_of(index rank) const { return items_of(parts_, rank, ranks_->size()).first; }
+  /// Whether a rank has a part in this round.
+  bool makes(index rank) const {
+    const auto [first, last] = items_of(parts_, rank, ranks_->size());
+    return first + round_ < last;
+  }
+  /// This rank's shard of sum number `i` of a rank that waits.
+  T* waiting(index rank, index i) const {
+    return waiting_ + (numbers_[6 * ranks_->size() + rank] + i) * own();
+  }
+  /// Moves to the layer before, if there is one; backward visits them in that order.
+  bool next_layer() {
+    while (next_ > 0)
+      if (block::units[--next_].in_layer()) return true;
+    return false;
+  }
+  void give_layer(index layer) {
+    fine_ = next_layer() && block::units[next_].layer == layer && fine_;
+    if (fine_) give(next_);
+  }
+  /// Sends the gradients of a unit to the ranks that hold its shards, adds what it gets, and clears
+  /// them.
+  void give(std::size_t number) {
+    const gradient_unit& unit = block::units[number];
+    T* const from = gradient_->of(number);
+    if (fine_) fine_ = fixed_ ? exchange(unit, from) : add_by_mpi(unit, from);
+    std::fill_n(from, unit.size(), T(0));
+  }
+  /// The first value of a unit in a rank's shard, and how many there are.
+  std::pair<index, index> overlap(const gradient_unit& unit, index rank) const {
+    const index begin = (std::max)(unit.begin, index{begins()[rank]});
+    const index end = (std::min)(unit.end, index{begins()[rank] + counts()[rank]});
+    return {begin, (std::max)(end - begin, index{0})};
+  }
+  bool add_by_mpi(const gradient_unit& unit, const T* from) {
+    for (index r = 0; r < ranks_->size(); ++r)
+      numbers_[2 * ranks_->size() + r] = static_cast<int>(overlap(unit, r).second);
+    if (!ranks_->add(from, received_, numbers_ + 2 * ranks_->size())) return false;
+    const auto [first, count] = overlap(unit, ranks_->rank());
+    if (count > 0) add_to(shard_ + (first - begin()), received_, count);
+    return true;
+  }
+  bool exchange(const gradient_unit& unit, const T* from) {
+    const index n = ranks_->size(), me = ranks_->rank();
+    const communicator::places sent{numbers_ + 2 * n, numbers_ + 3 * n};
+    const communicator::places got{numbers_ + 4 * n, numbers_ + 5 * n};
+    index most = 0;
+    for (index r = 0; r < n; ++r) most = (std::max)(most, overlap(unit, r).second);
+    const auto count = [&](index rank, index at) {
+      return (std::clamp)(overlap(unit, rank).second - at, index{0}, bucket_);
+    };
+    for (index at = 0; at < most; at += bucket_) {
+      const index own_count = count(me, at);
+      for (index r = 0; r < n; ++r) {
+        sent.counts[r] = static_cast<int>(makes(me) ? count(r, at) : 0);
+        sent.begins[r] =
+            sent.counts[r] > 0 ? static_cast<int>(overlap(unit, r).first - unit.begin + at) : 0;
+        got.counts[r] = static_cast<int>(makes(r) ? own_count : 0);
+        got.begins[r] = got.counts[r] > 0 ? static_cast<int>(r * bucket_) : 0;
+      }
+      if (!ranks_->exchange(from, sent, received_, got)) return false;
+      if (own_count > 0) take(overlap(unit, me).first - begin() + at, own_count);
+    }
+    return true;
+  }
+  /// Takes in `count` values of each rank, from place `at` of the shard on.
+  void take(index at, index count) {
+    if (parts_ == ranks_->size())
+      return add_to(shard_ + at,
+                    fold(0, parts_, count, [&](index part) { return received_ + part * bucket_; }),
+                    count);
+    for (index r = 0; r < ranks_->size(); ++r) {
+      if (!makes(r)) continue;
+      const index part = first_of(r) + round_;
+      const T* sum = received_ + r * bucket_;
+      index place = sums_that_wait(parts_, first_of(r), part);
+      index ends = sums_that_end(parts_, first_of(r), part);
+      if (ends == 0) std::copy_n(sum, count, waiting(r, place) + at);
+      for (; ends > 0; --ends) {
+        T* const left = waiting(r, --place) + at;
+        add_to(left, sum, count);
+        sum = left;
+      }
+    }
+  }
+  /// The sum of the parts [first, last), from of(part) of the sums of single ranks.
+  template <class Of>
+  T* fold(index first, index last, index count, Of&& of) const {
+    if (holder_of(first, parts_, ranks_->size()) == holder_of(last - 1, parts_, ranks_->size()))
+      return of(first);
+    const index middle = middle_of(first, last);
+    T* const left = fold(first, middle, count, of);
+    add_to(left, fold(middle, last, count, of), count);
+    return left;
+  }
+
+  communicator* ranks_ = nullptr;
+  block* gradient_ = nullptr;
+  T *shard_ = nullptr, *received_ = nullptr, *waiting_ = nullptr;
+  int* numbers_ = nullptr;  ///< counts and begins of shards, of what is sent and of what is got;
+                            ///< the first sum of each rank that waits
+  std::size_t next_ = 0;    ///< the unit behind that which backward makes
+  index parts_ = 1, bucket_ = 0, round_ = 0;
+  bool fixed_ = true, fine_ = true;
+};
 
 }  // namespace detail
 
@@ -859,11 +1305,12 @@ class distributed_trainer {
   };
   template <class Opt>
   struct inner_of<Opt, true> {
-    using type = detail::sharded<M, T, Opt>;
+    using type = detail::sharded<M, T, Opt, Zero::stage>;
   };
   using inner_optimizer = typename inner_of<Optimizer, shards>::type;
   using inner = trainer<M, inner_optimizer, T, Compute>;
-  using sums = detail::gradient_sums<M, T>;
+  using sums =
+      std::conditional_t<Zero::stage == 2, detail::unit_sums<M, T>, detail::gradient_sums<M, T>>;
   using counters = detail::counters_of;
 
  public:
@@ -877,6 +1324,21 @@ class distributed_trainer {
   static constexpr index footprint(const limits& l, index rank, index ranks,
                                    const distributed_options& how = {}) {
     return add_sizes(inner::footprint(l), place(nullptr, 0, rank, ranks, how).bytes);
+  }
+
+  /// Bytes that rank `rank` of `ranks` sends in a step(), as communicator::sent_bytes() counts
+  /// them. They are gradients; then weights, or with zero<0> summed gradients; squares; losses.
+  static constexpr index sent_bytes(index rank, index ranks, const distributed_options& how = {}) {
+    const auto [first, last] = detail::items_of(how.parts, rank, ranks);
+    const index own = detail::shard_values<M, T>(rank, ranks), others = ranks - 1;
+    const index chunks = detail::shard_begin<M, T>(rank + 1, ranks).chunk -
+                         detail::shard_begin<M, T>(rank, ranks).chunk;
+    const bool fixed = how.sums == reduction::fixed_order;
+    index passes = fixed ? detail::partial_sums_of(how.parts, rank, ranks).sums : 1;
+    if (Zero::stage == 2) passes = fixed ? last - first : (how.parts + others) / ranks;
+    return (passes * (sums::values - own) + others * own) * index{sizeof(T)} +
+           others * ((shards ? chunks * index{sizeof(double)} : 0) +
+                     (last - first) * index{sizeof(loss_sum)});
   }
 
   /// Opens a trainer of `w` on all ranks; each allocates its footprint(), once. The limits are
@@ -1019,7 +1481,8 @@ class distributed_trainer {
   /// Goes on from `at`, after the blocks that visit_state() shows have been written on all ranks.
   /// Errors: those of trainer::resume.
   result<void> resume(const training_progress& at) {
-    std::fill_n(static_cast<T*>(inner_.gradient().data()), sums::values, T(0));
+    if constexpr (!shards)
+      std::fill_n(static_cast<T*>(inner_.gradient().data()), sums::values, T(0));
     sums_.clear();
     unlike_ = {};
     return inner_.resume(at);
@@ -1094,7 +1557,7 @@ class distributed_trainer {
   void start() {
     sums_.start(*ranks_);
     if constexpr (shards) {
-      moments_.start(*ranks_);
+      moments_.start(*ranks_, sums_.shard());
       inner_.optimizer().memory = moments_;
     }
     for (index r = 0; r < ranks_->size(); ++r) {
@@ -1129,7 +1592,8 @@ class distributed_trainer {
                              std::to_string(l.threads));
     if (shards && options.keep_zeros)
       return detail::failure(errc::invalid, where, "training_options.keep_zeros",
-                             "false with zero<1>, whose ranks move a shard each", "true");
+                             "false with zero<1> and zero<2>, whose ranks move a shard each",
+                             "true");
     return {};
   }
   static std::int64_t tensors() {
@@ -1228,7 +1692,7 @@ class distributed_trainer {
     training_progress& at = counters::progress(inner_);
     const training_progress before = at;
     const index each = b.batch / own_count();
-    const bool added = sums_.add(static_cast<T*>(inner_.gradient().data()), [&](index i) {
+    const bool added = sums_.add(inner_.gradient(), [&](index i) {
       at.samples = before.samples + i * each;  // dropout depends on a sample's place in the batch
       losses_[i] = inner_.accumulate(part(b, i), from);
     });
@@ -1240,17 +1704,18 @@ class distributed_trainer {
   }
   /// Takes a step with the sum of gradients, of which this rank has its shard.
   bool apply() {
-    T* const gradient = static_cast<T*>(inner_.gradient().data());
-    std::copy_n(sums_.shard(), sums_.own(), gradient + sums_.begin());
-    if constexpr (!shards)
+    if constexpr (!shards) {
+      T* const gradient = static_cast<T*>(inner_.gradient().data());
+      std::copy_n(sums_.shard(), sums_.own(), gradient + sums_.begin());
       if (!ranks_->gather(gradient, sums_.counts(), sums_.begins())) return false;
+    }
     inner_.update();
-    if (inner_.progress().accumulating())  // it was refused
+    if (!inner_.progress().accumulating())
+      sums_.clear();
+    else if constexpr (!shards)  // it was refused
       inner_.gradient().visit([](const parameter_path&, const tensor_info& info, T* leaf) {
         std::fill_n(leaf, info.size(), T(0));
       });
-    else
-      sums_.clear();
     return !ranks_->failed();
   }
 

@@ -285,7 +285,7 @@ inline result<cost_model> load_cost_model(const std::string& path, std::string_v
     if (!right) break;
     line.remove_prefix(1);
     const auto end =
-        std::from_chars(line.data(), line.data() + line.size(), x, std::chars_format::hex);
+        detail::read_real(line.data(), line.data() + line.size(), x, std::chars_format::hex);
     right = end.ec == std::errc() && is_finite(x);
     line.remove_prefix(static_cast<std::size_t>(end.ptr - line.data()));
   }
