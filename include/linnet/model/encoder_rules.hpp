@@ -177,7 +177,7 @@ struct checked_encoder {
   static constexpr bool alike =
       !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none>;
   static constexpr bool fits =
-      policies_fit<Ps...>() && encoder_fits<Shape, Ps...>() &&
+      no_arithmetic<Ps...>() && policies_fit<Ps...>() && encoder_fits<Shape, Ps...>() &&
       ffn_fits<encoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::gelu, Ps...>>() &&
       layers_fit<typename pick_model_storage<Ps...>::type, Shape.layers, alike>();
   using type = typename make_encoder<fits, Shape, Ps...>::type;

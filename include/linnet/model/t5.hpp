@@ -473,7 +473,7 @@ struct make_t5<false, Shape, Ps...>
 template <t5_shape Shape, class... Ps>
 struct checked_t5 {
   static constexpr bool fits =
-      policies_fit<Ps...>() && t5_fits<Shape, Ps...>() &&
+      no_arithmetic<Ps...>() && policies_fit<Ps...>() && t5_fits<Shape, Ps...>() &&
       ffn_fits<t5_ffn_fault<encoder_stack, Shape, Ps...>(),
                pick_for<encoder_stack, ffn::policy, ffn::relu, Ps...>>() &&
       ffn_fits<t5_ffn_fault<decoder_stack, Shape, Ps...>(),

@@ -21,15 +21,19 @@ LINNET_SIMD_NAMESPACE_BEGIN
 
 namespace simd {
 
-/// An instruction-set level. Results are bitwise reproducible within a level.
+/// An instruction-set level. Results are bitwise reproducible within a level, and equal at all
+/// levels of reproducible kernels, see compute::reproducible.
 enum class level {
   automatic,  ///< the best of this machine, see best()
   portable,   ///< 16-byte vectors of the compilation target: SSE2, NEON or plain scalar code
   avx2,       ///< 32-byte vectors with fused multiply-add and halves (FMA, F16C)
   avx512,     ///< 64-byte vectors (F, BW, DQ, VL)
-  avx512dot   ///< the same with dot products of int8 and bf16 (VNNI, BF16)
+  avx512dot,  ///< the same with dot products of int8 and bf16 (VNNI, BF16)
+  reproducible_portable,  ///< reproducible kernels at level portable,
+  reproducible_avx2,      ///< avx2
+  reproducible_avx512     ///< or avx512; no program asks for these, see reproducible()
 };
-/// All levels, from the plainest.
+/// All levels, from the plainest, without those of reproducible kernels.
 inline constexpr level levels[] = {level::portable, level::avx2, level::avx512, level::avx512dot};
 
 /// Name of a level, as LINNET_SIMD spells it.
@@ -38,6 +42,16 @@ constexpr const char* name(level l) {
          : l == level::avx512  ? "avx512"
          : l == level::avx2    ? "avx2"
                                : "portable";
+}
+
+/// Whether a level is one of reproducible kernels.
+constexpr bool is_reproducible(level l) { return l >= level::reproducible_portable; }
+/// The level of reproducible kernels with the instructions of level `l`, which is not automatic.
+constexpr level reproducible(level l) {
+  return is_reproducible(l)     ? l
+         : l == level::portable ? level::reproducible_portable
+         : l == level::avx2     ? level::reproducible_avx2
+                                : level::reproducible_avx512;
 }
 
 namespace detail {
@@ -296,8 +310,29 @@ struct avx512dot : avx512 {
 #undef LINNET_DOT_INT8
 #undef LINNET_KERNEL
 #endif
-#undef LINNET_KEEP
+
+#include <linnet/simd/reproducible.inl>
 #undef LINNET_FOR_VECTORS
+
+#if defined(LINNET_REPRODUCIBLE)
+/// Calls f(kernels) with reproducible kernels.
+template <class F>
+auto with_reproducible([[maybe_unused]] level l, F&& f) {
+#if defined(LINNET_ONLY_LEVEL)
+#define LINNET_PASTE_REPRODUCIBLE(level) reproducible_##level
+#define LINNET_REPRODUCIBLE_OF(level) LINNET_PASTE_REPRODUCIBLE(level)
+  return f(LINNET_REPRODUCIBLE_OF(LINNET_ONLY_LEVEL){});
+#undef LINNET_PASTE_REPRODUCIBLE
+#undef LINNET_REPRODUCIBLE_OF
+#else
+#if defined(__x86_64__)
+  if (l == level::reproducible_avx512) return f(reproducible_avx512{});
+  if (l == level::reproducible_avx2) return f(reproducible_avx2{});
+#endif
+  return f(reproducible_portable{});
+#endif
+}
+#endif
 
 /// The best level of this machine, looked up once; with LINNET_ONLY_LEVEL, that level.
 inline level detect() {
@@ -337,7 +372,9 @@ inline level best() {
 
 /// The level that a requested level resolves to on this machine.
 inline level resolve(level wish) {
-  return wish == level::automatic ? best() : wish <= detail::detect() ? wish : detail::detect();
+  if (wish == level::automatic) return best();
+  const level machine = is_reproducible(wish) ? reproducible(detail::detect()) : detail::detect();
+  return wish <= machine ? wish : machine;
 }
 
 /// Calls `f(kernels)` with the kernels of level `l`, a type whose static functions they are. A
@@ -346,6 +383,11 @@ inline level resolve(level wish) {
 /// faster. Those that multiply low-precision activations are best reached through dispatch_dot().
 template <class F>
 inline auto dispatch([[maybe_unused]] level l, F&& f) {
+#if defined(LINNET_REPRODUCIBLE)
+  if (is_reproducible(l)) return detail::with_reproducible(l, f);
+#else
+  if (is_reproducible(l)) l = level::portable;  // no model asks for it here
+#endif
 #if defined(LINNET_ONLY_LEVEL)
   return f(detail::LINNET_ONLY_LEVEL{});
 #else
@@ -368,3 +410,8 @@ inline auto dispatch_dot(level l, F&& f) {
 }  // namespace simd
 
 LINNET_SIMD_NAMESPACE_END
+
+#if defined(LINNET_REPRODUCIBLE) && !defined(__clang__)
+// g++ says at the end of a unit that vectors wider than registers are returned in memory.
+#pragma GCC diagnostic ignored "-Wpsabi"
+#endif
