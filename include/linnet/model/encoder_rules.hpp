@@ -30,8 +30,10 @@ constexpr bool encoder_fits() {
   using Position = pick<position::policy, position::learned, Ps...>;
   using Sharing = pick<sharing::policy, sharing::none, Ps...>;
   using Embedding = pick<embedding::policy, embedding::full, Ps...>;
-  if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
-                   std::is_base_of_v<head::policy, Ps>)&&...))
+  if constexpr (!no_arithmetic<Ps...>())
+    return false;
+  else if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
+                        std::is_base_of_v<head::policy, Ps>)&&...))
     static_assert(never<Ps...>,
                   "linnet::encoder<shape, policies...>: an argument is not a policy; derive your "
                   "own from ffn::policy, attention::policy or norm::policy");
@@ -177,7 +179,7 @@ struct checked_encoder {
   static constexpr bool alike =
       !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none>;
   static constexpr bool fits =
-      no_arithmetic<Ps...>() && policies_fit<Ps...>() && encoder_fits<Shape, Ps...>() &&
+      policies_fit<Ps...>() && encoder_fits<Shape, Ps...>() &&
       ffn_fits<encoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::gelu, Ps...>>() &&
       layers_fit<typename pick_model_storage<Ps...>::type, Shape.layers, alike>();
   using type = typename make_encoder<fits, Shape, Ps...>::type;

@@ -365,7 +365,9 @@ constexpr bool t5_fits() {
   using EncoderAttention =
       pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>;
   using DecoderAttention = pick_for<decoder_stack, attention::policy, attention::full, Ps...>;
-  if constexpr (!(known_t5_policy<Ps> && ...))
+  if constexpr (!no_arithmetic<Ps...>())
+    return false;
+  else if constexpr (!(known_t5_policy<Ps> && ...))
     static_assert(never<Ps...>,
                   "linnet::t5<shape, policies...>: an argument is not a policy; derive your own "
                   "from ffn::policy, attention::policy or norm::policy, and wrap only ffn:: and "
@@ -473,7 +475,7 @@ struct make_t5<false, Shape, Ps...>
 template <t5_shape Shape, class... Ps>
 struct checked_t5 {
   static constexpr bool fits =
-      no_arithmetic<Ps...>() && policies_fit<Ps...>() && t5_fits<Shape, Ps...>() &&
+      policies_fit<Ps...>() && t5_fits<Shape, Ps...>() &&
       ffn_fits<t5_ffn_fault<encoder_stack, Shape, Ps...>(),
                pick_for<encoder_stack, ffn::policy, ffn::relu, Ps...>>() &&
       ffn_fits<t5_ffn_fault<decoder_stack, Shape, Ps...>(),
