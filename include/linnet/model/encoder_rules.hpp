@@ -30,8 +30,8 @@ constexpr bool encoder_fits() {
   using Position = pick<position::policy, position::learned, Ps...>;
   using Sharing = pick<sharing::policy, sharing::none, Ps...>;
   using Embedding = pick<embedding::policy, embedding::full, Ps...>;
-  if constexpr (!no_arithmetic<Ps...>())
-    return false;
+  if constexpr (chooses_arithmetic<Ps...>)
+    static_assert(never<Ps...>, "linnet::compute::reproducible: is for decoders alone");
   else if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
                         std::is_base_of_v<head::policy, Ps>)&&...))
     static_assert(never<Ps...>,

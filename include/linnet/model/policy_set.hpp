@@ -122,14 +122,9 @@ inline constexpr bool known_policy =
     std::is_base_of_v<storage::policy, P> || std::is_base_of_v<compute::policy, P> ||
     std::is_base_of_v<kv::policy, P> || std::is_base_of_v<depths::policy, P> ||
     std::is_base_of_v<sharing::policy, P> || std::is_base_of_v<embedding::policy, P>;
-/// Words for policies of arithmetic in a list for a model that has no choice of it; true for
-/// others.
+/// Whether a list says by which arithmetic a model computes.
 template <class... Ps>
-constexpr bool no_arithmetic() {
-  constexpr bool none = !(std::is_base_of_v<compute::arithmetic, Ps> || ...);
-  static_assert(none, "linnet::compute::reproducible: is for decoders alone");
-  return none;
-}
+inline constexpr bool chooses_arithmetic = (std::is_base_of_v<compute::arithmetic, Ps> || ...);
 
 /// Compile-time errors for a list with two policies of one slot; true for other lists.
 template <class... Ps>
