@@ -109,10 +109,15 @@
 #else
 #define LINNET_ABI_EXCEPTIONS _noexcept
 #endif
-#define LINNET_ABI_PASTE(major, minor, a, b, c, d, e, f, g) \
-  v##major##_##minor##_##a##b##c##d##e##f##g
-#define LINNET_ABI_NAME(major, minor, a, b, c, d, e, f, g) \
-  LINNET_ABI_PASTE(major, minor, a, b, c, d, e, f, g)
+#if defined(LINNET_REPRODUCIBLE)  // see simd/levels.hpp
+#define LINNET_ABI_REPRODUCIBLE _reproducible
+#else
+#define LINNET_ABI_REPRODUCIBLE
+#endif
+#define LINNET_ABI_PASTE(major, minor, a, b, c, d, e, f, g, h) \
+  v##major##_##minor##_##a##b##c##d##e##f##g##h
+#define LINNET_ABI_NAME(major, minor, a, b, c, d, e, f, g, h) \
+  LINNET_ABI_PASTE(major, minor, a, b, c, d, e, f, g, h)
 
 // A parameter may be called like a variable of the program that instantiates it: -Wshadow of g++
 // speaks only where linnet itself is built.
@@ -131,7 +136,8 @@
   namespace linnet {                                                                            \
   inline namespace LINNET_ABI_NAME(LINNET_VERSION_MAJOR, LINNET_VERSION_MINOR, LINNET_ABI_ARCH, \
                                    LINNET_ABI_DEBUG, LINNET_ABI_OPENMP, LINNET_ABI_MATH,        \
-                                   LINNET_ABI_EXCEPTIONS, LINNET_ABI_ONLY, LINNET_ABI_LEVEL) {
+                                   LINNET_ABI_EXCEPTIONS, LINNET_ABI_ONLY, LINNET_ABI_LEVEL,    \
+                                   LINNET_ABI_REPRODUCIBLE) {
 /// Closes what LINNET_NAMESPACE_BEGIN opened.
 #define LINNET_NAMESPACE_END \
   }                          \
@@ -141,16 +147,31 @@
 // Kernels have a namespace of their own. With linnet::kernels they come from a compiled library,
 // whatever the flags of the program that links it. Without it they share the key above.
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
-#define LINNET_SIMD_NAMESPACE_BEGIN                                                              \
-  LINNET_WARNINGS_BEGIN                                                                          \
-  namespace linnet {                                                                             \
-  inline namespace LINNET_ABI_NAME(LINNET_VERSION_MAJOR, LINNET_VERSION_MINOR, compiled, , , , , \
+#define LINNET_SIMD_NAMESPACE_BEGIN                                                                \
+  LINNET_WARNINGS_BEGIN                                                                            \
+  namespace linnet {                                                                               \
+  inline namespace LINNET_ABI_NAME(LINNET_VERSION_MAJOR, LINNET_VERSION_MINOR, compiled, , , , , , \
                                    , ) {
 #else
 #define LINNET_SIMD_NAMESPACE_BEGIN LINNET_NAMESPACE_BEGIN
 #endif
 /// Closes what LINNET_SIMD_NAMESPACE_BEGIN opened.
 #define LINNET_SIMD_NAMESPACE_END LINNET_NAMESPACE_END
+
+// A product that is added to is not melted with the sum: g++ needs it said for each function, clang
+// for a stretch of text. Neither does it where a target has no such instruction.
+#if defined(__clang__)
+#define LINNET_UNFUSED
+#define LINNET_UNFUSED_BEGIN                                                                      \
+  _Pragma("float_control(push)") _Pragma("clang fp contract(off)") _Pragma("GCC diagnostic push") \
+      _Pragma("GCC diagnostic ignored \"-Wpsabi\"")
+#define LINNET_UNFUSED_END _Pragma("GCC diagnostic pop") _Pragma("float_control(pop)")
+#else
+#define LINNET_UNFUSED __attribute__((optimize("fp-contract=off")))
+#define LINNET_UNFUSED_BEGIN \
+  _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wpsabi\"")
+#define LINNET_UNFUSED_END _Pragma("GCC diagnostic pop")
+#endif
 
 // Before functions that open, plan, read headers or explain: compiled to be small, not to be fast.
 #if defined(__clang__)

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <string_view>
 
-#include <linnet/core/finite.hpp>
+#include <linnet/core/portable_math.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -59,10 +59,11 @@ class random_stream {
     while (x < reject) x = bits();
     return x % n;
   }
-  /// Standard normal (Box and Muller), two words per value.
+  /// Standard normal (Box and Muller), two words per value; the same bits everywhere.
   double normal() {
     const double u = 1.0 - uniform(), v = uniform();
-    return std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v);
+    return std::sqrt(-2.0 * detail::portable_log(u)) *
+           detail::portable_angle(6.283185307179586 * v).cosine;
   }
 
  private:

@@ -241,15 +241,16 @@ class sampler {
   }
 
   /// Turns logits into weights, the largest 1, and finds those that are kept. The weights' bits are
-  /// the same at every instruction-set level.
+  /// the same on every machine.
   template <class T>
   distribution<T> warp(std::span<T> logits, std::span<token> order, T largest) const {
     const double by = 1 / (std::max)(settings_.temperature, 1e-300);
     for (T& l : logits)
       l = static_cast<T>((static_cast<double>(l) - static_cast<double>(largest)) * by);
-    ops::execution{}.with_kernels([&](auto kernels) {
-      (void)decltype(kernels)::template exp_sum<T>(std::ssize(logits), T(0), logits.data());
-    });
+    if constexpr (std::is_same_v<T, float>)
+      ops::exponentials(std::ssize(logits), logits.data());
+    else
+      for (T& l : logits) l = static_cast<T>(detail::portable_exp(static_cast<double>(l)));
     const std::span<const T> weights = logits;
     distribution<T> l{.mass = 0, .last = weights.size()};
     std::size_t left = weights.size();

@@ -52,6 +52,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   using embedding = Embedding;
   using storage = typename Policies::template of<linnet::storage::policy>;
   using cache = typename Policies::template of<linnet::kv::policy>;
+  using arithmetic = typename Policies::template of<linnet::compute::arithmetic>;
   using batch = decoder_batch;
   /// This model with `Other` in place of the policy that derives from `Slot`.
   template <class Slot, class Other>
@@ -258,7 +259,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                                                  const batch& b, workspace<T>& w,
                                                  const ops::execution& on,
                                                  const layer_hook<T>& hook = {}) {
-    context<T> ctx = context_of<T>(b, on);
+    context<T> ctx = context_of<T>(b, detail::arithmetic_of<arithmetic>(on));
     ctx.stack.hook = hook;
     embed<T, S>(p, b, w, ctx);
     run_layers<T, S>(p, w, ctx);
@@ -276,8 +277,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   /// hidden states, see detail::show_layer() and hidden_nats(). Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
-                       const batch& b, workspace<T>& w, const ops::execution& on,
+                       const batch& b, workspace<T>& w, const ops::execution& caller,
                        const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    const ops::execution on = detail::arithmetic_of<arithmetic>(caller);
     const exit_calls& at = call.exits;
     context<T> ctx = context_of<T>(b, on);
     ctx.dropout = call.dropout;
@@ -367,7 +369,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   /// model's, it reads w.embedded of that size instead of tokens. Called by every thread.
   template <class T, class S>
   static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
-                   const ops::execution& on) {
+                   const ops::execution& caller) {
+    const ops::execution on = detail::arithmetic_of<arithmetic>(caller);
     context<T> ctx = detail::step_context<T>(call, on);
     ctx.pages = w.pages;
     if constexpr (Attention::takes_prefix) {

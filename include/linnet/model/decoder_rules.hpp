@@ -5,6 +5,7 @@
 
 #include <linnet/model/contract.hpp>
 #include <linnet/model/policy_set.hpp>
+#include <linnet/model/reproducible.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -34,7 +35,7 @@ constexpr bool decoder_fits() {
   using Depths = pick<depths::policy, depths::all, Ps...>;
   using Sharing = pick<sharing::policy, sharing::none, Ps...>;
   using Embedding = pick<embedding::policy, embedding::full, Ps...>;
-  if constexpr (!(known_policy<Ps> && ...))
+  if constexpr (!((known_policy<Ps> || std::is_base_of_v<compute::arithmetic, Ps>)&&...))
     static_assert(never<Ps...>,
                   "linnet::decoder<shape, policies...>: an argument is not a policy; derive your "
                   "own from ffn::policy, attention::policy or norm::policy");
@@ -188,7 +189,8 @@ struct make_decoder {
           typename stack_storage<typename pick_model_storage<Ps...>::type, Shape.layers>::type,
           pick<kv::policy, kv::exact, Ps...>, pick<depths::policy, depths::all, Ps...>,
           pick<sharing::policy, sharing::none, Ps...>,
-          pick<embedding::policy, embedding::full, Ps...>>>;
+          pick<embedding::policy, embedding::full, Ps...>,
+          pick<compute::arithmetic, compute::fast, Ps...>>>;
 };
 /// Stands in for a decoder that was refused, so that nothing is said of it again.
 template <decoder_shape Shape, class... Ps>
@@ -211,7 +213,7 @@ struct checked_decoder {
       pick<depths::policy, depths::all, Ps...>::routes ||
       has_layer_widths<pick<ffn::policy, ffn::swiglu, Ps...>>;
   static constexpr bool fits =
-      policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
+      policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() && reproducible_fits<Ps...>() &&
       ffn_fits<decoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::swiglu, Ps...>>() &&
       layers_fit<typename pick_model_storage<Ps...>::type, Shape.layers, alike>();
   using type = typename make_decoder<fits, Shape, Ps...>::type;

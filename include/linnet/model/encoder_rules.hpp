@@ -30,8 +30,10 @@ constexpr bool encoder_fits() {
   using Position = pick<position::policy, position::learned, Ps...>;
   using Sharing = pick<sharing::policy, sharing::none, Ps...>;
   using Embedding = pick<embedding::policy, embedding::full, Ps...>;
-  if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
-                   std::is_base_of_v<head::policy, Ps>)&&...))
+  if constexpr (chooses_arithmetic<Ps...>)
+    static_assert(never<Ps...>, "linnet::compute::reproducible: is for decoders alone");
+  else if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
+                        std::is_base_of_v<head::policy, Ps>)&&...))
     static_assert(never<Ps...>,
                   "linnet::encoder<shape, policies...>: an argument is not a policy; derive your "
                   "own from ffn::policy, attention::policy or norm::policy");

@@ -122,6 +122,9 @@ inline constexpr bool known_policy =
     std::is_base_of_v<storage::policy, P> || std::is_base_of_v<compute::policy, P> ||
     std::is_base_of_v<kv::policy, P> || std::is_base_of_v<depths::policy, P> ||
     std::is_base_of_v<sharing::policy, P> || std::is_base_of_v<embedding::policy, P>;
+/// Whether a list says by which arithmetic a model computes.
+template <class... Ps>
+inline constexpr bool chooses_arithmetic = (std::is_base_of_v<compute::arithmetic, Ps> || ...);
 
 /// Compile-time errors for a list with two policies of one slot; true for other lists.
 template <class... Ps>
@@ -152,6 +155,8 @@ constexpr bool policies_fit() {
     static_assert(never<Ps...>, "linnet: two embedding:: policies; give one");
   else if constexpr (twice<compute::policy, Ps...>)
     static_assert(never<Ps...>, "linnet: two compute:: policies; give one");
+  else if constexpr (twice<compute::arithmetic, Ps...>)
+    static_assert(never<Ps...>, "linnet: compute::fast and compute::reproducible; give one");
   else if constexpr (!pick_model_storage<Ps...>::fits)
     static_assert(
         never<Ps...>,

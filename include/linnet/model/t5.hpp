@@ -371,7 +371,9 @@ constexpr bool t5_fits() {
   using EncoderAttention =
       pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>;
   using DecoderAttention = pick_for<decoder_stack, attention::policy, attention::full, Ps...>;
-  if constexpr (!(known_t5_policy<Ps> && ...))
+  if constexpr (chooses_arithmetic<Ps...>)
+    static_assert(never<Ps...>, "linnet::compute::reproducible: is for decoders alone");
+  else if constexpr (!(known_t5_policy<Ps> && ...))
     static_assert(never<Ps...>,
                   "linnet::t5<shape, policies...>: an argument is not a policy; derive your own "
                   "from ffn::policy, attention::policy or norm::policy, and wrap only ffn:: and "

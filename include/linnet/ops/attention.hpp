@@ -174,7 +174,7 @@ void probabilities_of_tile(const execution& on, const attention_unit<T, T>& u,
   u.drop(head, some, to.d_scores);
   for (index i = 0; i < rows && sums; ++i)
     on.with_kernels([&](auto kernels) {
-      to.inner[i] = factor[i] * to.inner[i] +
+      to.inner[i] = linnet::detail::unfused(factor[i] * to.inner[i]) +
                     kernels.template dot<T>(some.used, u.scores + i * wide, to.d_scores + i * wide);
     });
 }

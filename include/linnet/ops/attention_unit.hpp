@@ -83,7 +83,7 @@ struct value_mix {
       if (to == keys) return;
       for (index i = 0; i < rows; ++i)
         for (index c = 0; c < h && sees(i, to); ++c)
-          out[i * ldo + c] += p[i * ldp + to] * v[to * ldv + c];
+          out[i * ldo + c] += linnet::detail::unfused(p[i * ldp + to] * v[to * ldv + c]);
     }
   }
 };
@@ -390,9 +390,11 @@ struct attention_unit {
     T shrink = T(0);
     if (before.sum != T(0)) {
       so_far.most = (std::max)(before.most, so_far.most);
-      shrink = std::exp(before.most - so_far.most);
+      shrink = static_cast<T>(
+          linnet::detail::portable_exp(static_cast<double>(before.most - so_far.most)));
     }
-    const T sum = kernels.exp_sum(used, so_far.most, row), old = shrink * before.sum;
+    const T sum = kernels.exp_sum(used, so_far.most, row),
+            old = linnet::detail::unfused(shrink * before.sum);
     so_far.sum = old + sum;
     if (!Whole) return shrink;
     kernels.scale(used, T(1) / so_far.sum, row);

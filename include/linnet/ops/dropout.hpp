@@ -54,7 +54,9 @@ void dropout(const execution& on, const dropout_key& key, int dropout_id, index 
 /// Relative rate of layer dropout (LayerSkip, Elhoushi et al. 2024): D(l) = 2^(l / (L - 1)) - 1. It
 /// is 0 in the first layer and 1 in the last. A layer alone is never dropped.
 inline double layer_depth(index layer, index layers) {
-  return layers > 1 ? std::exp2(static_cast<double>(layer) / static_cast<double>(layers - 1)) - 1
+  return layers > 1 ? linnet::detail::portable_pow(
+                          2, static_cast<double>(layer) / static_cast<double>(layers - 1)) -
+                          1
                     : 0;
 }
 

@@ -53,6 +53,11 @@ struct execution {
   }
 };
 
+/// x[n] = e^x, the same bits on every machine.
+inline void exponentials(index n, float* x) {
+  simd::detail::unfused_exponentials::run<float>(n, x);
+}
+
 /// Inputs that one or more matrices read, which are told apart by where their panels are.
 struct product_inputs {
   index rows, width;

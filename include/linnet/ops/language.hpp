@@ -72,12 +72,13 @@ double cross_entropy_row(index vocabulary, token label, T* row, bool gradient, d
   const T target = row[label];
   const T largest = K::template maximum<T>(vocabulary, row);
   const T sum = K::template exp_sum<T>(vocabulary, largest, row);
-  const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
+  const double lse =
+      linnet::detail::portable_log(static_cast<double>(sum)) + static_cast<double>(largest);
   if (gradient) {
-    K::template scale<T>(vocabulary, T(1 + 2 * z_loss * lse) / sum, row);
+    K::template scale<T>(vocabulary, T(1 + linnet::detail::unfused(2 * z_loss * lse)) / sum, row);
     row[label] -= T(1);
   }
-  return lse - static_cast<double>(target) + z_loss * lse * lse;
+  return lse - static_cast<double>(target) + linnet::detail::unfused(z_loss * lse * lse);
 }
 /// losses[i] = f(kernels, i, row) for each row of logits that has a label; the others have no loss
 /// and no gradient.

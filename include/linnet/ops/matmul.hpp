@@ -104,7 +104,8 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
       for (index r = 0; r < rows; ++r, ++i) {
         float* const out = y + i * n + j0;
         for (index j = 0; j < columns; ++j)
-          out[j] = (part.accumulate ? out[j] : 0.0f) + part.alpha * sums[r * panel_width + j] +
+          out[j] = (part.accumulate ? out[j] : 0.0f) +
+                   linnet::detail::unfused(part.alpha * sums[r * panel_width + j]) +
                    (part.bias ? part.bias[j] : 0.0f);
       }
     }

@@ -3,6 +3,7 @@
 /// @file
 /// Normalisation of rows, forward and backward.
 
+#include <linnet/core/portable_math.hpp>
 #include <linnet/core/view.hpp>
 #include <linnet/ops/execution.hpp>
 
@@ -28,7 +29,8 @@ void rms_norm_backward(const execution& on, view<const T, D> x, const T* weight,
                        view<const T, D> dy, T* d_weight, view<T, D> dx) {
   const auto [first, last] = on.threads.range(D);
   for (index i = 0; i < x.rows(); ++i)
-    for (index j = first; j < last; ++j) d_weight[j] += dy(i, j) * x(i, j) * inverse[i];
+    for (index j = first; j < last; ++j)
+      d_weight[j] += linnet::detail::unfused(dy(i, j) * x(i, j) * inverse[i]);
   on.threads.each(x.rows(), [&](index i) {
     on.with_kernels([&](auto k) {
       decltype(k)::template rms_norm_backward<T>(D, inverse[i], x.row(i), weight, dy.row(i),
@@ -59,7 +61,7 @@ void layer_norm_backward(const execution& on, view<const T, D> x, const T* weigh
   for (index i = 0; i < x.rows(); ++i) {
     const T mean = statistics[2 * i], r = statistics[2 * i + 1];
     for (index j = first; j < last; ++j) {
-      d_weight[j] += dy(i, j) * (x(i, j) - mean) * r;
+      d_weight[j] += linnet::detail::unfused(dy(i, j) * (x(i, j) - mean) * r);
       d_bias[j] += dy(i, j);
     }
   }

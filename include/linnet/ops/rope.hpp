@@ -3,9 +3,7 @@
 /// @file
 /// Absolute positions: rotary embeddings in both pairings, and sinusoids.
 
-#include <cmath>
-
-#include <linnet/core/scalars.hpp>
+#include <linnet/core/portable_math.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -18,20 +16,29 @@ enum class rope_pairing {
 
 namespace ops {
 
-/// angles[h]: cosines of position * theta^(-2i/h), i < h/2, then sines.
+/// table[count, h]: cosines of position * theta^(-2i/h), i < h/2, then sines, for positions from
+/// `first` on.
+template <class T>
+void rope_table(index first, index count, index h, double theta, T* table) {
+  for (index i = 0; i < h / 2; ++i) {
+    const double frequency =
+        linnet::detail::portable_pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
+    for (index t = 0; t < count; ++t) {
+      const linnet::detail::portable_angle angle(static_cast<double>(first + t) * frequency);
+      table[t * h + i] = static_cast<T>(angle.cosine);
+      table[t * h + h / 2 + i] = static_cast<T>(angle.sine);
+    }
+  }
+}
+/// angles[h]: the angles of one position.
 template <class T>
 void rope_angles(index position, index h, double theta, T* angles) {
-  for (index i = 0; i < h / 2; ++i) {
-    const double angle = static_cast<double>(position) *
-                         std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
-    angles[i] = static_cast<T>(std::cos(angle));
-    angles[h / 2 + i] = static_cast<T>(std::sin(angle));
-  }
+  rope_table(position, 1, h, theta, angles);
 }
 /// table[positions, h]: the angles of positions 0, 1, ....
 template <class T>
 void rope_table(index positions, index h, double theta, T* table) {
-  for (index t = 0; t < positions; ++t) rope_angles(t, h, theta, table + t * h);
+  rope_table(0, positions, h, theta, table);
 }
 
 /// Rotates one row of `heads` heads of width h in place, for the position whose table row is given.
@@ -45,17 +52,19 @@ void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x, 
     for (index i = 0; i < half; ++i) {
       const T c = table[i], s = inverse ? -table[half + i] : table[half + i];
       const T a = x[i * stride], b = x[i * stride + partner];
-      x[i * stride] = a * c - b * s;
-      x[i * stride + partner] = a * s + b * c;
+      using linnet::detail::unfused;
+      x[i * stride] = unfused(a * c) - unfused(b * s);
+      x[i * stride + partner] = unfused(a * s) + unfused(b * c);
     }
 }
 
 /// The value at column `i` of the sinusoidal embedding of position `t` (Vaswani et al. 2017,
 /// section 3.5). Even columns are sines, odd ones cosines, with wavelengths up to 10000 * 2 pi.
 inline double sinusoid(index t, index i, index d) {
-  const double angle = static_cast<double>(t) *
-                       std::pow(10000.0, -static_cast<double>(i / 2 * 2) / static_cast<double>(d));
-  return i % 2 == 0 ? std::sin(angle) : std::cos(angle);
+  const double power = -static_cast<double>(i / 2 * 2) / static_cast<double>(d);
+  const linnet::detail::portable_angle angle(static_cast<double>(t) *
+                                             linnet::detail::portable_pow(10000, power));
+  return i % 2 == 0 ? angle.sine : angle.cosine;
 }
 
 }  // namespace ops

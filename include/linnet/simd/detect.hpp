@@ -21,7 +21,8 @@ LINNET_SIMD_NAMESPACE_BEGIN
 
 namespace simd {
 
-/// An instruction-set level. Results are bitwise reproducible within a level.
+/// An instruction-set level. Results are bitwise reproducible within a level, and equal at all
+/// levels of reproducible kernels, see compute::reproducible.
 enum class level {
   automatic,  ///< the best of this machine, see best()
   portable,   ///< 16-byte vectors of the compilation target: SSE2, NEON or plain scalar code
@@ -29,9 +30,12 @@ enum class level {
   avx512,     ///< 64-byte vectors (F, BW, DQ, VL)
   avx512dot,  ///< the same with dot products of int8 and bf16 (VNNI, BF16)
   neondot,    ///< portable on aarch64, with dot products of int8 (FEAT_DotProd)
-  neonmmla    ///< the same with matrix products of int8 and bf16 (FEAT_I8MM, FEAT_BF16)
+  neonmmla,   ///< the same with matrix products of int8 and bf16 (FEAT_I8MM, FEAT_BF16)
+  reproducible_portable,  ///< reproducible kernels at level portable,
+  reproducible_avx2,      ///< avx2
+  reproducible_avx512     ///< or avx512; no program asks for these, see reproducible()
 };
-/// All levels, those of each architecture from the plainest.
+/// All levels, those of each architecture from the plainest, without those of reproducible kernels.
 inline constexpr level levels[] = {level::portable,  level::avx2,    level::avx512,
                                    level::avx512dot, level::neondot, level::neonmmla};
 
@@ -50,6 +54,21 @@ constexpr const char* name(level l) {
       return "neonmmla";
     default:
       return "portable";
+  }
+}
+
+/// Whether a level is one of reproducible kernels.
+constexpr bool is_reproducible(level l) { return l >= level::reproducible_portable; }
+/// The level of reproducible kernels with the instructions of level `l`, which is not automatic.
+constexpr level reproducible(level l) {
+  switch (l) {
+    case level::avx2:
+      return level::reproducible_avx2;
+    case level::avx512:
+    case level::avx512dot:
+      return level::reproducible_avx512;
+    default:
+      return is_reproducible(l) ? l : level::reproducible_portable;
   }
 }
 
@@ -98,6 +117,7 @@ inline bool runs(level l) {
 #else
   constexpr level plainest = level::neondot;
 #endif
+  if (is_reproducible(l)) return l <= reproducible(detect());
   return l == level::portable || (l >= plainest && l <= detect());
 }
 
@@ -120,7 +140,9 @@ inline level best() {
 
 /// The level that a requested level resolves to on this machine.
 inline level resolve(level wish) {
-  return wish == level::automatic ? best() : detail::runs(wish) ? wish : detail::detect();
+  if (wish == level::automatic) return best();
+  if (detail::runs(wish)) return wish;
+  return is_reproducible(wish) ? reproducible(detail::detect()) : detail::detect();
 }
 
 }  // namespace simd

@@ -131,6 +131,7 @@
 LINNET_SIMD_NAMESPACE_BEGIN
 namespace simd {
 LINNET_LEVEL(portable)
+LINNET_EXTERN void detail::unfused_exponentials::run<float>(index, float*);
 #if defined(__x86_64__)
 LINNET_LEVEL(avx2)
 LINNET_LEVEL(avx512)

@@ -350,8 +350,29 @@ struct neonmmla : portable {
 #undef LINNET_ROWS
 #undef LINNET_KERNEL
 #endif
-#undef LINNET_KEEP
+
+#include <linnet/simd/reproducible.inl>
 #undef LINNET_FOR_VECTORS
+
+#if defined(LINNET_REPRODUCIBLE)
+/// Calls f(kernels) with reproducible kernels.
+template <class F>
+auto with_reproducible([[maybe_unused]] level l, F&& f) {
+#if defined(LINNET_ONLY_LEVEL)
+#define LINNET_PASTE_REPRODUCIBLE(level) reproducible_##level
+#define LINNET_REPRODUCIBLE_OF(level) LINNET_PASTE_REPRODUCIBLE(level)
+  return f(LINNET_REPRODUCIBLE_OF(LINNET_ONLY_LEVEL){});
+#undef LINNET_PASTE_REPRODUCIBLE
+#undef LINNET_REPRODUCIBLE_OF
+#else
+#if defined(__x86_64__)
+  if (l == level::reproducible_avx512) return f(reproducible_avx512{});
+  if (l == level::reproducible_avx2) return f(reproducible_avx2{});
+#endif
+  return f(reproducible_portable{});
+#endif
+}
+#endif
 
 }  // namespace detail
 
@@ -362,6 +383,11 @@ struct neonmmla : portable {
 /// dispatch_dot().
 template <class F>
 inline auto dispatch([[maybe_unused]] level l, F&& f) {
+#if defined(LINNET_REPRODUCIBLE)
+  if (is_reproducible(l)) return detail::with_reproducible(l, f);
+#else
+  if (is_reproducible(l)) l = level::portable;  // no model asks for it here
+#endif
 #if defined(LINNET_ONLY_LEVEL)
   return f(detail::LINNET_ONLY_LEVEL{});
 #else
@@ -387,3 +413,8 @@ inline auto dispatch_dot(level l, F&& f) {
 }  // namespace simd
 
 LINNET_SIMD_NAMESPACE_END
+
+#if defined(LINNET_REPRODUCIBLE) && !defined(__clang__)
+// g++ says at the end of a unit that vectors wider than registers are returned in memory.
+#pragma GCC diagnostic ignored "-Wpsabi"
+#endif

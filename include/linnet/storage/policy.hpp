@@ -59,6 +59,16 @@ struct f16 : policy {};
 /// shows what the rounding loses.
 struct fp8 : policy {};
 
+/// Base of the policies that say by which arithmetic a model computes, whatever its compute type.
+struct arithmetic {};
+/// The fastest instructions of each machine. Sums differ between machines in their last bits.
+struct fast : arithmetic {};
+/// Equal bits at every instruction-set level, on every processor and with every compiler: 16
+/// numbers of a row are added side by side, then by halves, and each product is rounded before it
+/// is added. For decoders; docs/reproducible.md says of which kinds. Units that use it are compiled
+/// with -DLINNET_REPRODUCIBLE.
+struct reproducible : arithmetic {};
+
 /// Whether compute type `A` rounds inputs to integers.
 template <class A>
 inline constexpr bool rounds_to_integers = std::is_base_of_v<int8, A>;

@@ -54,8 +54,9 @@ struct adamw {
   void move(const ops::execution& on, index t, double gradient_scale, bool decays, index n,
             const averaged<T>& by, T* x) const {
     const double lr = rate.at(t);
-    const double correct1 = 1 - std::pow(beta1, static_cast<double>(t));
-    const double correct2 = std::sqrt(1 - std::pow(beta2, static_cast<double>(t)));
+    using linnet::detail::portable_pow;
+    const double correct1 = 1 - portable_pow(beta1, static_cast<double>(t));
+    const double correct2 = std::sqrt(1 - portable_pow(beta2, static_cast<double>(t)));
     ops::detail::in_slices<T>(on, n, [&](index at, index count) {
       on.with_kernels([&](auto k) {
         // lr * (m / correct1) / (sqrt(v) / correct2 + eps), with the corrections moved out

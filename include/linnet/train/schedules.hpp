@@ -7,6 +7,7 @@
 #include <numbers>
 
 #include <linnet/core/options.hpp>
+#include <linnet/core/portable_math.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -82,7 +83,8 @@ struct schedule {
                                     : floor + (peak - floor) * static_cast<double>(steps - t) /
                                                   static_cast<double>(decay);
         const double progress = (now - w) / (static_cast<double>(steps) - w);
-        return floor + 0.5 * (peak - floor) * (1 + std::cos(std::numbers::pi * progress));
+        const double fall = 1 + detail::portable_angle(std::numbers::pi * progress).cosine;
+        return floor + detail::unfused(0.5 * (peak - floor) * fall);
       }
       case kind::inverse_sqrt:
         return peak / std::sqrt(t > warmup ? now : w > 1 ? w : 1);

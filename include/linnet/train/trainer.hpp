@@ -55,6 +55,10 @@ class trainer {
   static_assert(
       std::is_same_v<typename detail::unprofiled_storage<typename M::storage>::type, storage::f32>,
       "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
+  static_assert(!detail::is_reproducible<M> ||
+                    (std::is_same_v<Optimizer, adamw> && std::is_same_v<T, float> &&
+                     std::is_same_v<Compute, compute::f32>),
+                "linnet::trainer: compute::reproducible trains in f32 with adamw alone");
 
  public:
   using model = M;
@@ -320,7 +324,11 @@ class trainer {
 
   trainer(weights<M, T>& w, const limits& l, const Optimizer& optimizer,
           const training_options& how)
-      : weights_(&w), limits_(l), optimizer_(optimizer), how_(how), memory_(workspace_bytes(l)) {}
+      : weights_(&w),
+        limits_(detail::arithmetic_limits<M>(l)),
+        optimizer_(optimizer),
+        how_(how),
+        memory_(workspace_bytes(l)) {}
 
   static std::string optimizer_name() {
     if constexpr (requires { Optimizer::name(); })

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// All kernels, for one set of reproducible ones: included inside a struct by simd/reproducible.inl.
+/// Each vector has 64 bytes, whatever the registers of a machine hold. So 16 numbers of a row are
+/// added side by side, then by halves. No product melts with a sum.
+
+#include <linnet/simd/vector.inl>
+
+#include <linnet/simd/gemm.inl>
+
+#include <linnet/simd/attention.inl>
+#include <linnet/simd/elementwise.inl>
+#include <linnet/simd/quantized.inl>
+
+#include <linnet/simd/grouped.inl>
+#include <linnet/simd/reduce.inl>
+#include <linnet/simd/scan.inl>
+#include <linnet/simd/softmax_norm.inl>
+
+#include <linnet/simd/sparse.inl>
+
+#include <linnet/simd/masked.inl>
+
+#include <linnet/simd/neurons.inl>
+
+#include <linnet/simd/dropout.inl>

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// Kernels that compute the same bits on every machine: included by simd/levels.hpp, behind those
+/// of its levels.
+
+LINNET_UNFUSED_BEGIN
+#define LINNET_TARGET LINNET_UNFUSED
+#define LINNET_WIDTH 16
+/// Exponentials that have the same bits on every machine, whatever the kernels of its level.
+struct unfused_exponentials {
+#include <linnet/simd/vector.inl>
+  /// x = e^x
+  template <class T>
+  LINNET_TARGET static void run(index n, T* x) {
+    LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, exp<T>(get(x + i, c)), c);
+  }
+};
+#undef LINNET_TARGET
+#undef LINNET_WIDTH
+LINNET_UNFUSED_END
+#undef LINNET_KEEP
+
+// Reproducible kernels: the same text at every level, without intrinsics. Fused multiply-adds are
+// forbidden function by function, as g++ makes them by default.
+#if defined(LINNET_REPRODUCIBLE)
+// An output of a product is one sum, in whatever tile, so products have the registers that there are.
+#define LINNET_KEEP(x)
+#define LINNET_KERNEL __attribute__((noinline)) LINNET_TARGET
+LINNET_UNFUSED_BEGIN
+#define LINNET_TARGET LINNET_UNFUSED
+#define LINNET_WIDTH 16
+#define LINNET_ROWS 6
+/// Products for any machine.
+struct unfused_products_portable {
+#include <linnet/simd/vector.inl>
+
+#include <linnet/simd/gemm.inl>
+};
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+#define LINNET_WIDTH 64
+#define LINNET_ROWS 4
+#define LINNET_PRODUCTS unfused_products_portable
+/// Reproducible kernels for any machine.
+struct reproducible_portable {
+#include <linnet/simd/every.inl>
+};
+#undef LINNET_TARGET
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+#undef LINNET_PRODUCTS
+
+#if defined(__x86_64__)
+#define LINNET_TARGET LINNET_UNFUSED __attribute__((target("avx2")))
+#define LINNET_WIDTH 32
+#define LINNET_ROWS 6
+/// Products for AVX2.
+struct unfused_products_avx2 {
+#include <linnet/simd/vector.inl>
+
+#include <linnet/simd/gemm.inl>
+};
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+#define LINNET_WIDTH 64
+#define LINNET_ROWS 4
+#define LINNET_PRODUCTS unfused_products_avx2
+/// Reproducible kernels for AVX2.
+struct reproducible_avx2 {
+#include <linnet/simd/every.inl>
+};
+#undef LINNET_TARGET
+#undef LINNET_ROWS
+#undef LINNET_PRODUCTS
+
+#define LINNET_TARGET \
+  LINNET_UNFUSED __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2")))
+#define LINNET_ROWS 12
+/// Reproducible kernels for AVX-512.
+struct reproducible_avx512 {
+#include <linnet/simd/every.inl>
+};
+#undef LINNET_TARGET
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+using reproducible_avx512dot = reproducible_avx512;
+#elif defined(__AARCH64EL__)
+using reproducible_neondot = reproducible_portable;
+using reproducible_neonmmla = reproducible_portable;
+#endif
+LINNET_UNFUSED_END
+#undef LINNET_KERNEL
+#undef LINNET_KEEP
+#endif

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT
+// Reproducible kernels at each instruction-set level against plain loops in the order that
+// docs/reproducible.md states, bit for bit. Mathematics that C libraries differ in, against golden
+// bits.
+
+#define LINNET_REPRODUCIBLE  // the kernels of that policy; before the first header
+
+#include <array>
+#include <cstring>
+
+#include "support/test.hpp"
+
+namespace test::order_test {
+
+namespace {
+
+/// A product that no compiler melts with a sum.
+float times(float a, float b) {
+  volatile float p = a * b;
+  return p;
+}
+/// The sum of 16 lanes, halves first.
+float halves(std::array<float, 16> lane) {
+  for (std::size_t half = 8; half > 0; half /= 2)
+    for (std::size_t l = 0; l < half; ++l) lane[l] = lane[l] + lane[l + half];
+  return lane[0];
+}
+float dot(std::span<const float> x, std::span<const float> y) {
+  std::array<float, 16> lane{};
+  for (std::size_t i = 0; i < x.size(); ++i) lane[i % 16] += times(x[i], y[i]);
+  return halves(lane);
+}
+/// simd/vector.inl's exponential of numbers in its range.
+float exponential(float x) {
+  const float shifted = times(x, 1.44269504088896341f) + 12582912.0f, fn = shifted - 12582912.0f;
+  const float r = (x - times(fn, 0.693359375f)) + times(fn, 2.12194440e-4f);
+  float p = times(r, 1.9875691500e-4f) + 1.3981999507e-3f;
+  for (const float c : {8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+    p = times(p, r) + c;
+  p = times(p, times(r, r)) + r + 1.0f;
+  return times(p, std::ldexp(1.0f, static_cast<int>(fn)));
+}
+bool equal(std::span<const float> a, std::span<const float> b) {
+  return std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
+}
+
+/// Calls f(kernels) for all reproducible kernels that this machine runs.
+template <class F>
+void each_level(F&& f) {
+  for (const ln::simd::level l : ln::simd::levels) {
+    const ln::simd::level same = ln::simd::reproducible(l);
+    if (ln::simd::resolve(same) == same) ln::simd::dispatch(same, f);
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(reproducible_sums_follow_their_order) {
+  each_level([](auto k) {
+    using K = decltype(k);
+    for (const index n : {1, 5, 15, 16, 17, 31, 33, 64, 100}) {
+      const auto x = normal<float>(n, 1), y = normal<float>(n, 2);
+      std::vector<float> got(at(n)), expected(at(n));
+      const float product = K::template dot<float>(n, x.data(), y.data());
+      BOOST_TEST(product == dot(x, y));
+
+      // RMSNorm
+      const float r = 1.0f / std::sqrt(dot(x, x) / static_cast<float>(n) + 0.01f);
+      for (std::size_t i = 0; i < x.size(); ++i) expected[i] = times(y[i], times(r, x[i]));
+      (void)K::template rms_norm<float>(n, 0.01f, x.data(), y.data(), got.data());
+      BOOST_TEST(equal(got, expected));
+
+      // Softmax: where there are 16 or more, the last 16 lanes begin so that they end with the row.
+      const float most = *std::max_element(x.begin(), x.end());
+      std::array<float, 16> lane{};
+      const std::size_t size = x.size(), last = size < 16 ? 0 : (size - 1) / 16 * 16;
+      for (std::size_t i = 0; i < size; ++i) {
+        expected[i] = exponential(x[i] - most);
+        const std::size_t l = size >= 16 && i >= last ? i - (size - 16) : i % 16;
+        lane[l] += expected[i];
+      }
+      const float share = 1.0f / halves(lane);
+      for (float& e : expected) e = times(share, e);
+      got = x;
+      K::template softmax<float>(n, got.data());
+      BOOST_TEST(equal(got, expected));
+    }
+  });
+}
+
+BOOST_AUTO_TEST_CASE(reproducible_products_ascend) {
+  constexpr index inputs = 37, columns = 45;  // two panels of 32 columns
+  each_level([](auto k) {
+    for (const index rows : {1, 2, 7, 13}) {
+      const auto a = normal<float>(rows * inputs, 3), b = normal<float>(2 * 32 * inputs, 4);
+      std::vector<float> got(at(rows * columns)), expected(at(rows * columns));
+      for (index i = 0; i < rows; ++i)
+        for (index j = 0; j < columns; ++j) {
+          float sum = 0;
+          for (index l = 0; l < inputs; ++l)
+            sum += times(a[at(i * inputs + l)], b[at((j / 32 * inputs + l) * 32 + j % 32)]);
+          expected[at(i * columns + j)] = times(0.5f, sum);
+        }
+      decltype(k)::template multiply<float>(rows, columns, inputs, {a.data(), inputs, 1},
+                                            {b.data(), 32, 32 * inputs}, got.data(), columns,
+                                            {nullptr, 0.5f, false}, 19);
+      // Adding no bias makes zero of a negative one.
+      for (float& x : expected) x += 0.0f;
+      BOOST_TEST(equal(got, expected));
+    }
+  });
+}
+
+BOOST_AUTO_TEST_CASE(random_numbers_and_angles_have_golden_bits) {
+  std::uint64_t hash = 0xcbf29ce484222325ull;
+  const auto add = [&](double x) {
+    std::uint64_t bits = 0;
+    std::memcpy(&bits, &x, sizeof bits);
+    hash = (hash ^ bits) * 0x100000001b3ull;
+  };
+  ln::random_stream random(ln::seed{1}, 2);
+  std::array<float, 32> angles{};
+  for (index i = 0; i < 2000; ++i) {
+    add(random.normal());
+    ln::ops::rope_angles(i * i * 97, 32, 10000, angles.data());
+    for (const float x : angles) add(static_cast<double>(x));
+    add(ln::detail::portable_exp(random.uniform() * 100 - 50));
+    add(ln::detail::portable_log(random.uniform() + 0x1p-30));
+    add(ln::detail::portable_pow(0.999, static_cast<double>(i)));
+  }
+  BOOST_TEST(hash == 0x93565dd7b22824b0ull);
+}
+
+}  // namespace test::order_test
