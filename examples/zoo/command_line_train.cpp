@@ -76,8 +76,12 @@ CLI::Option* add_text_options(CLI::App& c, train_options& o) {
       "weights of texts, by names of files or of folders in a folder: wiki.txt=3,code=1; without, "
       "each byte counts the same")
       ->type_name("NAME=W,...");
-  add("--tokenizer", o.tokenizer, "bytes, gpt2:DIR, sentencepiece:FILE, or a tokenizer.json")
+  add("--tokenizer", o.tokenizer, "bytes, byt5, gpt2:DIR, sentencepiece:FILE, or a tokenizer.json")
       ->type_name("TOKENIZER");
+  add("--objective", o.objective,
+      "next_token, prefix, fim, spans, independent, ul2 or ul2r; without, next_token for a decoder "
+      "and spans for an encoder-decoder")
+      ->type_name("WORD");
   add("--length", o.length, "tokens of an example; 0: the model's context, 256 at most")
       ->transform(whole_in(0L, 1'000'000L));
   add("--accumulate", o.accumulate, "batches of a step")->transform(whole_in(1L, 100'000L));
@@ -105,7 +109,7 @@ CLI::App& add_tuning(CLI::App& app, const char* name, const char* what, train_op
   add_text_options(c, o)->required();
   c.get_option("--tokenizer")
       ->description(
-          "bytes, gpt2:DIR, sentencepiece:FILE, or a tokenizer.json; without, the one "
+          "bytes, byt5, gpt2:DIR, sentencepiece:FILE, or a tokenizer.json; without, the one "
           "that comes with the weights");
   auto* const out =
       c.add_option("--out", o.out, "folder for the model, its tokenizer and the report")
@@ -123,7 +127,7 @@ void add_text_training(CLI::App& c, train_options& o) {
       "any tokenizer to the folder --out; may be given several times");
   c.get_option("--tokenizer")
       ->description(
-          "bytes, bpe:N (N ids learned from the text), gpt2:DIR, sentencepiece:FILE, or a "
+          "bytes, byt5, bpe:N (N ids learned from the text), gpt2:DIR, sentencepiece:FILE, or a "
           "tokenizer.json");
   c.callback([&o, &c, text] {
     const auto given = [&](const char* name) { return c.get_option(name)->count() > 0; };

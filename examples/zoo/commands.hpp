@@ -185,8 +185,9 @@ struct train_options : course_options {
   std::vector<std::string> texts;  ///< files and folders
   std::string mix;                 ///< such as "wiki.txt=3,code.txt=1"
   std::string tokenizer = "bytes";
-  long length = 0;      ///< tokens of a window or a source; 0: as the model allows, 256 at most
-  long accumulate = 1;  ///< batches of a step
+  std::string objective;  ///< what is learned of the texts; empty: what is usual for the model
+  long length = 0;        ///< tokens of a window or a source; 0: as the model allows, 256 at most
+  long accumulate = 1;    ///< batches of a step
   std::string schedule = "cosine";
   double warm_up = 0.05;   ///< share of the steps
   double last_rate = 0.1;  ///< share of the highest rate that a cosine ends with

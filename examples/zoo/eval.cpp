@@ -355,11 +355,12 @@ void run(judged& j, const std::vector<eval_test>& tests, const work_list& work, 
 
 /// What makes results comparable, for the first line of the journal.
 std::string head_of(const judged& j, const eval_options& o, const std::vector<eval_test>& tests) {
+  const bool is_bytes = j.who.tokenizer == "bytes" || j.who.tokenizer == "byt5";
   nlohmann::ordered_json head{
       {"zoo.eval", 1},
       {"model", j.who.model},
       {"weights", mark_of_file(o.weights)},
-      {"tokenizer", j.who.tokenizer == "bytes" ? "bytes" : mark_of_file(j.who.tokenizer)},
+      {"tokenizer", is_bytes ? j.who.tokenizer : mark_of_file(j.who.tokenizer)},
       {"context", j.who.context},
       {"batch", o.batch}};
   for (const eval_test& test : tests) {

@@ -38,18 +38,18 @@ void use_t5_ids(tokenizing& t, const ln::t5_ids& ids) {
   t.stops = {ln::t5_ids::end};
 }
 
-/// Bytes alone for a decoder; behind ByT5's special ids, with sentinels, for an encoder-decoder.
-tokenizing of_bytes(const tokenizing_for& model) {
-  const ln::byte_tokenizer bytes = !model.encodes ? ln::byte_tokenizer{0}
+/// Bytes alone, or behind ByT5's special ids, with sentinels.
+tokenizing of_bytes(const tokenizing_for& model, bool t5) {
+  const ln::byte_tokenizer bytes = !t5 ? ln::byte_tokenizer{0}
                                    : model.vocabulary > 259
                                        ? ln::byte_tokenizer::t5(model.vocabulary)
                                        : ln::byte_tokenizer::t5();
-  tokenizing t{.name = "bytes"};
+  tokenizing t{.name = t5 && !model.encodes ? "byt5" : "bytes"};
   t.vocabulary = bytes.vocabulary();
   t.encode = [bytes](std::string_view text) { return bytes.encode(text); };
   t.decode = [bytes](ln::token previous, ln::token id) { return bytes.decode(previous, id); };
   t.before = '\n';  // no byte begins a text, but a line's end comes before one
-  if (model.encodes) use_t5_ids(t, bytes.ids());
+  if (t5) use_t5_ids(t, bytes.ids());
   return t;
 }
 
@@ -152,16 +152,17 @@ std::string merges_in(const std::string& path) {
 }
 
 tokenizing read_any(const std::string& given, const tokenizing_for& model) {
-  if (given == "bytes") return of_bytes(model);
+  if (given == "bytes" || given == "byt5") return of_bytes(model, model.encodes || given == "byt5");
   for (const std::string_view kind : {"gpt2:", "sentencepiece:"})
     if (given.starts_with(kind)) {
       const std::string path = given.substr(kind.size());
       return kind == "gpt2:" ? of_merges(merges_in(path)) : of_sentencepiece(path, model.encodes);
     }
   if (!fs::exists(given))
-    throw failure(given +
-                  ": no such tokenizer: give bytes, gpt2:DIR, sentencepiece:FILE, bpe:N (zoo train "
-                  "alone), or a tokenizer.json, GGUF file or llama2.c's tokenizer.bin");
+    throw failure(
+        given +
+        ": no such tokenizer: give bytes, byt5, gpt2:DIR, sentencepiece:FILE, bpe:N (zoo train "
+        "alone), or a tokenizer.json, GGUF file or llama2.c's tokenizer.bin");
   if (given.ends_with(".gguf")) return of_gguf(given);
   if (given.ends_with(".json")) return of_pieces(given, take(ln::read_hf_tokenizer(given)));
   if (given.ends_with(".bpe") || given.ends_with("merges.txt")) return of_merges(given);

@@ -17,7 +17,7 @@ namespace zoo {
 
 /// A tokenizer, found at run time.
 struct tokenizing {
-  std::string name{};        ///< the file that it is from, or "bytes"
+  std::string name{};        ///< the file that it is from, or "bytes" or "byt5"
   std::string kept_as{};     ///< name of that file in a folder of zoo train; empty for bytes
   std::string learned{};     ///< what is to be in that file, where it is not a copy of `name`
   ln::index vocabulary = 0;  ///< number of ids
@@ -41,8 +41,9 @@ struct tokenizing_for {
   bool embeds = false;       ///< an encoder alone
 };
 
-/// Reads a tokenizer: `bytes`, `gpt2:` and a folder or file with merges, `sentencepiece:` and a
-/// file, or a file whose name says what it is: tokenizer.json, *.gguf, *.bpe or merges.txt,
+/// Reads a tokenizer: `bytes`, `byt5` (with T5's ids for a decoder, too), `gpt2:` and a folder or
+/// file with merges, `sentencepiece:` and a file, or a file whose name says what it is:
+/// tokenizer.json, *.gguf, *.bpe or merges.txt,
 /// *.model, and else llama2.c's. Refuses one with more ids than the model, and one that is not for
 /// its family.
 tokenizing read_tokenizer(const std::string& given, const tokenizing_for& model);

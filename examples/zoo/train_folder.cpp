@@ -97,14 +97,19 @@ std::string learn_merges(const training_text& text, ln::index ids) {
   return take(learner.train(ids - bytes_and_end));
 }
 
+/// Whether the command line gives the model a vocabulary.
+bool has_vocabulary(const model_spec& model) {
+  return std::any_of(model.changes.begin(), model.changes.end(),
+                     [](auto& c) { return c.first == "vocabulary"; });
+}
+
 /// The tokenizer asked for, or that of the weights; merges that were learned before are not learned
 /// again.
 tokenizing prepare_tokenizer(const train_options& o, const model_spec& model,
                              const training_text& text, const beginning* from) {
   if (from) return find_tokenizer(o.tokenizer, from->path, from->preset());
-  const bool fixed = std::any_of(model.changes.begin(), model.changes.end(),
-                                 [](auto& c) { return c.first == "vocabulary"; });
-  const tokenizing_for whom{model.name(), model.encodes(), fixed ? model.vocabulary() : 0};
+  const tokenizing_for whom{model.name(), model.encodes(),
+                            has_vocabulary(model) ? model.vocabulary() : 0};
   const ln::index ids = ids_to_learn(o.tokenizer);
   if (ids == 0) return read_tokenizer(o.tokenizer, whom);
   if (model.encodes())
@@ -159,13 +164,13 @@ ln::distillation_options lesson_of(const train_options& o) {
 
 /// All that the result depends on.
 json description(const train_options& o, const model_spec& model, const tokenizing& by,
-                 const training_text& text, const beginning* from) {
+                 const training_text& text, const beginning* from, const lesson_plan& plan) {
   json all = {{"format", "linnet zoo"},
               {"model", model.name()},
               {"ffn", o.ffn},
               {"optimizer", o.optimizer},
               {"compute", o.compute},
-              {"tokenizer", by.kept_as.empty() ? "bytes" : by.kept_as},
+              {"tokenizer", by.kept_as.empty() ? by.name : by.kept_as},
               {"tokenizer_asked", o.tokenizer},
               {"text", text.mark},
               {"mix", o.mix},
@@ -181,6 +186,11 @@ json description(const train_options& o, const model_spec& model, const tokenizi
               {"clip", o.clip},
               {"dropout", o.dropout},
               {"seed", o.seed}};
+  if (!o.objective.empty()) all["objective"] = o.objective;
+  if (const ln::mode_tokens& m = plan.modes; m.regular >= 0)
+    all["mode_tokens"] = {{"R", m.regular}, {"S", m.sequential}, {"X", m.extreme}};
+  if (const ln::middle_tokens& m = plan.middles; m.valid())
+    all["middle_tokens"] = {{"prefix", m.prefix}, {"suffix", m.suffix}, {"middle", m.middle}};
   if (from) all["weights"] = from->mark;
   if (const long rank = std::max(o.lora, o.qlora); rank > 0) {
     all["adapter"] = o.qlora > 0 ? "qlora" : "lora";
@@ -294,11 +304,13 @@ class course {
   }
   void write_sample(const std::string& weights) {
     const std::vector<ln::token>& prompt = from_.prompt;
-    const ln::index most = std::min<ln::index>(from_.target(), 160),
-                    written = record_.denoises ? most : most - std::ssize(prompt);
-    const auto model = code_.open(weights, {.source = record_.denoises ? std::ssize(prompt) : 0,
-                                            .target = most,
-                                            .threads = o_.threads});
+    const bool encodes = from_.source() > 0;
+    const ln::index room = encodes ? 160 : std::max<ln::index>(160, std::ssize(prompt) + 80),
+                    most = std::min(from_.target(), room),
+                    written = encodes ? most : most - std::ssize(prompt);
+    const auto model = code_.open(
+        weights,
+        {.source = encodes ? std::ssize(prompt) : 0, .target = most, .threads = o_.threads});
     ln::token previous = -1;
     const auto text_of = [&](ln::token id) { return by_.decode(std::exchange(previous, id), id); };
     for (const ln::token id : prompt)
@@ -376,13 +388,24 @@ void train_from(train_options o, const beginning* begun) {
   (void)variant_type(model, o.ffn);
   if (model.encodes() && (o.prompt > 0 || o.prefix > 0))
     throw failure("--prompt and --prefix: only decoders take virtual tokens before their texts");
+  const objective learns = parse_objective(o.objective, model.encodes());
   const module_kind kind = kind_of(o, begun);
   check_kind(kind);
   (void)schedule_of(o);
   (void)lesson_of(o);
   const training_text text = read_training_text(o.texts, o.mix);
   const tokenizing by = prepare_tokenizer(o, model, text, begun);
-  if (!begun) model = with_vocabulary(model, by.vocabulary);
+  const lesson_plan plan = plan_lesson(learns, by);
+  if (!begun) {
+    const model_spec before = model;
+    model = with_vocabulary(model, by.vocabulary);
+    if (!has_vocabulary(before)) model = with_vocabulary(before, plan.vocabulary);
+  }
+  if (plan.vocabulary > model.vocabulary())
+    throw failure(
+        fmt::format("--objective {}: needs {} ids with its own, but the vocabulary of {} "
+                    "is {}; train a new model, or give a tokenizer that has them",
+                    o.objective, plan.vocabulary, model.name(), model.vocabulary()));
   ln::index longest = model.context();
   if (begun) longest = std::min(longest, begun->model.context());
   longest -= std::min(longest, ln::index{std::max(o.prompt, o.prefix)});  // virtual tokens
@@ -391,9 +414,10 @@ void train_from(train_options o, const beginning* begun) {
     throw failure(fmt::format("--length: {} is more than the model's context of {}{}", o.length,
                               longest,
                               o.prompt > 0 || o.prefix > 0 ? " beside the virtual tokens" : ""));
-  const auto from = open_examples(text, by, model.encodes(), o.batch, o.length, o.seed);
+  const auto from = open_examples(
+      text, by, plan, {.encodes = model.encodes(), .batch = o.batch, .length = o.length}, o.seed);
 
-  const json described = description(o, model, by, text, begun);
+  const json described = description(o, model, by, text, begun, plan);
   const std::string path = o.out + "/zoo.json";
   if (is_trained(o.out)) {
     const trained_model before = open_trained(o.out);
@@ -414,7 +438,7 @@ void train_from(train_options o, const beginning* begun) {
   record.parameters = code->parameters();
   record.text_bytes = text.bytes;
   record.all_steps = o.steps;
-  record.denoises = model.encodes();
+  record.denoises = denoises(learns) || model.encodes();
   for (const text_group& g : text.groups) record.texts.push_back(g.name);
   for (const auto& [key, value] : described.items())
     if (key != "format")

@@ -34,13 +34,13 @@ struct trained_model {
   std::string folder;
   model_spec model;
   module_kind kind;
-  std::string tokenizer;             ///< a file in the folder, or "bytes"
+  std::string tokenizer;             ///< a file in the folder, "bytes" or "byt5"
   nlohmann::ordered_json described;  ///< all of zoo.json
 
   std::string weights() const { return folder + "/model.safetensors"; }
   /// As find_tokenizer() takes it.
   std::string tokenizer_path() const {
-    return tokenizer == "bytes" ? tokenizer : folder + "/" + tokenizer;
+    return tokenizer == "bytes" || tokenizer == "byt5" ? tokenizer : folder + "/" + tokenizer;
   }
 };
 

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <linnet/data/denoising_stream.hpp>
+#include <linnet/data/prefix_stream.hpp>
 #include <numbers>
 #include <numeric>
 
@@ -141,7 +143,8 @@ class mixed_examples : public examples {
  protected:
   using batch_type = decltype(std::declval<Stream&>().batch(0));
 
-  /// `open(sources, mixture, seed)` makes a stream; `ids` are the vocabulary's.
+  /// `open(sources, mixture, seed, learned)` makes a stream, `learned` or held out; `ids` are the
+  /// vocabulary's.
   template <class Open>
   mixed_examples(std::vector<tokens> all, const ln::t5_ids& ids, ln::index batch,
                  std::uint64_t seed, Open&& open)
@@ -158,6 +161,19 @@ class mixed_examples : public examples {
   }
   /// Number of labels that are text.
   virtual ln::index labels_of_text(const batch_type& b) const = 0;
+  /// Labels that are no text, of which the loss has a share, have no bytes. Their share is that of
+  /// some examples; `size(batch)` is the number of labels and of what is ignored.
+  template <class Size>
+  void share_bytes(Size&& size) {
+    double text = 0, counted = 0;
+    for (ln::index i = 0; i < 64; i += batch_) {
+      const batch_type b = training_.batch(static_cast<std::uint64_t>(i));
+      const ln::index labels = size(b);
+      text += static_cast<double>(labels_of_text(b));
+      counted += static_cast<double>(labels - std::count(b.labels, b.labels + labels, ln::ignored));
+    }
+    bytes_per_label *= text / counted;
+  }
 
   std::vector<tokens> all_;
   ln::index batch_;
@@ -169,57 +185,62 @@ class mixed_examples : public examples {
                 Open&& open) const {
     std::vector<ln::token_source> sources;
     for (const tokens& t : all_) sources.emplace_back(t.*part, ids);
-    return take(open(std::move(sources), mixture_of(all_, seed), ln::seed{seed}));
+    return take(open(std::move(sources), mixture_of(all_, seed), ln::seed{seed},
+                     part == &tokens::training));
   }
 };
 
-/// Windows of texts, each token's label the next one.
-class window_examples final : public mixed_examples<ln::window_stream<>> {
+/// Rows of a decoder. `ids` are those of a vocabulary with gaps, or none.
+template <class Stream>
+class row_examples final : public mixed_examples<Stream> {
  public:
-  window_examples(std::vector<tokens> all, ln::index batch, ln::index length, std::uint64_t seed)
-      : mixed_examples(std::move(all), {}, batch, seed,
-                       [&](auto sources, auto mix, ln::seed key) {
-                         return ln::window_stream<>::open(std::move(sources), std::move(mix), batch,
-                                                          length, key);
-                       }),
-        length_(length) {
-    const auto& first = all_[0].held_out;
-    prompt.assign(first.begin(), first.begin() + std::min<ln::index>(length / 4 + 1, 24));
+  template <class Open>
+  row_examples(std::vector<tokens> all, const ln::t5_ids& ids, const example_sizes& l,
+               std::uint64_t seed, Open&& open)
+      : mixed_examples<Stream>(std::move(all), ids, l.batch, seed, std::forward<Open>(open)),
+        ids_(ids) {
+    length_ = this->training_.batch(0).length;
+    if (ids.sentinels == 0) {
+      const auto& first = this->all_[0].held_out;
+      this->prompt.assign(first.begin(), first.begin() + std::min<ln::index>(length_ / 4 + 1, 24));
+      return;
+    }
+    this->share_bytes([](const ln::decoder_batch& b) { return b.batch * b.length; });
+    const ln::decoder_batch row = this->held_out_.in_order(0);
+    const auto gap = std::find_if(row.labels, row.labels + row.length,
+                                  [](ln::token id) { return id != ln::ignored; });
+    this->prompt.assign(row.tokens, row.tokens + (gap - row.labels) + 1);
   }
   ln::index source() const override { return 0; }
   ln::index target() const override { return length_; }
 
  private:
+  ln::t5_ids ids_;
   ln::index length_;
 
   ln::index labels_of_text(const ln::decoder_batch& b) const override {
-    const ln::index all = b.batch * b.length;
-    return all - std::count(b.labels, b.labels + all, ln::ignored);
+    return std::count_if(b.labels, b.labels + b.batch * b.length, [&](ln::token id) {
+      return ids_.sentinels == 0 ? id != ln::ignored
+                                 : id > ln::t5_ids::end && !ids_.is_sentinel(id);
+    });
   }
 };
 
-/// T5's span corruption.
-class denoised_examples final : public mixed_examples<ln::denoising_stream<ln::token_source>> {
+/// Sources with gaps, and targets that fill them.
+template <class Stream>
+class denoised_examples final : public mixed_examples<Stream> {
  public:
-  denoised_examples(std::vector<tokens> all, const ln::t5_ids& ids, ln::index batch,
-                    ln::index length, std::uint64_t seed)
-      : mixed_examples(std::move(all), ids, batch, seed,
-                       [&](auto sources, auto mix, ln::seed key) {
-                         return ln::denoising_stream<ln::token_source>::open(
-                             std::move(sources), std::move(mix), {},
-                             {.batch = batch, .source = length}, key);
-                       }),
+  template <class Open>
+  denoised_examples(std::vector<tokens> all, const ln::t5_ids& ids, const example_sizes& l,
+                    std::uint64_t seed, Open&& open)
+      : mixed_examples<Stream>(std::move(all), ids, l.batch, seed, std::forward<Open>(open)),
         ids_(ids) {
-    const ln::t5_batch some = training_.batch(0);
-    const ln::index labels = some.batch * some.target_length;
-    bytes_per_label *=
-        static_cast<double>(labels_of_text(some)) /
-        static_cast<double>(labels - std::count(some.labels, some.labels + labels, ln::ignored));
-    const ln::t5_batch first = held_out_.in_order(0);
-    prompt.assign(first.source, first.source + first.source_lengths[0]);
+    this->share_bytes([](const ln::t5_batch& b) { return b.batch * b.target_length; });
+    const ln::t5_batch first = this->held_out_.in_order(0);
+    this->prompt.assign(first.source, first.source + first.source_lengths[0]);
   }
-  ln::index source() const override { return training_.planned().source; }
-  ln::index target() const override { return training_.planned().target; }
+  ln::index source() const override { return this->training_.planned().source; }
+  ln::index target() const override { return this->training_.planned().target; }
 
  private:
   ln::t5_ids ids_;
@@ -230,6 +251,80 @@ class denoised_examples final : public mixed_examples<ln::denoising_stream<ln::t
     });
   }
 };
+
+/// The denoisers of an objective.
+std::vector<ln::denoiser> denoisers_of(objective what) {
+  switch (what) {
+    case objective::ul2:
+      return {ln::ul2_denoisers.begin(), ln::ul2_denoisers.end()};
+    case objective::ul2r:
+      return {ln::ul2r_denoisers.begin(), ln::ul2r_denoisers.end()};
+    case objective::prefix:
+      return {{.mode = ln::denoiser_mode::sequential, .how = {.density = 0.5}}};
+    case objective::independent:
+      return {{.how = {.mask = ln::masking::independent}}};
+    case objective::next_token:
+    case objective::fim:
+    case objective::spans:
+      break;
+  }
+  return {{}};
+}
+
+/// The longest window whose examples have at most `l.length` tokens.
+ln::index window_of(const std::vector<ln::denoiser>& denoisers, const lesson_plan& plan,
+                    const example_sizes& l) {
+  const auto needs = [&](ln::index window) {
+    ln::index most = 0;
+    for (const ln::denoiser& d : denoisers) {
+      const ln::denoised_lengths n = d.lengths(window);
+      const ln::index row =
+          d.mode == ln::denoiser_mode::sequential ? window + 2 : n.source + n.target - 2;
+      most = std::max(most, (plan.modes.of(d.mode) >= 0) + (l.encodes ? n.source : row));
+    }
+    return most;
+  };
+  ln::index window = l.length;
+  while (window >= 2 && needs(window) > l.length) --window;
+  if (window < 2)
+    throw failure(
+        fmt::format("--length: {} tokens have no room for a text with gaps; this "
+                    "objective needs at least {}",
+                    l.length, needs(2)));
+  return window;
+}
+
+/// Rows or pairs by a mixture of denoisers.
+template <class Batch>
+auto denoisers_to(const lesson_plan& plan, const example_sizes& l) {
+  const std::vector<ln::denoiser> all = denoisers_of(plan.what);
+  const ln::denoiser_limits limits{
+      .batch = l.batch, .length = window_of(all, plan, l), .prefixes = false};
+  return [=, modes = plan.modes](auto sources, auto mix, ln::seed key, bool) {
+    return ln::denoiser_stream<Batch, ln::token_source>::open(std::move(sources), std::move(mix),
+                                                              all, modes, limits, key);
+  };
+}
+
+/// Texts in pieces of half a window, so that each window has a whole one, with their middles moved.
+/// What is held out stays as it is.
+auto middles_to(const lesson_plan& plan, const example_sizes& l) {
+  return [=, ids = plan.middles](auto sources, auto mix, ln::seed key, bool learned) {
+    using source = ln::middle_source<ln::token_source>;
+    using stream = ln::window_stream<source>;
+    const ln::index piece = std::max<ln::index>(1, l.length / 2 - 3);
+    std::vector<source> moved;
+    for (ln::token_source& text : sources) {
+      std::vector<ln::index> starts;
+      for (ln::index at = 0; at < text.size(); at += piece) starts.push_back(at);
+      const ln::seed own{key.value + moved.size()};
+      auto one = source::open(std::move(text), starts, {.rate = learned ? 0.5 : 0}, ids, own);
+      if (!one) return ln::result<stream>(one.error());
+      moved.push_back(*std::move(one));
+    }
+    return stream::open(std::move(moved), std::move(mix), l.batch, l.length, key);
+  };
+}
 
 }  // namespace
 
@@ -275,14 +370,103 @@ training_text read_training_text(const std::vector<std::string>& paths, const st
 
 double text_score::bits() const { return nats / bytes / std::numbers::ln2; }
 
+objective parse_objective(const std::string& word, bool encodes) {
+  static constexpr std::string_view known[] = {"next_token",  "prefix", "fim", "spans",
+                                               "independent", "ul2",    "ul2r"};  // as objective
+  if (word.empty()) return encodes ? objective::spans : objective::next_token;
+  check_name("objective", word, known);
+  const auto what =
+      static_cast<objective>(std::find(std::begin(known), std::end(known), word) - known);
+  if (encodes && (what == objective::next_token || what == objective::fim))
+    throw failure(
+        fmt::format("--objective {}: is for decoders; an encoder-decoder learns spans, "
+                    "independent, prefix, ul2 or ul2r",
+                    word));
+  return what;
+}
+
+lesson_plan plan_lesson(objective what, const tokenizing& by) {
+  lesson_plan plan{.what = what, .modes = {}, .middles = {}, .vocabulary = by.vocabulary};
+  const ln::index sentinels = by.t5.sentinels;
+  const auto last = [&](ln::index k) { return by.t5.sentinel(sentinels - k); };
+  const auto has_sentinels = [&] {
+    if (sentinels < 4)
+      throw failure(
+          fmt::format("--tokenizer: {} has {} sentinels, but this objective needs at "
+                      "least 4; give byt5, or the tokenizer.json of a T5",
+                      by.name, sentinels));
+  };
+  if (what == objective::ul2 || what == objective::ul2r) {
+    has_sentinels();
+    plan.modes = {.regular = last(1), .sequential = last(2), .extreme = last(3)};
+  }
+  if (denoises(what) && !by.is_t5())
+    throw failure(
+        fmt::format("--tokenizer: {} has no sentinels for the gaps of this objective; "
+                    "give byt5, or the tokenizer.json of a T5",
+                    by.name));
+  if (what != objective::fim) return plan;
+  ln::middle_tokens& m = plan.middles;
+  m.end = ln::no_token;
+  const auto named = [&](const char* name) {
+    return by.pieces ? by.pieces->find_added(name) : ln::no_token;
+  };
+  m.prefix = named("<|fim_prefix|>");
+  m.suffix = named("<|fim_suffix|>");
+  m.middle = named("<|fim_middle|>");
+  if (m.valid()) return plan;
+  if (by.is_t5()) {
+    has_sentinels();
+    m.prefix = last(1), m.suffix = last(2), m.middle = last(3);
+    return plan;
+  }
+  m.prefix = static_cast<ln::token>(by.vocabulary);
+  m.suffix = m.prefix + 1;
+  m.middle = m.prefix + 2;
+  plan.vocabulary += 3;
+  return plan;
+}
+
 std::unique_ptr<examples> open_examples(const training_text& text, const tokenizing& by,
-                                        bool encodes, ln::index batch, ln::index length,
+                                        const lesson_plan& plan, const example_sizes& l,
                                         std::uint64_t seed) {
   std::vector<tokens> all = tokenized(text, by);
-  check_long_enough(all, length + 1);
-  if (encodes)
-    return std::make_unique<denoised_examples>(std::move(all), by.t5, batch, length, seed);
-  return std::make_unique<window_examples>(std::move(all), batch, length, seed);
+  check_long_enough(all, l.length + 1);
+  const auto make = [&]<class Examples>(std::type_identity<Examples>, const ln::t5_ids& ids,
+                                        auto&& open) -> std::unique_ptr<examples> {
+    return std::make_unique<Examples>(std::move(all), ids, l, seed, open);
+  };
+  constexpr ln::t5_ids no_ids{.vocabulary = 0, .sentinels = 0};
+  if (l.encodes && plan.what == objective::spans)
+    return make(std::type_identity<denoised_examples<ln::denoising_stream<ln::token_source>>>(),
+                by.t5, [&](auto sources, auto mix, ln::seed key, bool) {
+                  return ln::denoising_stream<ln::token_source>::open(
+                      std::move(sources), std::move(mix), {},
+                      {.batch = l.batch, .source = l.length}, key);
+                });
+  if (l.encodes)
+    return make(std::type_identity<
+                    denoised_examples<ln::denoiser_stream<ln::t5_batch, ln::token_source>>>(),
+                by.t5, denoisers_to<ln::t5_batch>(plan, l));
+  if (denoises(plan.what))
+    return make(std::type_identity<
+                    row_examples<ln::denoiser_stream<ln::decoder_batch, ln::token_source>>>(),
+                by.t5, denoisers_to<ln::decoder_batch>(plan, l));
+  if (plan.what == objective::prefix)
+    return make(std::type_identity<row_examples<ln::prefix_stream<>>>(), no_ids,
+                [&](auto sources, auto mix, ln::seed key, bool) {
+                  return ln::prefix_stream<>::open(std::move(sources), std::move(mix),
+                                                   {.prefixes = false}, l.batch, l.length, key);
+                });
+  if (plan.what == objective::fim)
+    return make(
+        std::type_identity<row_examples<ln::window_stream<ln::middle_source<ln::token_source>>>>(),
+        no_ids, middles_to(plan, l));
+  return make(std::type_identity<row_examples<ln::window_stream<>>>(), no_ids,
+              [&](auto sources, auto mix, ln::seed key, bool) {
+                return ln::window_stream<>::open(std::move(sources), std::move(mix), l.batch,
+                                                 l.length, key);
+              });
 }
 
 }  // namespace zoo

@@ -7,7 +7,8 @@
 #include <string>
 #include <vector>
 
-#include <linnet/data/denoising_stream.hpp>
+#include <linnet/data/denoiser_stream.hpp>
+#include <linnet/data/fill_in_the_middle.hpp>
 #include <linnet/data/mixture.hpp>
 #include <linnet/data/window_stream.hpp>
 
@@ -53,8 +54,30 @@ struct text_score {
   }
 };
 
-/// Examples of a text: windows for a decoder, denoised ones for an encoder-decoder. Example i is a
-/// pure function of the seed and i.
+/// What a model learns of a text.
+enum class objective { next_token, prefix, fim, spans, independent, ul2, ul2r };
+
+/// Whether examples have gaps that are filled, so that bits are of masked bytes.
+constexpr bool denoises(objective o) { return o >= objective::spans; }
+
+/// The objective of a word; empty is next_token for a decoder and spans for an encoder-decoder.
+/// Refuses unknown words, and next_token and fim for an encoder-decoder.
+objective parse_objective(const std::string& word, bool encodes);
+
+/// An objective and the ids that it puts among the text's.
+struct lesson_plan {
+  objective what = objective::next_token;
+  ln::mode_tokens modes{};      ///< of ul2 and ul2r: the last sentinels
+  ln::middle_tokens middles{};  ///< of fim
+  ln::index vocabulary = 0;     ///< ids in all, those of the tokenizer and of the objective
+};
+
+/// The plan of an objective. Tokens of fim are those of these names that a tokenizer.json has, the
+/// last sentinels of one in T5's order, or three ids behind all others. Refuses a tokenizer without
+/// T5's ids where there are gaps, and one with too few sentinels.
+lesson_plan plan_lesson(objective what, const tokenizing& by);
+
+/// Examples of a text, made as an objective says. Example i is a pure function of the seed and i.
 class examples {
  public:
   virtual ~examples() = default;
@@ -72,10 +95,16 @@ class examples {
   std::vector<ln::token> prompt;
 };
 
-/// Cuts a text into examples of `length` tokens, `batch` at a time. Refuses a text that is shorter
-/// than an example.
+/// Sizes of examples.
+struct example_sizes {
+  bool encodes = false;  ///< for an encoder-decoder
+  ln::index batch = 1;   ///< examples at a time
+  ln::index length = 0;  ///< most tokens of a decoder's row, or of a source
+};
+
+/// Cuts a text into examples. Refuses a text that is shorter than an example.
 std::unique_ptr<examples> open_examples(const training_text& text, const tokenizing& by,
-                                        bool encodes, ln::index batch, ln::index length,
+                                        const lesson_plan& plan, const example_sizes& l,
                                         std::uint64_t seed);
 
 }  // namespace zoo

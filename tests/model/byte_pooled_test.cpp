@@ -243,6 +243,17 @@ BOOST_AUTO_TEST_CASE(gradients_corrected, *boost::unit_test::label("numbers")) {
   check_gradients<corrected>(ln::reconstruction{0.7});
   check_gradients<corrected>(ln::reconstruction{0.7}, 0.25, 0.1);
 }
+BOOST_AUTO_TEST_CASE(gradients_of_exits, *boost::unit_test::label("numbers")) {
+  const byte_tokens data(2, 3, slots);
+  ln::weights<corrected, double> w;
+  randomize(w);
+  const double weights[] = {0.3, 0.7};
+  static_assert(corrected::exits == 2);
+  const ln::gradient_report r =
+      ln::check_model_gradients(w, data.view(), data.limits(), {3, 1, 2, 0.25}, 1e-5, 0.1,
+                                ln::reconstruction{0.7}, ln::exit_calls{weights});
+  BOOST_TEST(r.passed(), text_of(r));
+}
 BOOST_AUTO_TEST_CASE(gradients_published, *boost::unit_test::label("numbers")) {
   check_gradients<published>();
   check_gradients<published>(ln::reconstruction{0.7});
@@ -491,6 +502,95 @@ BOOST_AUTO_TEST_CASE(codes_instead_of_numbers) {
   };
   check(ln::storage::int8{});
   check(ln::storage::int5<>{});
+}
+
+// The score of a token: the sum over the slots that training counts, and the best if all are.
+BOOST_AUTO_TEST_CASE(scores_of_bytes) {
+  std::vector<double> logits(at(slots * values));
+  const auto score = [&](std::vector<token> bytes, ln::byte_rules rules) {
+    return ln::score_of_bytes(std::span<const double>(logits), bytes, rules);
+  };
+  const token pad = ln::byte_pad, end = ln::byte_end;
+  const double each = std::log(258.0);
+  using rules = ln::byte_rules;
+  BOOST_TEST(distance_of(score({97, pad, pad, pad}, rules::corrected).log_probability, -2 * each) <
+             1e-12);
+  BOOST_TEST(distance_of(score({97, pad, pad, pad}, rules::repository).log_probability, -4 * each) <
+             1e-12);
+  BOOST_TEST(distance_of(score({end, pad, pad, pad}, rules::repository).log_probability,
+                         -3 * each) < 1e-12);
+  logits[97] = 1;
+  BOOST_TEST(!score({97, pad, pad, pad}, rules::corrected).best);
+  logits[at(values + pad)] = 1;
+  BOOST_TEST(score({97, pad, pad, pad}, rules::corrected).best);
+  BOOST_TEST(!score({97, pad, pad, pad}, rules::repository).best);
+}
+
+// A session that ends early scores a text as the evaluator's exit does, and that exit is a model
+// whose later layers do nothing.
+BOOST_AUTO_TEST_CASE(exits_and_scores_of_paths) {
+  constexpr index length = 12;
+  byte_tokens data(1, length, slots);
+  std::vector<token> text = data.inputs;
+  text.push_back(4);
+  data.labels.assign(text.begin() + 1, text.end());
+  ln::weights<corrected, double> w;
+  randomize(w);
+  const auto p = ln::pack(w);
+  auto score = ln::evaluator<corrected, double>::open(p, data.limits());
+  std::vector<ln::loss_sum> losses(2);
+  BOOST_TEST(!score->exit_losses(data.view(), std::span(losses).first(1)));
+  BOOST_REQUIRE(score->exit_losses(data.view(), losses));
+  BOOST_TEST(losses[1].nats == score->loss(data.view()).nats);
+  w.visit([](const ln::parameter_path& where, const ln::tensor_info& info, auto& leaf) {
+    const std::string name = where.str();
+    if (name == "blocks.1.attention.o.weight" || name == "blocks.1.ffn.down.weight")
+      std::fill_n(values_of(leaf), info.size(), 0.0);
+  });
+  const auto shorter = ln::pack(w);
+  auto alone = ln::evaluator<corrected, double>::open(shorter, data.limits());
+  BOOST_TEST(losses[0].nats == alone->loss(data.view()).nats);
+  BOOST_TEST(std::abs(losses[0].nats - losses[1].nats) > 1e-3);
+
+  const auto word = [&](token id) {
+    std::string bytes;
+    for (const token* b = data.bytes.data() + id * slots; bytes.size() < at(slots); ++b) {
+      if (*b >= ln::byte_pad) break;
+      bytes += static_cast<char>(*b);
+    }
+    return bytes;
+  };
+  const ln::token_bytes table(data.vocabulary, word, slots),
+      other(data.vocabulary, word, slots - 1);
+  const std::span<const token> all(text);
+  for (const index part : {1, 3})
+    for (const index layers : {1, 2}) {
+      auto s = opened(p, {.batch = 3, .target = length, .max_logits = part});
+      BOOST_REQUIRE(s.exit_after(layers));
+      ln::session_scorer paths(s, table);
+      std::vector<ln::token_score> scores(12), again(3), more(2);
+      BOOST_REQUIRE(paths.begin(all.first(5), std::span(scores).first(4)));
+      BOOST_REQUIRE(paths.score(all.subspan(5), std::span(scores).subspan(4)));
+      double nats = 0;
+      for (const ln::token_score& one : scores) nats -= one.log_probability;
+      BOOST_TEST(std::abs(nats - losses[at(layers - 1)].nats) <= 1e-11 * nats);
+      // Two paths at once, of which one is the text's.
+      const std::vector<token> path{2, 0};
+      const std::vector<ln::continuation> both{{all.subspan(5, 3), again}, {path, more}};
+      BOOST_REQUIRE(ln::score_all(paths, both));
+      for (std::size_t i = 0; i < 3; ++i)
+        BOOST_TEST(distance_of(again[i].log_probability, scores[i + 4].log_probability) <= 1e-11);
+      BOOST_REQUIRE(paths.score(path, std::span(scores).first(2)));
+      for (std::size_t i = 0; i < 2; ++i)
+        BOOST_TEST(distance_of(more[i].log_probability, scores[i].log_probability) <= 1e-11);
+      for (const token unknown : {9, -1}) {
+        BOOST_TEST(!paths.begin(std::span(&unknown, 1), {}));
+        BOOST_REQUIRE(paths.begin(all.first(5), {}));
+        BOOST_TEST(!paths.score(std::span(&unknown, 1), std::span(more).first(1)));
+      }
+      ln::session_scorer unfit(s, other);
+      BOOST_TEST(!unfit.begin(all.first(5), {}));
+    }
 }
 
 // A model that is trained on one text knows it, by its bytes alone, whatever ids its tokens have.

@@ -134,11 +134,16 @@ BOOST_AUTO_TEST_CASE(every_tokenizer_trains_a_folder_that_generates_and_is_judge
 BOOST_AUTO_TEST_CASE(a_training_that_was_ended_goes_on_to_the_same_bits) {
   const std::string whole = folder.path("whole"), out = folder.path("out");
   constexpr const char* steps = "300";
-  test::zoo_prints(train(whole, steps, {"--tokenizer", "bpe:290", "--dropout", "0.1"}));
+  const auto options = [](const std::vector<std::string>& more, const char* dropout = "0.1",
+                          const char* objective = "fim") {
+    std::vector<std::string> all{"--tokenizer", "bpe:290",     "--dropout",
+                                 dropout,       "--objective", objective};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  test::zoo_prints(train(whole, steps, options({})));
   std::string command = "\"$ZOO\"";
-  for (const std::string& a :
-       train(out, steps,
-             {"--tokenizer", "bpe:290", "--dropout", "0.1", "--save-every", "0", "--resume"}))
+  for (const std::string& a : train(out, steps, options({"--save-every", "0", "--resume"})))
     command += ' ' + test::quoted(a);
   const auto ended_by = [&](const std::string& signal) {
     const std::string log = test::quoted(out + "/training.jsonl"),
@@ -155,9 +160,10 @@ BOOST_AUTO_TEST_CASE(a_training_that_was_ended_goes_on_to_the_same_bits) {
   BOOST_CHECK_MESSAGE(said.find("--resume goes on") != said.npos, said);
   // What there is can be used, and is not begun anew, nor gone on with by other options.
   BOOST_CHECK_EQUAL(test::zoo({"generate", "--weights", out, "--tokens", "9"}).status, 0);
-  check_refused(train(out, steps, {"--tokenizer", "bpe:290", "--dropout", "0.1"}), "--resume");
-  check_refused(train(out, steps, {"--tokenizer", "bpe:290", "--dropout", "0.2", "--resume"}),
-                "begun with dropout 0.1, not 0.2");
+  check_refused(train(out, steps, options({})), "--resume");
+  check_refused(train(out, steps, options({"--resume"}, "0.2")), "begun with dropout 0.1, not 0.2");
+  check_refused(train(out, steps, options({"--resume"}, "0.1", "prefix")),
+                "begun with objective \"fim\", not \"prefix\"");
   BOOST_CHECK_EQUAL(shell(command + " >/dev/null 2>&1"), 0);
   BOOST_CHECK(test::contents(out + "/model.safetensors") ==
               test::contents(whole + "/model.safetensors"));
@@ -178,9 +184,43 @@ BOOST_AUTO_TEST_CASE(a_training_that_was_ended_goes_on_to_the_same_bits) {
                                 "--temperature", "0"})
                   .starts_with("the linnet\n" + written.substr(0, written.size() - 1)));
   // A training that has ended is not repeated.
-  const std::string again = test::zoo_prints(
-      train(out, steps, {"--tokenizer", "bpe:290", "--dropout", "0.1", "--resume"}));
+  const std::string again = test::zoo_prints(train(out, steps, options({"--resume"})));
   BOOST_CHECK_MESSAGE(again.find("trained already") != again.npos, again);
+  // The marks are three ids behind the tokenizer's.
+  const auto told = nlohmann::json::parse(test::contents(out + "/zoo.json"));
+  const auto mark = [&](const char* name) { return told["middle_tokens"][name].get<int>(); };
+  BOOST_CHECK_GT(mark("prefix"), 256);
+  BOOST_CHECK_EQUAL(mark("suffix"), mark("prefix") + 1);
+  BOOST_CHECK_EQUAL(mark("middle"), mark("prefix") + 2);
+}
+
+BOOST_AUTO_TEST_CASE(other_objectives_train_the_same_model) {
+  const std::string plain = folder.path("plain");
+  test::zoo_prints(train(plain, "4"));
+  // The word that is usual for the model asks for the same examples.
+  test::zoo_prints(train(folder.path("named"), "4", {"--objective", "next_token"}));
+  BOOST_CHECK(test::contents(folder.path("named/model.safetensors")) ==
+              test::contents(plain + "/model.safetensors"));
+  std::string before = test::contents(plain + "/model.safetensors");
+  for (const std::string word : {"prefix", "ul2", "independent"}) BOOST_TEST_CONTEXT(word) {
+      const bool gaps = word != "prefix";
+      const std::string out = folder.path(word),
+                        said = test::zoo_prints(train(out, "4",
+                                                      {"--objective", word, "--tokenizer",
+                                                       gaps ? "byt5" : "bytes", "--rate", "0.01"}));
+      BOOST_CHECK_EQUAL(said.find("masked byte") != said.npos, gaps);
+      BOOST_CHECK(std::exchange(before, test::contents(out + "/model.safetensors")) !=
+                  test::contents(out + "/model.safetensors"));
+      const auto told = nlohmann::json::parse(test::contents(out + "/zoo.json"));
+      BOOST_CHECK_EQUAL(told["objective"], word);
+      BOOST_CHECK_EQUAL(told["tokenizer"], gaps ? "byt5" : "bytes");
+      // The last sentinels, which stand behind the bytes, are the modes.
+      BOOST_CHECK_EQUAL(told.value("mode_tokens", nlohmann::json()).dump(),
+                        word == "ul2" ? R"({"R":259,"S":260,"X":261})" : "null");
+      const std::string wrote = test::zoo_prints(
+          {"generate", "--weights", out, "--prompt", "the linnet", "--tokens", "20"});
+      BOOST_CHECK_MESSAGE(wrote.starts_with("the linnet"), wrote);
+    }
 }
 
 BOOST_AUTO_TEST_CASE(texts_are_mixed_as_asked_and_the_page_says_so) {
@@ -250,12 +290,20 @@ BOOST_AUTO_TEST_CASE(what_cannot_be_trained_is_refused_before_anything_is_compil
   check_refused(with({"--model", "decoder:vocabulary=100"}), "100");
   check_refused(with({"--model", "t5", "--tokenizer", "bpe:300"}), "T5's ids");
   check_refused(with({"--optimizer", "rmsprop"}), "known: adamw, adafactor");
+  check_refused(with({"--objective", "ul3"}), "did you mean ul2?");
+  check_refused(with({"--objective", "ul2"}), "give byt5");
+  check_refused(with({"--objective", "spans"}), "no sentinels");
+  check_refused(with({"--objective", "spans", "--tokenizer", "byt5", "--length", "3"}),
+                "no room for a text with gaps");
+  check_refused(with({"--objective", "fim", "--model", "decoder:vocabulary=258"}), "needs 259 ids");
+  check_refused(with({"--objective", "fim", "--model", "t5"}), "is for decoders");
   check_refused(with({"--compute", "int8"}), "known: f32, bf16");
   check_refused(with({"--schedule", "linear"}), "unknown schedule");
   check_refused(with({"--ffn", "skip-encoder"}), "decoder-only");
   check_refused({"train", "--text", text}, "--out");
   check_refused({"train"}, "TEXTFILE or --text");
   check_refused({"train", text, "--tokenizer", "bytes"}, "--text");
+  check_refused({"train", text, "--objective", "ul2"}, "--text");
   check_refused({"train", text, "--text", text, "--out", out}, "--text");
   // Last of all, the compiler.
   const test::outcome o = test::zoo(with({}));
@@ -418,6 +466,12 @@ BOOST_AUTO_TEST_CASE(an_encoder_decoder_fills_gaps) {
     all.insert(all.end(), more.begin(), more.end());
     return test::zoo_prints(all);
   };
+  // A mixture of denoisers makes other examples of the same model.
+  arguments.insert(arguments.end(), {"--objective", "ul2r"});
+  *(std::find(arguments.begin(), arguments.end(), out)) = folder.path("ul2r");
+  test::zoo_prints(arguments);
+  BOOST_CHECK(test::contents(out + "/model.safetensors") !=
+              test::contents(folder.path("ul2r/model.safetensors")));
   BOOST_CHECK_EQUAL(answer({"--threads", "1"}), answer({"--threads", "2"}));
   BOOST_CHECK_LE(answer({"--tokens", "3"}).size(), 4u);
   BOOST_CHECK(answer({"--beams", "2"}).ends_with("\n"));

@@ -50,6 +50,7 @@ enum class refusal : unsigned char {
   documents_unknown,         ///< documents for a model that cannot keep them apart
   documents_with_prefix,     ///< documents and prefixes in one batch
   documents_unordered,       ///< documents that do not follow each other
+  documents_unpaired,        ///< other documents of sources than of targets
   type_outside,              ///< a token type that the model does not have
   null_images,               ///< a batch without images
   image_size,                ///< images of another height or width than the model's
@@ -162,6 +163,9 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::documents_unordered:
       return "an entry of documents is neither its own place nor the entry before it: write them "
              "by mark_documents()";
+    case refusal::documents_unpaired:
+      return "a row has other numbers of documents in its source and its target: give both, one "
+             "target for each source";
     case refusal::type_outside:
       return "a token type is outside the model's types: give 0 to types - 1, or leave types null";
     case refusal::null_images:

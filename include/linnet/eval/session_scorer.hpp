@@ -16,6 +16,7 @@
 
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/generate/samplers.hpp>
+#include <linnet/text/token_bytes.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -38,6 +39,24 @@ token_score score_of(std::span<T> logits, token t) {
           best == t};
 }
 
+/// The score of a token of several bytes under the logits [bytes, byte_values] of its slots. It is
+/// the sum over the slots that `rules` count in training: the logarithm of the product of their
+/// probabilities. It is the best where each of these slots is.
+template <class T>
+token_score score_of_bytes(std::span<T> logits, std::span<const token> bytes, byte_rules rules) {
+  const auto width = static_cast<std::size_t>(byte_values);
+  token_score sum{0, true};
+  std::size_t slot = 0;
+  detail::each_byte_label(rules, bytes, [&](token label) {
+    const auto own = logits.subspan(slot++ * width, width);
+    if (label == ignored) return;
+    const token_score one = score_of(own, label);
+    sum.log_probability += one.log_probability;
+    sum.best = sum.best && one.best;
+  });
+  return sum;
+}
+
 /// A scorer of tokens: session_scorer, evaluator_scorer, or a class of your own with the members
 /// below.
 ///  - `longest()`: tokens that a sequence may have. What follows them can still be scored.
@@ -58,6 +77,14 @@ concept loglikelihood_scorer = requires(P& p, std::span<const token> tokens,
 };
 
 namespace detail {
+/// Numbers that a token of a session consists of; 1 of a class that does not say so.
+template <class S>
+constexpr index slots_of_token() {
+  if constexpr (requires { S::ids_per_token; })
+    return S::ids_per_token;
+  else
+    return 1;
+}
 /// Words for the tokens that a scorer takes.
 inline constexpr const char* scorable =
     "tokens of the model's vocabulary, within its limits and the free blocks of its cache";
@@ -92,14 +119,29 @@ bool score_all(P& paths, std::span<const continuation> all) {
 /// of them (of the session's limits; at least 1) run together. The last sequence keeps the given
 /// tokens while the others go on from them. `logits` tokens of each are fed at a time. The sums of
 /// a row may be rounded differently beside others; the same calls with the same limits give the
-/// same bits.
+/// same bits. A session that ends early (session::exit_after) gives the scores of that exit.
+///
+/// Tokens of a byte_pooled model are ids of a table of their bytes. The score of one is the sum of
+/// those of its slots, see score_of_bytes().
 template <class S>
 class session_scorer {
   using scalar = typename decltype(std::declval<S&>().prefill({}))::element_type;
+  static constexpr index slots = detail::slots_of_token<S>();
 
  public:
   /// Refers to a session, which must outlive the scorer and serves it alone meanwhile.
-  explicit session_scorer(S& session) : session_(&session) {}
+  explicit session_scorer(S& session) : session_(&session) {
+    static_assert(slots == 1,
+                  "linnet::session_scorer: this model's tokens consist of bytes; give their table, "
+                  "too: session_scorer(session, token_bytes)");
+  }
+  /// For a byte_pooled model. `table` must outlive the scorer, too; one with another number of
+  /// bytes for each token than the model's has no token that could be scored.
+  session_scorer(S& session, const token_bytes& table) : session_(&session), table_(&table) {
+    static_assert(slots > 1,
+                  "linnet::session_scorer: this model's tokens are ids; a table of their bytes is "
+                  "for byte_pooled models");
+  }
 
   /// Tokens that a sequence may have, see loglikelihood_scorer.
   index longest() const { return session_->capacity(); }
@@ -115,7 +157,7 @@ class session_scorer {
       if (!feed({&all, 1})) return false;
       given = given.subspan(given.size() - 1);
     }
-    const auto last = session_->prefill(given);
+    const auto last = session_->prefill(fed(given));
     next_.assign(last.begin(), last.end());
     return !next_.empty();
   }
@@ -134,7 +176,7 @@ class session_scorer {
       if (scores.size() != rest.size()) return false;
       if (rest.empty()) continue;
       if (!known(rest[0])) return false;
-      scores[0] = score_of(std::span<const scalar>(next_), rest[0]);
+      scores[0] = one_score(std::span<const scalar>(next_), rest[0]);
       if (rest.size() > 1) waiting_.push_back({rest, scores.subspan(1)});
     }
     // The longest first: those that have tokens left are always the first of their batch.
@@ -157,7 +199,34 @@ class session_scorer {
   bool lacks_memory() const { return lacks_memory_; }
 
  private:
-  bool known(token t) const { return t >= 0 && static_cast<std::size_t>(t) < next_.size(); }
+  /// Whether a token can be scored.
+  bool known(token t) const {
+    if constexpr (slots > 1)
+      return t >= 0 && t < table_->vocabulary() && table_->bytes_per_token() == slots;
+    else
+      return t >= 0 && static_cast<std::size_t>(t) < next_.size();
+  }
+  /// Tokens as the session reads them: themselves, or their bytes; none where one is unknown.
+  std::span<const token> fed(std::span<const token> tokens) {
+    if constexpr (slots > 1) {
+      bytes_.clear();
+      for (const token t : tokens) {
+        if (!known(t)) return {};
+        bytes_.insert(bytes_.end(), (*table_)[t].begin(), (*table_)[t].end());
+      }
+      return bytes_;
+    } else {
+      return tokens;
+    }
+  }
+  /// The score of a known token under the logits of one.
+  template <class U>
+  token_score one_score(std::span<U> logits, token t) const {
+    if constexpr (slots > 1)
+      return score_of_bytes(logits, (*table_)[t], S::model::pooling.rules);
+    else
+      return score_of(logits, t);
+  }
   /// Feeds the tokens of a batch, the longest first, and scores the token behind each.
   bool feed(std::span<const continuation> batch) {
     const auto most = static_cast<std::size_t>(session_->planned().max_logits);
@@ -172,15 +241,18 @@ class session_scorer {
                   inputs_.begin() + static_cast<index>(lengths_.size() * length));
         lengths_.push_back(std::ssize(part));
       }
-      const auto logits = session_->feed_all(inputs_, std::ssize(batch), lengths_);
+      const auto logits = session_->feed_all(fed(inputs_), std::ssize(batch), lengths_);
       if (logits.empty()) return false;
-      const std::size_t vocabulary = logits.size() / inputs_.size();
+      const std::size_t size = logits.size() / inputs_.size();
       for (std::size_t b = 0; b < batch.size(); ++b)
         for (std::size_t i = 0; i < static_cast<std::size_t>(lengths_[b]); ++i) {
           const token t = batch[b].tokens[at + i + 1];
-          if (t < 0 || static_cast<std::size_t>(t) >= vocabulary) return false;
-          batch[b].scores[at + i] =
-              score_of(logits.subspan((b * length + i) * vocabulary, vocabulary), t);
+          if constexpr (slots > 1) {
+            if (!known(t)) return false;
+          } else {
+            if (t < 0 || static_cast<std::size_t>(t) >= size) return false;
+          }
+          batch[b].scores[at + i] = one_score(logits.subspan((b * length + i) * size, size), t);
         }
       at += length;
     }
@@ -188,12 +260,14 @@ class session_scorer {
   }
 
   S* session_;
+  const token_bytes* table_ = nullptr;             ///< of a byte_pooled model
   std::vector<std::remove_const_t<scalar>> next_;  ///< logits behind the given tokens, or none
   bool kept_ = false;                              ///< the last sequence holds the given tokens
   bool lacks_memory_ = false;
   std::vector<continuation> waiting_;  ///< tokens from the given's last on; scores behind each
   std::vector<token> inputs_;          ///< [batch, length]
   std::vector<index> lengths_;         ///< [batch]
+  std::vector<token> bytes_;           ///< [tokens, slots] of what is fed
 };
 
 /// Scores tokens with an evaluator, which computes all tokens anew in each call: for kinds of

@@ -19,6 +19,9 @@ template <class M, class T = float>
 class self_speculative {
   static_assert(M::exits > 0,
                 "linnet::self_speculative: the model has no early exits to draft from");
+  static_assert(M::ids_per_token == 1,
+                "linnet::self_speculative: tokens of byte_pooled models consist of several bytes, "
+                "which are not drafted");
   static_assert(M::can_truncate,
                 "linnet::self_speculative: rejected tokens must be taken back, which the model's "
                 "kind of attention cannot do");

@@ -104,6 +104,7 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
   using with = byte_pooled_model<typename Core::template with<Slot, Other>, Numbers>;
 
   static constexpr index d = Core::d, context_length = Core::context_length;
+  static constexpr index exits = Core::exits;
   static constexpr index vocabulary = byte_values;                   ///< values of a slot
   static constexpr index bytes_per_token = Numbers.bytes_per_token,  ///< bytes of a token
       ids_per_token = bytes_per_token;
@@ -242,7 +243,9 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
 
   /// Summed loss of a batch over the counted bytes of its labels, by `ops::label_cross_entropy` or
   /// `reconstruction_loss`. With `dp`, also adds the gradient of that sum. `call.logits`, if
-  /// given, receives [batch * length, bytes_per_token, vocabulary]. Called by every thread.
+  /// given, receives [batch * length, bytes_per_token, vocabulary]. The losses of early exits are
+  /// in the sum, by their weights: the head reads the output of their layer. Called by every
+  /// thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
@@ -262,23 +265,41 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
     });
     on.threads.each(
         rows, [&](index i) { std::copy_n(w.pooled + w.place[i] * d, d, w.embedded + i * d); });
-    forward<T, S>(p, w, ctx);
-    if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     loss_sum sum;
     auto* const d_head = dp ? &dp->head : nullptr;
-    each_part(rows, [&](index first, index count) {
-      const auto label = [&](index i) {
-        const token t = b.labels[first + i];
-        return t == ignored ? nullptr : b.bytes + t * bytes_per_token;
-      };
-      const loss_sum part = writer::template loss<T, S>(
-          p.head, d_head, on,
-          {count, w.out + first * d, dp ? w.d_out + first * d : nullptr,
-           call.logits ? call.logits + first * bytes_per_token * vocabulary : nullptr, call.z_loss},
-          label, criterion, w.head);
-      sum.nats += part.nats;
-      sum.tokens += part.tokens;
-    });
+    const exit_calls& at = call.exits;
+    // The head on the output x of a layer; the gradient of x is added to dx.
+    const auto take_exit = [&](index layer, const T* x, T* dx) {
+      const bool last = layer + 1 == shape.layers;
+      const double weight = at.weights ? at.weights[layer] : last;
+      if (weight == 0) return;
+      loss_sum one;
+      each_part(rows, [&](index first, index count) {
+        const auto label = [&](index i) {
+          const token t = b.labels[first + i];
+          return t == ignored ? nullptr : b.bytes + t * bytes_per_token;
+        };
+        T* const logits =
+            last && call.logits ? call.logits + first * bytes_per_token * vocabulary : nullptr;
+        const loss_sum part = writer::template loss<T, S>(
+            p.head, d_head, on,
+            {count, x + first * d, dx ? dx + first * d : nullptr, logits, call.z_loss, weight},
+            label, criterion, w.head);
+        one.nats += part.nats;
+        one.tokens += part.tokens;
+      });
+      if (at.losses && on.threads.rank() == 0) at.losses[layer] = one;
+      sum.nats += weight * one.nats;
+      sum.tokens = one.tokens;
+    };
+    // Early exits follow the backward pass, as those of a decoder.
+    const auto between = [&](index layer, const T* x, T* dx) {
+      if (at.weights && (dx != nullptr) == (dp != nullptr)) take_exit(layer, x, dx);
+    };
+    ctx.stack.hook = layer_hook<T>::of(between);
+    forward<T, S>(p, w, ctx);
+    if (dp) ops::fill(on, rows * d, T(0), w.d_out);
+    take_exit(shape.layers - 1, w.out, dp ? w.d_out : nullptr);
     if (dp) ops::fill(on, w.distinct * d, T(0), w.d_pooled);
     if constexpr (requires { criterion.reconstruction; })
       each_part(w.distinct, [&](index first, index count) {
@@ -315,17 +336,20 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
   /// Feeds tokens [batch, length, bytes_per_token] of bytes behind the cached ones.
   /// w.logits[batch, bytes_per_token, vocabulary] then predicts the bytes behind each sequence's
   /// last valid token. With `call.every` they are w.logits[batch * length, bytes_per_token,
-  /// vocabulary], one row group per token. Called by every thread.
+  /// vocabulary], one row group per token. Only `call.layers` run; the head reads the output of the
+  /// last. Called by every thread.
   template <class T, class S>
   static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
                    const ops::execution& on) {
     context<T> ctx = detail::step_context<T>(call, on);
     ctx.pages = w.pages;
-    each_part(ctx.rows(), [&](index first, index count) {
-      reader::template forward<T, S>(p.embedder, on, count, call.tokens + first * bytes_per_token,
-                                     w.embedded + first * d, w.embedder);
-    });
+    if (call.layers.first == 0)
+      each_part(ctx.rows(), [&](index first, index count) {
+        reader::template forward<T, S>(p.embedder, on, count, call.tokens + first * bytes_per_token,
+                                       w.embedded + first * d, w.embedder);
+      });
     forward<T, S>(p, w, ctx);
+    if (!call.layers.head) return;
     if (!call.every)
       on.threads.each(ctx.batch, [&](index i) {
         std::copy_n(w.out + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);

@@ -8,20 +8,10 @@
 #include <linnet/model/limits.hpp>
 #include <linnet/model/metadata.hpp>
 #include <linnet/model/policy_set.hpp>
+#include <linnet/model/t5_batch.hpp>
 #include <linnet/model/t5_stack.hpp>
 
 LINNET_NAMESPACE_BEGIN
-
-/// Sources and targets of a T5 training or scoring call, row-major.
-struct t5_batch {
-  const token* source = nullptr;  ///< [batch, source_length], padded on the right
-  const index* source_lengths =
-      nullptr;                    ///< [batch] valid source tokens, at least 1; null when all are
-  const token* labels = nullptr;  ///< [batch, target_length], `ignored` behind the end
-  index batch = 0;                ///< sequences
-  index source_length = 0;        ///< padded source tokens
-  index target_length = 0;        ///< padded target tokens
-};
 
 /// A T5 model as a type; spelled t5<shape, policies...>.
 template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class EncoderAttention,
@@ -34,6 +24,10 @@ struct t5_model : model_defaults {
   /// Whether decoding can take tokens back, and whether it forgets old ones.
   static constexpr bool can_truncate = DecoderAttention::can_truncate && DecoderFfn::can_truncate,
                         evicts = DecoderAttention::evicts;
+  static constexpr bool supports_documents =
+      EncoderAttention::supports_documents && DecoderAttention::supports_documents &&
+      EncoderFfn::can_truncate && DecoderFfn::can_truncate && !EncoderFfn::couples_tokens &&
+      !DecoderFfn::couples_tokens;
   using encoder_ffn = EncoderFfn;
   using decoder_ffn = DecoderFfn;
   using encoder_attention = EncoderAttention;
@@ -198,6 +192,7 @@ struct t5_model : model_defaults {
     c.length(b.target_length, l.target, refusal::over_target);
     c.tokens(b.source, b.source_length, vocabulary, refusal::null_source);
     c.labels(b.labels, b.target_length, vocabulary);
+    detail::check_t5_documents(c, b, supports_documents);
     return c.why;
   }
   /// Whether a batch fits them.
@@ -210,6 +205,7 @@ struct t5_model : model_defaults {
                                                  const batch& b, workspace<T>& w,
                                                  const ops::execution& on) {
     context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
+    if constexpr (supports_documents) ctx.documents = b.source_documents;
     context<T> target = target_context<T>(b, w, ctx);
     return read<T, S>(p, b, w, ctx, target);
   }
@@ -222,6 +218,7 @@ struct t5_model : model_defaults {
                        const loss_call<T>& call = {}, const Criterion& criterion = {}) {
     context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
     ctx.dropout = call.dropout;
+    if constexpr (supports_documents) ctx.documents = b.source_documents;
     context<T> target = target_context<T>(b, w, ctx);
     const index rows = target.rows();
     ops::head_call<T, head_storage<S>> head = read<T, S>(p, b, w, ctx, target);
@@ -326,6 +323,10 @@ struct t5_model : model_defaults {
     target.length = b.target_length;
     target.lengths = nullptr;
     target.memory = {w.memory, w.d_memory, b.source_length, b.source_lengths};
+    if constexpr (supports_documents) {
+      target.documents = b.target_documents;
+      target.memory.documents = b.source_documents;
+    }
     return target;
   }
   template <class T, class S>
@@ -335,7 +336,9 @@ struct t5_model : model_defaults {
     encode<T, S>(p, b.source, w, ctx);
     const index rows = target.rows();
     target.on.threads.each(rows, [&](index i) {
-      const token before = i % b.target_length == 0 ? start : b.labels[i - 1];
+      const index at = i % b.target_length;
+      const bool first = at == 0 || (b.target_documents && b.target_documents[i] == at);
+      const token before = first ? start : b.labels[i - 1];
       w.inputs[i] = before == ignored ? start : before;
     });
     detail::timed_embed<T, S>(target.on, rows, d, w.inputs, p.embedding, w.decoder_stack.x);

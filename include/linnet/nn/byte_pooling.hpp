@@ -11,6 +11,7 @@
 #include <linnet/nn/attention/full.hpp>
 #include <linnet/nn/ffn.hpp>
 #include <linnet/ops/language.hpp>
+#include <linnet/text/token_bytes.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -39,17 +40,11 @@ inline index bytes_read(const token* bytes, index bytes_per_token) {
   const index n = std::find(bytes, bytes + bytes_per_token, byte_pad) - bytes;
   return n > 0 ? n : 1;
 }
-/// Labels of a token's bytes, padding included.
+/// Labels of a token's bytes.
 inline void byte_labels(byte_rules rules, const token* bytes, index bytes_per_token,
                         token* labels) {
-  bool open = true;
-  for (index t = 0; t < bytes_per_token; ++t) {
-    if (rules == byte_rules::repository)
-      labels[t] = bytes[t] == byte_end ? ignored : bytes[t];
-    else
-      labels[t] = open ? bytes[t] : ignored;
-    open = open && bytes[t] != byte_pad;
-  }
+  each_byte_label(rules, {bytes, static_cast<std::size_t>(bytes_per_token)},
+                  [&](token label) { *labels++ = label; });
 }
 
 /// A number from 0 to 9 as a name.
@@ -298,6 +293,7 @@ struct byte_head {
     T* d_states = nullptr;      ///< their gradient, added to
     T* logits = nullptr;        ///< receives [tokens * bytes_per_token, byte_values], or null
     double z_loss = 0;          ///< weight of the squared logsumexp
+    double weight = 1;          ///< of this loss in the gradients
   };
   /// Summed loss of some tokens by a criterion. `label(i)` gives the bytes of token i's labels
   /// [bytes_per_token], or null for none. With `dp`, adds the gradients of that sum there and to
@@ -318,6 +314,7 @@ struct byte_head {
                                                T(1), c.labels, c.chunk,     c.losses};
     head.logits = call.logits;
     head.z_loss = call.z_loss;
+    head.weight = call.weight;
     if (dp) {
       ops::fill(on, rows * width, T(0), c.dy);
       head.dy = c.dy;

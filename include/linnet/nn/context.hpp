@@ -52,11 +52,13 @@ struct stack_place {
 /// Output of the encoder, which cross-attention reads.
 template <class T>
 struct encoder_memory {
-  const T* states = nullptr;       ///< [batch * length, d_model]
-  T* d_states = nullptr;           ///< their gradient
-  index length = 0;                ///< padded tokens of each sequence
-  const index* lengths = nullptr;  ///< valid tokens of each sequence, or null when all are
-  bool cached = false;             ///< their keys and values are in the cache already
+  const T* states = nullptr;         ///< [batch * length, d_model]
+  T* d_states = nullptr;             ///< their gradient
+  index length = 0;                  ///< padded tokens of each sequence
+  const index* lengths = nullptr;    ///< valid tokens of each sequence, or null when all are
+  bool cached = false;               ///< their keys and values are in the cache already
+  const index* documents = nullptr;  ///< [batch * length] first token of each one's document, of as
+                                     ///< many as the context's, or null
 
   /// Number of valid tokens of sequence `b`.
   index length_of(index b) const { return lengths ? lengths[b] : length; }

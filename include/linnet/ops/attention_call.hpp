@@ -57,7 +57,9 @@ struct attention_call {
   const index* key_lengths = nullptr;    ///< valid keys of each sequence, or null for all
   const index* prefix = nullptr;         ///< first keys of each sequence that all its queries see
   const index* documents = nullptr;      ///< [batch, queries] first token of each one's document;
-                                         ///< of self-attention over plain rows without a past
+                                         ///< over plain rows without a past
+  const index* key_documents = nullptr;  ///< [batch, keys] likewise, of as many documents, where
+                                         ///< queries read other tokens than their own
   token_tree tree{};        ///< of causal queries without a window whose keys are in a cache
   const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
   index bias_origin = 0;
@@ -70,6 +72,24 @@ struct attention_call {
   const T* head_scores = nullptr;  ///< [batch, queries, heads], or null where all heads are needed
   T least_score = T(0);            ///< of heads that are needed
 
+  /// Tokens [first, last) of a document.
+  struct token_range {
+    index first, last;
+  };
+  /// The queries of the document of sequence `b` that begins at `from`, or all.
+  token_range queries_from(index b, index from) const {
+    if (!documents) return {from, queries};
+    return {from, end_of(documents + b * queries, queries, from)};
+  }
+  /// The keys that these may see.
+  token_range keys_from(index b, index from) const {
+    if (!key_documents) return queries_from(b, from);
+    const index *const of = documents + b * queries, *const keys_of = key_documents + b * keys;
+    index first = 0;
+    for (index i = 0; i < from && first < keys; i = end_of(of, queries, i))
+      first = end_of(keys_of, keys, first);
+    return {first, first < keys ? end_of(keys_of, keys, first) : keys};
+  }
   /// Whether key-value head `item` of all sequences is needed by none of the heads that share it. A
   /// query that comes alone then reads none of its keys and values.
   bool skips(index item) const {
@@ -79,6 +99,14 @@ struct attention_call {
     for (index i = 0; i < group; ++i)
       if (!(scores[i] < least_score)) return false;
     return true;
+  }
+
+ private:
+  /// End of the document that begins at `from`, of a row of `n` tokens.
+  static index end_of(const index* of, index n, index from) {
+    index end = from + 1;
+    while (end < n && of[end] == from) ++end;
+    return end;
   }
 };
 

@@ -24,8 +24,9 @@ template <class T, class F>
 void each_seen_key(const attention_call<T>& a, index b, index i, F&& f) {
   const index keys = a.key_lengths ? a.key_lengths[b] : a.keys;
   const index prefix = a.prefix ? a.prefix[b] : 0;
-  const index* const of = a.documents ? a.documents + b * a.queries : nullptr;
-  for (index j = of ? of[i] : 0; j < keys && (!of || of[j] == of[i]); ++j)
+  const auto own = a.documents ? a.keys_from(b, a.documents[b * a.queries + i])
+                               : typename attention_call<T>::token_range{0, keys};
+  for (index j = own.first; j < (std::min)(keys, own.last); ++j)
     if (j < prefix || (j <= i + a.window.after && (j + a.window.before >= i || j < a.window.first)))
       f(j);
 }

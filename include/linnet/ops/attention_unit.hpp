@@ -135,6 +135,7 @@ struct attention_unit {
   attention_kernels<T, Code> kernels;
   index b, g, groups;   ///< sequence, first key-value head and how many that are read together
   index origin, count;  ///< queries [origin, origin + count) of it: a document, or all
+  index key_origin;     ///< its first key
   index n, valid, past, prefix;
   index tile, wide;  ///< keys of a tile, columns of scores
   bool by_view;      ///< what a query sees of a key depends on the query's block of tokens
@@ -151,7 +152,8 @@ struct attention_unit {
         g(unit % c.kv_heads),
         groups(together),
         origin(from),
-        count(end_of_document() - from),
+        count(c.queries_from(b, from).last - from),
+        key_origin(from),
         n(c.heads * c.h),
         valid((c.key_lengths ? c.key_lengths[b] : c.keys) - from),
         past(c.past ? c.past[b] : 0),
@@ -168,18 +170,12 @@ struct attention_unit {
     const index queries = (c.query_lengths ? c.query_lengths[b] : c.queries) - from;
     valid = (std::min)(valid, (std::max)(prefix, past + queries + call.window.after));
     if (!c.documents) return;
-    valid = (std::clamp)(valid, index{0}, count);
-    key.data += origin * key.stride;
-    value.data += origin * value.stride;
-  }
-
-  /// End of the document that begins at `origin`.
-  index end_of_document() const {
-    if (!call.documents) return call.queries;
-    const index* const of = call.documents + b * call.queries;
-    index end = origin + 1;
-    while (end < call.queries && of[end] == origin) ++end;
-    return end;
+    const auto seen = c.keys_from(b, from);
+    key_origin = seen.first;
+    if (c.key_documents) valid = (c.key_lengths ? c.key_lengths[b] : c.keys) - key_origin;
+    valid = (std::clamp)(valid, index{0}, seen.last - seen.first);
+    key.data += key_origin * key.stride;
+    value.data += key_origin * value.stride;
   }
 
   /// End of the keys that query i sees.
@@ -236,7 +232,7 @@ struct attention_unit {
                  index view, T* columns) const {
     const index end = s.column + round_up(s.last - s.first, panel_width);
     for (index j = s.first; j < s.last; ++j)
-      all.load(b, g, j, origin + rows.place(j), call.h, columns + s.column + j - s.first, wide,
+      all.load(b, g, j, key_origin + rows.place(j), call.h, columns + s.column + j - s.first, wide,
                view);
     for (index c = 0; c < call.h; ++c)
       std::fill(columns + c * wide + s.column + s.last - s.first, columns + c * wide + end, T(0));
@@ -312,7 +308,7 @@ struct attention_unit {
       if (value_columns) transpose(s, value, call.v, -1, value_columns);
       if (call.v.plain() && std::is_same_v<T, Code>) continue;
       for (index j = s.first; j < s.last; ++j)
-        call.v.load(b, g, j, origin + value.place(j), call.h,
+        call.v.load(b, g, j, key_origin + value.place(j), call.h,
                     values + (s.column + j - s.first) * call.h, 1, -1);
     }
   }
@@ -413,7 +409,7 @@ struct attention_unit {
     for (index i = 0; i < some.rows; ++i)
       for (const stretch& s : some)
         ops::drop(kernels, call.dropout, b, call.dropout_id,
-                  (head * call.queries + origin + some.row + i) * call.keys + origin + s.first,
+                  (head * call.queries + origin + some.row + i) * call.keys + key_origin + s.first,
                   s.last - s.first, x + i * wide + s.column);
   }
 };

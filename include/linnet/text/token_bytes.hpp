@@ -12,6 +12,19 @@
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+/// Calls f(label) for each of a token's bytes, padding included.
+template <class F>
+void each_byte_label(byte_rules rules, std::span<const token> bytes, F&& f) {
+  bool open = true;
+  for (const token byte : bytes) {
+    const bool counts = rules == byte_rules::repository ? byte != byte_end : open;
+    f(counts ? byte : ignored);
+    open = open && byte != byte_pad;
+  }
+}
+}  // namespace detail
+
 /// A table [vocabulary, bytes_per_token] of the bytes of each token, cut to `bytes_per_token` and
 /// padded with byte_pad. A token without bytes, such as one that ends a text, is byte_end.
 ///

@@ -292,7 +292,13 @@ struct softmax_attention {
     a.v = values;
     a.out = c.mixed;
     a.past = A.cross ? nullptr : ctx.past;
-    if (!A.cross) a.documents = ctx.documents, a.tree = ctx.tree;
+    if (!A.cross) {
+      a.documents = ctx.documents;
+      a.tree = ctx.tree;
+    } else if (ctx.memory.documents) {
+      a.documents = ctx.documents;
+      a.key_documents = ctx.memory.documents;
+    }
     if (A.causal) a.prefix = ctx.prefix, a.query_lengths = ctx.lengths;
     // A causal query sees only earlier keys, which are valid as long as the query is.
     a.key_lengths = A.cross ? ctx.memory.lengths : A.causal ? nullptr : ctx.lengths;
