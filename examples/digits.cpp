@@ -26,10 +26,10 @@ struct scale {
   course classifying, captioning, coding;
   int seeds;
 };
-constexpr scale real{{600, 32}, {1200, 32}, {1000, 32}, 3}, trial{{20, 8}, {20, 8}, {20, 8}, 1};
+constexpr scale real{{900, 32}, {1500, 32}, {1000, 32}, 3}, trial{{20, 8}, {20, 8}, {20, 8}, 1};
 
 ln::adamw optimizer(ln::index steps) {
-  return {.rate = ln::schedule::cosine(3e-3, steps / 20, steps, 1e-4)};
+  return {.rate = ln::schedule::cosine(1.5e-3, steps / 20, steps, 1e-4)};
 }
 
 // --- an encoder that names digits ----------------------------------------------------------------
