@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Decoders behind images: every gradient, images that stand for tokens, the projector in plain
-// loops, masks, threads, training, and what is refused.
+// loops, masks, sessions, threads, training, and what is refused.
 
 #include <map>
 #include <numeric>
@@ -47,7 +47,7 @@ static_assert(unshuffled::parameters() == unshuffled::text::parameters() +
                                               8 + 8 * 8 + 8);
 static_assert(prefixed::parameters() ==
               prefixed::text::parameters() + prefixed::vision::parameters() + 4 * 8 + 8);
-static_assert(ln::language_model<prefixed> && !ln::decoding_model<prefixed>);
+static_assert(ln::decoding_model<prefixed> && ln::decoding_model<unshuffled>);
 /// An encoder whose attention takes fewer rows than its images have.
 using short_sighted =
     ln::image_text<ln::decoder<one_block>,
@@ -201,6 +201,102 @@ BOOST_AUTO_TEST_CASE(projector_by_hand) {
   const auto want = logits_of(*prompt, data.texts.view());
   const auto got = logits_of(w, data.view());
   BOOST_TEST(distance(got, want) <= 1e-11 * magnitude(want));
+}
+
+// Token by token behind an image, in chunks and pages, as the whole text at once.
+BOOST_AUTO_TEST_CASE(sessions) {
+  using M = unshuffled;
+  constexpr index v = M::vocabulary;
+  ln::weights<M, double> w;
+  randomize(w);
+  const captions<M> data;
+  const auto want = logits_of(w, data.view());
+  const auto p = ln::pack(w);
+  for (const index blocks : {0, 4}) {
+    const ln::limits l{.batch = 3, .target = 8, .chunk = 3, .kv_blocks = blocks, .max_logits = 3};
+    auto run = ln::session<M, double>::open(p, l);
+    LINNET_REQUIRE_OK(run);
+    const auto near = [&](std::span<const double> got, index sequence, index at_token) {
+      return got.size() >= at(v) &&
+             distance(std::vector<double>(got.begin(), got.begin() + v),
+                      std::vector<double>(want.begin() + (sequence * 4 + at_token) * v,
+                                          want.begin() + (sequence * 4 + at_token + 1) * v)) <
+                 1e-11;
+    };
+    const auto text = [&](index sequence, index from, index n) {
+      return std::span(data.texts.inputs).subspan(at(sequence * 4 + from), at(n));
+    };
+    BOOST_TEST(run->capacity() == 8);
+    BOOST_TEST(run->feed(text(0, 0, 1)).empty());
+    BOOST_TEST(run->last_refusal() == ln::to_string(refusal::no_source));
+    BOOST_TEST(!run->encode(ln::image_view{data.pixels.data(), 4, 2, 1}));
+    BOOST_TEST(run->last_refusal() == ln::to_string(refusal::image_size));
+    BOOST_REQUIRE(run->encode(data.view().images, 2));
+    BOOST_TEST(run->capacity() == 8);
+    BOOST_TEST(run->feed(std::vector<token>{0, 0, 0}, 3, {}).empty());  // the third has no image
+    const token one[] = {text(0, 0, 1)[0], text(1, 0, 1)[0]};
+    const auto first = run->feed(one, 2, {});
+    BOOST_TEST((near(first, 0, 0) && near(first.subspan(at(v)), 1, 0)));
+    BOOST_TEST((run->position(0) == 1 && run->fed(1)[0] == one[1]));
+    BOOST_REQUIRE(run->fork(1, 2));  // with its image
+    const auto all = run->feed_all(text(0, 1, 3));
+    for (index i = 1; i < 4; ++i) BOOST_TEST(near(all.subspan(at((i - 1) * v)), 0, i));
+    const token forked[] = {0, 0, text(1, 1, 1)[0]};
+    BOOST_TEST(near(run->feed(forked, 3, {}).subspan(at(2 * v)), 1, 1));
+    BOOST_REQUIRE((run->truncate(0, 2) && run->truncate(0, 0)));
+    const token again[] = {text(0, 0, 1)[0], 0, text(1, 0, 1)[0]};  // each begins with its image
+    const auto anew = run->feed(again, 3, {});
+    BOOST_TEST((near(anew, 0, 0) && near(anew.subspan(at(2 * v)), 1, 0)));
+    BOOST_TEST(near(run->reset_and_prefill(text(0, 0, 4)), 0, 3));
+    BOOST_TEST(run->prefill(std::vector<token>{0, 0, 0, 0, 0}).empty());  // nine tokens of eight
+    std::vector<token> written;
+    BOOST_TEST(run->generate(text(0, 0, 4), ln::greedy{}, [&](token t) { written.push_back(t); },
+                             {.tokens = 1}) == 1);
+    const auto* const row = want.data() + 3 * v;
+    BOOST_TEST(written[0] == std::max_element(row, row + v) - row);
+  }
+}
+// A prompt and the image before it see each other, also beside sequences that have begun.
+BOOST_AUTO_TEST_CASE(sessions_of_prefixes) {
+  using M = prefixed;
+  constexpr index v = M::vocabulary;
+  ln::weights<M, double> w;
+  randomize(w);
+  captions<M> data;
+  data.prefixes = {2, 2};
+  const auto want = logits_of(w, data.view());
+  data.prefixes = {0, 0};
+  const auto unseen = logits_of(w, data.view());
+  const auto p = ln::pack(w);
+  auto run =
+      ln::session<M, double>::open(p, {.batch = 2, .target = 8, .chunk = 2, .max_logits = 2});
+  LINNET_REQUIRE_OK(run);
+  const auto off = [&](std::span<const double> got, const std::vector<double>& from, index row) {
+    double worst = got.size() >= at(v) ? 0 : 1;
+    for (std::size_t i = 0; i < at(v) && worst < 1; ++i)
+      worst = (std::max)(worst, std::abs(got[i] - from[at(row * v) + i]));
+    return worst;
+  };
+  const auto& ids = data.texts.inputs;
+  for (int twice = 0; twice < 2; ++twice) {
+    BOOST_REQUIRE(run->encode(data.view().images, 2));
+    BOOST_TEST(off(run->feed(std::span(ids).first(2)), want, 1) < 1e-11);
+    const token mixed[] = {ids[2], 0, ids[4], ids[5]};
+    const index lengths[] = {1, 2};
+    const auto both = run->feed(mixed, 2, lengths);
+    BOOST_TEST(off(both, want, 2) < 1e-11);
+    BOOST_TEST(off(both.subspan(at(v)), want, 5) < 1e-11);
+    BOOST_TEST((run->position(0) == 3 && run->position(1) == 2));
+    const token next[] = {ids[3], ids[6]};
+    const auto later = run->feed(next, 2, {});
+    BOOST_TEST(off(later, want, 3) < 1e-11);
+    BOOST_TEST(off(later.subspan(at(v)), want, 6) < 1e-11);
+    BOOST_TEST(!run->truncate(1));  // a prompt cannot be cut
+  }
+  run->reset();
+  BOOST_TEST(run->prefill(std::span(ids).first(3)).empty());  // more than limits.chunk
+  const auto all = run->feed_all(std::span(ids).first(2));
+  BOOST_TEST((off(all, unseen, 0) < 1e-11 && off(all.subspan(at(v)), unseen, 1) < 1e-11));
 }
 
 BOOST_AUTO_TEST_CASE(threads_and_training) {

@@ -30,7 +30,7 @@ enum class refusal : unsigned char {
   length_below_one,          ///< a sequence of no valid tokens
   length_over_padded,        ///< more valid tokens than were given
   no_blocks,                 ///< a paged cache without room
-  no_source,                 ///< a target before its source
+  no_source,                 ///< a target before its source, a text before its image
   no_sequence,               ///< a number that no sequence has
   no_such_length,            ///< truncate() to more tokens than there are, or fewer than none
   length_gone,               ///< truncate() to a length that the cache has forgotten
@@ -116,7 +116,7 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::no_blocks:
       return "too few free blocks: truncate a sequence, or open with more limits.kv_blocks";
     case refusal::no_source:
-      return "a sequence has no source: call encode() with as many sources first";
+      return "a sequence has no source or image: call encode() with as many first";
     case refusal::no_sequence:
       return "the sequence is outside the batch: give a number from 0 to limits.batch - 1";
     case refusal::no_such_length:

@@ -76,11 +76,11 @@ class fed_sequences {
     }
   }
 
-  /// Sources [batch, length] of new targets, of these lengths.
+  /// Sources [batch, length] of new targets, of these lengths, or as many images of `length` rows.
   void encode(index batch, index length, const index* lengths) {
     source_length_ = length;
     for (index b = 0; b < batch_; ++b) source_of_[b] = b < batch ? b : none;
-    std::copy_n(lengths, batch, source_lengths_);
+    if (lengths) std::copy_n(lengths, batch, source_lengths_);
   }
   /// Takes its source from sequence `b`.
   void forget_source(index b) { source_of_[b] = none; }

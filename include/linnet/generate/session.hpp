@@ -10,13 +10,10 @@
 #include <type_traits>
 
 #include <linnet/core/refusal.hpp>
-#include <linnet/generate/block_tables.hpp>
-#include <linnet/generate/fed_sequences.hpp>
 #include <linnet/generate/generate_text.hpp>
 #include <linnet/generate/samplers.hpp>
-#include <linnet/generate/session_adapters.hpp>
+#include <linnet/generate/session_state.hpp>
 #include <linnet/generate/token_tree.hpp>
-#include <linnet/model/buffers.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -24,12 +21,18 @@ LINNET_NAMESPACE_BEGIN
 /// planned once for its limits; afterwards nothing allocates. Not for use by two threads at once;
 /// open a second session instead.
 template <class M, class T = float>
-class session {
+class session : detail::session_state<M, T> {
   template <class Model, class Scalar>
   friend class self_speculative;
   template <class Session>
   friend void detail::refuse(Session&, refusal) noexcept;
+  using state = detail::session_state<M, T>;
   using S = storage_of<M, T>;
+  using state::checked;
+  using state::has;
+  using state::length_of;
+  using state::rows_for;
+  using state::sees;
   static_assert(detail::check_decoding_model<M, T, S>());
   static constexpr bool encodes = M::encodes;
 
@@ -124,7 +127,9 @@ class session {
     return has(b) ? sequences_.tokens(b) : std::span<const token>();
   }
   /// Most tokens that any sequence can be fed: virtual tokens of adapters take their room.
-  index capacity() const { return valid() ? capacity_for(limits_) - adapters_.most_front() : 0; }
+  index capacity() const {
+    return valid() ? capacity_for(limits_) - (sees ? 0 : adapters_.most_front()) : 0;
+  }
   /// Most tokens that a sequence of a session with these limits can be fed.
   static constexpr index capacity_for(const limits& l) { return M::longest(l); }
   /// Free blocks of 32 tokens, where limits.kv_blocks gave some; feed() needs them.
@@ -188,13 +193,14 @@ class session {
     if (from == to) return true;
     if (!adapters_.same(from, to)) {  // equal tokens have unlike states
       sequences_.truncate(to, 0);
-      if constexpr (encodes) sequences_.forget_source(to);
+      if constexpr (encodes || sees) sequences_.forget_source(to);
       adapters_.fork(from, to);
     }
     // What a prefix holds depends on all of it.
     M::copy_state(work_.work, from, to, sequences_.missing(from, to, takes_prefix));
     if (limits_.kv_blocks > 0) tables_.share(from, to);
     sequences_.fork(from, to);
+    if constexpr (sees) adapters_.see(to, adapters_.image(from));
     return true;
   }
 
@@ -213,10 +219,25 @@ class session {
     if (!takes(c.why)) return false;
     reset();
     sequences_.encode(batch, length, lengths.data());
-    run_adapted(batch, detail::step_flops<M>(batch, length, 0), [&](const ops::execution& on) {
-      M::template encode<T, S>(packed_->tree(), source.data(), batch, length,
-                               sequences_.source(batch).lengths, work_.work, on);
+    this->run_adapted(batch, detail::step_flops<M>(batch, length, 0),
+                      [&](const ops::execution& on) {
+                        M::template encode<T, S>(packed_->tree(), source.data(), batch, length,
+                                                 sequences_.source(batch).lengths, work_.work, on);
+                      });
+    return true;
+  }
+
+  /// Encodes [batch] images, which the first sequences read before their tokens, and starts new
+  /// texts. False, and nothing done, for images that do not fit the model.
+  [[nodiscard]] bool encode(const image_view& images, index batch = 1) requires(sees) {
+    const auto b = M::images_of(images, batch);
+    if (!takes(M::refuses_images(b, limits_))) return false;
+    reset();
+    sequences_.encode(batch, M::image_tokens, nullptr);
+    this->run_adapted(batch, M::flops(batch, 0), [&](const ops::execution& on) {
+      M::template encode_images<T, S>(packed_->tree(), b, work_.work, on);
     });
+    for (index i = 0; i < batch; ++i) adapters_.see(i, M::image_rows(work_.work, i));
     return true;
   }
 
@@ -318,18 +339,16 @@ class session {
     (void)counter.take<token>(M::vocabulary);
     (void)detail::session_adapters<T>(counter, l.batch);
     if (M::supports_trees) (void)detail::fed_tree(counter, l.max_logits);
-    if (l.kv_blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.kv_blocks);
+    if (l.kv_blocks > 0) (void)block_tables(counter, l.batch, rows_for(l), l.kv_blocks);
     return counter.peak();
   }
   static result<void> acceptable(const packed<M, T>& p, const limits& l) {
     auto fit = detail::acceptable<M>("session::open", l, footprint(l));
     return !fit || p.valid() ? fit : p.error();
   }
-  /// Whether the limits have a sequence `b`.
-  bool has(index b) const { return b >= 0 && b < limits_.batch; }
   struct private_tag {};
   LINNET_COLD session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
-      : packed_(&p), limits_(l) {
+      : state(p, l) {
     const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
     arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
     work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
@@ -338,7 +357,7 @@ class session {
     adapters_ = detail::session_adapters<T>(extra, l.batch);
     if (M::supports_trees) tree_ = detail::fed_tree(extra, l.max_logits);
     if (l.kv_blocks > 0) {
-      tables_ = block_tables(extra, l.batch, capacity_for(l), l.kv_blocks);
+      tables_ = block_tables(extra, l.batch, rows_for(l), l.kv_blocks);
       work_.work.pages = {tables_.data(), tables_.size()};
     }
     reset();
@@ -361,27 +380,11 @@ class session {
     forget_tree();
     return true;
   }
-  /// Tokens of each sequence.
-  static index length_of(std::span<const token> tokens, index batch) {
-    return batch > 0 ? std::ssize(tokens) / ids_per_token / batch : 0;
-  }
-  /// Looks for what does not fit in [batch, length] tokens with these lengths, if any.
-  batch_check checked(std::span<const token> tokens, index batch, std::span<const index> lengths,
-                      index most, refusal over) const {
-    const index length = length_of(tokens, batch);
-    batch_check c(batch, limits_.batch);
-    c.no(tokens.empty(), refusal::no_tokens);
-    c.no(c.fits() && std::ssize(tokens) % (batch * ids_per_token) != 0, refusal::uneven);
-    c.tokens(tokens.data(), length * ids_per_token, M::vocabulary);
-    c.no(!lengths.empty() && std::ssize(lengths) < batch, refusal::lengths_missing);
-    c.length(length, most, over, lengths.empty() ? nullptr : lengths.data());
-    return c;
-  }
   /// Why tokens cannot follow what was fed, or with `anew` begin new texts; at most `most` of each
   /// sequence.
   refusal refuses(std::span<const token> tokens, index batch, std::span<const index> lengths,
                   index most, bool anew = false) const {
-    const index length = length_of(tokens, batch), room = capacity_for(limits_);
+    const index length = length_of(tokens, batch), room = rows_for(limits_);
     auto c = checked(tokens, batch, lengths, room, refusal::over_target);
     const auto past = [&](index b) { return anew ? index{0} : sequences_.past()[b]; };
     const auto front = [&](index b) { return adapters_.lacking(sequences_, b, anew); };
@@ -389,7 +392,7 @@ class session {
       return front(b) + (lengths.empty() ? length : lengths.data()[b]);
     };
     for (index b = 0; c.fits() && b < batch; ++b) {
-      c.no(encodes && !sequences_.has_source(b), refusal::no_source);
+      c.no((encodes || sees) && !sequences_.has_source(b), refusal::no_source);
       c.no(past(b) + front(b) + length > room, refusal::over_target);
     }
     c.no(length > most, refusal::over_chunk);
@@ -415,51 +418,17 @@ class session {
   /// Feeds tokens that fit.
   std::span<T> continued(std::span<const token> tokens, index batch, std::span<const index> lengths,
                          bool every, const layer_range& part) {
-    while (read_front(batch)) {
-    }
     const index length = length_of(tokens, batch);
-    const index* const valid = lengths.empty() ? nullptr : lengths.data();
-    reserve(batch, [&](index b) { return valid ? valid[b] : length; });
     const step_call call{.tokens = tokens.data(),
                          .batch = batch,
                          .length = length,
-                         .lengths = valid,
-                         .past = sequences_.past(),
+                         .lengths = lengths.empty() ? nullptr : lengths.data(),
                          .tree = tree_.size() > 0 ? tree_.view() : ops::token_tree{},
                          .every = every,
-                         .layers = part,
-                         .source = sequences_.source(batch)};
-    run_adapted(batch, detail::step_flops<M>(batch, 0, length), [&](const ops::execution& on) {
-      M::template step<T, S>(packed_->tree(), call, work_.work, on);
-    });
-    if (tree_.size() == 0) sequences_.add(call, max_truncation(), takes_prefix && !every);
+                         .layers = part};
+    this->feed_behind(call, chunk(), max_truncation(), takes_prefix && !every);
     return {work_.work.logits,
             static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
-  }
-  /// Reads virtual tokens of the first `batch` sequences, a chunk at most; false if none is left.
-  bool read_front(index batch) {
-    const index most = adapters_.next_front(sequences_, batch, chunk());
-    if (most == 0) return false;
-    reserve(batch, [&](index b) { return adapters_.lengths()[b]; });
-    const step_call call{.batch = batch,
-                         .length = most,
-                         .lengths = adapters_.lengths(),
-                         .past = sequences_.past(),
-                         .front = true,
-                         .layers = {layers_.first, layers_.last, false}};
-    run_adapted(batch, detail::step_flops<M>(batch, 0, most), [&](const ops::execution& on) {
-      M::template step<T, S>(packed_->tree(), call, work_.work, on);
-    });
-    sequences_.add_front(batch, adapters_.lengths());
-    return true;
-  }
-  /// Makes room for `more` tokens of sequences in a paged cache.
-  template <class More>
-  void reserve(index batch, More&& more) {
-    if (limits_.kv_blocks > 0)
-      tables_.reserve(
-          batch, [&](index b) { return sequences_.past()[b]; }, more,
-          [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); });
   }
   /// Gives a sequence that has read nothing hooks, or empty ones.
   bool put_adapter(index b, const ops::adapter_hooks<T>& one) {
@@ -467,33 +436,20 @@ class session {
                : position(b) > 0 ? refusal::adapter_late
                                  : refusal::none))
       return false;
-    if constexpr (encodes) sequences_.forget_source(b);
+    if constexpr (encodes || sees) sequences_.forget_source(b);
     adapters_.give(b, one);
     return true;
   }
-  /// Runs f(execution) with the adapters of the first `batch` sequences.
-  template <class F>
-  void run_adapted(index batch, index work, F&& f) {
-    const ops::sequence_adapters<T> all = adapters_.of(batch);
-    const ops::adapter_hooks<T> hooks = all.hooks();
-    const bool any = all.any();
-    run(limits_, work_.converted, work, [&](const ops::execution& on) {
-      const detail::timed<S> time(on.threads, operation::other);
-      ops::execution with = on;
-      if (any) with.adapter = &hooks;
-      f(with);
-    });
-  }
-  const packed<M, T>* packed_ = nullptr;
-  detail::owned_limits limits_;  ///< refuses everything until it is opened
-  layer_range layers_{};         ///< that feed() runs
-  memory_block own_;
-  detail::placed_workspace<M, T> work_{};
-  block_tables tables_{};
-  detail::fed_sequences sequences_{};
+  using state::adapters_;
+  using state::limits_;
+  using state::own_;
+  using state::packed_;
+  using state::sequences_;
+  using state::tables_;
+  using state::work_;
+  layer_range layers_{};  ///< that feed() runs
   detail::fed_tree tree_{};
   token* order_ = nullptr;  ///< [vocabulary] scratch of samplers
-  detail::session_adapters<T> adapters_{};
   refusal reason_ = refusal::none;
 };
 

@@ -75,6 +75,14 @@ class session_adapters {
   }
   /// Virtual tokens [batch] of each sequence in the step that next_front() has found.
   const index* lengths() const { return lengths_; }
+  /// Puts `more` valid tokens of each sequence, or all `length` ones, behind those; or takes them
+  /// away again with `sign` -1.
+  void add_tokens(index batch, index length, const index* more, index sign) {
+    for (index b = 0; b < batch; ++b) lengths_[b] += sign * (more ? more[b] : length);
+  }
+  /// The rows of an image that sequence `b` reads first, from now on.
+  const ops::virtual_tokens<T>& image(index b) const { return used_[b].front; }
+  void see(index b, const ops::virtual_tokens<T>& rows) { used_[b].front = given_[b].front = rows; }
 
  private:
   index batch_ = 0;

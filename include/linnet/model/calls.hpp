@@ -39,12 +39,13 @@ struct step_call {
   index length = 0;                ///< padded tokens per sequence
   const index* lengths = nullptr;  ///< [batch] valid tokens, or null when all are
   const index* past = nullptr;     ///< [batch] tokens that are cached already
-  bool front = false;              ///< virtual tokens of the sequences' adapters, not `tokens`
-  ops::token_tree tree{};          ///< of new tokens that are no text, of a model that
-                                   ///< `supports_trees`
-  bool every = false;              ///< logits behind every token, not only each sequence's last
-  layer_range layers{};            ///< that run, of a model that has `exits`
-  source_call source{};            ///< of a model that `encodes`
+  index front = 0;         ///< of `length`, most virtual tokens that a sequence reads before
+                           ///< `tokens`, which are [batch, length - front]
+  ops::token_tree tree{};  ///< of new tokens that are no text, of a model that
+                           ///< `supports_trees`
+  bool every = false;      ///< logits behind every token, not only each sequence's last
+  layer_range layers{};    ///< that run, of a model that has `exits`
+  source_call source{};    ///< of a model that `encodes`
 };
 
 namespace detail {
@@ -70,6 +71,8 @@ template <class M>
 constexpr index step_flops(index batch, index source, index target) {
   if constexpr (M::encodes)
     return M::flops(batch, source, target);
+  else if constexpr (M::image_tokens > 0)
+    return M::text::flops(batch, target);
   else
     return M::flops(batch, target);
 }
@@ -83,7 +86,7 @@ context<T> step_context(const step_call& call, const ops::execution& on) {
   ctx.length = call.length;
   ctx.lengths = call.lengths;
   ctx.past = call.past;
-  ctx.front = call.front ? call.length : 0;
+  ctx.front = call.front;
   ctx.tree = call.tree;
   ctx.stack.layers = call.layers;
   return ctx;

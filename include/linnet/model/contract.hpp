@@ -33,6 +33,9 @@
 /// A model that says `encodes` reads a source before: `encode<T, S>(p, source, batch, length,
 /// lengths, w, on)`. Its flops() takes the length of the source before the target's; see t5_model.
 ///
+/// A model that has `image_tokens` reads images before: `encode_images<T, S>(p, batch, w, on)`, and
+/// `image_rows(w, b)` are those that step() takes from the sequence's hooks; see image_text.
+///
 /// Every thread of a team calls loss(), step() and encode() (SPMD).
 
 #include <concepts>
@@ -69,6 +72,7 @@ struct model_defaults {
   static constexpr index ids_per_token = 1;          ///< numbers that a token consists of
   static constexpr bool label_per_sequence =
       false;  ///< loss() takes labels[batch] and gives logits[batch, vocabulary], not one per token
+  static constexpr index image_tokens = 0;  ///< rows of an image that step() reads before a text
   static constexpr index exits = 0;  ///< layers behind each of which the head can read; then loss()
                                      ///< heeds loss_call::exits and step() step_call::layers
   using cache = kv::exact;           ///< policy of the key-value cache

@@ -55,7 +55,8 @@ consteval bool reads_images() {
 }  // namespace detail
 
 /// Decoder `Text` behind the images of encoder `Vision`, which has embedding::patches and
-/// head::none. Limits and batches count the text alone. Positions run over image and text.
+/// head::none. Limits and batches count the text alone. Positions run over image and text. A
+/// session takes images by encode(), and then texts as of the decoder.
 template <class Text, class Vision, class Projector = projector::mlp<>>
 struct image_text : model_defaults {
   static_assert(detail::reads_images<Text, Vision, Projector>());
@@ -67,7 +68,11 @@ struct image_text : model_defaults {
   template <class S>
   using with_storage = image_text<typename Text::template with_storage<S>,
                                   typename Vision::template with_storage<S>, Projector>;
-  static constexpr bool supports_cache = false, takes_prefix = Text::takes_prefix;
+  // See model_defaults.
+  static constexpr bool supports_cache = Text::supports_cache, takes_prefix = Text::takes_prefix,
+                        can_truncate = Text::can_truncate, evicts = Text::evicts,
+                        supports_trees = Text::supports_trees;
+  using cache = typename Text::cache;
   static constexpr index d = Text::d, vocabulary = Text::vocabulary;
   using unshuffle = pixel_unshuffle<typename Vision::embedding, Vision::d, Projector::factor>;
   using project = typename Projector::template layer<unshuffle::width, d>;
@@ -98,15 +103,16 @@ struct image_text : model_defaults {
            Text::flops(batch_size, image_tokens + length);
   }
 
-  /// Buffers of one evaluator or trainer.
+  /// Buffers of one session, evaluator or trainer: the decoder's, and those before it.
   template <class T>
-  struct workspace {
+  struct workspace : Text::template workspace<T> {
     typename Vision::template workspace<T> vision{};
     typename project::template cache<T> projector{};
-    typename Text::template workspace<T> text{};
     T *grouped = nullptr, *rows = nullptr;  ///< [batch * image_tokens] before the projector, behind
     T *d_grouped = nullptr, *d_rows = nullptr;  ///< gradients
     index* prefixes = nullptr;                  ///< [batch] of image and text
+    /// The buffers of the decoder.
+    typename Text::template workspace<T>& text() { return *this; }
   };
   /// The longest text for these limits: `target`, or what the context leaves when it is 0.
   static constexpr index longest(const limits& l) {
@@ -118,23 +124,24 @@ struct image_text : model_defaults {
     workspace<T> w;
     call_shape e = call_shape_for(l, purpose::scoring, image_tokens);
     e.training = use == purpose::training;
-    w.vision = Vision::template plan<T>(m, of_vision(l), use);
+    const bool decodes = use == purpose::decoding;
+    w.vision = Vision::template plan<T>(m, of_vision(l), decodes ? purpose::scoring : use);
     w.grouped = m.saved.take<T>(e.rows() * unshuffle::width);
-    w.rows = m.saved.take<T>(e.rows() * d);
+    w.rows = (decodes ? m.state : m.saved).template take<T>(e.rows() * d);
     if (e.training) {
       w.d_grouped = m.saved.take<T>(e.rows() * unshuffle::width);
       w.d_rows = m.saved.take<T>(e.rows() * d);
     }
     w.projector = project::template plan<T>(m, e);
     if (takes_prefix) w.prefixes = m.saved.take<index>(l.batch);
-    w.text = Text::template plan<T>(m, whole(l), use);
+    w.text() = Text::template plan<T>(m, whole(l), use);
     return w;
   }
   /// Fills the constant tables of a fresh workspace.
   template <class T>
   static void prepare(workspace<T>& w, const limits& l) {
     Vision::prepare(w.vision, of_vision(l));
-    Text::prepare(w.text, whole(l));
+    Text::prepare(w.text(), whole(l));
   }
   /// Calls f(key, value) for what decides what the weights compute.
   template <class F>
@@ -161,7 +168,11 @@ struct image_text : model_defaults {
     text.target = longest(l);
     if (b.documents) return refusal::documents_unknown;
     const refusal why = Text::refuses(b, text);
-    return why == refusal::none ? Vision::refuses_texts(images_of(b), of_vision(l)) : why;
+    return why == refusal::none ? refuses_images(images_of(b), l) : why;
+  }
+  /// Why images that a session is to read do not fit.
+  static refusal refuses_images(const encoder_batch& images, const limits& l) {
+    return Vision::refuses_texts(images, of_vision(l));
   }
   /// Whether a batch fits them.
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
@@ -208,8 +219,8 @@ struct image_text : model_defaults {
       });
       texts.prefixes = w.prefixes;
     }
-    const loss_sum sum = Text::template loss<T, S>(p.text, dp ? &dp->text : nullptr, texts, w.text,
-                                                   with, call, criterion);
+    const loss_sum sum = Text::template loss<T, S>(p.text, dp ? &dp->text : nullptr, texts,
+                                                   w.text(), with, call, criterion);
     if constexpr (ops::trainable<S>)
       if (dp) {
         ops::fill(on, n * unshuffle::width, T(0), w.d_grouped);
@@ -221,17 +232,52 @@ struct image_text : model_defaults {
     return sum;
   }
 
+  /// The images of a session's first sequences -> their rows. Called by every thread.
+  template <class T, class S>
+  static void encode_images(const params<form::packed<T, S>>& p, const encoder_batch& images,
+                            workspace<T>& w, const ops::execution& on) {
+    context<T> ctx = Vision::template context_of<T>(images, on);
+    encode_images<T, S>(p, images, w, ctx);
+  }
+  /// The rows of image `b`, which stand before a text.
+  template <class T>
+  static ops::virtual_tokens<T> image_rows(const workspace<T>& w, index b) {
+    ops::virtual_tokens<T> front;
+    front.count = image_tokens;
+    front.rows = w.rows + b * image_tokens * d;
+    return front;
+  }
+  /// Feeds tokens behind the cached ones and what their sequences' hooks put before them; see
+  /// decoder_model::step(). Called by every thread.
+  template <class T, class S>
+  static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
+                   const ops::execution& on) {
+    Text::template step<T, S>(p.text, call, w.text(), on);
+  }
+  /// Lets cached sequence `to` continue where `from` is.
+  template <class T>
+  static void copy_state(workspace<T>& w, index from, index to, state_part part) {
+    part.memory = 0;  // rows of images stay where they are
+    Text::template copy_state<T>(w.text(), from, to, part);
+  }
+  /// Images of a session's or a batch's sequences, as the encoder takes them.
+  static encoder_batch images_of(const image_view& images, index count) {
+    return image_batch<Vision>(images, count);
+  }
+
  private:
-  /// Limits of the decoder's sequences, images included.
+  /// Limits of the decoder's sequences, images included. A prompt that an image sees comes with it
+  /// in one call.
   static constexpr limits whole(limits l) {
     l.target = add_sizes(longest(l), image_tokens);
+    if (takes_prefix && l.chunk > 0) l.chunk = add_sizes(l.chunk, image_tokens);
     return l;
   }
   static constexpr limits of_vision(limits l) {
-    l.target = 0;
+    l.target = l.chunk = l.kv_blocks = 0;
     return l;
   }
-  static encoder_batch images_of(const batch& b) { return image_batch<Vision>(b.images, b.batch); }
+  static encoder_batch images_of(const batch& b) { return images_of(b.images, b.batch); }
   /// The context of the projector's rows.
   template <class T>
   static context<T> rows_context(const context<T>& ctx) {

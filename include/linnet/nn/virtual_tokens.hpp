@@ -26,15 +26,19 @@ void each_virtual(const context<T>& ctx, F&& f) {
   });
 }
 
-/// x[rows, d] = the embedding of tokens [batch, length - front]; 0 for virtual tokens.
+/// x[rows, d] = the embedding of tokens [batch, length - front]; 0 for virtual tokens and padding.
+/// The tokens of a sequence follow its virtual ones, of which others may have more.
 template <class T, class Table>
 void embed_behind(const context<T>& ctx, index d, const token* tokens, const Table& table, T* x) {
   if (ctx.front == 0) return ops::embed(ctx.on, ctx.rows(), d, tokens, table, x);
+  const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
   const index real = ctx.length - ctx.front;
   ctx.on.threads.each(ctx.rows(), [&](index row) {
-    const index b = row / ctx.length, t = row % ctx.length - ctx.front;
+    const index b = row / ctx.length;
+    const index lacks = hooks.of(b).front.count - ctx.past_of(b);
+    const index t = row % ctx.length - (std::clamp)(lacks, index{0}, ctx.front);
     for (index j = 0; j < d; ++j)
-      x[row * d + j] = t < 0 ? T(0) : table.at(tokens[b * real + t], j, d);
+      x[row * d + j] = t < 0 || t >= real ? T(0) : table.at(tokens[b * real + t], j, d);
   });
 }
 /// Puts the rows of virtual tokens into x[rows, d], where adapters have some.

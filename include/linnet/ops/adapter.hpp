@@ -122,9 +122,10 @@ class sequence_adapters {
   sequence_adapters(const adapter_hooks<T>* each, index sequences, const index* begins = nullptr)
       : each_(each), sequences_(sequences), begins_(begins) {}
 
-  /// Whether any sequence has one.
+  /// Whether any sequence has one, or rows of an image.
   bool any() const {
-    return std::any_of(each_, each_ + sequences_, [](const auto& one) { return one.object; });
+    return std::any_of(each_, each_ + sequences_,
+                       [](const auto& one) { return one.object || one.front.count > 0; });
   }
   /// The hooks of all. They must not outlive this object.
   adapter_hooks<T> hooks() const {

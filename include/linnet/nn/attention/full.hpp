@@ -36,6 +36,9 @@ struct softmax_attention {
       typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, A.d_kv, Keys>::type;
   using to_query = typename projections::to_query;
   using to_key = typename projections::to_key;
+  using to_value = typename projections::to_value;
+  /// Whether the maps to queries, keys and values are matrices that share one call.
+  static constexpr bool together = A.projections.plain() && !A.qk_norm;
   using to_output = typename projections::to_output;
 
   template <class Form>
@@ -117,24 +120,24 @@ struct softmax_attention {
       to_query::template forward<T>(p.q, x, {c.q, rows}, c.inner.q, ctx);
       if (!ctx.memory.cached) {
         const view<const T, in> memory(ctx.memory.states, ctx.batch * ctx.memory.length);
-        if constexpr (A.projections.plain()) {
+        if constexpr (together) {
           ops::gemm_each(ctx.on, memory.rows(), in, memory.data(), to_key::product(p.k, c.k),
                          to_key::product(p.v, c.v));
         } else {
           to_key::template forward<T>(p.k, memory, {c.k, memory.rows()}, c.inner.k, ctx);
-          to_key::template forward<T>(p.v, memory, {c.v, memory.rows()}, c.inner.v, ctx);
+          to_value::template forward<T>(p.v, memory, {c.v, memory.rows()}, c.inner.v, ctx);
         }
         if (cached)
           linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.memory.length, true, c.k, c.v);
       }
     } else {
-      if constexpr (A.projections.plain()) {
+      if constexpr (together) {
         ops::gemm_each(ctx.on, rows, in, x.data(), to_query::product(p.q, c.q),
                        to_key::product(p.k, c.k), to_key::product(p.v, c.v));
       } else {
         to_query::template forward<T>(p.q, x, {c.q, rows}, c.inner.q, ctx);
         to_key::template forward<T>(p.k, x, {c.k, rows}, c.inner.k, ctx);
-        to_key::template forward<T>(p.v, x, {c.v, rows}, c.inner.v, ctx);
+        to_value::template forward<T>(p.v, x, {c.v, rows}, c.inner.v, ctx);
       }
       time.next(operation::attention);
       if constexpr (rotates)
@@ -218,7 +221,7 @@ struct softmax_attention {
     const view<const T, in> source(A.cross ? ctx.memory.states : x.data(), key_rows);
     const view<T, in> d_source(A.cross ? ctx.memory.d_states : dx.data(), key_rows);
     to_key::template backward<T>(p.k, dp.k, source, dk, d_source, c.inner.k, ctx);
-    to_key::template backward<T>(p.v, dp.v, source, dv, d_source, c.inner.v, ctx);
+    to_value::template backward<T>(p.v, dp.v, source, dv, d_source, c.inner.v, ctx);
   }
 
   /// Copies the keys and values of one sequence to another.
@@ -252,7 +255,7 @@ struct softmax_attention {
     const index recent = (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
     const index seen = window.bounded() ? (std::min)(keys, window.first + recent) : keys;
     return projections::predictor_flops(e) + to_query::flops(e) + to_output::flops(e) +
-           2 * to_key::flops(key_rows) + e.batch * 4 * queries * seen * n;
+           to_key::flops(key_rows) + to_value::flops(key_rows) + e.batch * 4 * queries * seen * n;
   }
 
  private:
@@ -417,6 +420,25 @@ struct sub_norm : Kind {
   }
   template <attention_shape A>
   using layer = typename Kind::template layer<with_norm(A)>;
+};
+
+/// Attention `Kind` that normalises each head of queries and keys before their positions, so that
+/// scores stay bounded (QK-norm). As Chameleon does (arXiv:2405.09818), by a
+/// LayerNorm with one scale and bias for all heads of queries, and one for those of keys.
+template <class Kind = full>
+struct qk_norm : Kind {
+  static_assert(Kind::supports_low_rank,
+                "linnet::attention::qk_norm: this kind's keys are not of its making; full, prefix, "
+                "sliding_window and sinks are");
+  static constexpr bool supports_low_rank = false;
+  using kind = qk_norm;
+  static std::string name() { return "qk_norm " + Kind::name(); }
+  static constexpr attention_shape with_norms(attention_shape a) {
+    a.qk_norm = true;
+    return a;
+  }
+  template <attention_shape A>
+  using layer = typename Kind::template layer<with_norms(A)>;
 };
 
 /// Full attention in which all tokens see a prefix, such as a question, also its own tokens (Raffel

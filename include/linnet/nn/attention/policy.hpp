@@ -29,6 +29,8 @@ struct attention_shape {
   kv_code cache = kv_code::exact;
   bool hadamard = false;   ///< queries and keys are rotated, for policies that are
                            ///< `supports_low_rank`
+  bool qk_norm = false;    ///< heads of queries and keys are normalised before their positions;
+                           ///< likewise
   index predictor = 0;     ///< rank of what chooses heads, 0 where all are computed; likewise
   double least_score = 0;  ///< of heads that are computed
   projection_kind

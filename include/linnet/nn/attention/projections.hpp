@@ -23,6 +23,52 @@ struct head_predictor
 template <index D, index Heads>
 struct head_predictor<D, 0, Heads> : without_parameters, without_cache {};
 
+/// LayerNorm of each of `Heads` heads of width H, with one scale and bias for all of them.
+template <index Heads, index H>
+struct head_norm {
+  using one = norm::layer_norm::layer<H, real{1e-5}>;
+  static constexpr index in = Heads * H, out = in;
+  template <class Form>
+  using params = typename one::template params<Form>;
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    one::visit(f, at, p...);
+  }
+  template <class Ends, class P>
+  static void channels(const Ends& c, P&) {
+    c.keeps_whole(c.in, "heads that a norm reads");
+    c.keeps_whole(c.out, "heads that a norm writes");
+  }
+  template <class T>
+  using cache = typename one::template cache<T>;
+  template <class T>
+  static constexpr cache<T> plan(planner& m, call_shape e) {
+    e.length *= Heads;
+    return one::template plan<T>(m, e);
+  }
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx) {
+    one::template forward<T, S>(p, {x.data(), x.rows() * Heads}, {y.data(), y.rows() * Heads}, c,
+                                ctx);
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    const index rows = x.rows() * Heads;
+    one::template backward<T, S>(p, dp, {x.data(), rows}, {dy.data(), rows}, {dx.data(), rows}, c,
+                                 ctx);
+  }
+  static constexpr index flops(const call_shape&) { return 0; }
+};
+/// A projection to heads, with a norm of each behind it if `Normed`.
+template <class Map, index Heads, index H, bool Normed>
+struct head_projection : std::type_identity<Map> {};
+template <class Map, index Heads, index H>
+struct head_projection<Map, Heads, H, true>
+    : std::type_identity<chain<named<"", Map>, named<"norm", head_norm<Heads, H>>>> {};
+
 /// The projections x -> q, k, v and mixed -> y, and the steps that self-attention over whole
 /// sequences takes around its mixing. With `SharedKey` there are no keys here: the kind makes them
 /// from the queries.
@@ -33,8 +79,14 @@ struct attention_projections {
   static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
                 "linnet::attention: rotary positions need an even head width d_kv");
   static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv(), h = A.d_kv;
-  using to_query = projection<in, n, A.bias, A.projections>;
-  using to_key = projection<in, kv, A.bias, A.projections>;
+  static_assert(
+      !A.qk_norm || (A.projections.plain() && A.scaled),
+      "linnet::attention::qk_norm: it takes plain maps of scaled scores: no sharing::lora, "
+      "low_rank or T5");
+  using to_value = projection<in, kv, A.bias, A.projections>;
+  using to_query = typename head_projection<projection<in, n, A.bias, A.projections>, A.heads, h,
+                                            A.qk_norm>::type;
+  using to_key = typename head_projection<to_value, A.kv_heads, h, A.qk_norm>::type;
   using to_output = output_projection<n, out, A.bias, A.projections>;
   static constexpr bool predicts = A.predictor > 0;
   using to_scores = head_predictor<in, A.predictor, A.heads>;
@@ -50,7 +102,7 @@ struct attention_projections {
         SharedKey, std::nullptr_t,
         typename to_key::template params<form::at<Form, storage::part::attention_k>>>
         k{};
-    typename to_key::template params<form::at<Form, storage::part::attention_v>> v{};
+    typename to_value::template params<form::at<Form, storage::part::attention_v>> v{};
     typename to_output::template params<form::at<Form, storage::part::attention_o>> o{};
     [[no_unique_address]] std::conditional_t<predicts, typename to_scores::template params<Form>,
                                              std::nullptr_t>
@@ -60,7 +112,7 @@ struct attention_projections {
   LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     visit_query(f, at / "q", p.q...);
     if constexpr (!SharedKey) to_key::visit(f, at / "k", p.k...);
-    to_key::visit(f, at / "v", p.v...);
+    to_value::visit(f, at / "v", p.v...);
     to_output::visit(f, at / "o", p.o...);
     if constexpr (predicts) to_scores::visit(f, at / "predictor", p.predictor...);
   }
@@ -84,7 +136,7 @@ struct attention_projections {
     }
     to_query::channels(c.between(c.in, queries), p.q);
     to_key::channels(c.between(source, keys), p.k);
-    to_key::channels(c.between(source, values), p.v);
+    to_value::channels(c.between(source, values), p.v);
     to_output::channels(c.between(values, c.out), p.o);
   }
   /// Query projection: T5's small initial values replace the missing 1/sqrt(d_kv).
@@ -100,7 +152,8 @@ struct attention_projections {
   template <class T>
   struct projection_caches {
     typename to_query::template cache<T> q{};
-    typename to_key::template cache<T> k{}, v{};
+    typename to_key::template cache<T> k{};
+    typename to_value::template cache<T> v{};
     typename to_output::template cache<T> o{};
     typename to_scores::template cache<T> scores{};
   };
@@ -113,7 +166,7 @@ struct attention_projections {
     projection_caches<T> c;
     c.q = to_query::template plan<T>(m, e);
     c.k = to_key::template plan<T>(m, keys);
-    c.v = to_key::template plan<T>(m, keys);
+    c.v = to_value::template plan<T>(m, keys);
     c.o = to_output::template plan<T>(m, e);
     if constexpr (predicts) c.scores = to_scores::template plan<T>(m, e);
     return c;
