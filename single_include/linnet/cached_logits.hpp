@@ -94,9 +94,15 @@ struct batch_digest {
   index rows = 0;  ///< whose label counts
   std::uint64_t hash = 0;
 };
+/// Documents of the rows of a batch, or nulls.
+struct digested_documents {
+  const index* of_inputs = nullptr;
+  bool restart = true;  ///< positions begin again with each
+  const index* of_labels = nullptr;
+};
 inline batch_digest digest_of(const token* inputs, index sequences, index length,
                               const index* lengths, const token* labels, index label_length,
-                              const index* documents = nullptr, bool restart = true) {
+                              const digested_documents& documents = {}) {
   XXH3_state_t state;
   XXH3_64bits_reset(&state);
   const auto add = [&](const auto* values, index n) {
@@ -107,19 +113,21 @@ inline batch_digest digest_of(const token* inputs, index sequences, index length
   add(inputs, sequences * length);
   add(lengths, sequences);
   add(labels, sequences * label_length);
-  add(documents, sequences * length);
+  add(documents.of_inputs, sequences * length);
+  add(documents.of_labels, sequences * label_length);
   const index counts_on = 1;
-  if (documents && !restart) add(&counts_on, 1);
+  if (documents.of_inputs && !documents.restart) add(&counts_on, 1);
   index rows = 0;
   for (index i = 0; i < sequences * label_length; ++i) rows += labels[i] != ignored;
   return {rows, XXH3_64bits_digest(&state)};
 }
 inline batch_digest digest_of(const t5_batch& b) {
-  return digest_of(b.source, b.batch, b.source_length, b.source_lengths, b.labels, b.target_length);
+  return digest_of(b.source, b.batch, b.source_length, b.source_lengths, b.labels, b.target_length,
+                   {b.source_documents, true, b.target_documents});
 }
 inline batch_digest digest_of(const decoder_batch& b) {
-  return digest_of(b.tokens, b.batch, b.length, b.prefixes, b.labels, b.length, b.documents,
-                   b.restart_positions);
+  return digest_of(b.tokens, b.batch, b.length, b.prefixes, b.labels, b.length,
+                   {b.documents, b.restart_positions, nullptr});
 }
 
 /// Checks the settings of a cached-logits file; the error names the first that makes no sense.

@@ -213,10 +213,15 @@
 #else
 #define LINNET_ABI_EXCEPTIONS _noexcept
 #endif
-#define LINNET_ABI_PASTE(major, minor, a, b, c, d, e, f, g) \
-  v##major##_##minor##_##a##b##c##d##e##f##g
-#define LINNET_ABI_NAME(major, minor, a, b, c, d, e, f, g) \
-  LINNET_ABI_PASTE(major, minor, a, b, c, d, e, f, g)
+#if defined(LINNET_REPRODUCIBLE)  // see simd/levels.hpp
+#define LINNET_ABI_REPRODUCIBLE _reproducible
+#else
+#define LINNET_ABI_REPRODUCIBLE
+#endif
+#define LINNET_ABI_PASTE(major, minor, a, b, c, d, e, f, g, h) \
+  v##major##_##minor##_##a##b##c##d##e##f##g##h
+#define LINNET_ABI_NAME(major, minor, a, b, c, d, e, f, g, h) \
+  LINNET_ABI_PASTE(major, minor, a, b, c, d, e, f, g, h)
 
 // A parameter may be called like a variable of the program that instantiates it: -Wshadow of g++
 // speaks only where linnet itself is built.
@@ -235,7 +240,8 @@
   namespace linnet {                                                                            \
   inline namespace LINNET_ABI_NAME(LINNET_VERSION_MAJOR, LINNET_VERSION_MINOR, LINNET_ABI_ARCH, \
                                    LINNET_ABI_DEBUG, LINNET_ABI_OPENMP, LINNET_ABI_MATH,        \
-                                   LINNET_ABI_EXCEPTIONS, LINNET_ABI_ONLY, LINNET_ABI_LEVEL) {
+                                   LINNET_ABI_EXCEPTIONS, LINNET_ABI_ONLY, LINNET_ABI_LEVEL,    \
+                                   LINNET_ABI_REPRODUCIBLE) {
 /// Closes what LINNET_NAMESPACE_BEGIN opened.
 #define LINNET_NAMESPACE_END \
   }                          \
@@ -245,16 +251,31 @@
 // Kernels have a namespace of their own. With linnet::kernels they come from a compiled library,
 // whatever the flags of the program that links it. Without it they share the key above.
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
-#define LINNET_SIMD_NAMESPACE_BEGIN                                                              \
-  LINNET_WARNINGS_BEGIN                                                                          \
-  namespace linnet {                                                                             \
-  inline namespace LINNET_ABI_NAME(LINNET_VERSION_MAJOR, LINNET_VERSION_MINOR, compiled, , , , , \
+#define LINNET_SIMD_NAMESPACE_BEGIN                                                                \
+  LINNET_WARNINGS_BEGIN                                                                            \
+  namespace linnet {                                                                               \
+  inline namespace LINNET_ABI_NAME(LINNET_VERSION_MAJOR, LINNET_VERSION_MINOR, compiled, , , , , , \
                                    , ) {
 #else
 #define LINNET_SIMD_NAMESPACE_BEGIN LINNET_NAMESPACE_BEGIN
 #endif
 /// Closes what LINNET_SIMD_NAMESPACE_BEGIN opened.
 #define LINNET_SIMD_NAMESPACE_END LINNET_NAMESPACE_END
+
+// A product that is added to is not melted with the sum: g++ needs it said for each function, clang
+// for a stretch of text. Neither does it where a target has no such instruction.
+#if defined(__clang__)
+#define LINNET_UNFUSED
+#define LINNET_UNFUSED_BEGIN                                                                      \
+  _Pragma("float_control(push)") _Pragma("clang fp contract(off)") _Pragma("GCC diagnostic push") \
+      _Pragma("GCC diagnostic ignored \"-Wpsabi\"")
+#define LINNET_UNFUSED_END _Pragma("GCC diagnostic pop") _Pragma("float_control(pop)")
+#else
+#define LINNET_UNFUSED __attribute__((optimize("fp-contract=off")))
+#define LINNET_UNFUSED_BEGIN \
+  _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wpsabi\"")
+#define LINNET_UNFUSED_END _Pragma("GCC diagnostic pop")
+#endif
 
 // Before functions that open, plan, read headers or explain: compiled to be small, not to be fast.
 #if defined(__clang__)
@@ -859,6 +880,139 @@ LINNET_NAMESPACE_END
 
 #include <cmath>
 
+/// @file
+/// Exponentials, logarithms and angles in double precision that have the same bits on every machine
+/// and compiler. C libraries differ in their last bits; of them only the square root is used.
+/// Errors stay below two units in the last place, those of angles below 4e-16. Series are Taylor's.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The number `x` itself. A compiler that would melt a product with the sum around it, and so round
+/// once instead of twice, sees where the product ends. With -ffast-math it also sees that a rounded
+/// sum is not the sum of its parts.
+template <class T>
+LINNET_INLINE inline T unfused(T x) {
+#if defined(__x86_64__) && \
+    (defined(__FMA__) || defined(__FMA4__) || defined(__AVX512F__) || defined(__FAST_MATH__))
+  __asm__("" : "+x"(x));
+#elif defined(__aarch64__)
+  __asm__("" : "+w"(x));
+#elif defined(__riscv_flen)
+  __asm__("" : "+f"(x));
+#elif !defined(__x86_64__)  // which has no such instruction without these
+  __asm__("" : "+m"(x));
+#endif
+  return x;
+}
+
+/// 2^k for a `k` whose power is a normal number.
+inline double power_of_two(int k) {
+  const std::uint64_t bits = static_cast<std::uint64_t>(k + 1023) << 52;
+  double x = 0;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
+/// c[0] + x (c[1] + x (...)).
+template <std::size_t N>
+double polynomial(const double (&c)[N], double x) {
+  double y = c[N - 1];
+  for (std::size_t i = N - 1; i > 0; --i) y = unfused(y * x) + c[i - 1];
+  return y;
+}
+
+// ln 2 in two parts: products of the first one with exponents are exact.
+inline constexpr double ln2_high = 0x1.62e42fefp-1, ln2_low = 0x1.473de6af278edp-34;
+
+/// e^x.
+inline double portable_exp(double x) {
+  if (is_nan(x)) return x;
+  if (x > 709.8) return std::numeric_limits<double>::infinity();
+  if (x < -745.2) return 0;
+  const double k = std::nearbyint(x * 0x1.71547652b82fep+0);
+  const double high = x - unfused(k * ln2_high), low = unfused(-k * ln2_low),
+               r = unfused(high + low);
+  constexpr double c[] = {1. / 2,          1. / 6,        1. / 24,        1. / 120,
+                          1. / 720,        1. / 5040,     1. / 40320,     1. / 362880,
+                          1. / 3628800,    1. / 39916800, 1. / 479001600, 1. / 6227020800,
+                          1. / 87178291200};
+  // high + low is r and what its rounding lost.
+  const double rest = unfused(low - (r - high)) + unfused(unfused(r * r) * polynomial(c, r));
+  const double y = 1 + (r + rest);
+  const int whole = static_cast<int>(k), half = whole / 2;
+  return unfused(y * power_of_two(half)) * power_of_two(whole - half);
+}
+
+/// The natural logarithm of `x`.
+inline double portable_log(double x) {
+  if (is_nan(x) || x < 0) return std::numeric_limits<double>::quiet_NaN();
+  if (x == 0) return -std::numeric_limits<double>::infinity();
+  if (!is_finite(x)) return x;
+  int exponent = 0;
+  double m = std::frexp(x, &exponent);  // exact
+  if (m < 0.70710678118654752) m *= 2, --exponent;
+  const double k = exponent, f = m - 1, s = f / (2 + f), z = s * s;
+  // log(1 + f) = 2 atanh(s), in which 2 s = f - s f.
+  constexpr double c[] = {2. / 3,  2. / 5,  2. / 7,  2. / 9,  2. / 11, 2. / 13,
+                          2. / 15, 2. / 17, 2. / 19, 2. / 21, 2. / 23};
+  const double half = unfused(0.5 * f * f), more = unfused(z * polynomial(c, z));
+  const double small = unfused(s * (half + more)) + unfused(k * ln2_low);
+  return unfused(k * ln2_high) - ((half - small) - f);
+}
+
+/// x^y of a positive `x`, or with a whole `y` of any. Small whole powers are products.
+inline double portable_pow(double x, double y) {
+  if (y == std::nearbyint(y) && std::abs(y) <= 1024) {
+    double power = 1, square = x;
+    for (auto n = static_cast<unsigned>(std::abs(y)); n > 0; n /= 2, square *= square)
+      if (n % 2 != 0) power *= square;
+    return y < 0 ? 1 / power : power;
+  }
+  return x == 0 ? 0 : portable_exp(y * portable_log(x));
+}
+
+/// The cosine and the sine of an angle up to 2^31.
+struct portable_angle {
+  double cosine, sine;
+
+  explicit portable_angle(double x) {
+    const double k = std::nearbyint(x * 0x1.45f306dc9c883p-1);
+    // Quarters of a turn, in parts of 22 bits, so that their products with k are exact.
+    constexpr double quarter[] = {0x1.921fbp0, 0x1.5110bp-22, 0x1.1846980p-44, 0x1.3198ap-69,
+                                  0x1.701b8p-92};
+    double high = x, low = 0;
+    for (const double part : quarter) {
+      const double by = unfused(-k * part), sum = unfused(high + by), theirs = unfused(sum - high);
+      low += (high - (sum - theirs)) + (by - theirs);
+      high = sum;
+    }
+    const double r = unfused(high + low);
+    low = low - (r - high);
+    const double z = unfused(r * r);
+    constexpr double s[] = {
+        -1. / 6,         1. / 120,         -1. / 5040,           1. / 362880,
+        -1. / 39916800., 1. / 6227020800., -1. / 1307674368000., 1. / 355687428096000.};
+    constexpr double c[] = {
+        1. / 24,         -1. / 720,          1. / 40320,           -1. / 3628800,
+        1. / 479001600., -1. / 87178291200., 1. / 20922789888000., -1. / 6402373705728000.};
+    const double half = 0.5 * z, near = 1 - half;
+    const double of_sine = r + (unfused(unfused(r * z) * polynomial(s, z)) + unfused(low * near));
+    const double of_cosine =
+        near +
+        (((1 - near) - half) + (unfused(unfused(z * z) * polynomial(c, z)) - unfused(r * low)));
+    const auto turn = static_cast<std::int64_t>(k) & 3;
+    sine = turn % 2 == 0 ? of_sine : of_cosine;
+    cosine = turn % 2 == 0 ? of_cosine : of_sine;
+    if (turn >= 2) sine = -sine;
+    if (turn == 1 || turn == 2) cosine = -cosine;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 /// Seed: names the stream of random numbers that a call starts from.
@@ -908,10 +1062,11 @@ class random_stream {
     while (x < reject) x = bits();
     return x % n;
   }
-  /// Standard normal (Box and Muller), two words per value.
+  /// Standard normal (Box and Muller), two words per value; the same bits everywhere.
   double normal() {
     const double u = 1.0 - uniform(), v = uniform();
-    return std::sqrt(-2.0 * std::log(u)) * std::cos(6.283185307179586 * v);
+    return std::sqrt(-2.0 * detail::portable_log(u)) *
+           detail::portable_angle(6.283185307179586 * v).cosine;
   }
 
  private:
@@ -1515,7 +1670,8 @@ LINNET_SIMD_NAMESPACE_BEGIN
 
 namespace simd {
 
-/// An instruction-set level. Results are bitwise reproducible within a level.
+/// An instruction-set level. Results are bitwise reproducible within a level, and equal at all
+/// levels of reproducible kernels, see compute::reproducible.
 enum class level {
   automatic,  ///< the best of this machine, see best()
   portable,   ///< 16-byte vectors of the compilation target: SSE2, NEON or plain scalar code
@@ -1523,9 +1679,12 @@ enum class level {
   avx512,     ///< 64-byte vectors (F, BW, DQ, VL)
   avx512dot,  ///< the same with dot products of int8 and bf16 (VNNI, BF16)
   neondot,    ///< portable on aarch64, with dot products of int8 (FEAT_DotProd)
-  neonmmla    ///< the same with matrix products of int8 and bf16 (FEAT_I8MM, FEAT_BF16)
+  neonmmla,   ///< the same with matrix products of int8 and bf16 (FEAT_I8MM, FEAT_BF16)
+  reproducible_portable,  ///< reproducible kernels at level portable,
+  reproducible_avx2,      ///< avx2
+  reproducible_avx512     ///< or avx512; no program asks for these, see reproducible()
 };
-/// All levels, those of each architecture from the plainest.
+/// All levels, those of each architecture from the plainest, without those of reproducible kernels.
 inline constexpr level levels[] = {level::portable,  level::avx2,    level::avx512,
                                    level::avx512dot, level::neondot, level::neonmmla};
 
@@ -1544,6 +1703,21 @@ constexpr const char* name(level l) {
       return "neonmmla";
     default:
       return "portable";
+  }
+}
+
+/// Whether a level is one of reproducible kernels.
+constexpr bool is_reproducible(level l) { return l >= level::reproducible_portable; }
+/// The level of reproducible kernels with the instructions of level `l`, which is not automatic.
+constexpr level reproducible(level l) {
+  switch (l) {
+    case level::avx2:
+      return level::reproducible_avx2;
+    case level::avx512:
+    case level::avx512dot:
+      return level::reproducible_avx512;
+    default:
+      return is_reproducible(l) ? l : level::reproducible_portable;
   }
 }
 
@@ -1592,6 +1766,7 @@ inline bool runs(level l) {
 #else
   constexpr level plainest = level::neondot;
 #endif
+  if (is_reproducible(l)) return l <= reproducible(detect());
   return l == level::portable || (l >= plainest && l <= detect());
 }
 
@@ -1614,7 +1789,9 @@ inline level best() {
 
 /// The level that a requested level resolves to on this machine.
 inline level resolve(level wish) {
-  return wish == level::automatic ? best() : detail::runs(wish) ? wish : detail::detect();
+  if (wish == level::automatic) return best();
+  if (detail::runs(wish)) return wish;
+  return is_reproducible(wish) ? reproducible(detail::detect()) : detail::detect();
 }
 
 }  // namespace simd
@@ -2405,7 +2582,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -4804,7 +4985,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -7223,7 +7408,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -9292,7 +9481,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -10404,7 +10597,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -11488,7 +11685,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -12290,8 +12491,8398 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_ROWS
 #undef LINNET_KERNEL
 #endif
+
+/// @file
+/// Kernels that compute the same bits on every machine: included by simd/levels.hpp, behind those
+/// of its levels.
+
+LINNET_UNFUSED_BEGIN
+#define LINNET_TARGET LINNET_UNFUSED
+#define LINNET_WIDTH 16
+/// Exponentials that have the same bits on every machine, whatever the kernels of its level.
+struct unfused_exponentials {
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+  return __builtin_shufflevector(low, high, Lane...);
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+  /// x = e^x
+  template <class T>
+  LINNET_TARGET static void run(index n, T* x) {
+    LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, exp<T>(get(x + i, c)), c);
+  }
+};
+#undef LINNET_TARGET
+#undef LINNET_WIDTH
+LINNET_UNFUSED_END
 #undef LINNET_KEEP
+
+// Reproducible kernels: the same text at every level, without intrinsics. Fused multiply-adds are
+// forbidden function by function, as g++ makes them by default.
+#if defined(LINNET_REPRODUCIBLE)
+// An output of a product is one sum, in whatever tile, so products have the registers that there are.
+#define LINNET_KEEP(x)
+#define LINNET_KERNEL __attribute__((noinline)) LINNET_TARGET
+LINNET_UNFUSED_BEGIN
+#define LINNET_TARGET LINNET_UNFUSED
+#define LINNET_WIDTH 16
+#define LINNET_ROWS 6
+/// Products for any machine.
+struct unfused_products_portable {
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+  return __builtin_shufflevector(low, high, Lane...);
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
+
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
+};
+
+/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, const Value* ahead, index count = 0,
+                                      index safe = 0) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
+    typename Steps::right r[std::size_t{W}];
+    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
+  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if constexpr (!Ragged) {
+        if (e.accumulate) y += load(out);
+        store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
+      }
+    }
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
+template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  index j = 0;
+  if (M == 1) {
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
+  }
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    // The first tiles of these columns fetch the next panel, a line of each row at a time.
+    const Value* const here = b.data + j / panel_width * b.panel;
+    const Value* const next = j + panel_width < N ? here + b.panel : here;
+    constexpr index line = 64 / static_cast<index>(sizeof(Value));
+    index i = 0;
+    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8)
+        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
+  }
+  for (; j < N; j += lanes<T>) {
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
+    // A full vector at row k stays inside B as long as it ends before the end of the last row.
+    index safe = K;
+    const index end = (K - 1) * b.ld + count + slack;
+    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
+    index i = 0;
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+    for (; i < M; ++i)
+      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
+}
+};
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+#define LINNET_WIDTH 64
+#define LINNET_ROWS 4
+#define LINNET_PRODUCTS unfused_products_portable
+/// Reproducible kernels for any machine.
+struct reproducible_portable {
+/// @file
+/// All kernels, for one set of reproducible ones: included inside a struct by simd/reproducible.inl.
+/// Each vector has 64 bytes, whatever the registers of a machine hold. So 16 numbers of a row are
+/// added side by side, then by halves. No product melts with a sum.
+
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+  return __builtin_shufflevector(low, high, Lane...);
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
+
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
+};
+
+/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, const Value* ahead, index count = 0,
+                                      index safe = 0) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
+    typename Steps::right r[std::size_t{W}];
+    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
+  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if constexpr (!Ragged) {
+        if (e.accumulate) y += load(out);
+        store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
+      }
+    }
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
+template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  index j = 0;
+  if (M == 1) {
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
+  }
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    // The first tiles of these columns fetch the next panel, a line of each row at a time.
+    const Value* const here = b.data + j / panel_width * b.panel;
+    const Value* const next = j + panel_width < N ? here + b.panel : here;
+    constexpr index line = 64 / static_cast<index>(sizeof(Value));
+    index i = 0;
+    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8)
+        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
+  }
+  for (; j < N; j += lanes<T>) {
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
+    // A full vector at row k stays inside B as long as it ends before the end of the last row.
+    index safe = K;
+    const index end = (K - 1) * b.ld + count + slack;
+    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
+    index i = 0;
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+    for (; i < M; ++i)
+      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
+}
+
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
+
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
+  if constexpr (std::is_same_v<T, Code>) {
+    __builtin_memcpy(&x, p, sizeof x);
+  } else {
+    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using word_part = typename vector_of<word, Lanes>::type;
+    using int_part = typename vector_of<std::int32_t, Lanes>::type;
+    typename vector_of<raw, Lanes>::type u;
+    __builtin_memcpy(&u, p, sizeof u);
+#if defined(LINNET_BYTES)
+    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
+      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
+      return;
+    }
+#endif
+    if constexpr (sizeof(raw) == 2)
+      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
+    else
+      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
+                                  typename vector_of<T, Lanes>::type);
+  }
+}
+/// Loads the first `count` of them, zeros behind.
+template <class T, class Code>
+LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
+  if constexpr (std::is_same_v<T, Code>) {
+    return get(p, count);
+  } else {
+    Code some[lanes<T>] = {};
+    if (count == lanes<T> / 2)
+      __builtin_memcpy(some, p, sizeof some / 2);
+    else if (count < lanes<T>)
+      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    vec<T> x;
+    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
+    return x;
+  }
+}
+/// Sum of x_i k_i.
+template <class T, class Code>
+LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
+  return sum<T>(total);
+}
+/// Products of x with as many rows as a vector has lanes, four at a time.
+template <class T, class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
+    index n, const T* x, const Code* const* k, vec<T>& y) {
+  vec<T> total[lanes<T>] = {};
+  LINNET_UNROLL
+  for (int four = 0; four < lanes<T>; four += 4) {
+    const Code* const* const row = k + four;
+    index i = 0;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> xi = load(x + i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
+    }
+    if (i < n) {
+      const vec<T> xi = load_first<T>(x + i, n - i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
+    }
+  }
+  sums<T>(total, y);
+}
+/// Products of x with rows of half a vector, two at a time.
+template <class T>
+LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> both{};
+  const vec<T> twice = load_halves(x, x, both);
+  vec<T> products[lanes<T> / 2];
+  LINNET_UNROLL
+  for (int i = 0; i < lanes<T> / 2; ++i) {
+    const int r = i / 4 * 8 + i % 4;
+    products[i] = twice * load_halves(k[r], k[r + 4], both);
+  }
+  sums<T>(products, y);
+}
+/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
+/// always: g++ leaves out calls of functions that do nothing else.
+template <class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
+    index first, index last, index n, const token_rows<Code>& k, index end) {
+  constexpr index line = 64 / static_cast<index>(sizeof(Code));
+  if (last > end || k.run(first, last) != last) return;
+  const Code* row = k.row(first);
+  for (index j = first; j < last; ++j, row += k.stride)
+    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
+}
+/// The rows of a head that lies so far behind that of `k`.
+template <class Code>
+LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
+  k.data += behind;
+  return k;
+}
+/// Whether tokens are more than caches are likely to hold when they are read.
+template <class Code>
+LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
+  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
+}
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
+/// heads. What follows each other in memory is read in this order, which is faster.
+template <class T, class Code>
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
+                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
+  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
+  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
+  const bool fetch = many_bytes(last - first, k);
+  for (index next = first; next < last; next += step) {
+    const index j = next < last - step ? next : last - step;
+    const bool together = k.run(j, j + step) == j + step;
+    const Code* const begin = k.row(j);
+    for (index g = 0; g < heads.groups; ++g) {
+      const Code* rows[lanes<T>] = {begin + g * heads.slot};
+      LINNET_UNROLL
+      for (int r = 1; r < lanes<T>; ++r)
+        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
+      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
+      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
+        const T* const xr = x + r * heads.inputs;
+        T* const yr = y + r * heads.outputs + (j - first);
+        if (step == 1) {
+          *yr = scale * dot_code(n, xr, rows[0]);
+          continue;
+        }
+        vec<T> some = {};
+        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+          if (n == lanes<T> / 2)
+            dots_of_halves(xr, rows, some);
+          else
+            dots_of_rows(n, xr, rows, some);
+        } else if constexpr (lanes<T> >= 4) {
+          dots_of_rows(n, xr, rows, some);
+        }
+        store<T>(yr, scale * some);
+      }
+    }
+  }
+}
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
+}
+/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
+/// token, so that the result does not depend on blocks.
+template <int Lanes, int R, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate,
+                                           const head_rows& heads) {
+  using part = typename vector_of<T, Lanes>::type;
+  part total[std::size_t{R}][4] = {}, x;
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
+    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
+  for (index j = first; j < last;) {
+    const Code* row = v.row(j);
+    const index end = v.run(j, last);
+    while (j < end) {
+      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
+      if (count == 4) {
+        LINNET_UNROLL
+        for (int t = 0; t < 4; ++t) {
+          widen_lanes<Lanes, T>(row + t * v.stride, x);
+          LINNET_UNROLL
+          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
+        }
+      } else {
+        widen_lanes<Lanes, T>(row, x);
+        LINNET_UNROLL
+        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
+      }
+      j += count;
+      row += count * v.stride;
+    }
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
+    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
+  }
+}
+/// mix() for R rows of weights and one head's values.
+template <int R, class T, class Code>
+LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
+                                          token_rows<Code> v, T* y, bool accumulate,
+                                          const head_rows& heads) {
+  index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
+    }
+  for (index r = 0; r < R && i < n; ++r) {
+    vec<T> total = {};
+    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
+    for (index j = first; j < last; ++j)
+      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
+    store_first(y + r * heads.outputs + i, total, n - i);
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
+/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
+template <class T, class Code>
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false,
+                              const head_rows& heads = {}) {
+  const bool fetch = many_bytes(last - first, v);
+  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
+    end = (j / token_block + 1) * token_block;
+    end = end < last ? end : last;
+    for (index g = 0; g < heads.groups; ++g) {
+      const token_rows<Code> rows = rows_of(v, g * heads.slot);
+      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
+      const T* x = p + g * heads.size * heads.inputs + (j - first);
+      T* out = y + g * heads.size * heads.outputs;
+      index left = heads.size;
+      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
+        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
+      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
+        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
+    }
+  }
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
+template <class T>
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  mix<T, T>(0, rows, n, p, {v, stride}, y);
+}
+/// @file
+/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
+
+/// y = f(x)
+template <activation_kind A, class T>
+LINNET_KERNEL static void activation(index n, const T* x, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(x + i, c)), c);
+}
+/// dx += dy f'(x)
+template <activation_kind A, class T>
+LINNET_KERNEL static void activation_backward(index n, const T* x, const T* dy, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * derivative<A, T>(get(x + i, c)), c);
+}
+/// y = f(gate) * up
+template <activation_kind A, class T>
+LINNET_KERNEL static void gated(index n, const T* gate, const T* up, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
+}
+/// dgate = dy up f'(gate); dup = dy f(gate)
+template <activation_kind A, class T>
+LINNET_KERNEL static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
+                                         T* dup) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> g = get(gate + i, c), d = get(dy + i, c);
+    put<T>(dgate + i, d * get(up + i, c) * derivative<A, T>(g), c);
+    put<T>(dup + i, d * activate<A, T>(g), c);
+  }
+}
+
+/// One AdamW step (Loshchilov and Hutter 2019). The moving averages are m and v. `rate` and `eps`
+/// have the bias corrections folded in; `decay` is learning rate times weight decay.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
+                                const T* g, T* m, T* v, T* w) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> gi = get(g + i, c) * gradient_scale;
+    const vec<T> mi = beta1 * get(m + i, c) + (T(1) - beta1) * gi;
+    const vec<T> vi = beta2 * get(v + i, c) + (T(1) - beta2) * (gi * gi);
+    const vec<T> wi = get(w + i, c);
+    put<T>(m + i, mi, c);
+    put<T>(v + i, vi, c);
+    put<T>(w + i, wi - (rate * mi / (sqrt<T>(vi) + eps) + decay * wi), c);
+  }
+}
+
+/// x[power * m] times a Hadamard matrix of that order and `factor`. The base[m, m], m up to 36,
+/// transforms each m numbers; sums and differences at doubling distances follow.
+template <class T>
+LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor, T* x) {
+  T group[36];
+  for (index g = 0; g < power; ++g) {
+    T* const y = x + g * m;
+    for (index i = 0; i < m; ++i) group[i] = y[i] * factor;
+    LINNET_FOR_VECTORS(T, j, c, m) {
+      vec<T> sum = group[0] * get(base + j, c);
+      for (index i = 1; i < m; ++i) sum += group[i] * get(base + i * m + j, c);
+      put<T>(y + j, sum, c);
+    }
+  }
+  for (index stride = m; stride < m * power; stride *= 2)
+    for (index first = 0; first < m * power; first += 2 * stride) {
+      T *const a = x + first, *const b = a + stride;
+      LINNET_FOR_VECTORS(T, i, c, stride) {
+        const vec<T> u = get(a + i, c), v = get(b + i, c);
+        put<T>(a + i, u + v, c);
+        put<T>(b + i, u - v, c);
+      }
+    }
+}
+/// @file
+/// Stored codes and low-precision activations of one instruction-set level: included inside a
+/// struct by simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
+template <code C>
+LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
+  const auto shift = static_cast<word>(i * bits_of(C));
+  if constexpr (C == code::bf16) {
+    return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
+  } else if constexpr (is_integer(C)) {
+    const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
+    return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
+  } else if constexpr (values_of(C) != nullptr) {
+    constexpr const float* values = values_of(C);
+#if defined(LINNET_LOOK_UP)
+    return LINNET_LOOK_UP(values, w >> shift);
+#else
+    word u[lanes<float>];
+    float x[lanes<float>];
+    __builtin_memcpy(u, &w, sizeof u);
+    for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
+    return load(x);
+#endif
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
+    vec<float> x;
+    LINNET_WIDEN_HALVES(x, u);
+    return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+  }
+}
+
+/// A register of scales of groups, which are kept as floats or in half precision.
+LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
+/// @copydoc load_scales()
+LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
+}
+/// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
+template <code C>
+LINNET_TARGET static inline void collect(words& spare, const words& w) {
+  constexpr word top = ~word{0} << (32 - spare_bits(C));
+  spare = spare >> static_cast<word>(spare_bits(C)) | (w & top);
+}
+/// Moves collected bits to where the codes of a word lie.
+template <code C>
+LINNET_TARGET static inline words collected(const words& spare) {
+  return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
+}
+/// The bits from which code `i` of a block of each column begins, with any `i`.
+template <code C>
+LINNET_TARGET static inline words any_code(const word* block, int i) {
+  constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
+  words u;
+  if constexpr (spare_bits(C) > 0)
+    if (i >= whole) {
+      words spare = {};
+      for (int j = 0; j < words_of_block(C); ++j) {
+        __builtin_memcpy(&u, block + j * panel_width, sizeof u);
+        collect<C>(spare, u);
+      }
+      return collected<C>(spare) >> static_cast<word>((i - whole) * bits_of(C));
+    }
+  __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
+  return u >> static_cast<word>(i % per_word * bits_of(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  return decode<C>(any_code<C>(block, i), 0);
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
+/// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
+/// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void decode_panel(index n, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* out) {
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    const vec<float> scale = scales ? load_scales(scales + at) : vec<float>{} + 1.0f;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
+    float* y = out + at;
+    for (index k = 0; k < n; ++k) {
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        words u;
+        __builtin_memcpy(&u, w + (k * of_block + j) * panel_width + at, sizeof u);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (is_integer(C) && !Minima) x = x - origin;
+          if (scales) x = x * scale;
+          if constexpr (Minima) x = x + origin;
+          store(y + i * panel_width, x);
+        }
+        y += per_word * panel_width;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        for (int i = 0; i < spare_bits(C); ++i) {
+          vec<float> x = decode<C>(u, i) - origin;
+          if (scales) x = x * scale;
+          store(y + i * panel_width, x);
+        }
+        y += spare_bits(C) * panel_width;
+      }
+    }
+  }
+}
+
+/// Adds to sums[32] scale_j (sum of a_k (code_kj - zero_j)): one row of `k` inputs with one panel
+/// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
+/// of a_k code_kj) + zero_j (sum of a_k).
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* sums) {
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  constexpr bool integer = is_integer(C) && !Minima;
+  float total = 0;
+  if constexpr (Minima) {
+    vec<float> parts = {};
+    for (index i = 0; i < k; i += lanes<float>)
+      parts += get(a + i, k - i < lanes<float> ? k - i : lanes<float>);
+    total = sum<float>(parts);
+  }
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
+    vec<float> acc[std::size_t{chains}] = {};
+    const index whole = k / block;
+    const float* from = a;
+    for (index n = 0; n < whole; ++n) {
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        const word* const here = w + (n * of_block + j) * panel_width + at;
+        words u;
+        __builtin_memcpy(&u, here, sizeof u);
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (integer) x = x - origin;
+          acc[i % chains] += from[i] * x;
+        }
+        from += per_word;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        acc[0] += from[0] * (decode<C>(u, 0) - origin);
+        acc[1] += from[1] * (decode<C>(u, 1) - origin);
+        from += 2;
+      }
+    }
+    for (int i = 0; i < static_cast<int>(k % block); ++i) {
+      vec<float> x = decode_any<C>(w + whole * of_block * panel_width + at, i);
+      if constexpr (integer) x = x - origin;
+      acc[0] += from[i] * x;
+    }
+    vec<float> x = acc[0];
+    LINNET_UNROLL
+    for (int i = 1; i < chains; ++i) x += acc[i];
+    if (scales) x *= load_scales(scales + at);
+    if constexpr (Minima) x += origin * total;
+    store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// The bits of the outliers among numbers, and zeros in place of the others.
+LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rounding& by,
+                                             vec_int<float>& y) {
+  const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
+  y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
+}
+/// Zeros in place of the outliers among numbers, where there may be any.
+template <bool Outliers>
+LINNET_TARGET static inline void drop_outliers(vec<float>& x, const int8_rounding& by) {
+  if constexpr (Outliers) {
+    vec_int<float> y;
+    outliers_of(x, by, y);
+    x = bits_as<vec<float>>(bits_as<vec_int<float>>(x) ^ y);
+  }
+}
+/// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
+/// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
+template <class T>
+LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_rounding& by,
+                                                index stretch, T* kept, std::int32_t* numbers) {
+  constexpr index wide = 16;  // a multiple of every stretch and of every vector
+  std::int32_t count = 0;
+  for (index first = 0; first < n; first += wide) {
+    const index last = n - first < wide ? n : first + wide;
+    vec_int<float> any = {};
+    for (index i = first; i < last; i += lanes<float>) {
+      const index some = n - i < lanes<float> ? n - i : lanes<float>;
+      vec_int<float> y;
+      outliers_of(get(x + i, some), by, y);
+      put(kept + i, bits_as<vec<float>>(y), some);
+      any |= y & 0x7fffffff;
+    }
+    if (largest<std::int32_t>(any) == 0) continue;
+    for (index i = first; i < last; i += stretch)
+      for (index j = i; j < last && j < i + stretch; ++j)
+        if (kept[j] != 0) {
+          numbers[count++] = static_cast<std::int32_t>(i / stretch);
+          break;
+        }
+  }
+  return count;
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
+/// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
+/// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
+/// whatever is made of it is NaN. Without `Outliers` none is looked for.
+template <class T, bool Outliers = false>
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
+                                   const int8_rounding& by = {}) {
+  using byte = typename vector_of<std::int8_t, lanes<float>>::type;
+  vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
+  for (index i = 0; i < n; i += lanes<float>) {
+    vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
+    drop_outliers<Outliers>(v, by);
+    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
+    most = a > most ? a : most;
+  }
+  const std::int32_t top_bits = largest<std::int32_t>(most);
+  if (top_bits >= 0x7f800000) {
+    for (index i = 0; i < round_up(n, 4); ++i) y[i] = 0;
+    codes_sum = 0;
+    return bits_as<float>(std::int32_t{0x7fc00000});
+  }
+  const float top = bits_as<float>(top_bits);
+  const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
+  const float scale = tiny ? 1.0f : top / by.largest, inverse = tiny ? 0.0f : by.largest / top;
+  vec_int<float> total = {};
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    vec<float> v = get(x + i, count);
+    drop_outliers<Outliers>(v, by);
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    const vec<float> shifted = v * inverse + 12582912.0f;
+    const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
+    total += q;
+    const byte codes = __builtin_convertvector(q, byte);
+    if (count == lanes<float>) {
+      __builtin_memcpy(y + i, &codes, sizeof codes);
+    } else {
+      __builtin_memcpy(y + i, &codes, static_cast<std::size_t>(count));
+    }
+  }
+  for (index i = n; i % 4; ++i) y[i] = 0;
+  codes_sum = sum<std::int32_t>(total);
+  return scale;
+}
+
+// --- products of low-precision activations: two or four k in one step ----------------------------
+
+/// acc += low(a) low(b) + high(a) high(b), halves of words as bf16, sums in f32.
+struct bf16_steps {
+  using left = word;
+  using right = words;
+  using sum = vec<float>;
+#if defined(LINNET_DOT_BF16_LANE)
+  static constexpr bool has_lanes = true, has_squares = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_BF16_LANE(acc, a, b, Lane);
+  }
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_BF16(acc, a, b);
+  }
+#else
+  static constexpr bool has_lanes = false, has_squares = false;
+#endif
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
+#if defined(LINNET_DOT_BF16)
+    LINNET_DOT_BF16(acc, a, b);
+#else
+    acc += decode<code::bf16>(a, 0) * decode<code::bf16>(b, 0);
+    acc += decode<code::bf16>(a, 1) * decode<code::bf16>(b, 1);
+#endif
+  }
+};
+/// acc += sum of the four signed bytes of a times the four unsigned bytes of b.
+struct int8_steps {
+  using halves = typename vector_of<std::int16_t, 2 * lanes<float>>::type;
+  using left = word;
+  using right = words;
+  using sum = vec_int<float>;
+  /// The number that prepare() takes from each byte of b: the sum grows by a (b - centre).
+#if defined(LINNET_INT8_CENTRE)
+  static constexpr std::int32_t centre = LINNET_INT8_CENTRE;
+#else
+  static constexpr std::int32_t centre = 0;
+#endif
+  LINNET_TARGET static inline void prepare([[maybe_unused]] right& b) {
+    if constexpr (centre != 0) b ^= 0x80808080u;
+  }
+#if defined(LINNET_DOT_INT8_LANE)
+  static constexpr bool has_lanes = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_INT8_LANE(acc, a, b, Lane);
+  }
+#else
+  static constexpr bool has_lanes = false;
+#endif
+#if defined(LINNET_SQUARE_INT8)
+  static constexpr bool has_squares = true;
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_INT8(acc, a, b);
+  }
+#else
+  static constexpr bool has_squares = false;
+#endif
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
+#if defined(LINNET_DOT_INT8)
+    LINNET_DOT_INT8(acc, a, b);
+#else
+    // Even and odd bytes as 16-bit numbers, whose products of pairs fit 32 bits.
+    const halves all = bits_as<halves>(a);
+    const halves even = (all << 8) >> 8, odd = all >> 8;
+    acc += pairs(even, bits_as<halves>(b & 0x00ff00ffu));
+    acc += pairs(odd, bits_as<halves>((b >> 8) & 0x00ff00ffu));
+#endif
+  }
+  /// Sum of the products of each two neighbours.
+  LINNET_TARGET static inline sum pairs(const halves& a, const halves& b) {
+#if defined(LINNET_DOT_PAIRS)
+    return LINNET_DOT_PAIRS(a, b);
+#else
+    const sum x = bits_as<sum>(a), y = bits_as<sum>(b);
+    return ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
+#endif
+  }
+};
+struct int8_finish {
+  vec<float> bias, scale;
+  vec_int<float> zero;
+  LINNET_TARGET inline void begin(const integer_epilogue& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<float>{};
+    scale = get(e.scale + column, count);
+    zero = vec_int<float>{};
+    if (e.zero) zero = __builtin_convertvector(get(e.zero + column, count), vec_int<float>);
+  }
+  LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
+                                  vec<float>& y) const {
+    constexpr std::int32_t origin = 128 - int8_steps::centre;
+    const vec_int<float> centred =
+        e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
+    vec<float> both = scale * (e.alpha * e.row_scale[row]);
+    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+  }
+};
+
+/// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const epilogue<T>& e, index slack = 0) {
+  product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+/// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const integer_epilogue& e, index slack = 0) {
+  product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Products of int8 inputs with integer codes whose scales belong to groups of inputs, of one
+/// instruction-set level: included inside a struct by simd/levels.hpp. Codes are unpacked in
+/// registers, beside the products, whatever the number of rows. Each output is the same sum by the
+/// same steps in every tile: groups in ascending order, exact within a group.
+
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes, 16 of 2
+/// are four.
+template <code C>
+static constexpr int input_words = 8 / bits_of(C);
+
+/// Moves the even bytes of each 8 before the odd ones. They so meet the low and the high halves of
+/// the bytes that hold 8 codes of 4 bits.
+LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 8) {
+    std::uint64_t all;
+    __builtin_memcpy(&all, y + i, sizeof all);
+    std::uint64_t halves[2] = {all, all >> 8};
+    LINNET_UNROLL
+    for (std::uint64_t& u : halves) {
+      u &= 0x00ff00ff00ff00ffu;
+      u = (u | u >> 8) & 0x0000ffff0000ffffu;
+      u = (u | u >> 16) & 0xffffffffu;
+    }
+    all = halves[0] | halves[1] << 32;
+    __builtin_memcpy(y + i, &all, sizeof all);
+  }
+}
+
+/// Moves the bytes 0, 4, 8, 12 of each 16 to the front, then 1, 5, 9, 13, and so on. They so meet
+/// the same two bits of each byte that holds 4 of 16 codes of 2 bits.
+LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 16) {
+    std::int8_t all[16];
+    __builtin_memcpy(all, y + i, sizeof all);
+    LINNET_UNROLL
+    for (int j = 0; j < 16; ++j) y[i + j] = all[j % 4 * 4 + j / 4];
+  }
+}
+
+/// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
+/// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
+template <code C, class T, bool Outliers = false>
+LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
+                                         float* scales, std::int32_t* sums,
+                                         const int8_rounding& by = {}) {
+  for (index g = 0, i = 0; i < n; ++g, i += group)
+    scales[g] = to_int8<T, Outliers>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
+  constexpr auto words = input_words<C>;
+  if constexpr (words > 1) {
+    for (index i = n; i % (4 * words); ++i) y[i] = 0;
+    if constexpr (words == 2)
+      split_even_and_odd(n, y);
+    else
+      split_every_fourth(n, y);
+  }
+}
+
+/// Steps of the sum of a group: acc += the products of a word of inputs and one of unpacked codes.
+template <code C>
+struct group_steps {
+  LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
+    if constexpr (input_words<C> == 1) {
+      codes = w;
+      int8_steps::prepare(codes);
+    } else if constexpr (input_words<C> == 2) {
+      codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+    } else {
+      codes = (w >> static_cast<word>(2 * step)) & 0x03030303u;
+    }
+  }
+#if defined(LINNET_DOT_BYTES)
+  /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
+  static constexpr bool short_sums = input_words<C> > 1;
+#else
+  static constexpr bool short_sums = false;
+#endif
+  using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  /// The sum of a group before its first step, from what grouped_rows has of its inputs. Bytes less
+  /// 128 have the origin 0; other offsets want back what this takes from the sum.
+  template <code_offset O>
+  LINNET_TARGET static inline std::int32_t begin([[maybe_unused]] word extra) {
+    constexpr bool less = C == code::u8 && int8_steps::centre != 0;
+    if constexpr (O == code_offset::origin)
+      return less ? 0 : static_cast<std::int32_t>(extra);
+    else if constexpr (less)
+      return int8_steps::centre * static_cast<std::int32_t>(bits_as<float>(extra));
+    else
+      return 0;
+  }
+  LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
+#if defined(LINNET_DOT_BYTES)
+    if constexpr (short_sums)
+      acc += LINNET_DOT_BYTES(codes, inputs);
+    else
+#endif
+      int8_steps::step(acc, inputs, codes);
+  }
+};
+
+#if defined(LINNET_DOT_INT8_LANE)
+/// Adds `count` words of packed codes of each column, times R rows of inputs from `x` on, to the
+/// sums of a group. Two words of inputs of two rows are a square's.
+template <code C, class Steps, int R, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void add_group(
+    index count, index row, const word* x, const word* w,
+    vec_int<float> (&sums)[std::size_t{R}][std::size_t{W}]) {
+  using pair = typename vector_of<word, 2>::type;
+  constexpr int inputs = input_words<C>;
+  constexpr bool squares = Steps::has_squares && R % 2 == 0;
+  for (index d = 0; R == 1 && d < count; ++d) {
+    __builtin_prefetch(w + 1024 + d * panel_width);
+    __builtin_prefetch(w + 1024 + d * panel_width + panel_width / 2);
+  }
+  vec_int<float> part[std::size_t{R}][std::size_t{W}] = {};
+  if constexpr (inputs == 1) {
+    const rows_operand<word> a{x, row, 1};
+    const columns_operand<word> b{w, panel_width, 0};
+    index d = 0;
+    if constexpr (squares)
+      d = by_squares<Steps, R, W>(count, a, x, b, w, w, part);
+    else
+      d = by_lanes<Steps, R, W>(count, a, x, b, w, w, part);
+    for (; d < count; ++d) {
+      words codes[std::size_t{W}];
+      row_of_columns<Steps, W>(b, w, d, codes);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(part[i][v], x[i * row + d] - words{}, codes[v]);
+    }
+  } else {
+    vec_int<float> both[std::size_t{R + 1} / 2][std::size_t{W}][2] = {};
+    for (index d = 0; d < count; ++d, x += inputs, w += panel_width) {
+      words packed[std::size_t{W}];
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v)
+        __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+      LINNET_UNROLL
+      for (int s = 0; s < inputs; s += 2) {
+        words columns[std::size_t{W}][2];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v) LINNET_UNROLL
+        for (int h = 0; h < 2; ++h) group_steps<C>::unpack(packed[v], s + h, columns[v][h]);
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += squares ? 2 : 1) {
+          pair first, second;
+          __builtin_memcpy(&first, x + i * row + s, sizeof first);
+          __builtin_memcpy(&second, x + (squares ? i + 1 : i) * row + s, sizeof second);
+          const words of_rows = __builtin_shufflevector(first, second, 0, 1, 2, 3);
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) {
+            if constexpr (squares) {
+              words pairs[2];
+              pair_columns(columns[v][0], columns[v][1], pairs);
+              Steps::step_square(both[i / 2][v][0], of_rows, pairs[0]);
+              Steps::step_square(both[i / 2][v][1], of_rows, pairs[1]);
+            } else {
+              Steps::template step_lane<0>(part[i][v], of_rows, columns[v][0]);
+              Steps::template step_lane<1>(part[i][v], of_rows, columns[v][1]);
+            }
+          }
+        }
+      }
+    }
+    if constexpr (squares) {
+      LINNET_UNROLL
+      for (int i = 0; i < R; i += 2) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) rows_of_squares(both[i / 2][v], part[i][v], part[i + 1][v]);
+    }
+  }
+  LINNET_UNROLL
+  for (int i = 0; i < R; ++i) LINNET_UNROLL
+  for (int v = 0; v < W; ++v) sums[i][v] += part[i][v];
+}
+#endif
+
+/// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
+template <code C, code_offset O, int R, int W, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
+                                              const grouped_rows& a, const grouped_panel<Scale>& b,
+                                              float* c, index ldc, const epilogue<float>& e) {
+  using steps = group_steps<C>;
+  constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
+  constexpr index stretch = 32 / per_word;
+  constexpr index per_line = 64 / static_cast<index>(sizeof(Scale));
+  vec<float> y[std::size_t{R}][std::size_t{W}] = {};
+  const word* w = b.codes + column;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const word* left[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) left[i / 3] = a.codes + (row + i) * a.row;
+  const float* const scale = a.scales + row * a.groups;
+  const word* const extra = a.extra + row * a.groups;
+  for (index g = 0, d = 0; g < a.groups; ++g) {
+    // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
+    LINNET_UNROLL
+    for (index line = 0; R == 1 && line < panel_width; line += per_line) {
+      __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
+      if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
+    }
+    const index end = d + b.per_group < b.depth ? d + b.per_group : b.depth;
+    vec_int<float> sums[std::size_t{R}][std::size_t{W}];
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      sums[i][v] = steps::template begin<O>(extra[i * a.groups + g]) - vec_int<float>{};
+#if defined(LINNET_DOT_INT8_LANE)
+    add_group<C, int8_steps, R, W>(end - d, a.row, a.codes + row * a.row + d * inputs, w, sums);
+    w += (end - d) * panel_width;
+    d = end;
+#endif
+    while (d < end) {
+      const index stop = d + stretch < end ? d + stretch : end;
+      typename steps::sum part[std::size_t{R}][std::size_t{W}];
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+        if constexpr (steps::short_sums)
+          part[i][v] = typename steps::sum{};
+        else
+          part[i][v] = sums[i][v];
+      }
+      for (; d < stop; ++d) {
+        words packed[std::size_t{W}];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v)
+          __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+        if constexpr (R == 1) {
+          __builtin_prefetch(w + 1024);
+          __builtin_prefetch(w + 1024 + panel_width / 2);
+        }
+        w += panel_width;
+        LINNET_UNROLL
+        for (int s = 0; s < inputs; ++s) {
+          words codes[std::size_t{W}];
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) steps::unpack(packed[v], s, codes[v]);
+          LINNET_UNROLL
+          for (int i = 0; i < R; ++i) {
+            // The difference spreads a number over a vector.
+            const words x = left[i / 3][i % 3 * a.row + s] - words{};
+            LINNET_UNROLL
+            for (int v = 0; v < W; ++v) steps::step(part[i][v], x, codes[v]);
+          }
+        }
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += 3) left[i / 3] += inputs;
+      }
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+#if defined(LINNET_DOT_BYTES)
+        if constexpr (steps::short_sums)
+          sums[i][v] += int8_steps::pairs(part[i][v], int8_steps::halves{} + 1);
+        else
+#endif
+          sums[i][v] = part[i][v];
+      }
+    }
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) {
+      const index at = g * panel_width + column + v * lanes<float>;
+      const vec<float> of_codes = load_scales(b.scales + at);
+      vec<float> offset = {};
+      if constexpr (O != code_offset::origin) offset = load_scales(b.offsets + at);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) {
+        const index group = i * a.groups + g;
+        vec<float> x = __builtin_convertvector(sums[i][v], vec<float>);
+        if constexpr (O == code_offset::zero) x -= offset * bits_as<float>(extra[group]);
+        if constexpr (O == code_offset::minimum) {
+          // Together they reach no further than the inputs times the weights.
+          x *= of_codes;
+          LINNET_KEEP(x);  // the second product, not the first, is what joins the sum
+          x += offset * bits_as<float>(extra[group]);
+          y[i][v] += x * scale[group];
+        } else {
+          vec<float> both = of_codes * scale[group];
+          LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+          y[i][v] += x * both;
+        }
+      }
+    }
+  }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    const index at = column + v * lanes<float>;
+    if (at >= columns) break;
+    const index count = columns - at < lanes<float> ? columns - at : lanes<float>;
+    real_finish<float> finish;
+    finish.begin(e, at, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      float* const out = c + (row + i) * ldc + at;
+      vec<float> z;
+      finish.value(e, y[i][v], row + i, z);
+      if (e.accumulate) z += get(out, count);
+      put(out, z, count);
+    }
+  }
+}
+
+/// C[M, columns] = epilogue(A B) of int8 inputs and one panel of codes, serial. With x the sum of a
+/// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
+/// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
+/// sum of inputs) * scale of inputs.
+template <code C, code_offset O, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
+                                          const grouped_panel<Scale>& b, float* c, index ldc,
+                                          const epilogue<float>& e) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
+                wide = per_panel < 4 ? per_panel : 4;
+  index i = 0;
+  for (; i + rows <= M; i += rows)
+    for (index j = 0; j < columns; j += 2 * lanes<float>)
+      grouped_tile<C, O, rows, 2>(i, j, columns, a, b, c, ldc, e);
+  for (; i < M; ++i)
+    for (index j = 0; j < columns; j += wide * lanes<float>)
+      grouped_tile<C, O, 1, wide>(i, j, columns, a, b, c, ldc, e);
+}
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
+
+/// y = a + b; y may be a or b
+template <class T>
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
+}
+/// x *= a
+template <class T>
+LINNET_KERNEL static void scale(index n, T a, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
+}
+/// sum of x_i y_i
+template <class T>
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
+  return sum<T>(total);
+}
+
+/// sum of x_i
+template <class T>
+LINNET_KERNEL static T total(index n, const T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
+  return sum<T>(all);
+}
+/// largest x_i; n > 0
+template <class T>
+LINNET_KERNEL static T maximum(index n, const T* x) {
+  if (n < lanes<T>) {
+    T m = x[0];
+    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
+    return m;
+  }
+  vec<T> best = load(x);
+  for (index i = lanes<T>; i < n; i += lanes<T>) {
+    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
+    best = v > best ? v : best;
+  }
+  return largest<T>(best);
+}
+
+/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
+template <class T>
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
+  vec_int<T> found{};
+  for (index row = 0; row < rows; ++row, x += stride) LINNET_FOR_VECTORS(T, i, c, n) {
+      const vec<T> v = get(x + i, c);
+      vec_int<T> bits;
+      __builtin_memcpy(&bits, &v, sizeof bits);
+      found |= (bits & exponent) == exponent;
+    }
+  number any = 0;
+  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
+  return any == 0;
+}
+/// @file
+/// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+
+/// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
+template <class T>
+LINNET_KERNEL static void softplus(index n, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> v = get(x + i, c), zero = {};
+    const vec<T> u = exp<T>(v < T(0) ? v : -v), positive = v > T(0) ? v : zero;
+    if constexpr (sizeof(T) == 4) {
+      // log(1 + u) = 2 artanh(s), s = u / (2 + u) <= 1/3; s itself may be too small for a float
+      const vec<T> twice = u / (T(1) + T(0.5) * u), q = T(0.25) * (twice * twice);
+      vec<T> p = q * T(1.0 / 13) + T(1.0 / 11);
+      p = p * q + T(1.0 / 9);
+      p = p * q + T(1.0 / 7);
+      p = p * q + T(1.0 / 5);
+      p = p * q + T(1.0 / 3);
+      put<T>(x + i, positive + (twice + twice * (q * p)), c);
+    } else {
+      T values[lanes<T>];
+      store<T>(values, u);
+      for (int l = 0; l < lanes<T>; ++l) values[l] = std::log1p(values[l]);
+      put<T>(x + i, positive + load<T>(values), c);
+    }
+  }
+}
+/// dx *= 1 / (1 + e^-x), the derivative of softplus.
+template <class T>
+LINNET_KERNEL static void softplus_backward(index n, const T* x, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(dx + i, get(dx + i, c) / (T(1) + exp<T>(-get(x + i, c))), c);
+}
+
+/// One token of the scans of `rows` channels with n states each (Gu and Dao 2023). The equations
+/// are decay = exp(delta_i a_ij), next_ij = decay_ij h_ij + delta_i x_i b_j, y_i = sum_j next_ij
+/// c_j. next may be h.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
+                                    const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
+  for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
+    const T input = delta[i] * x[i];
+    vec<T> all = {};
+    LINNET_FOR_VECTORS(T, j, count, n) {
+      const vec<T> e = exp<T>(delta[i] * get(a + j, count));
+      const vec<T> s = e * get(h + j, count) + input * get(b + j, count);
+      put<T>(decay + j, e, count);
+      put<T>(next + j, s, count);
+      all += s * get(c + j, count);
+    }
+    y[i] = sum<T>(all);
+  }
+}
+/// Derivative of one scan step: g_ij = carried_ij + dy_i c_j is that of next_ij. Then carried
+/// becomes decay g; da, db and dc are added to. Overwritten are d_input = g . b (of delta_i x_i)
+/// and d_decay (of delta_i through the decay).
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void scan_step_backward(index rows, index n, const T* delta, const T* x,
+                                             const T* a, const T* b, const T* c, const T* h,
+                                             const T* decay, const T* next, const T* dy, T* carried,
+                                             T* da, T* db, T* dc, T* d_input, T* d_decay) {
+  for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n, carried += n, da += n) {
+    const T input = delta[i] * x[i];
+    vec<T> inputs = {}, decays = {};
+    LINNET_FOR_VECTORS(T, j, count, n) {
+      const vec<T> g = get(carried + j, count) + dy[i] * get(c + j, count);
+      const vec<T> past = get(decay + j, count) * g;
+      const vec<T> u = past * get(h + j, count);
+      put<T>(carried + j, past, count);
+      put<T>(da + j, get(da + j, count) + delta[i] * u, count);
+      put<T>(db + j, get(db + j, count) + input * g, count);
+      put<T>(dc + j, get(dc + j, count) + dy[i] * get(next + j, count), count);
+      inputs += g * get(b + j, count);
+      decays += u * get(a + j, count);
+    }
+    d_input[i] = sum<T>(inputs);
+    d_decay[i] = sum<T>(decays);
+  }
+}
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
+
+/// x = exp(x - shift); returns the sum.
+template <class T>
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  if (n < lanes<T>) {
+    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    store_first(x, e, n);
+    return sum<T>(some_lanes<T>(e, 0, n, all));
+  }
+  // The last values in a full vector, some of them twice.
+  const index last = n - lanes<T>;
+  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> total = {};
+  index i = 0;
+  for (; i < last; i += lanes<T>) {
+    const vec<T> e = exp<T>(load(x + i) - shift);
+    store(x + i, e);
+    total += e;
+  }
+  store(x + last, ending);
+  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+}
+/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
+template <class T>
+LINNET_KERNEL static void softmax(index n, T* x) {
+  const T m = maximum(n, x);
+  const T s = exp_sum(n, m, x);
+  scale(n, T(1) / s, x);
+}
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
+}
+
+/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
+template <class T>
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
+  return r;
+}
+/// dx += r u - x r^3 mean(u x), u = dy gamma.
+template <class T>
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+                                            T* dx) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
+  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
+  }
+}
+/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
+template <class T>
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+                                     T* y, T* statistics) {
+  const T mean = total(n, x) / static_cast<T>(n);
+  vec<T> all = {};
+  const index whole = n - n % lanes<T>;
+  for (index i = 0; i < whole; i += lanes<T>) {
+    const vec<T> d = load(x + i) - mean;
+    all += d * d;
+  }
+  T spread = sum<T>(all);
+  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, j, c, n)
+  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
+  statistics[0] = mean;
+  statistics[1] = r;
+}
+/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
+template <class T>
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
+                                              const T* gamma, const T* dy, T* dx) {
+  const T mean = statistics[0], r = statistics[1];
+  vec<T> us = {}, uxs = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    us += u;
+    uxs += u * ((get(x + i, c) - mean) * r);
+  }
+  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
+  }
+}
+
+/// @file
+/// Products with matrices that keep some of each few inputs, of one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Numbers and the places of their inputs are read as they are
+/// stored. The inputs of a group fit a register, from which each column takes its own.
+
+/// One of the numbers from `p` on for each lane: the low `Bits` bits of `i` say which.
+template <int Bits>
+LINNET_TARGET static inline vec<float> numbers_at(const float* p, const words& i) {
+#if defined(LINNET_LOOK_UP)
+  if constexpr (Bits == 2)
+    return LINNET_LOOK_UP_4(p, i);
+  else if constexpr (Bits == 3)
+    return LINNET_LOOK_UP_8(p, i);
+  else
+    return LINNET_LOOK_UP(p, i);
+#else
+  word u[lanes<float>];
+  float x[lanes<float>];
+  __builtin_memcpy(u, &i, sizeof u);
+  for (int l = 0; l < lanes<float>; ++l) x[l] = p[u[l] & ((1u << Bits) - 1)];
+  return load(x);
+#endif
+}
+/// Rows of a panel of plain numbers, or of words of codes, before number `i` of a column.
+template <class Word, code C>
+static constexpr index number_row(index i) {
+  if constexpr (std::is_same_v<Word, word>)
+    return i / codes_of_block(C) * words_of_block(C);
+  else
+    return i;
+}
+/// Number `i` of a row of plain numbers, or of codes that words hold: `numbers` has those of 16
+/// codes where they are looked up.
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const float* w, int i, const float*) {
+  return load(w + i * panel_width);
+}
+/// @copydoc kept_number()
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const word* w, int i, const float* numbers) {
+  constexpr int block = codes_of_block(C);
+  const word* const from = w + i / block * words_of_block(C) * panel_width;
+  if constexpr (LookedUp)
+    return numbers_at<4>(numbers, any_code<C>(from, i % block));
+  else
+    return decode_any<C>(from, i % block);
+}
+/// Whether registers have 64 bytes, of which one instruction finds any of 16 numbers.
+static constexpr bool wide_vectors = LINNET_WIDTH > 32;
+
+/// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
+/// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
+/// `places` those of the whole panel.
+template <class Steps, code C, code_offset Offset, int R, class Word, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const word* places,
+                                       const Scale* scales, const Scale* zeros, float zero,
+                                       float* sums) {
+  constexpr code P = Steps::places;
+  constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
+  constexpr bool looked_up =
+      coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
+  constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
+  constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
+                per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
+                chains = R == 1 ? 4 : 1,
+                step = coded && codes_of_block(C) > block ? codes_of_block(C) : block;
+  constexpr index of = Steps::group, kept = Steps::kept;
+  static_assert(per_panel % together == 0);
+  // Numbers whose groups are followed by as many inputs as a register is to hold.
+  const index within = a.k < table ? 0 : ((a.k - table) / of + 1) * kept;
+  const index safe = within < a.last ? within : a.last;
+  alignas(64) float numbers[16];  // of codes, where finding them is faster than computing
+  if constexpr (looked_up)
+    for (int i = 0; i < 16; ++i) numbers[i] = static_cast<float>(i) - zero;
+  for (int v = 0; v < per_panel; v += together) {
+    vec<float> acc[std::size_t{R}][std::size_t{together * chains}] = {},
+                                                          total[std::size_t{R}]
+                                                               [std::size_t{together}] = {},
+                                                          origin[std::size_t{together}];
+    for (int t = 0; t < together; ++t)
+      origin[t] = zeros ? load_scales(zeros + (v + t) * lanes<float>) : vec<float>{} + zero;
+    for (index c = a.first; c < a.last;) {
+      const word* const here = places + c / block * rows * panel_width + v * lanes<float>;
+      if (c % step == 0 && c + step <= safe) {
+        const Word* const values =
+            w + number_row<Word, C>(c - a.first) * panel_width + v * lanes<float>;
+        const float* const from = a.x + c / kept * of;
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int h = 0; h < step; h += 8) {
+          __builtin_prefetch(values + number_row<Word, C>(h) * panel_width + 1024);
+          LINNET_UNROLL
+          for (int i = h; i < h + 8; ++i) {
+            // Where steps end with groups, the compiler knows how far a group is from the first.
+            const float* const x =
+                step % kept == 0 ? from + i / kept * of : a.x + (c + i) / kept * of;
+            words place[std::size_t{together}];
+            vec<float> y[std::size_t{together}];
+            LINNET_UNROLL
+            for (int t = 0; t < together; ++t) {
+              place[t] =
+                  any_code<P>(here + i / block * rows * panel_width + t * lanes<float>, i % block);
+              y[t] = kept_number<C, looked_up>(values + t * lanes<float>, i, numbers);
+              if constexpr (centred) y[t] = y[t] - origin[t];
+            }
+            LINNET_UNROLL
+            for (int r = 0; r < R; ++r) {
+              LINNET_UNROLL
+              for (int t = 0; t < together; ++t) {
+                const vec<float> input = numbers_at<bits_of(P)>(x + r * a.row, place[t]);
+                acc[r][i % chains * together + t] += input * y[t];
+                if constexpr (minima) total[r][t] += input;
+              }
+            }
+          }
+        }
+        c += step;
+      } else {
+        const index first = c / kept * of;
+        float x[std::size_t{R * table}] = {};
+        for (int r = 0; r < R; ++r)
+          for (index j = 0; j < table && first + j < a.k; ++j)
+            x[r * table + j] = a.x[r * a.row + first + j];
+        for (int t = 0; t < together; ++t) {
+          const words place = any_code<P>(here + t * lanes<float>, static_cast<int>(c % block));
+          vec<float> y = kept_number<C, looked_up>(w + (v + t) * lanes<float>,
+                                                   static_cast<int>(c - a.first), numbers);
+          if constexpr (centred) y = y - origin[t];
+          for (int r = 0; r < R; ++r) {
+            const vec<float> input = numbers_at<bits_of(P)>(x + r * table, place);
+            acc[r][t] += input * y;
+            if constexpr (minima) total[r][t] += input;
+          }
+        }
+        ++c;
+      }
+    }
+    for (int t = 0; t < together; ++t) {
+      const int at = (v + t) * lanes<float>;
+      LINNET_UNROLL
+      for (int r = 0; r < R; ++r) {
+        vec<float> x = acc[r][t];
+        LINNET_UNROLL
+        for (int i = 1; i < chains; ++i) x += acc[r][i * together + t];
+        if (scales) x *= load_scales(scales + at);
+        if constexpr (minima) x += origin[t] * total[r][t];
+        float* const sum = sums + r * panel_width + at;
+        store(sum, load(sum) + x);
+      }
+    }
+  }
+}
+/// Rows of inputs that rows_by_kept() takes at a time, at most. Of more than the second number
+/// place_kept() and a product of numbers are faster.
+#if defined(LINNET_LOOK_UP)
+static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
+static constexpr index most_kept_rows = wide_vectors ? 0 : 16;
+#else
+static constexpr int kept_rows_together = 1;
+static constexpr index most_kept_rows = 1;
+#endif
+
+/// Numbers of one group of a vector's columns where they stand, `Count` rows of a panel.
+template <int Kept, int Count>
+LINNET_TARGET static inline void place_group(const words* places, const vec<float>* x, float* out) {
+  LINNET_UNROLL
+  for (int j = 0; j < Count; ++j) {
+    vec<float> y = {};
+    LINNET_UNROLL
+    for (int i = 0; i < Kept; ++i) y = places[i] == static_cast<word>(j) ? x[i] : y;
+    store(out + j * panel_width, y);
+  }
+}
+/// out[k][32]: the numbers [first, last) that are kept of each few inputs where they stand, zeros
+/// elsewhere, whole groups. `first` begins one; `numbers` are those from it on.
+template <class Steps>
+LINNET_KERNEL static void place_kept(index first, index last, const float* numbers,
+                                     const word* places, float* out) {
+  constexpr code P = Steps::places;
+  constexpr int block = codes_of_block(P), kept = static_cast<int>(Steps::kept),
+                of = static_cast<int>(Steps::group);
+  constexpr word mask = (1u << bits_of(P)) - 1;
+  for (int at = 0; at < panel_width; at += lanes<float>) {
+    words place[std::size_t{kept}];
+    vec<float> x[std::size_t{kept}];
+    const float* from = numbers + at;
+    float* to = out + at;
+    for (index c = first; c < last;) {
+      const word* const here = places + c / block * words_of_block(P) * panel_width + at;
+      if (block % kept == 0 && c % block == 0 && c + block <= last) {
+        LINNET_UNROLL
+        for (int g = 0; g < block / kept; ++g) {
+          LINNET_UNROLL
+          for (int i = 0; i < kept; ++i) {
+            place[i] = any_code<P>(here, g * kept + i) & mask;
+            x[i] = load(from + (g * kept + i) * panel_width);
+          }
+          place_group<kept, of>(place, x, to + g * of * panel_width);
+        }
+        c += block, from += block * panel_width, to += block / kept * of * panel_width;
+      } else {
+        const int count = last - c < kept ? static_cast<int>(last - c) : kept;
+        for (int i = 0; i < kept; ++i) {
+          const index n = c + (i < count ? i : 0);  // the first once more, of a group that is short
+          place[i] = any_code<P>(places + n / block * words_of_block(P) * panel_width + at,
+                                 static_cast<int>(n % block)) &
+                     mask;
+          x[i] = load(from + (n - c) * panel_width);
+        }
+        place_group<kept, of>(place, x, to);
+        c += count, from += kept * panel_width, to += of * panel_width;
+      }
+    }
+  }
+}
+
+/// @file
+/// Products with matrices that keep numbers anywhere in a row, of one instruction-set level:
+/// included inside a struct by simd/levels.hpp.
+
+/// The numbers of blocks of 16 words of codes, those of the lowest codes of all words of a block
+/// first. They are [first, last) of a row.
+template <code C, code_offset Offset>
+LINNET_KERNEL static void decode_blocks(index first, index last, const word* from,
+                                        const scales_of_row& of, float* out) {
+  const auto [scales, zeros, origin, group, groups] = of;
+  constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
+  index end = 0;
+  vec<float> scale = {}, zero = vec<float>{} + origin;
+  for (; first < last; first += n, from += mask_words, out += n) {
+    LINNET_UNROLL
+    for (int i = 0; i < per_word; ++i) {
+      LINNET_UNROLL
+      for (int at = 0; at < mask_words; at += lanes<float>) {
+        words u;
+        __builtin_memcpy(&u, from + at, sizeof u);
+        vec<float> x = decode<C>(u, i);
+        const index c = first + i * mask_words + at;
+        if (scales && c >= end) {
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
+            scale = vec<float>{} + scales[g];
+            if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
+            float some[2][lanes<float>];
+            for (int l = 0; l < lanes<float>; ++l) {
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
+            }
+            scale = load(some[0]);
+            zero = load(some[1]);
+          }
+        }
+        if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
+        if (scales) x = x * scale;
+        if constexpr (Offset == code_offset::minimum) x = x + zero;
+        store(out + i * mask_words + at, x);
+      }
+    }
+  }
+}
+
+/// Lanes of a and b by turns: those of the lower halves (High = 0) or of the upper ones.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto alternate(const Vector& a, const Vector& b,
+                                           std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b, (Lane / 2 + High * all / 2 + Lane % 2 * all)...);
+}
+/// Turns a square of numbers: vector i becomes lane i of all.
+LINNET_TARGET static inline void turn(vec<float> (&v)[std::size_t{lanes<float>}]) {
+  constexpr int n = lanes<float>;
+  constexpr std::make_integer_sequence<int, n> all{};
+  LINNET_UNROLL
+  for (int stage = 1; stage < n; stage *= 2) {
+    vec<float> t[std::size_t{n}];
+    LINNET_UNROLL
+    for (int i = 0; i < n / 2; ++i) {
+      t[2 * i] = alternate<0>(v[i], v[i + n / 2], all);
+      t[2 * i + 1] = alternate<1>(v[i], v[i + n / 2], all);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < n; ++i) v[i] = t[i];
+  }
+}
+
+#if defined(LINNET_EXPAND)
+/// The numbers from `p` on in the lanes of a mask, zeros in the others.
+LINNET_TARGET static inline vec<float> spread(word mask, const float* p) {
+  vec<float> x = load(p);
+  LINNET_KEEP(x);  // from memory some processors take 20 times as long
+  return LINNET_EXPAND(mask, x);
+}
+#endif
+
+/// Adds the products of `R` rows of `n` inputs with `J` rows of weights to sums[r][j], rows of 32.
+/// Weights are the numbers that they keep at the inputs of their masks. `numbers` move on by as
+/// many. Up to 16 beyond are read.
+template <int R, int J>
+LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const word* const* masks,
+                                      const float** numbers, float* sums) {
+  const float* from[std::size_t{J}];
+  LINNET_UNROLL
+  for (int j = 0; j < J; ++j) from[j] = numbers[j];
+#if defined(LINNET_EXPAND)
+  constexpr word low = (word{1} << lanes<float> % 32) - 1;
+  vec<float> acc[std::size_t{R}][std::size_t{J}] = {};
+  index i = 0;
+  for (; i + 32 <= n; i += 32) {
+    LINNET_UNROLL
+    for (int j = 0; j < J; ++j) {  // rows wait for memory, in which their next numbers follow
+      __builtin_prefetch(from[j] + 512);
+      if (i % 512 == 0) __builtin_prefetch(masks[j] + i / 32 + 64);
+    }
+    LINNET_UNROLL
+    for (int h = 0; h < 32; h += lanes<float>) {
+      vec<float> y[std::size_t{J}];
+      LINNET_UNROLL
+      for (int j = 0; j < J; ++j) {
+        const word mask = masks[j][i / 32];
+        y[j] = spread(mask >> h & low, from[j] + __builtin_popcount(mask & ((word{1} << h) - 1)));
+      }
+      LINNET_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const vec<float> input = load(x + r * row + i + h);
+        LINNET_UNROLL
+        for (int j = 0; j < J; ++j) acc[r][j] += input * y[j];
+      }
+    }
+    LINNET_UNROLL
+    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+  }
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+    for (int j = 0; j < J; ++j) {
+      const word here = masks[j][i / 32] >> h & low;
+      const vec<float> y = spread(here, from[j]);
+      from[j] += __builtin_popcount(here);
+      for (int r = 0; r < R; ++r)
+        acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
+    }
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+#else
+  for (int j = 0; j < J; ++j) {
+    float acc[std::size_t{R}] = {};
+    for (index i = 0; i < n; i += 32)
+      for (word bits = masks[j][i / 32]; bits != 0; bits &= bits - 1, ++from[j])
+        for (int r = 0; r < R; ++r) acc[r] += x[r * row + i + __builtin_ctz(bits)] * *from[j];
+    for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
+  }
+#endif
+  for (int j = 0; j < J; ++j) numbers[j] = from[j];
+}
+
+/// Inputs of a panel that masked_panel() takes, at most.
+static constexpr index masked_step = 128;
+/// out[n][32]: the numbers of 32 rows of weights at `n` inputs, zeros where they keep none, for n
+/// up to `masked_step`. `numbers` move on by as many as they keep. Up to 16 beyond are read.
+LINNET_KERNEL static void masked_panel(index n, const word* const* masks, const float** numbers,
+                                       float* out) {
+#if defined(LINNET_EXPAND)
+  constexpr int width = lanes<float>;
+  constexpr word low = (word{1} << width % 32) - 1;
+  for (int j = 0; j < panel_width; j += width) {
+    const float* from[std::size_t{width}];
+    for (int r = 0; r < width; ++r) {
+      from[r] = numbers[j + r];
+      for (index next = 0; next < n; next += 16) __builtin_prefetch(from[r] + n + next);
+      __builtin_prefetch(masks[j + r] + 64);
+    }
+    for (index i = 0; i < n; i += width) {
+      vec<float> rows[std::size_t{width}];
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r) {
+        const word here = masks[j + r][i / 32] >> i % 32 & low;
+        rows[r] = spread(here, from[r]);
+        from[r] += __builtin_popcount(here);
+      }
+      turn(rows);
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r)
+        if (i + r < n) store(out + (i + r) * panel_width + j, rows[r]);
+    }
+    for (int r = 0; r < width; ++r) numbers[j + r] = from[r];
+  }
+#else
+  for (index i = 0; i < n * panel_width; ++i) out[i] = 0;
+  for (int j = 0; j < panel_width; ++j)
+    for (index i = 0; i < n; i += 32)
+      for (word bits = masks[j][i / 32]; bits != 0; bits &= bits - 1)
+        out[(i + __builtin_ctz(bits)) * panel_width + j] = *numbers[j]++;
+#endif
+}
+
+/// @file
+/// Products with some rows of a matrix, of one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Rows lie anywhere, so the next ones are fetched while these are multiplied.
+
+/// Bytes of memory that are fetched at a time.
+static constexpr index fetched = 64;
+
+/// out[r] = x . rows[r] for `R` rows of n numbers. Those of `next` are fetched. A sum is the same
+/// beside any other rows.
+template <int R, class T>
+LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const T* const* rows,
+                                              const T* const* next, T* out) {
+  constexpr index step = 2 * lanes<T>, line = fetched / index{sizeof(T)};
+  vec<T> even[std::size_t{R}] = {}, odd[std::size_t{R}] = {};
+  index i = 0;
+  for (; i + step <= n; i += step) {
+    const vec<T> x0 = load(x + i), x1 = load(x + i + lanes<T>);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) {
+      for (index l = 0; l < step; l += line) __builtin_prefetch(next[r] + i + l);
+      even[r] += x0 * load(rows[r] + i);
+      odd[r] += x1 * load(rows[r] + i + lanes<T>);
+    }
+  }
+  for (; i < n; i += lanes<T>) {
+    const index count = n - i < lanes<T> ? n - i : lanes<T>;
+    const vec<T> x0 = get(x + i, count);
+    for (int r = 0; r < R; ++r) even[r] += x0 * get(rows[r] + i, count);
+  }
+  for (int r = 0; r < R; ++r) out[r] = sum<T>(even[r] + odd[r]);
+}
+/// out[a] = x . w[chosen[a]] for `count` rows of w[..., n].
+template <class T>
+LINNET_KERNEL static void dots_of_chosen(index n, const T* x, const T* w, index count,
+                                         const std::int32_t* chosen, T* out) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * n;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * n;
+    }
+    if (a + R <= count)
+      dots_of_rows<R>(n, x, rows, next, out + a);
+    else
+      for (index r = 0; a + r < count; ++r) dots_of_rows<1>(n, x, rows + r, rows + r, out + a + r);
+  }
+}
+/// y[n] += sum of h[a] w[chosen[a]] over `count` rows of w, `row` apart, in their order.
+template <class T>
+LINNET_KERNEL static void sum_of_chosen(index n, index row, const T* w, index count,
+                                        const std::int32_t* chosen, const T* h, T* y) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    T factor[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * row;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * row;
+      factor[r] = a + r < count ? h[a + r] : T(0);
+    }
+    if (a + R <= count) {
+      LINNET_FOR_VECTORS(T, i, c, n) {
+        vec<T> sum = get(y + i, c);
+        LINNET_UNROLL
+        for (index r = 0; r < R; ++r) {
+          __builtin_prefetch(next[r] + i);
+          sum += factor[r] * get(rows[r] + i, c);
+        }
+        put<T>(y + i, sum, c);
+      }
+    } else {
+      for (index r = 0; a + r < count; ++r) LINNET_FOR_VECTORS(T, i, c, n)
+      put<T>(y + i, get(y + i, c) + factor[r] * get(rows[r] + i, c), c);
+    }
+  }
+}
+
+/// @file
+/// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
+
+/// Products of the lower halves of 64-bit lanes.
+LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,
+                                                            const vec<std::uint64_t>& b) {
+#if defined(LINNET_LOW_PRODUCTS)
+  return reinterpret_cast<vec<std::uint64_t>>(LINNET_LOW_PRODUCTS(a, b));
+#else
+  return (a & 0xFFFFFFFFu) * b;
+#endif
+}
+/// The lanes of a and b by turns: of their lower halves (High = 0) or upper ones.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline Vector by_turns(const Vector& a, const Vector& b,
+                                            std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b, ((all * High + Lane) / 2 + Lane % 2 * all)...);
+}
+/// Counters of Philox that fill a register.
+static constexpr index philox_lanes = lanes<std::uint64_t>;
+/// The words philox(key, high, counter), of that many counters from the first on: [counters, 4].
+/// What the upper halves of lanes hold on the way means nothing.
+LINNET_TARGET static inline void philox_words(std::uint64_t key, std::uint64_t high,
+                                              std::uint64_t first, word* words) {
+  using wide = vec<std::uint64_t>;
+  wide x0 = wide{} + first, x2 = wide{} + high;
+  for (index i = 0; i < philox_lanes; ++i) x0[i] += static_cast<std::uint64_t>(i);
+  wide x1 = x0 >> 32, x3 = x2 >> 32;
+  auto k0 = static_cast<word>(key), k1 = static_cast<word>(key >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const wide a = low_products(x0, wide{} + 0xD2511F53u),
+               b = low_products(x2, wide{} + 0xCD9E8D57u);
+    x0 = (b >> 32) ^ x1 ^ (wide{} + k0);
+    x1 = b;
+    x2 = (a >> 32) ^ x3 ^ (wide{} + k1);
+    x3 = a;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  x0 = (x0 & 0xFFFFFFFFu) | x1 << 32;
+  x2 = (x2 & 0xFFFFFFFFu) | x3 << 32;
+  constexpr std::make_integer_sequence<int, lanes<std::uint64_t>> all{};
+  const wide low = by_turns<0>(x0, x2, all), upper = by_turns<1>(x0, x2, all);
+  __builtin_memcpy(words, &low, sizeof low);
+  __builtin_memcpy(words + 2 * philox_lanes, &upper, sizeof upper);
+}
+/// Dropout in place: x *= 0 or keep, and y too unless it is null; 0 where the value's Philox word
+/// is below `limit`. Value i has word (first + i) % 4 of counter (first + i) / 4.
+template <class T>
+LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
+                               index first, index n, T* x, T* y) {
+  using some_words = typename vector_of<word, lanes<T>>::type;
+  word words[4 * philox_lanes + lanes<T>] = {};  // the last ones are read, not used
+  for (index done = 0; done < n;) {
+    const index skip = (first + done) % 4, left = 4 * philox_lanes - skip,
+                here = n - done < left ? n - done : left;
+    philox_words(key, high, static_cast<std::uint64_t>((first + done) / 4), words);
+    for (index i = 0; i < here; i += lanes<T>) {
+      const index count = here - i < lanes<T> ? here - i : lanes<T>;
+      some_words w;
+      __builtin_memcpy(&w, words + skip + i, sizeof w);
+      const auto dropped = __builtin_convertvector(w < limit, vec_int<T>);
+      const auto multiplier =
+          reinterpret_cast<vec<T>>(reinterpret_cast<vec_int<T>>(vec<T>{} + keep) & ~dropped);
+      put<T>(x + done + i, get(x + done + i, count) * multiplier, count);
+      if (y != nullptr) put<T>(y + done + i, get(y + done + i, count) * multiplier, count);
+    }
+    done += here;
+  }
+}
+};
+#undef LINNET_TARGET
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+#undef LINNET_PRODUCTS
+
+#if defined(__x86_64__)
+#define LINNET_TARGET LINNET_UNFUSED __attribute__((target("avx2")))
+#define LINNET_WIDTH 32
+#define LINNET_ROWS 6
+/// Products for AVX2.
+struct unfused_products_avx2 {
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+  return __builtin_shufflevector(low, high, Lane...);
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
+
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
+};
+
+/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, const Value* ahead, index count = 0,
+                                      index safe = 0) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
+    typename Steps::right r[std::size_t{W}];
+    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
+  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if constexpr (!Ragged) {
+        if (e.accumulate) y += load(out);
+        store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
+      }
+    }
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
+template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  index j = 0;
+  if (M == 1) {
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
+  }
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    // The first tiles of these columns fetch the next panel, a line of each row at a time.
+    const Value* const here = b.data + j / panel_width * b.panel;
+    const Value* const next = j + panel_width < N ? here + b.panel : here;
+    constexpr index line = 64 / static_cast<index>(sizeof(Value));
+    index i = 0;
+    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8)
+        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
+  }
+  for (; j < N; j += lanes<T>) {
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
+    // A full vector at row k stays inside B as long as it ends before the end of the last row.
+    index safe = K;
+    const index end = (K - 1) * b.ld + count + slack;
+    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
+    index i = 0;
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+    for (; i < M; ++i)
+      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
+}
+};
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+#define LINNET_WIDTH 64
+#define LINNET_ROWS 4
+#define LINNET_PRODUCTS unfused_products_avx2
+/// Reproducible kernels for AVX2.
+struct reproducible_avx2 {
+/// @file
+/// All kernels, for one set of reproducible ones: included inside a struct by simd/reproducible.inl.
+/// Each vector has 64 bytes, whatever the registers of a machine hold. So 16 numbers of a row are
+/// added side by side, then by halves. No product melts with a sum.
+
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+  return __builtin_shufflevector(low, high, Lane...);
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
+
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
+};
+
+/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, const Value* ahead, index count = 0,
+                                      index safe = 0) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
+    typename Steps::right r[std::size_t{W}];
+    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
+  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if constexpr (!Ragged) {
+        if (e.accumulate) y += load(out);
+        store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
+      }
+    }
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
+template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  index j = 0;
+  if (M == 1) {
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
+  }
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    // The first tiles of these columns fetch the next panel, a line of each row at a time.
+    const Value* const here = b.data + j / panel_width * b.panel;
+    const Value* const next = j + panel_width < N ? here + b.panel : here;
+    constexpr index line = 64 / static_cast<index>(sizeof(Value));
+    index i = 0;
+    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8)
+        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
+  }
+  for (; j < N; j += lanes<T>) {
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
+    // A full vector at row k stays inside B as long as it ends before the end of the last row.
+    index safe = K;
+    const index end = (K - 1) * b.ld + count + slack;
+    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
+    index i = 0;
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+    for (; i < M; ++i)
+      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
+}
+
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
+
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
+  if constexpr (std::is_same_v<T, Code>) {
+    __builtin_memcpy(&x, p, sizeof x);
+  } else {
+    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using word_part = typename vector_of<word, Lanes>::type;
+    using int_part = typename vector_of<std::int32_t, Lanes>::type;
+    typename vector_of<raw, Lanes>::type u;
+    __builtin_memcpy(&u, p, sizeof u);
+#if defined(LINNET_BYTES)
+    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
+      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
+      return;
+    }
+#endif
+    if constexpr (sizeof(raw) == 2)
+      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
+    else
+      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
+                                  typename vector_of<T, Lanes>::type);
+  }
+}
+/// Loads the first `count` of them, zeros behind.
+template <class T, class Code>
+LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
+  if constexpr (std::is_same_v<T, Code>) {
+    return get(p, count);
+  } else {
+    Code some[lanes<T>] = {};
+    if (count == lanes<T> / 2)
+      __builtin_memcpy(some, p, sizeof some / 2);
+    else if (count < lanes<T>)
+      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    vec<T> x;
+    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
+    return x;
+  }
+}
+/// Sum of x_i k_i.
+template <class T, class Code>
+LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
+  return sum<T>(total);
+}
+/// Products of x with as many rows as a vector has lanes, four at a time.
+template <class T, class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
+    index n, const T* x, const Code* const* k, vec<T>& y) {
+  vec<T> total[lanes<T>] = {};
+  LINNET_UNROLL
+  for (int four = 0; four < lanes<T>; four += 4) {
+    const Code* const* const row = k + four;
+    index i = 0;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> xi = load(x + i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
+    }
+    if (i < n) {
+      const vec<T> xi = load_first<T>(x + i, n - i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
+    }
+  }
+  sums<T>(total, y);
+}
+/// Products of x with rows of half a vector, two at a time.
+template <class T>
+LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> both{};
+  const vec<T> twice = load_halves(x, x, both);
+  vec<T> products[lanes<T> / 2];
+  LINNET_UNROLL
+  for (int i = 0; i < lanes<T> / 2; ++i) {
+    const int r = i / 4 * 8 + i % 4;
+    products[i] = twice * load_halves(k[r], k[r + 4], both);
+  }
+  sums<T>(products, y);
+}
+/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
+/// always: g++ leaves out calls of functions that do nothing else.
+template <class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
+    index first, index last, index n, const token_rows<Code>& k, index end) {
+  constexpr index line = 64 / static_cast<index>(sizeof(Code));
+  if (last > end || k.run(first, last) != last) return;
+  const Code* row = k.row(first);
+  for (index j = first; j < last; ++j, row += k.stride)
+    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
+}
+/// The rows of a head that lies so far behind that of `k`.
+template <class Code>
+LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
+  k.data += behind;
+  return k;
+}
+/// Whether tokens are more than caches are likely to hold when they are read.
+template <class Code>
+LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
+  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
+}
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
+/// heads. What follows each other in memory is read in this order, which is faster.
+template <class T, class Code>
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
+                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
+  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
+  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
+  const bool fetch = many_bytes(last - first, k);
+  for (index next = first; next < last; next += step) {
+    const index j = next < last - step ? next : last - step;
+    const bool together = k.run(j, j + step) == j + step;
+    const Code* const begin = k.row(j);
+    for (index g = 0; g < heads.groups; ++g) {
+      const Code* rows[lanes<T>] = {begin + g * heads.slot};
+      LINNET_UNROLL
+      for (int r = 1; r < lanes<T>; ++r)
+        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
+      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
+      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
+        const T* const xr = x + r * heads.inputs;
+        T* const yr = y + r * heads.outputs + (j - first);
+        if (step == 1) {
+          *yr = scale * dot_code(n, xr, rows[0]);
+          continue;
+        }
+        vec<T> some = {};
+        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+          if (n == lanes<T> / 2)
+            dots_of_halves(xr, rows, some);
+          else
+            dots_of_rows(n, xr, rows, some);
+        } else if constexpr (lanes<T> >= 4) {
+          dots_of_rows(n, xr, rows, some);
+        }
+        store<T>(yr, scale * some);
+      }
+    }
+  }
+}
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
+}
+/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
+/// token, so that the result does not depend on blocks.
+template <int Lanes, int R, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate,
+                                           const head_rows& heads) {
+  using part = typename vector_of<T, Lanes>::type;
+  part total[std::size_t{R}][4] = {}, x;
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
+    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
+  for (index j = first; j < last;) {
+    const Code* row = v.row(j);
+    const index end = v.run(j, last);
+    while (j < end) {
+      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
+      if (count == 4) {
+        LINNET_UNROLL
+        for (int t = 0; t < 4; ++t) {
+          widen_lanes<Lanes, T>(row + t * v.stride, x);
+          LINNET_UNROLL
+          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
+        }
+      } else {
+        widen_lanes<Lanes, T>(row, x);
+        LINNET_UNROLL
+        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
+      }
+      j += count;
+      row += count * v.stride;
+    }
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
+    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
+  }
+}
+/// mix() for R rows of weights and one head's values.
+template <int R, class T, class Code>
+LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
+                                          token_rows<Code> v, T* y, bool accumulate,
+                                          const head_rows& heads) {
+  index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
+    }
+  for (index r = 0; r < R && i < n; ++r) {
+    vec<T> total = {};
+    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
+    for (index j = first; j < last; ++j)
+      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
+    store_first(y + r * heads.outputs + i, total, n - i);
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
+/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
+template <class T, class Code>
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false,
+                              const head_rows& heads = {}) {
+  const bool fetch = many_bytes(last - first, v);
+  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
+    end = (j / token_block + 1) * token_block;
+    end = end < last ? end : last;
+    for (index g = 0; g < heads.groups; ++g) {
+      const token_rows<Code> rows = rows_of(v, g * heads.slot);
+      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
+      const T* x = p + g * heads.size * heads.inputs + (j - first);
+      T* out = y + g * heads.size * heads.outputs;
+      index left = heads.size;
+      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
+        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
+      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
+        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
+    }
+  }
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
+template <class T>
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  mix<T, T>(0, rows, n, p, {v, stride}, y);
+}
+/// @file
+/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
+
+/// y = f(x)
+template <activation_kind A, class T>
+LINNET_KERNEL static void activation(index n, const T* x, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(x + i, c)), c);
+}
+/// dx += dy f'(x)
+template <activation_kind A, class T>
+LINNET_KERNEL static void activation_backward(index n, const T* x, const T* dy, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * derivative<A, T>(get(x + i, c)), c);
+}
+/// y = f(gate) * up
+template <activation_kind A, class T>
+LINNET_KERNEL static void gated(index n, const T* gate, const T* up, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
+}
+/// dgate = dy up f'(gate); dup = dy f(gate)
+template <activation_kind A, class T>
+LINNET_KERNEL static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
+                                         T* dup) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> g = get(gate + i, c), d = get(dy + i, c);
+    put<T>(dgate + i, d * get(up + i, c) * derivative<A, T>(g), c);
+    put<T>(dup + i, d * activate<A, T>(g), c);
+  }
+}
+
+/// One AdamW step (Loshchilov and Hutter 2019). The moving averages are m and v. `rate` and `eps`
+/// have the bias corrections folded in; `decay` is learning rate times weight decay.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
+                                const T* g, T* m, T* v, T* w) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> gi = get(g + i, c) * gradient_scale;
+    const vec<T> mi = beta1 * get(m + i, c) + (T(1) - beta1) * gi;
+    const vec<T> vi = beta2 * get(v + i, c) + (T(1) - beta2) * (gi * gi);
+    const vec<T> wi = get(w + i, c);
+    put<T>(m + i, mi, c);
+    put<T>(v + i, vi, c);
+    put<T>(w + i, wi - (rate * mi / (sqrt<T>(vi) + eps) + decay * wi), c);
+  }
+}
+
+/// x[power * m] times a Hadamard matrix of that order and `factor`. The base[m, m], m up to 36,
+/// transforms each m numbers; sums and differences at doubling distances follow.
+template <class T>
+LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor, T* x) {
+  T group[36];
+  for (index g = 0; g < power; ++g) {
+    T* const y = x + g * m;
+    for (index i = 0; i < m; ++i) group[i] = y[i] * factor;
+    LINNET_FOR_VECTORS(T, j, c, m) {
+      vec<T> sum = group[0] * get(base + j, c);
+      for (index i = 1; i < m; ++i) sum += group[i] * get(base + i * m + j, c);
+      put<T>(y + j, sum, c);
+    }
+  }
+  for (index stride = m; stride < m * power; stride *= 2)
+    for (index first = 0; first < m * power; first += 2 * stride) {
+      T *const a = x + first, *const b = a + stride;
+      LINNET_FOR_VECTORS(T, i, c, stride) {
+        const vec<T> u = get(a + i, c), v = get(b + i, c);
+        put<T>(a + i, u + v, c);
+        put<T>(b + i, u - v, c);
+      }
+    }
+}
+/// @file
+/// Stored codes and low-precision activations of one instruction-set level: included inside a
+/// struct by simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
+template <code C>
+LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
+  const auto shift = static_cast<word>(i * bits_of(C));
+  if constexpr (C == code::bf16) {
+    return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
+  } else if constexpr (is_integer(C)) {
+    const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
+    return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
+  } else if constexpr (values_of(C) != nullptr) {
+    constexpr const float* values = values_of(C);
+#if defined(LINNET_LOOK_UP)
+    return LINNET_LOOK_UP(values, w >> shift);
+#else
+    word u[lanes<float>];
+    float x[lanes<float>];
+    __builtin_memcpy(u, &w, sizeof u);
+    for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
+    return load(x);
+#endif
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
+    vec<float> x;
+    LINNET_WIDEN_HALVES(x, u);
+    return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+  }
+}
+
+/// A register of scales of groups, which are kept as floats or in half precision.
+LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
+/// @copydoc load_scales()
+LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
+}
+/// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
+template <code C>
+LINNET_TARGET static inline void collect(words& spare, const words& w) {
+  constexpr word top = ~word{0} << (32 - spare_bits(C));
+  spare = spare >> static_cast<word>(spare_bits(C)) | (w & top);
+}
+/// Moves collected bits to where the codes of a word lie.
+template <code C>
+LINNET_TARGET static inline words collected(const words& spare) {
+  return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
+}
+/// The bits from which code `i` of a block of each column begins, with any `i`.
+template <code C>
+LINNET_TARGET static inline words any_code(const word* block, int i) {
+  constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
+  words u;
+  if constexpr (spare_bits(C) > 0)
+    if (i >= whole) {
+      words spare = {};
+      for (int j = 0; j < words_of_block(C); ++j) {
+        __builtin_memcpy(&u, block + j * panel_width, sizeof u);
+        collect<C>(spare, u);
+      }
+      return collected<C>(spare) >> static_cast<word>((i - whole) * bits_of(C));
+    }
+  __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
+  return u >> static_cast<word>(i % per_word * bits_of(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  return decode<C>(any_code<C>(block, i), 0);
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
+/// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
+/// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void decode_panel(index n, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* out) {
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    const vec<float> scale = scales ? load_scales(scales + at) : vec<float>{} + 1.0f;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
+    float* y = out + at;
+    for (index k = 0; k < n; ++k) {
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        words u;
+        __builtin_memcpy(&u, w + (k * of_block + j) * panel_width + at, sizeof u);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (is_integer(C) && !Minima) x = x - origin;
+          if (scales) x = x * scale;
+          if constexpr (Minima) x = x + origin;
+          store(y + i * panel_width, x);
+        }
+        y += per_word * panel_width;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        for (int i = 0; i < spare_bits(C); ++i) {
+          vec<float> x = decode<C>(u, i) - origin;
+          if (scales) x = x * scale;
+          store(y + i * panel_width, x);
+        }
+        y += spare_bits(C) * panel_width;
+      }
+    }
+  }
+}
+
+/// Adds to sums[32] scale_j (sum of a_k (code_kj - zero_j)): one row of `k` inputs with one panel
+/// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
+/// of a_k code_kj) + zero_j (sum of a_k).
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* sums) {
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  constexpr bool integer = is_integer(C) && !Minima;
+  float total = 0;
+  if constexpr (Minima) {
+    vec<float> parts = {};
+    for (index i = 0; i < k; i += lanes<float>)
+      parts += get(a + i, k - i < lanes<float> ? k - i : lanes<float>);
+    total = sum<float>(parts);
+  }
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
+    vec<float> acc[std::size_t{chains}] = {};
+    const index whole = k / block;
+    const float* from = a;
+    for (index n = 0; n < whole; ++n) {
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        const word* const here = w + (n * of_block + j) * panel_width + at;
+        words u;
+        __builtin_memcpy(&u, here, sizeof u);
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (integer) x = x - origin;
+          acc[i % chains] += from[i] * x;
+        }
+        from += per_word;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        acc[0] += from[0] * (decode<C>(u, 0) - origin);
+        acc[1] += from[1] * (decode<C>(u, 1) - origin);
+        from += 2;
+      }
+    }
+    for (int i = 0; i < static_cast<int>(k % block); ++i) {
+      vec<float> x = decode_any<C>(w + whole * of_block * panel_width + at, i);
+      if constexpr (integer) x = x - origin;
+      acc[0] += from[i] * x;
+    }
+    vec<float> x = acc[0];
+    LINNET_UNROLL
+    for (int i = 1; i < chains; ++i) x += acc[i];
+    if (scales) x *= load_scales(scales + at);
+    if constexpr (Minima) x += origin * total;
+    store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// The bits of the outliers among numbers, and zeros in place of the others.
+LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rounding& by,
+                                             vec_int<float>& y) {
+  const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
+  y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
+}
+/// Zeros in place of the outliers among numbers, where there may be any.
+template <bool Outliers>
+LINNET_TARGET static inline void drop_outliers(vec<float>& x, const int8_rounding& by) {
+  if constexpr (Outliers) {
+    vec_int<float> y;
+    outliers_of(x, by, y);
+    x = bits_as<vec<float>>(bits_as<vec_int<float>>(x) ^ y);
+  }
+}
+/// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
+/// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
+template <class T>
+LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_rounding& by,
+                                                index stretch, T* kept, std::int32_t* numbers) {
+  constexpr index wide = 16;  // a multiple of every stretch and of every vector
+  std::int32_t count = 0;
+  for (index first = 0; first < n; first += wide) {
+    const index last = n - first < wide ? n : first + wide;
+    vec_int<float> any = {};
+    for (index i = first; i < last; i += lanes<float>) {
+      const index some = n - i < lanes<float> ? n - i : lanes<float>;
+      vec_int<float> y;
+      outliers_of(get(x + i, some), by, y);
+      put(kept + i, bits_as<vec<float>>(y), some);
+      any |= y & 0x7fffffff;
+    }
+    if (largest<std::int32_t>(any) == 0) continue;
+    for (index i = first; i < last; i += stretch)
+      for (index j = i; j < last && j < i + stretch; ++j)
+        if (kept[j] != 0) {
+          numbers[count++] = static_cast<std::int32_t>(i / stretch);
+          break;
+        }
+  }
+  return count;
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
+/// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
+/// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
+/// whatever is made of it is NaN. Without `Outliers` none is looked for.
+template <class T, bool Outliers = false>
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
+                                   const int8_rounding& by = {}) {
+  using byte = typename vector_of<std::int8_t, lanes<float>>::type;
+  vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
+  for (index i = 0; i < n; i += lanes<float>) {
+    vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
+    drop_outliers<Outliers>(v, by);
+    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
+    most = a > most ? a : most;
+  }
+  const std::int32_t top_bits = largest<std::int32_t>(most);
+  if (top_bits >= 0x7f800000) {
+    for (index i = 0; i < round_up(n, 4); ++i) y[i] = 0;
+    codes_sum = 0;
+    return bits_as<float>(std::int32_t{0x7fc00000});
+  }
+  const float top = bits_as<float>(top_bits);
+  const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
+  const float scale = tiny ? 1.0f : top / by.largest, inverse = tiny ? 0.0f : by.largest / top;
+  vec_int<float> total = {};
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    vec<float> v = get(x + i, count);
+    drop_outliers<Outliers>(v, by);
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    const vec<float> shifted = v * inverse + 12582912.0f;
+    const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
+    total += q;
+    const byte codes = __builtin_convertvector(q, byte);
+    if (count == lanes<float>) {
+      __builtin_memcpy(y + i, &codes, sizeof codes);
+    } else {
+      __builtin_memcpy(y + i, &codes, static_cast<std::size_t>(count));
+    }
+  }
+  for (index i = n; i % 4; ++i) y[i] = 0;
+  codes_sum = sum<std::int32_t>(total);
+  return scale;
+}
+
+// --- products of low-precision activations: two or four k in one step ----------------------------
+
+/// acc += low(a) low(b) + high(a) high(b), halves of words as bf16, sums in f32.
+struct bf16_steps {
+  using left = word;
+  using right = words;
+  using sum = vec<float>;
+#if defined(LINNET_DOT_BF16_LANE)
+  static constexpr bool has_lanes = true, has_squares = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_BF16_LANE(acc, a, b, Lane);
+  }
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_BF16(acc, a, b);
+  }
+#else
+  static constexpr bool has_lanes = false, has_squares = false;
+#endif
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
+#if defined(LINNET_DOT_BF16)
+    LINNET_DOT_BF16(acc, a, b);
+#else
+    acc += decode<code::bf16>(a, 0) * decode<code::bf16>(b, 0);
+    acc += decode<code::bf16>(a, 1) * decode<code::bf16>(b, 1);
+#endif
+  }
+};
+/// acc += sum of the four signed bytes of a times the four unsigned bytes of b.
+struct int8_steps {
+  using halves = typename vector_of<std::int16_t, 2 * lanes<float>>::type;
+  using left = word;
+  using right = words;
+  using sum = vec_int<float>;
+  /// The number that prepare() takes from each byte of b: the sum grows by a (b - centre).
+#if defined(LINNET_INT8_CENTRE)
+  static constexpr std::int32_t centre = LINNET_INT8_CENTRE;
+#else
+  static constexpr std::int32_t centre = 0;
+#endif
+  LINNET_TARGET static inline void prepare([[maybe_unused]] right& b) {
+    if constexpr (centre != 0) b ^= 0x80808080u;
+  }
+#if defined(LINNET_DOT_INT8_LANE)
+  static constexpr bool has_lanes = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_INT8_LANE(acc, a, b, Lane);
+  }
+#else
+  static constexpr bool has_lanes = false;
+#endif
+#if defined(LINNET_SQUARE_INT8)
+  static constexpr bool has_squares = true;
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_INT8(acc, a, b);
+  }
+#else
+  static constexpr bool has_squares = false;
+#endif
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
+#if defined(LINNET_DOT_INT8)
+    LINNET_DOT_INT8(acc, a, b);
+#else
+    // Even and odd bytes as 16-bit numbers, whose products of pairs fit 32 bits.
+    const halves all = bits_as<halves>(a);
+    const halves even = (all << 8) >> 8, odd = all >> 8;
+    acc += pairs(even, bits_as<halves>(b & 0x00ff00ffu));
+    acc += pairs(odd, bits_as<halves>((b >> 8) & 0x00ff00ffu));
+#endif
+  }
+  /// Sum of the products of each two neighbours.
+  LINNET_TARGET static inline sum pairs(const halves& a, const halves& b) {
+#if defined(LINNET_DOT_PAIRS)
+    return LINNET_DOT_PAIRS(a, b);
+#else
+    const sum x = bits_as<sum>(a), y = bits_as<sum>(b);
+    return ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
+#endif
+  }
+};
+struct int8_finish {
+  vec<float> bias, scale;
+  vec_int<float> zero;
+  LINNET_TARGET inline void begin(const integer_epilogue& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<float>{};
+    scale = get(e.scale + column, count);
+    zero = vec_int<float>{};
+    if (e.zero) zero = __builtin_convertvector(get(e.zero + column, count), vec_int<float>);
+  }
+  LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
+                                  vec<float>& y) const {
+    constexpr std::int32_t origin = 128 - int8_steps::centre;
+    const vec_int<float> centred =
+        e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
+    vec<float> both = scale * (e.alpha * e.row_scale[row]);
+    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+  }
+};
+
+/// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const epilogue<T>& e, index slack = 0) {
+  product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+/// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const integer_epilogue& e, index slack = 0) {
+  product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Products of int8 inputs with integer codes whose scales belong to groups of inputs, of one
+/// instruction-set level: included inside a struct by simd/levels.hpp. Codes are unpacked in
+/// registers, beside the products, whatever the number of rows. Each output is the same sum by the
+/// same steps in every tile: groups in ascending order, exact within a group.
+
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes, 16 of 2
+/// are four.
+template <code C>
+static constexpr int input_words = 8 / bits_of(C);
+
+/// Moves the even bytes of each 8 before the odd ones. They so meet the low and the high halves of
+/// the bytes that hold 8 codes of 4 bits.
+LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 8) {
+    std::uint64_t all;
+    __builtin_memcpy(&all, y + i, sizeof all);
+    std::uint64_t halves[2] = {all, all >> 8};
+    LINNET_UNROLL
+    for (std::uint64_t& u : halves) {
+      u &= 0x00ff00ff00ff00ffu;
+      u = (u | u >> 8) & 0x0000ffff0000ffffu;
+      u = (u | u >> 16) & 0xffffffffu;
+    }
+    all = halves[0] | halves[1] << 32;
+    __builtin_memcpy(y + i, &all, sizeof all);
+  }
+}
+
+/// Moves the bytes 0, 4, 8, 12 of each 16 to the front, then 1, 5, 9, 13, and so on. They so meet
+/// the same two bits of each byte that holds 4 of 16 codes of 2 bits.
+LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 16) {
+    std::int8_t all[16];
+    __builtin_memcpy(all, y + i, sizeof all);
+    LINNET_UNROLL
+    for (int j = 0; j < 16; ++j) y[i + j] = all[j % 4 * 4 + j / 4];
+  }
+}
+
+/// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
+/// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
+template <code C, class T, bool Outliers = false>
+LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
+                                         float* scales, std::int32_t* sums,
+                                         const int8_rounding& by = {}) {
+  for (index g = 0, i = 0; i < n; ++g, i += group)
+    scales[g] = to_int8<T, Outliers>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
+  constexpr auto words = input_words<C>;
+  if constexpr (words > 1) {
+    for (index i = n; i % (4 * words); ++i) y[i] = 0;
+    if constexpr (words == 2)
+      split_even_and_odd(n, y);
+    else
+      split_every_fourth(n, y);
+  }
+}
+
+/// Steps of the sum of a group: acc += the products of a word of inputs and one of unpacked codes.
+template <code C>
+struct group_steps {
+  LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
+    if constexpr (input_words<C> == 1) {
+      codes = w;
+      int8_steps::prepare(codes);
+    } else if constexpr (input_words<C> == 2) {
+      codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+    } else {
+      codes = (w >> static_cast<word>(2 * step)) & 0x03030303u;
+    }
+  }
+#if defined(LINNET_DOT_BYTES)
+  /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
+  static constexpr bool short_sums = input_words<C> > 1;
+#else
+  static constexpr bool short_sums = false;
+#endif
+  using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  /// The sum of a group before its first step, from what grouped_rows has of its inputs. Bytes less
+  /// 128 have the origin 0; other offsets want back what this takes from the sum.
+  template <code_offset O>
+  LINNET_TARGET static inline std::int32_t begin([[maybe_unused]] word extra) {
+    constexpr bool less = C == code::u8 && int8_steps::centre != 0;
+    if constexpr (O == code_offset::origin)
+      return less ? 0 : static_cast<std::int32_t>(extra);
+    else if constexpr (less)
+      return int8_steps::centre * static_cast<std::int32_t>(bits_as<float>(extra));
+    else
+      return 0;
+  }
+  LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
+#if defined(LINNET_DOT_BYTES)
+    if constexpr (short_sums)
+      acc += LINNET_DOT_BYTES(codes, inputs);
+    else
+#endif
+      int8_steps::step(acc, inputs, codes);
+  }
+};
+
+#if defined(LINNET_DOT_INT8_LANE)
+/// Adds `count` words of packed codes of each column, times R rows of inputs from `x` on, to the
+/// sums of a group. Two words of inputs of two rows are a square's.
+template <code C, class Steps, int R, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void add_group(
+    index count, index row, const word* x, const word* w,
+    vec_int<float> (&sums)[std::size_t{R}][std::size_t{W}]) {
+  using pair = typename vector_of<word, 2>::type;
+  constexpr int inputs = input_words<C>;
+  constexpr bool squares = Steps::has_squares && R % 2 == 0;
+  for (index d = 0; R == 1 && d < count; ++d) {
+    __builtin_prefetch(w + 1024 + d * panel_width);
+    __builtin_prefetch(w + 1024 + d * panel_width + panel_width / 2);
+  }
+  vec_int<float> part[std::size_t{R}][std::size_t{W}] = {};
+  if constexpr (inputs == 1) {
+    const rows_operand<word> a{x, row, 1};
+    const columns_operand<word> b{w, panel_width, 0};
+    index d = 0;
+    if constexpr (squares)
+      d = by_squares<Steps, R, W>(count, a, x, b, w, w, part);
+    else
+      d = by_lanes<Steps, R, W>(count, a, x, b, w, w, part);
+    for (; d < count; ++d) {
+      words codes[std::size_t{W}];
+      row_of_columns<Steps, W>(b, w, d, codes);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(part[i][v], x[i * row + d] - words{}, codes[v]);
+    }
+  } else {
+    vec_int<float> both[std::size_t{R + 1} / 2][std::size_t{W}][2] = {};
+    for (index d = 0; d < count; ++d, x += inputs, w += panel_width) {
+      words packed[std::size_t{W}];
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v)
+        __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+      LINNET_UNROLL
+      for (int s = 0; s < inputs; s += 2) {
+        words columns[std::size_t{W}][2];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v) LINNET_UNROLL
+        for (int h = 0; h < 2; ++h) group_steps<C>::unpack(packed[v], s + h, columns[v][h]);
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += squares ? 2 : 1) {
+          pair first, second;
+          __builtin_memcpy(&first, x + i * row + s, sizeof first);
+          __builtin_memcpy(&second, x + (squares ? i + 1 : i) * row + s, sizeof second);
+          const words of_rows = __builtin_shufflevector(first, second, 0, 1, 2, 3);
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) {
+            if constexpr (squares) {
+              words pairs[2];
+              pair_columns(columns[v][0], columns[v][1], pairs);
+              Steps::step_square(both[i / 2][v][0], of_rows, pairs[0]);
+              Steps::step_square(both[i / 2][v][1], of_rows, pairs[1]);
+            } else {
+              Steps::template step_lane<0>(part[i][v], of_rows, columns[v][0]);
+              Steps::template step_lane<1>(part[i][v], of_rows, columns[v][1]);
+            }
+          }
+        }
+      }
+    }
+    if constexpr (squares) {
+      LINNET_UNROLL
+      for (int i = 0; i < R; i += 2) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) rows_of_squares(both[i / 2][v], part[i][v], part[i + 1][v]);
+    }
+  }
+  LINNET_UNROLL
+  for (int i = 0; i < R; ++i) LINNET_UNROLL
+  for (int v = 0; v < W; ++v) sums[i][v] += part[i][v];
+}
+#endif
+
+/// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
+template <code C, code_offset O, int R, int W, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
+                                              const grouped_rows& a, const grouped_panel<Scale>& b,
+                                              float* c, index ldc, const epilogue<float>& e) {
+  using steps = group_steps<C>;
+  constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
+  constexpr index stretch = 32 / per_word;
+  constexpr index per_line = 64 / static_cast<index>(sizeof(Scale));
+  vec<float> y[std::size_t{R}][std::size_t{W}] = {};
+  const word* w = b.codes + column;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const word* left[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) left[i / 3] = a.codes + (row + i) * a.row;
+  const float* const scale = a.scales + row * a.groups;
+  const word* const extra = a.extra + row * a.groups;
+  for (index g = 0, d = 0; g < a.groups; ++g) {
+    // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
+    LINNET_UNROLL
+    for (index line = 0; R == 1 && line < panel_width; line += per_line) {
+      __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
+      if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
+    }
+    const index end = d + b.per_group < b.depth ? d + b.per_group : b.depth;
+    vec_int<float> sums[std::size_t{R}][std::size_t{W}];
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      sums[i][v] = steps::template begin<O>(extra[i * a.groups + g]) - vec_int<float>{};
+#if defined(LINNET_DOT_INT8_LANE)
+    add_group<C, int8_steps, R, W>(end - d, a.row, a.codes + row * a.row + d * inputs, w, sums);
+    w += (end - d) * panel_width;
+    d = end;
+#endif
+    while (d < end) {
+      const index stop = d + stretch < end ? d + stretch : end;
+      typename steps::sum part[std::size_t{R}][std::size_t{W}];
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+        if constexpr (steps::short_sums)
+          part[i][v] = typename steps::sum{};
+        else
+          part[i][v] = sums[i][v];
+      }
+      for (; d < stop; ++d) {
+        words packed[std::size_t{W}];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v)
+          __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+        if constexpr (R == 1) {
+          __builtin_prefetch(w + 1024);
+          __builtin_prefetch(w + 1024 + panel_width / 2);
+        }
+        w += panel_width;
+        LINNET_UNROLL
+        for (int s = 0; s < inputs; ++s) {
+          words codes[std::size_t{W}];
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) steps::unpack(packed[v], s, codes[v]);
+          LINNET_UNROLL
+          for (int i = 0; i < R; ++i) {
+            // The difference spreads a number over a vector.
+            const words x = left[i / 3][i % 3 * a.row + s] - words{};
+            LINNET_UNROLL
+            for (int v = 0; v < W; ++v) steps::step(part[i][v], x, codes[v]);
+          }
+        }
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += 3) left[i / 3] += inputs;
+      }
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+#if defined(LINNET_DOT_BYTES)
+        if constexpr (steps::short_sums)
+          sums[i][v] += int8_steps::pairs(part[i][v], int8_steps::halves{} + 1);
+        else
+#endif
+          sums[i][v] = part[i][v];
+      }
+    }
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) {
+      const index at = g * panel_width + column + v * lanes<float>;
+      const vec<float> of_codes = load_scales(b.scales + at);
+      vec<float> offset = {};
+      if constexpr (O != code_offset::origin) offset = load_scales(b.offsets + at);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) {
+        const index group = i * a.groups + g;
+        vec<float> x = __builtin_convertvector(sums[i][v], vec<float>);
+        if constexpr (O == code_offset::zero) x -= offset * bits_as<float>(extra[group]);
+        if constexpr (O == code_offset::minimum) {
+          // Together they reach no further than the inputs times the weights.
+          x *= of_codes;
+          LINNET_KEEP(x);  // the second product, not the first, is what joins the sum
+          x += offset * bits_as<float>(extra[group]);
+          y[i][v] += x * scale[group];
+        } else {
+          vec<float> both = of_codes * scale[group];
+          LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+          y[i][v] += x * both;
+        }
+      }
+    }
+  }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    const index at = column + v * lanes<float>;
+    if (at >= columns) break;
+    const index count = columns - at < lanes<float> ? columns - at : lanes<float>;
+    real_finish<float> finish;
+    finish.begin(e, at, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      float* const out = c + (row + i) * ldc + at;
+      vec<float> z;
+      finish.value(e, y[i][v], row + i, z);
+      if (e.accumulate) z += get(out, count);
+      put(out, z, count);
+    }
+  }
+}
+
+/// C[M, columns] = epilogue(A B) of int8 inputs and one panel of codes, serial. With x the sum of a
+/// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
+/// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
+/// sum of inputs) * scale of inputs.
+template <code C, code_offset O, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
+                                          const grouped_panel<Scale>& b, float* c, index ldc,
+                                          const epilogue<float>& e) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
+                wide = per_panel < 4 ? per_panel : 4;
+  index i = 0;
+  for (; i + rows <= M; i += rows)
+    for (index j = 0; j < columns; j += 2 * lanes<float>)
+      grouped_tile<C, O, rows, 2>(i, j, columns, a, b, c, ldc, e);
+  for (; i < M; ++i)
+    for (index j = 0; j < columns; j += wide * lanes<float>)
+      grouped_tile<C, O, 1, wide>(i, j, columns, a, b, c, ldc, e);
+}
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
+
+/// y = a + b; y may be a or b
+template <class T>
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
+}
+/// x *= a
+template <class T>
+LINNET_KERNEL static void scale(index n, T a, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
+}
+/// sum of x_i y_i
+template <class T>
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
+  return sum<T>(total);
+}
+
+/// sum of x_i
+template <class T>
+LINNET_KERNEL static T total(index n, const T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
+  return sum<T>(all);
+}
+/// largest x_i; n > 0
+template <class T>
+LINNET_KERNEL static T maximum(index n, const T* x) {
+  if (n < lanes<T>) {
+    T m = x[0];
+    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
+    return m;
+  }
+  vec<T> best = load(x);
+  for (index i = lanes<T>; i < n; i += lanes<T>) {
+    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
+    best = v > best ? v : best;
+  }
+  return largest<T>(best);
+}
+
+/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
+template <class T>
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
+  vec_int<T> found{};
+  for (index row = 0; row < rows; ++row, x += stride) LINNET_FOR_VECTORS(T, i, c, n) {
+      const vec<T> v = get(x + i, c);
+      vec_int<T> bits;
+      __builtin_memcpy(&bits, &v, sizeof bits);
+      found |= (bits & exponent) == exponent;
+    }
+  number any = 0;
+  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
+  return any == 0;
+}
+/// @file
+/// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+
+/// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
+template <class T>
+LINNET_KERNEL static void softplus(index n, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> v = get(x + i, c), zero = {};
+    const vec<T> u = exp<T>(v < T(0) ? v : -v), positive = v > T(0) ? v : zero;
+    if constexpr (sizeof(T) == 4) {
+      // log(1 + u) = 2 artanh(s), s = u / (2 + u) <= 1/3; s itself may be too small for a float
+      const vec<T> twice = u / (T(1) + T(0.5) * u), q = T(0.25) * (twice * twice);
+      vec<T> p = q * T(1.0 / 13) + T(1.0 / 11);
+      p = p * q + T(1.0 / 9);
+      p = p * q + T(1.0 / 7);
+      p = p * q + T(1.0 / 5);
+      p = p * q + T(1.0 / 3);
+      put<T>(x + i, positive + (twice + twice * (q * p)), c);
+    } else {
+      T values[lanes<T>];
+      store<T>(values, u);
+      for (int l = 0; l < lanes<T>; ++l) values[l] = std::log1p(values[l]);
+      put<T>(x + i, positive + load<T>(values), c);
+    }
+  }
+}
+/// dx *= 1 / (1 + e^-x), the derivative of softplus.
+template <class T>
+LINNET_KERNEL static void softplus_backward(index n, const T* x, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(dx + i, get(dx + i, c) / (T(1) + exp<T>(-get(x + i, c))), c);
+}
+
+/// One token of the scans of `rows` channels with n states each (Gu and Dao 2023). The equations
+/// are decay = exp(delta_i a_ij), next_ij = decay_ij h_ij + delta_i x_i b_j, y_i = sum_j next_ij
+/// c_j. next may be h.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
+                                    const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
+  for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
+    const T input = delta[i] * x[i];
+    vec<T> all = {};
+    LINNET_FOR_VECTORS(T, j, count, n) {
+      const vec<T> e = exp<T>(delta[i] * get(a + j, count));
+      const vec<T> s = e * get(h + j, count) + input * get(b + j, count);
+      put<T>(decay + j, e, count);
+      put<T>(next + j, s, count);
+      all += s * get(c + j, count);
+    }
+    y[i] = sum<T>(all);
+  }
+}
+/// Derivative of one scan step: g_ij = carried_ij + dy_i c_j is that of next_ij. Then carried
+/// becomes decay g; da, db and dc are added to. Overwritten are d_input = g . b (of delta_i x_i)
+/// and d_decay (of delta_i through the decay).
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void scan_step_backward(index rows, index n, const T* delta, const T* x,
+                                             const T* a, const T* b, const T* c, const T* h,
+                                             const T* decay, const T* next, const T* dy, T* carried,
+                                             T* da, T* db, T* dc, T* d_input, T* d_decay) {
+  for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n, carried += n, da += n) {
+    const T input = delta[i] * x[i];
+    vec<T> inputs = {}, decays = {};
+    LINNET_FOR_VECTORS(T, j, count, n) {
+      const vec<T> g = get(carried + j, count) + dy[i] * get(c + j, count);
+      const vec<T> past = get(decay + j, count) * g;
+      const vec<T> u = past * get(h + j, count);
+      put<T>(carried + j, past, count);
+      put<T>(da + j, get(da + j, count) + delta[i] * u, count);
+      put<T>(db + j, get(db + j, count) + input * g, count);
+      put<T>(dc + j, get(dc + j, count) + dy[i] * get(next + j, count), count);
+      inputs += g * get(b + j, count);
+      decays += u * get(a + j, count);
+    }
+    d_input[i] = sum<T>(inputs);
+    d_decay[i] = sum<T>(decays);
+  }
+}
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
+
+/// x = exp(x - shift); returns the sum.
+template <class T>
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  if (n < lanes<T>) {
+    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    store_first(x, e, n);
+    return sum<T>(some_lanes<T>(e, 0, n, all));
+  }
+  // The last values in a full vector, some of them twice.
+  const index last = n - lanes<T>;
+  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> total = {};
+  index i = 0;
+  for (; i < last; i += lanes<T>) {
+    const vec<T> e = exp<T>(load(x + i) - shift);
+    store(x + i, e);
+    total += e;
+  }
+  store(x + last, ending);
+  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+}
+/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
+template <class T>
+LINNET_KERNEL static void softmax(index n, T* x) {
+  const T m = maximum(n, x);
+  const T s = exp_sum(n, m, x);
+  scale(n, T(1) / s, x);
+}
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
+}
+
+/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
+template <class T>
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
+  return r;
+}
+/// dx += r u - x r^3 mean(u x), u = dy gamma.
+template <class T>
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+                                            T* dx) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
+  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
+  }
+}
+/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
+template <class T>
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+                                     T* y, T* statistics) {
+  const T mean = total(n, x) / static_cast<T>(n);
+  vec<T> all = {};
+  const index whole = n - n % lanes<T>;
+  for (index i = 0; i < whole; i += lanes<T>) {
+    const vec<T> d = load(x + i) - mean;
+    all += d * d;
+  }
+  T spread = sum<T>(all);
+  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, j, c, n)
+  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
+  statistics[0] = mean;
+  statistics[1] = r;
+}
+/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
+template <class T>
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
+                                              const T* gamma, const T* dy, T* dx) {
+  const T mean = statistics[0], r = statistics[1];
+  vec<T> us = {}, uxs = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    us += u;
+    uxs += u * ((get(x + i, c) - mean) * r);
+  }
+  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
+  }
+}
+
+/// @file
+/// Products with matrices that keep some of each few inputs, of one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Numbers and the places of their inputs are read as they are
+/// stored. The inputs of a group fit a register, from which each column takes its own.
+
+/// One of the numbers from `p` on for each lane: the low `Bits` bits of `i` say which.
+template <int Bits>
+LINNET_TARGET static inline vec<float> numbers_at(const float* p, const words& i) {
+#if defined(LINNET_LOOK_UP)
+  if constexpr (Bits == 2)
+    return LINNET_LOOK_UP_4(p, i);
+  else if constexpr (Bits == 3)
+    return LINNET_LOOK_UP_8(p, i);
+  else
+    return LINNET_LOOK_UP(p, i);
+#else
+  word u[lanes<float>];
+  float x[lanes<float>];
+  __builtin_memcpy(u, &i, sizeof u);
+  for (int l = 0; l < lanes<float>; ++l) x[l] = p[u[l] & ((1u << Bits) - 1)];
+  return load(x);
+#endif
+}
+/// Rows of a panel of plain numbers, or of words of codes, before number `i` of a column.
+template <class Word, code C>
+static constexpr index number_row(index i) {
+  if constexpr (std::is_same_v<Word, word>)
+    return i / codes_of_block(C) * words_of_block(C);
+  else
+    return i;
+}
+/// Number `i` of a row of plain numbers, or of codes that words hold: `numbers` has those of 16
+/// codes where they are looked up.
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const float* w, int i, const float*) {
+  return load(w + i * panel_width);
+}
+/// @copydoc kept_number()
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const word* w, int i, const float* numbers) {
+  constexpr int block = codes_of_block(C);
+  const word* const from = w + i / block * words_of_block(C) * panel_width;
+  if constexpr (LookedUp)
+    return numbers_at<4>(numbers, any_code<C>(from, i % block));
+  else
+    return decode_any<C>(from, i % block);
+}
+/// Whether registers have 64 bytes, of which one instruction finds any of 16 numbers.
+static constexpr bool wide_vectors = LINNET_WIDTH > 32;
+
+/// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
+/// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
+/// `places` those of the whole panel.
+template <class Steps, code C, code_offset Offset, int R, class Word, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const word* places,
+                                       const Scale* scales, const Scale* zeros, float zero,
+                                       float* sums) {
+  constexpr code P = Steps::places;
+  constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
+  constexpr bool looked_up =
+      coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
+  constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
+  constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
+                per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
+                chains = R == 1 ? 4 : 1,
+                step = coded && codes_of_block(C) > block ? codes_of_block(C) : block;
+  constexpr index of = Steps::group, kept = Steps::kept;
+  static_assert(per_panel % together == 0);
+  // Numbers whose groups are followed by as many inputs as a register is to hold.
+  const index within = a.k < table ? 0 : ((a.k - table) / of + 1) * kept;
+  const index safe = within < a.last ? within : a.last;
+  alignas(64) float numbers[16];  // of codes, where finding them is faster than computing
+  if constexpr (looked_up)
+    for (int i = 0; i < 16; ++i) numbers[i] = static_cast<float>(i) - zero;
+  for (int v = 0; v < per_panel; v += together) {
+    vec<float> acc[std::size_t{R}][std::size_t{together * chains}] = {},
+                                                          total[std::size_t{R}]
+                                                               [std::size_t{together}] = {},
+                                                          origin[std::size_t{together}];
+    for (int t = 0; t < together; ++t)
+      origin[t] = zeros ? load_scales(zeros + (v + t) * lanes<float>) : vec<float>{} + zero;
+    for (index c = a.first; c < a.last;) {
+      const word* const here = places + c / block * rows * panel_width + v * lanes<float>;
+      if (c % step == 0 && c + step <= safe) {
+        const Word* const values =
+            w + number_row<Word, C>(c - a.first) * panel_width + v * lanes<float>;
+        const float* const from = a.x + c / kept * of;
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int h = 0; h < step; h += 8) {
+          __builtin_prefetch(values + number_row<Word, C>(h) * panel_width + 1024);
+          LINNET_UNROLL
+          for (int i = h; i < h + 8; ++i) {
+            // Where steps end with groups, the compiler knows how far a group is from the first.
+            const float* const x =
+                step % kept == 0 ? from + i / kept * of : a.x + (c + i) / kept * of;
+            words place[std::size_t{together}];
+            vec<float> y[std::size_t{together}];
+            LINNET_UNROLL
+            for (int t = 0; t < together; ++t) {
+              place[t] =
+                  any_code<P>(here + i / block * rows * panel_width + t * lanes<float>, i % block);
+              y[t] = kept_number<C, looked_up>(values + t * lanes<float>, i, numbers);
+              if constexpr (centred) y[t] = y[t] - origin[t];
+            }
+            LINNET_UNROLL
+            for (int r = 0; r < R; ++r) {
+              LINNET_UNROLL
+              for (int t = 0; t < together; ++t) {
+                const vec<float> input = numbers_at<bits_of(P)>(x + r * a.row, place[t]);
+                acc[r][i % chains * together + t] += input * y[t];
+                if constexpr (minima) total[r][t] += input;
+              }
+            }
+          }
+        }
+        c += step;
+      } else {
+        const index first = c / kept * of;
+        float x[std::size_t{R * table}] = {};
+        for (int r = 0; r < R; ++r)
+          for (index j = 0; j < table && first + j < a.k; ++j)
+            x[r * table + j] = a.x[r * a.row + first + j];
+        for (int t = 0; t < together; ++t) {
+          const words place = any_code<P>(here + t * lanes<float>, static_cast<int>(c % block));
+          vec<float> y = kept_number<C, looked_up>(w + (v + t) * lanes<float>,
+                                                   static_cast<int>(c - a.first), numbers);
+          if constexpr (centred) y = y - origin[t];
+          for (int r = 0; r < R; ++r) {
+            const vec<float> input = numbers_at<bits_of(P)>(x + r * table, place);
+            acc[r][t] += input * y;
+            if constexpr (minima) total[r][t] += input;
+          }
+        }
+        ++c;
+      }
+    }
+    for (int t = 0; t < together; ++t) {
+      const int at = (v + t) * lanes<float>;
+      LINNET_UNROLL
+      for (int r = 0; r < R; ++r) {
+        vec<float> x = acc[r][t];
+        LINNET_UNROLL
+        for (int i = 1; i < chains; ++i) x += acc[r][i * together + t];
+        if (scales) x *= load_scales(scales + at);
+        if constexpr (minima) x += origin[t] * total[r][t];
+        float* const sum = sums + r * panel_width + at;
+        store(sum, load(sum) + x);
+      }
+    }
+  }
+}
+/// Rows of inputs that rows_by_kept() takes at a time, at most. Of more than the second number
+/// place_kept() and a product of numbers are faster.
+#if defined(LINNET_LOOK_UP)
+static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
+static constexpr index most_kept_rows = wide_vectors ? 0 : 16;
+#else
+static constexpr int kept_rows_together = 1;
+static constexpr index most_kept_rows = 1;
+#endif
+
+/// Numbers of one group of a vector's columns where they stand, `Count` rows of a panel.
+template <int Kept, int Count>
+LINNET_TARGET static inline void place_group(const words* places, const vec<float>* x, float* out) {
+  LINNET_UNROLL
+  for (int j = 0; j < Count; ++j) {
+    vec<float> y = {};
+    LINNET_UNROLL
+    for (int i = 0; i < Kept; ++i) y = places[i] == static_cast<word>(j) ? x[i] : y;
+    store(out + j * panel_width, y);
+  }
+}
+/// out[k][32]: the numbers [first, last) that are kept of each few inputs where they stand, zeros
+/// elsewhere, whole groups. `first` begins one; `numbers` are those from it on.
+template <class Steps>
+LINNET_KERNEL static void place_kept(index first, index last, const float* numbers,
+                                     const word* places, float* out) {
+  constexpr code P = Steps::places;
+  constexpr int block = codes_of_block(P), kept = static_cast<int>(Steps::kept),
+                of = static_cast<int>(Steps::group);
+  constexpr word mask = (1u << bits_of(P)) - 1;
+  for (int at = 0; at < panel_width; at += lanes<float>) {
+    words place[std::size_t{kept}];
+    vec<float> x[std::size_t{kept}];
+    const float* from = numbers + at;
+    float* to = out + at;
+    for (index c = first; c < last;) {
+      const word* const here = places + c / block * words_of_block(P) * panel_width + at;
+      if (block % kept == 0 && c % block == 0 && c + block <= last) {
+        LINNET_UNROLL
+        for (int g = 0; g < block / kept; ++g) {
+          LINNET_UNROLL
+          for (int i = 0; i < kept; ++i) {
+            place[i] = any_code<P>(here, g * kept + i) & mask;
+            x[i] = load(from + (g * kept + i) * panel_width);
+          }
+          place_group<kept, of>(place, x, to + g * of * panel_width);
+        }
+        c += block, from += block * panel_width, to += block / kept * of * panel_width;
+      } else {
+        const int count = last - c < kept ? static_cast<int>(last - c) : kept;
+        for (int i = 0; i < kept; ++i) {
+          const index n = c + (i < count ? i : 0);  // the first once more, of a group that is short
+          place[i] = any_code<P>(places + n / block * words_of_block(P) * panel_width + at,
+                                 static_cast<int>(n % block)) &
+                     mask;
+          x[i] = load(from + (n - c) * panel_width);
+        }
+        place_group<kept, of>(place, x, to);
+        c += count, from += kept * panel_width, to += of * panel_width;
+      }
+    }
+  }
+}
+
+/// @file
+/// Products with matrices that keep numbers anywhere in a row, of one instruction-set level:
+/// included inside a struct by simd/levels.hpp.
+
+/// The numbers of blocks of 16 words of codes, those of the lowest codes of all words of a block
+/// first. They are [first, last) of a row.
+template <code C, code_offset Offset>
+LINNET_KERNEL static void decode_blocks(index first, index last, const word* from,
+                                        const scales_of_row& of, float* out) {
+  const auto [scales, zeros, origin, group, groups] = of;
+  constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
+  index end = 0;
+  vec<float> scale = {}, zero = vec<float>{} + origin;
+  for (; first < last; first += n, from += mask_words, out += n) {
+    LINNET_UNROLL
+    for (int i = 0; i < per_word; ++i) {
+      LINNET_UNROLL
+      for (int at = 0; at < mask_words; at += lanes<float>) {
+        words u;
+        __builtin_memcpy(&u, from + at, sizeof u);
+        vec<float> x = decode<C>(u, i);
+        const index c = first + i * mask_words + at;
+        if (scales && c >= end) {
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
+            scale = vec<float>{} + scales[g];
+            if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
+            float some[2][lanes<float>];
+            for (int l = 0; l < lanes<float>; ++l) {
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
+            }
+            scale = load(some[0]);
+            zero = load(some[1]);
+          }
+        }
+        if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
+        if (scales) x = x * scale;
+        if constexpr (Offset == code_offset::minimum) x = x + zero;
+        store(out + i * mask_words + at, x);
+      }
+    }
+  }
+}
+
+/// Lanes of a and b by turns: those of the lower halves (High = 0) or of the upper ones.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto alternate(const Vector& a, const Vector& b,
+                                           std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b, (Lane / 2 + High * all / 2 + Lane % 2 * all)...);
+}
+/// Turns a square of numbers: vector i becomes lane i of all.
+LINNET_TARGET static inline void turn(vec<float> (&v)[std::size_t{lanes<float>}]) {
+  constexpr int n = lanes<float>;
+  constexpr std::make_integer_sequence<int, n> all{};
+  LINNET_UNROLL
+  for (int stage = 1; stage < n; stage *= 2) {
+    vec<float> t[std::size_t{n}];
+    LINNET_UNROLL
+    for (int i = 0; i < n / 2; ++i) {
+      t[2 * i] = alternate<0>(v[i], v[i + n / 2], all);
+      t[2 * i + 1] = alternate<1>(v[i], v[i + n / 2], all);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < n; ++i) v[i] = t[i];
+  }
+}
+
+#if defined(LINNET_EXPAND)
+/// The numbers from `p` on in the lanes of a mask, zeros in the others.
+LINNET_TARGET static inline vec<float> spread(word mask, const float* p) {
+  vec<float> x = load(p);
+  LINNET_KEEP(x);  // from memory some processors take 20 times as long
+  return LINNET_EXPAND(mask, x);
+}
+#endif
+
+/// Adds the products of `R` rows of `n` inputs with `J` rows of weights to sums[r][j], rows of 32.
+/// Weights are the numbers that they keep at the inputs of their masks. `numbers` move on by as
+/// many. Up to 16 beyond are read.
+template <int R, int J>
+LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const word* const* masks,
+                                      const float** numbers, float* sums) {
+  const float* from[std::size_t{J}];
+  LINNET_UNROLL
+  for (int j = 0; j < J; ++j) from[j] = numbers[j];
+#if defined(LINNET_EXPAND)
+  constexpr word low = (word{1} << lanes<float> % 32) - 1;
+  vec<float> acc[std::size_t{R}][std::size_t{J}] = {};
+  index i = 0;
+  for (; i + 32 <= n; i += 32) {
+    LINNET_UNROLL
+    for (int j = 0; j < J; ++j) {  // rows wait for memory, in which their next numbers follow
+      __builtin_prefetch(from[j] + 512);
+      if (i % 512 == 0) __builtin_prefetch(masks[j] + i / 32 + 64);
+    }
+    LINNET_UNROLL
+    for (int h = 0; h < 32; h += lanes<float>) {
+      vec<float> y[std::size_t{J}];
+      LINNET_UNROLL
+      for (int j = 0; j < J; ++j) {
+        const word mask = masks[j][i / 32];
+        y[j] = spread(mask >> h & low, from[j] + __builtin_popcount(mask & ((word{1} << h) - 1)));
+      }
+      LINNET_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const vec<float> input = load(x + r * row + i + h);
+        LINNET_UNROLL
+        for (int j = 0; j < J; ++j) acc[r][j] += input * y[j];
+      }
+    }
+    LINNET_UNROLL
+    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+  }
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+    for (int j = 0; j < J; ++j) {
+      const word here = masks[j][i / 32] >> h & low;
+      const vec<float> y = spread(here, from[j]);
+      from[j] += __builtin_popcount(here);
+      for (int r = 0; r < R; ++r)
+        acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
+    }
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+#else
+  for (int j = 0; j < J; ++j) {
+    float acc[std::size_t{R}] = {};
+    for (index i = 0; i < n; i += 32)
+      for (word bits = masks[j][i / 32]; bits != 0; bits &= bits - 1, ++from[j])
+        for (int r = 0; r < R; ++r) acc[r] += x[r * row + i + __builtin_ctz(bits)] * *from[j];
+    for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
+  }
+#endif
+  for (int j = 0; j < J; ++j) numbers[j] = from[j];
+}
+
+/// Inputs of a panel that masked_panel() takes, at most.
+static constexpr index masked_step = 128;
+/// out[n][32]: the numbers of 32 rows of weights at `n` inputs, zeros where they keep none, for n
+/// up to `masked_step`. `numbers` move on by as many as they keep. Up to 16 beyond are read.
+LINNET_KERNEL static void masked_panel(index n, const word* const* masks, const float** numbers,
+                                       float* out) {
+#if defined(LINNET_EXPAND)
+  constexpr int width = lanes<float>;
+  constexpr word low = (word{1} << width % 32) - 1;
+  for (int j = 0; j < panel_width; j += width) {
+    const float* from[std::size_t{width}];
+    for (int r = 0; r < width; ++r) {
+      from[r] = numbers[j + r];
+      for (index next = 0; next < n; next += 16) __builtin_prefetch(from[r] + n + next);
+      __builtin_prefetch(masks[j + r] + 64);
+    }
+    for (index i = 0; i < n; i += width) {
+      vec<float> rows[std::size_t{width}];
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r) {
+        const word here = masks[j + r][i / 32] >> i % 32 & low;
+        rows[r] = spread(here, from[r]);
+        from[r] += __builtin_popcount(here);
+      }
+      turn(rows);
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r)
+        if (i + r < n) store(out + (i + r) * panel_width + j, rows[r]);
+    }
+    for (int r = 0; r < width; ++r) numbers[j + r] = from[r];
+  }
+#else
+  for (index i = 0; i < n * panel_width; ++i) out[i] = 0;
+  for (int j = 0; j < panel_width; ++j)
+    for (index i = 0; i < n; i += 32)
+      for (word bits = masks[j][i / 32]; bits != 0; bits &= bits - 1)
+        out[(i + __builtin_ctz(bits)) * panel_width + j] = *numbers[j]++;
+#endif
+}
+
+/// @file
+/// Products with some rows of a matrix, of one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Rows lie anywhere, so the next ones are fetched while these are multiplied.
+
+/// Bytes of memory that are fetched at a time.
+static constexpr index fetched = 64;
+
+/// out[r] = x . rows[r] for `R` rows of n numbers. Those of `next` are fetched. A sum is the same
+/// beside any other rows.
+template <int R, class T>
+LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const T* const* rows,
+                                              const T* const* next, T* out) {
+  constexpr index step = 2 * lanes<T>, line = fetched / index{sizeof(T)};
+  vec<T> even[std::size_t{R}] = {}, odd[std::size_t{R}] = {};
+  index i = 0;
+  for (; i + step <= n; i += step) {
+    const vec<T> x0 = load(x + i), x1 = load(x + i + lanes<T>);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) {
+      for (index l = 0; l < step; l += line) __builtin_prefetch(next[r] + i + l);
+      even[r] += x0 * load(rows[r] + i);
+      odd[r] += x1 * load(rows[r] + i + lanes<T>);
+    }
+  }
+  for (; i < n; i += lanes<T>) {
+    const index count = n - i < lanes<T> ? n - i : lanes<T>;
+    const vec<T> x0 = get(x + i, count);
+    for (int r = 0; r < R; ++r) even[r] += x0 * get(rows[r] + i, count);
+  }
+  for (int r = 0; r < R; ++r) out[r] = sum<T>(even[r] + odd[r]);
+}
+/// out[a] = x . w[chosen[a]] for `count` rows of w[..., n].
+template <class T>
+LINNET_KERNEL static void dots_of_chosen(index n, const T* x, const T* w, index count,
+                                         const std::int32_t* chosen, T* out) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * n;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * n;
+    }
+    if (a + R <= count)
+      dots_of_rows<R>(n, x, rows, next, out + a);
+    else
+      for (index r = 0; a + r < count; ++r) dots_of_rows<1>(n, x, rows + r, rows + r, out + a + r);
+  }
+}
+/// y[n] += sum of h[a] w[chosen[a]] over `count` rows of w, `row` apart, in their order.
+template <class T>
+LINNET_KERNEL static void sum_of_chosen(index n, index row, const T* w, index count,
+                                        const std::int32_t* chosen, const T* h, T* y) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    T factor[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * row;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * row;
+      factor[r] = a + r < count ? h[a + r] : T(0);
+    }
+    if (a + R <= count) {
+      LINNET_FOR_VECTORS(T, i, c, n) {
+        vec<T> sum = get(y + i, c);
+        LINNET_UNROLL
+        for (index r = 0; r < R; ++r) {
+          __builtin_prefetch(next[r] + i);
+          sum += factor[r] * get(rows[r] + i, c);
+        }
+        put<T>(y + i, sum, c);
+      }
+    } else {
+      for (index r = 0; a + r < count; ++r) LINNET_FOR_VECTORS(T, i, c, n)
+      put<T>(y + i, get(y + i, c) + factor[r] * get(rows[r] + i, c), c);
+    }
+  }
+}
+
+/// @file
+/// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
+
+/// Products of the lower halves of 64-bit lanes.
+LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,
+                                                            const vec<std::uint64_t>& b) {
+#if defined(LINNET_LOW_PRODUCTS)
+  return reinterpret_cast<vec<std::uint64_t>>(LINNET_LOW_PRODUCTS(a, b));
+#else
+  return (a & 0xFFFFFFFFu) * b;
+#endif
+}
+/// The lanes of a and b by turns: of their lower halves (High = 0) or upper ones.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline Vector by_turns(const Vector& a, const Vector& b,
+                                            std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b, ((all * High + Lane) / 2 + Lane % 2 * all)...);
+}
+/// Counters of Philox that fill a register.
+static constexpr index philox_lanes = lanes<std::uint64_t>;
+/// The words philox(key, high, counter), of that many counters from the first on: [counters, 4].
+/// What the upper halves of lanes hold on the way means nothing.
+LINNET_TARGET static inline void philox_words(std::uint64_t key, std::uint64_t high,
+                                              std::uint64_t first, word* words) {
+  using wide = vec<std::uint64_t>;
+  wide x0 = wide{} + first, x2 = wide{} + high;
+  for (index i = 0; i < philox_lanes; ++i) x0[i] += static_cast<std::uint64_t>(i);
+  wide x1 = x0 >> 32, x3 = x2 >> 32;
+  auto k0 = static_cast<word>(key), k1 = static_cast<word>(key >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const wide a = low_products(x0, wide{} + 0xD2511F53u),
+               b = low_products(x2, wide{} + 0xCD9E8D57u);
+    x0 = (b >> 32) ^ x1 ^ (wide{} + k0);
+    x1 = b;
+    x2 = (a >> 32) ^ x3 ^ (wide{} + k1);
+    x3 = a;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  x0 = (x0 & 0xFFFFFFFFu) | x1 << 32;
+  x2 = (x2 & 0xFFFFFFFFu) | x3 << 32;
+  constexpr std::make_integer_sequence<int, lanes<std::uint64_t>> all{};
+  const wide low = by_turns<0>(x0, x2, all), upper = by_turns<1>(x0, x2, all);
+  __builtin_memcpy(words, &low, sizeof low);
+  __builtin_memcpy(words + 2 * philox_lanes, &upper, sizeof upper);
+}
+/// Dropout in place: x *= 0 or keep, and y too unless it is null; 0 where the value's Philox word
+/// is below `limit`. Value i has word (first + i) % 4 of counter (first + i) / 4.
+template <class T>
+LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
+                               index first, index n, T* x, T* y) {
+  using some_words = typename vector_of<word, lanes<T>>::type;
+  word words[4 * philox_lanes + lanes<T>] = {};  // the last ones are read, not used
+  for (index done = 0; done < n;) {
+    const index skip = (first + done) % 4, left = 4 * philox_lanes - skip,
+                here = n - done < left ? n - done : left;
+    philox_words(key, high, static_cast<std::uint64_t>((first + done) / 4), words);
+    for (index i = 0; i < here; i += lanes<T>) {
+      const index count = here - i < lanes<T> ? here - i : lanes<T>;
+      some_words w;
+      __builtin_memcpy(&w, words + skip + i, sizeof w);
+      const auto dropped = __builtin_convertvector(w < limit, vec_int<T>);
+      const auto multiplier =
+          reinterpret_cast<vec<T>>(reinterpret_cast<vec_int<T>>(vec<T>{} + keep) & ~dropped);
+      put<T>(x + done + i, get(x + done + i, count) * multiplier, count);
+      if (y != nullptr) put<T>(y + done + i, get(y + done + i, count) * multiplier, count);
+    }
+    done += here;
+  }
+}
+};
+#undef LINNET_TARGET
+#undef LINNET_ROWS
+#undef LINNET_PRODUCTS
+
+#define LINNET_TARGET \
+  LINNET_UNFUSED __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2")))
+#define LINNET_ROWS 12
+/// Reproducible kernels for AVX-512.
+struct reproducible_avx512 {
+/// @file
+/// All kernels, for one set of reproducible ones: included inside a struct by simd/reproducible.inl.
+/// Each vector has 64 bytes, whatever the registers of a machine hold. So 16 numbers of a row are
+/// added side by side, then by halves. No product melts with a sum.
+
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+  return __builtin_shufflevector(low, high, Lane...);
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
+
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
+};
+
+/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, const Value* ahead, index count = 0,
+                                      index safe = 0) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
+    typename Steps::right r[std::size_t{W}];
+    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
+  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if constexpr (!Ragged) {
+        if (e.accumulate) y += load(out);
+        store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
+      }
+    }
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
+template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  index j = 0;
+  if (M == 1) {
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
+  }
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    // The first tiles of these columns fetch the next panel, a line of each row at a time.
+    const Value* const here = b.data + j / panel_width * b.panel;
+    const Value* const next = j + panel_width < N ? here + b.panel : here;
+    constexpr index line = 64 / static_cast<index>(sizeof(Value));
+    index i = 0;
+    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8)
+        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
+  }
+  for (; j < N; j += lanes<T>) {
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
+    // A full vector at row k stays inside B as long as it ends before the end of the last row.
+    index safe = K;
+    const index end = (K - 1) * b.ld + count + slack;
+    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
+    index i = 0;
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+    for (; i < M; ++i)
+      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
+}
+
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
+
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
+  if constexpr (std::is_same_v<T, Code>) {
+    __builtin_memcpy(&x, p, sizeof x);
+  } else {
+    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using word_part = typename vector_of<word, Lanes>::type;
+    using int_part = typename vector_of<std::int32_t, Lanes>::type;
+    typename vector_of<raw, Lanes>::type u;
+    __builtin_memcpy(&u, p, sizeof u);
+#if defined(LINNET_BYTES)
+    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
+      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
+      return;
+    }
+#endif
+    if constexpr (sizeof(raw) == 2)
+      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
+    else
+      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
+                                  typename vector_of<T, Lanes>::type);
+  }
+}
+/// Loads the first `count` of them, zeros behind.
+template <class T, class Code>
+LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
+  if constexpr (std::is_same_v<T, Code>) {
+    return get(p, count);
+  } else {
+    Code some[lanes<T>] = {};
+    if (count == lanes<T> / 2)
+      __builtin_memcpy(some, p, sizeof some / 2);
+    else if (count < lanes<T>)
+      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    vec<T> x;
+    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
+    return x;
+  }
+}
+/// Sum of x_i k_i.
+template <class T, class Code>
+LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
+  return sum<T>(total);
+}
+/// Products of x with as many rows as a vector has lanes, four at a time.
+template <class T, class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
+    index n, const T* x, const Code* const* k, vec<T>& y) {
+  vec<T> total[lanes<T>] = {};
+  LINNET_UNROLL
+  for (int four = 0; four < lanes<T>; four += 4) {
+    const Code* const* const row = k + four;
+    index i = 0;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> xi = load(x + i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
+    }
+    if (i < n) {
+      const vec<T> xi = load_first<T>(x + i, n - i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
+    }
+  }
+  sums<T>(total, y);
+}
+/// Products of x with rows of half a vector, two at a time.
+template <class T>
+LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> both{};
+  const vec<T> twice = load_halves(x, x, both);
+  vec<T> products[lanes<T> / 2];
+  LINNET_UNROLL
+  for (int i = 0; i < lanes<T> / 2; ++i) {
+    const int r = i / 4 * 8 + i % 4;
+    products[i] = twice * load_halves(k[r], k[r + 4], both);
+  }
+  sums<T>(products, y);
+}
+/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
+/// always: g++ leaves out calls of functions that do nothing else.
+template <class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
+    index first, index last, index n, const token_rows<Code>& k, index end) {
+  constexpr index line = 64 / static_cast<index>(sizeof(Code));
+  if (last > end || k.run(first, last) != last) return;
+  const Code* row = k.row(first);
+  for (index j = first; j < last; ++j, row += k.stride)
+    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
+}
+/// The rows of a head that lies so far behind that of `k`.
+template <class Code>
+LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
+  k.data += behind;
+  return k;
+}
+/// Whether tokens are more than caches are likely to hold when they are read.
+template <class Code>
+LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
+  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
+}
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
+/// heads. What follows each other in memory is read in this order, which is faster.
+template <class T, class Code>
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
+                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
+  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
+  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
+  const bool fetch = many_bytes(last - first, k);
+  for (index next = first; next < last; next += step) {
+    const index j = next < last - step ? next : last - step;
+    const bool together = k.run(j, j + step) == j + step;
+    const Code* const begin = k.row(j);
+    for (index g = 0; g < heads.groups; ++g) {
+      const Code* rows[lanes<T>] = {begin + g * heads.slot};
+      LINNET_UNROLL
+      for (int r = 1; r < lanes<T>; ++r)
+        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
+      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
+      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
+        const T* const xr = x + r * heads.inputs;
+        T* const yr = y + r * heads.outputs + (j - first);
+        if (step == 1) {
+          *yr = scale * dot_code(n, xr, rows[0]);
+          continue;
+        }
+        vec<T> some = {};
+        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+          if (n == lanes<T> / 2)
+            dots_of_halves(xr, rows, some);
+          else
+            dots_of_rows(n, xr, rows, some);
+        } else if constexpr (lanes<T> >= 4) {
+          dots_of_rows(n, xr, rows, some);
+        }
+        store<T>(yr, scale * some);
+      }
+    }
+  }
+}
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
+}
+/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
+/// token, so that the result does not depend on blocks.
+template <int Lanes, int R, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate,
+                                           const head_rows& heads) {
+  using part = typename vector_of<T, Lanes>::type;
+  part total[std::size_t{R}][4] = {}, x;
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
+    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
+  for (index j = first; j < last;) {
+    const Code* row = v.row(j);
+    const index end = v.run(j, last);
+    while (j < end) {
+      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
+      if (count == 4) {
+        LINNET_UNROLL
+        for (int t = 0; t < 4; ++t) {
+          widen_lanes<Lanes, T>(row + t * v.stride, x);
+          LINNET_UNROLL
+          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
+        }
+      } else {
+        widen_lanes<Lanes, T>(row, x);
+        LINNET_UNROLL
+        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
+      }
+      j += count;
+      row += count * v.stride;
+    }
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
+    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
+  }
+}
+/// mix() for R rows of weights and one head's values.
+template <int R, class T, class Code>
+LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
+                                          token_rows<Code> v, T* y, bool accumulate,
+                                          const head_rows& heads) {
+  index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
+    }
+  for (index r = 0; r < R && i < n; ++r) {
+    vec<T> total = {};
+    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
+    for (index j = first; j < last; ++j)
+      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
+    store_first(y + r * heads.outputs + i, total, n - i);
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
+/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
+template <class T, class Code>
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false,
+                              const head_rows& heads = {}) {
+  const bool fetch = many_bytes(last - first, v);
+  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
+    end = (j / token_block + 1) * token_block;
+    end = end < last ? end : last;
+    for (index g = 0; g < heads.groups; ++g) {
+      const token_rows<Code> rows = rows_of(v, g * heads.slot);
+      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
+      const T* x = p + g * heads.size * heads.inputs + (j - first);
+      T* out = y + g * heads.size * heads.outputs;
+      index left = heads.size;
+      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
+        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
+      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
+        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
+    }
+  }
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
+template <class T>
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  mix<T, T>(0, rows, n, p, {v, stride}, y);
+}
+/// @file
+/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
+
+/// y = f(x)
+template <activation_kind A, class T>
+LINNET_KERNEL static void activation(index n, const T* x, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(x + i, c)), c);
+}
+/// dx += dy f'(x)
+template <activation_kind A, class T>
+LINNET_KERNEL static void activation_backward(index n, const T* x, const T* dy, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * derivative<A, T>(get(x + i, c)), c);
+}
+/// y = f(gate) * up
+template <activation_kind A, class T>
+LINNET_KERNEL static void gated(index n, const T* gate, const T* up, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
+}
+/// dgate = dy up f'(gate); dup = dy f(gate)
+template <activation_kind A, class T>
+LINNET_KERNEL static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
+                                         T* dup) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> g = get(gate + i, c), d = get(dy + i, c);
+    put<T>(dgate + i, d * get(up + i, c) * derivative<A, T>(g), c);
+    put<T>(dup + i, d * activate<A, T>(g), c);
+  }
+}
+
+/// One AdamW step (Loshchilov and Hutter 2019). The moving averages are m and v. `rate` and `eps`
+/// have the bias corrections folded in; `decay` is learning rate times weight decay.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
+                                const T* g, T* m, T* v, T* w) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> gi = get(g + i, c) * gradient_scale;
+    const vec<T> mi = beta1 * get(m + i, c) + (T(1) - beta1) * gi;
+    const vec<T> vi = beta2 * get(v + i, c) + (T(1) - beta2) * (gi * gi);
+    const vec<T> wi = get(w + i, c);
+    put<T>(m + i, mi, c);
+    put<T>(v + i, vi, c);
+    put<T>(w + i, wi - (rate * mi / (sqrt<T>(vi) + eps) + decay * wi), c);
+  }
+}
+
+/// x[power * m] times a Hadamard matrix of that order and `factor`. The base[m, m], m up to 36,
+/// transforms each m numbers; sums and differences at doubling distances follow.
+template <class T>
+LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor, T* x) {
+  T group[36];
+  for (index g = 0; g < power; ++g) {
+    T* const y = x + g * m;
+    for (index i = 0; i < m; ++i) group[i] = y[i] * factor;
+    LINNET_FOR_VECTORS(T, j, c, m) {
+      vec<T> sum = group[0] * get(base + j, c);
+      for (index i = 1; i < m; ++i) sum += group[i] * get(base + i * m + j, c);
+      put<T>(y + j, sum, c);
+    }
+  }
+  for (index stride = m; stride < m * power; stride *= 2)
+    for (index first = 0; first < m * power; first += 2 * stride) {
+      T *const a = x + first, *const b = a + stride;
+      LINNET_FOR_VECTORS(T, i, c, stride) {
+        const vec<T> u = get(a + i, c), v = get(b + i, c);
+        put<T>(a + i, u + v, c);
+        put<T>(b + i, u - v, c);
+      }
+    }
+}
+/// @file
+/// Stored codes and low-precision activations of one instruction-set level: included inside a
+/// struct by simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
+template <code C>
+LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
+  const auto shift = static_cast<word>(i * bits_of(C));
+  if constexpr (C == code::bf16) {
+    return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
+  } else if constexpr (is_integer(C)) {
+    const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
+    return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
+  } else if constexpr (values_of(C) != nullptr) {
+    constexpr const float* values = values_of(C);
+#if defined(LINNET_LOOK_UP)
+    return LINNET_LOOK_UP(values, w >> shift);
+#else
+    word u[lanes<float>];
+    float x[lanes<float>];
+    __builtin_memcpy(u, &w, sizeof u);
+    for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
+    return load(x);
+#endif
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
+    vec<float> x;
+    LINNET_WIDEN_HALVES(x, u);
+    return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+  }
+}
+
+/// A register of scales of groups, which are kept as floats or in half precision.
+LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
+/// @copydoc load_scales()
+LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
+}
+/// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
+template <code C>
+LINNET_TARGET static inline void collect(words& spare, const words& w) {
+  constexpr word top = ~word{0} << (32 - spare_bits(C));
+  spare = spare >> static_cast<word>(spare_bits(C)) | (w & top);
+}
+/// Moves collected bits to where the codes of a word lie.
+template <code C>
+LINNET_TARGET static inline words collected(const words& spare) {
+  return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
+}
+/// The bits from which code `i` of a block of each column begins, with any `i`.
+template <code C>
+LINNET_TARGET static inline words any_code(const word* block, int i) {
+  constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
+  words u;
+  if constexpr (spare_bits(C) > 0)
+    if (i >= whole) {
+      words spare = {};
+      for (int j = 0; j < words_of_block(C); ++j) {
+        __builtin_memcpy(&u, block + j * panel_width, sizeof u);
+        collect<C>(spare, u);
+      }
+      return collected<C>(spare) >> static_cast<word>((i - whole) * bits_of(C));
+    }
+  __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
+  return u >> static_cast<word>(i % per_word * bits_of(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  return decode<C>(any_code<C>(block, i), 0);
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
+/// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
+/// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void decode_panel(index n, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* out) {
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    const vec<float> scale = scales ? load_scales(scales + at) : vec<float>{} + 1.0f;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
+    float* y = out + at;
+    for (index k = 0; k < n; ++k) {
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        words u;
+        __builtin_memcpy(&u, w + (k * of_block + j) * panel_width + at, sizeof u);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (is_integer(C) && !Minima) x = x - origin;
+          if (scales) x = x * scale;
+          if constexpr (Minima) x = x + origin;
+          store(y + i * panel_width, x);
+        }
+        y += per_word * panel_width;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        for (int i = 0; i < spare_bits(C); ++i) {
+          vec<float> x = decode<C>(u, i) - origin;
+          if (scales) x = x * scale;
+          store(y + i * panel_width, x);
+        }
+        y += spare_bits(C) * panel_width;
+      }
+    }
+  }
+}
+
+/// Adds to sums[32] scale_j (sum of a_k (code_kj - zero_j)): one row of `k` inputs with one panel
+/// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
+/// of a_k code_kj) + zero_j (sum of a_k).
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* sums) {
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
+                per_panel = static_cast<int>(panel_width) / lanes<float>;
+  constexpr bool integer = is_integer(C) && !Minima;
+  float total = 0;
+  if constexpr (Minima) {
+    vec<float> parts = {};
+    for (index i = 0; i < k; i += lanes<float>)
+      parts += get(a + i, k - i < lanes<float> ? k - i : lanes<float>);
+    total = sum<float>(parts);
+  }
+  for (int v = 0; v < per_panel; ++v) {
+    const int at = v * lanes<float>;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
+    vec<float> acc[std::size_t{chains}] = {};
+    const index whole = k / block;
+    const float* from = a;
+    for (index n = 0; n < whole; ++n) {
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        const word* const here = w + (n * of_block + j) * panel_width + at;
+        words u;
+        __builtin_memcpy(&u, here, sizeof u);
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (integer) x = x - origin;
+          acc[i % chains] += from[i] * x;
+        }
+        from += per_word;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        acc[0] += from[0] * (decode<C>(u, 0) - origin);
+        acc[1] += from[1] * (decode<C>(u, 1) - origin);
+        from += 2;
+      }
+    }
+    for (int i = 0; i < static_cast<int>(k % block); ++i) {
+      vec<float> x = decode_any<C>(w + whole * of_block * panel_width + at, i);
+      if constexpr (integer) x = x - origin;
+      acc[0] += from[i] * x;
+    }
+    vec<float> x = acc[0];
+    LINNET_UNROLL
+    for (int i = 1; i < chains; ++i) x += acc[i];
+    if (scales) x *= load_scales(scales + at);
+    if constexpr (Minima) x += origin * total;
+    store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// The bits of the outliers among numbers, and zeros in place of the others.
+LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rounding& by,
+                                             vec_int<float>& y) {
+  const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
+  y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
+}
+/// Zeros in place of the outliers among numbers, where there may be any.
+template <bool Outliers>
+LINNET_TARGET static inline void drop_outliers(vec<float>& x, const int8_rounding& by) {
+  if constexpr (Outliers) {
+    vec_int<float> y;
+    outliers_of(x, by, y);
+    x = bits_as<vec<float>>(bits_as<vec_int<float>>(x) ^ y);
+  }
+}
+/// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
+/// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
+template <class T>
+LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_rounding& by,
+                                                index stretch, T* kept, std::int32_t* numbers) {
+  constexpr index wide = 16;  // a multiple of every stretch and of every vector
+  std::int32_t count = 0;
+  for (index first = 0; first < n; first += wide) {
+    const index last = n - first < wide ? n : first + wide;
+    vec_int<float> any = {};
+    for (index i = first; i < last; i += lanes<float>) {
+      const index some = n - i < lanes<float> ? n - i : lanes<float>;
+      vec_int<float> y;
+      outliers_of(get(x + i, some), by, y);
+      put(kept + i, bits_as<vec<float>>(y), some);
+      any |= y & 0x7fffffff;
+    }
+    if (largest<std::int32_t>(any) == 0) continue;
+    for (index i = first; i < last; i += stretch)
+      for (index j = i; j < last && j < i + stretch; ++j)
+        if (kept[j] != 0) {
+          numbers[count++] = static_cast<std::int32_t>(i / stretch);
+          break;
+        }
+  }
+  return count;
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
+/// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
+/// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
+/// whatever is made of it is NaN. Without `Outliers` none is looked for.
+template <class T, bool Outliers = false>
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
+                                   const int8_rounding& by = {}) {
+  using byte = typename vector_of<std::int8_t, lanes<float>>::type;
+  vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
+  for (index i = 0; i < n; i += lanes<float>) {
+    vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
+    drop_outliers<Outliers>(v, by);
+    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
+    most = a > most ? a : most;
+  }
+  const std::int32_t top_bits = largest<std::int32_t>(most);
+  if (top_bits >= 0x7f800000) {
+    for (index i = 0; i < round_up(n, 4); ++i) y[i] = 0;
+    codes_sum = 0;
+    return bits_as<float>(std::int32_t{0x7fc00000});
+  }
+  const float top = bits_as<float>(top_bits);
+  const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
+  const float scale = tiny ? 1.0f : top / by.largest, inverse = tiny ? 0.0f : by.largest / top;
+  vec_int<float> total = {};
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    vec<float> v = get(x + i, count);
+    drop_outliers<Outliers>(v, by);
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    const vec<float> shifted = v * inverse + 12582912.0f;
+    const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
+    total += q;
+    const byte codes = __builtin_convertvector(q, byte);
+    if (count == lanes<float>) {
+      __builtin_memcpy(y + i, &codes, sizeof codes);
+    } else {
+      __builtin_memcpy(y + i, &codes, static_cast<std::size_t>(count));
+    }
+  }
+  for (index i = n; i % 4; ++i) y[i] = 0;
+  codes_sum = sum<std::int32_t>(total);
+  return scale;
+}
+
+// --- products of low-precision activations: two or four k in one step ----------------------------
+
+/// acc += low(a) low(b) + high(a) high(b), halves of words as bf16, sums in f32.
+struct bf16_steps {
+  using left = word;
+  using right = words;
+  using sum = vec<float>;
+#if defined(LINNET_DOT_BF16_LANE)
+  static constexpr bool has_lanes = true, has_squares = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_BF16_LANE(acc, a, b, Lane);
+  }
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_BF16(acc, a, b);
+  }
+#else
+  static constexpr bool has_lanes = false, has_squares = false;
+#endif
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
+#if defined(LINNET_DOT_BF16)
+    LINNET_DOT_BF16(acc, a, b);
+#else
+    acc += decode<code::bf16>(a, 0) * decode<code::bf16>(b, 0);
+    acc += decode<code::bf16>(a, 1) * decode<code::bf16>(b, 1);
+#endif
+  }
+};
+/// acc += sum of the four signed bytes of a times the four unsigned bytes of b.
+struct int8_steps {
+  using halves = typename vector_of<std::int16_t, 2 * lanes<float>>::type;
+  using left = word;
+  using right = words;
+  using sum = vec_int<float>;
+  /// The number that prepare() takes from each byte of b: the sum grows by a (b - centre).
+#if defined(LINNET_INT8_CENTRE)
+  static constexpr std::int32_t centre = LINNET_INT8_CENTRE;
+#else
+  static constexpr std::int32_t centre = 0;
+#endif
+  LINNET_TARGET static inline void prepare([[maybe_unused]] right& b) {
+    if constexpr (centre != 0) b ^= 0x80808080u;
+  }
+#if defined(LINNET_DOT_INT8_LANE)
+  static constexpr bool has_lanes = true;
+  template <int Lane>
+  LINNET_TARGET static inline void step_lane(sum& acc, const right& a, const right& b) {
+    LINNET_DOT_INT8_LANE(acc, a, b, Lane);
+  }
+#else
+  static constexpr bool has_lanes = false;
+#endif
+#if defined(LINNET_SQUARE_INT8)
+  static constexpr bool has_squares = true;
+  LINNET_TARGET static inline void step_square(sum& acc, const right& a, const right& b) {
+    LINNET_SQUARE_INT8(acc, a, b);
+  }
+#else
+  static constexpr bool has_squares = false;
+#endif
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) {
+#if defined(LINNET_DOT_INT8)
+    LINNET_DOT_INT8(acc, a, b);
+#else
+    // Even and odd bytes as 16-bit numbers, whose products of pairs fit 32 bits.
+    const halves all = bits_as<halves>(a);
+    const halves even = (all << 8) >> 8, odd = all >> 8;
+    acc += pairs(even, bits_as<halves>(b & 0x00ff00ffu));
+    acc += pairs(odd, bits_as<halves>((b >> 8) & 0x00ff00ffu));
+#endif
+  }
+  /// Sum of the products of each two neighbours.
+  LINNET_TARGET static inline sum pairs(const halves& a, const halves& b) {
+#if defined(LINNET_DOT_PAIRS)
+    return LINNET_DOT_PAIRS(a, b);
+#else
+    const sum x = bits_as<sum>(a), y = bits_as<sum>(b);
+    return ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);
+#endif
+  }
+};
+struct int8_finish {
+  vec<float> bias, scale;
+  vec_int<float> zero;
+  LINNET_TARGET inline void begin(const integer_epilogue& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<float>{};
+    scale = get(e.scale + column, count);
+    zero = vec_int<float>{};
+    if (e.zero) zero = __builtin_convertvector(get(e.zero + column, count), vec_int<float>);
+  }
+  LINNET_TARGET inline void value(const integer_epilogue& e, const vec_int<float>& sum, index row,
+                                  vec<float>& y) const {
+    constexpr std::int32_t origin = 128 - int8_steps::centre;
+    const vec_int<float> centred =
+        e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
+    vec<float> both = scale * (e.alpha * e.row_scale[row]);
+    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+  }
+};
+
+/// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const epilogue<T>& e, index slack = 0) {
+  product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+/// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+                                        const columns_operand<word>& b, T* c, index ldc,
+                                        const integer_epilogue& e, index slack = 0) {
+  product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Products of int8 inputs with integer codes whose scales belong to groups of inputs, of one
+/// instruction-set level: included inside a struct by simd/levels.hpp. Codes are unpacked in
+/// registers, beside the products, whatever the number of rows. Each output is the same sum by the
+/// same steps in every tile: groups in ascending order, exact within a group.
+
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes, 16 of 2
+/// are four.
+template <code C>
+static constexpr int input_words = 8 / bits_of(C);
+
+/// Moves the even bytes of each 8 before the odd ones. They so meet the low and the high halves of
+/// the bytes that hold 8 codes of 4 bits.
+LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 8) {
+    std::uint64_t all;
+    __builtin_memcpy(&all, y + i, sizeof all);
+    std::uint64_t halves[2] = {all, all >> 8};
+    LINNET_UNROLL
+    for (std::uint64_t& u : halves) {
+      u &= 0x00ff00ff00ff00ffu;
+      u = (u | u >> 8) & 0x0000ffff0000ffffu;
+      u = (u | u >> 16) & 0xffffffffu;
+    }
+    all = halves[0] | halves[1] << 32;
+    __builtin_memcpy(y + i, &all, sizeof all);
+  }
+}
+
+/// Moves the bytes 0, 4, 8, 12 of each 16 to the front, then 1, 5, 9, 13, and so on. They so meet
+/// the same two bits of each byte that holds 4 of 16 codes of 2 bits.
+LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 16) {
+    std::int8_t all[16];
+    __builtin_memcpy(all, y + i, sizeof all);
+    LINNET_UNROLL
+    for (int j = 0; j < 16; ++j) y[i + j] = all[j % 4 * 4 + j / 4];
+  }
+}
+
+/// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
+/// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
+template <code C, class T, bool Outliers = false>
+LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
+                                         float* scales, std::int32_t* sums,
+                                         const int8_rounding& by = {}) {
+  for (index g = 0, i = 0; i < n; ++g, i += group)
+    scales[g] = to_int8<T, Outliers>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
+  constexpr auto words = input_words<C>;
+  if constexpr (words > 1) {
+    for (index i = n; i % (4 * words); ++i) y[i] = 0;
+    if constexpr (words == 2)
+      split_even_and_odd(n, y);
+    else
+      split_every_fourth(n, y);
+  }
+}
+
+/// Steps of the sum of a group: acc += the products of a word of inputs and one of unpacked codes.
+template <code C>
+struct group_steps {
+  LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
+    if constexpr (input_words<C> == 1) {
+      codes = w;
+      int8_steps::prepare(codes);
+    } else if constexpr (input_words<C> == 2) {
+      codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+    } else {
+      codes = (w >> static_cast<word>(2 * step)) & 0x03030303u;
+    }
+  }
+#if defined(LINNET_DOT_BYTES)
+  /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
+  static constexpr bool short_sums = input_words<C> > 1;
+#else
+  static constexpr bool short_sums = false;
+#endif
+  using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  /// The sum of a group before its first step, from what grouped_rows has of its inputs. Bytes less
+  /// 128 have the origin 0; other offsets want back what this takes from the sum.
+  template <code_offset O>
+  LINNET_TARGET static inline std::int32_t begin([[maybe_unused]] word extra) {
+    constexpr bool less = C == code::u8 && int8_steps::centre != 0;
+    if constexpr (O == code_offset::origin)
+      return less ? 0 : static_cast<std::int32_t>(extra);
+    else if constexpr (less)
+      return int8_steps::centre * static_cast<std::int32_t>(bits_as<float>(extra));
+    else
+      return 0;
+  }
+  LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
+#if defined(LINNET_DOT_BYTES)
+    if constexpr (short_sums)
+      acc += LINNET_DOT_BYTES(codes, inputs);
+    else
+#endif
+      int8_steps::step(acc, inputs, codes);
+  }
+};
+
+#if defined(LINNET_DOT_INT8_LANE)
+/// Adds `count` words of packed codes of each column, times R rows of inputs from `x` on, to the
+/// sums of a group. Two words of inputs of two rows are a square's.
+template <code C, class Steps, int R, int W>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void add_group(
+    index count, index row, const word* x, const word* w,
+    vec_int<float> (&sums)[std::size_t{R}][std::size_t{W}]) {
+  using pair = typename vector_of<word, 2>::type;
+  constexpr int inputs = input_words<C>;
+  constexpr bool squares = Steps::has_squares && R % 2 == 0;
+  for (index d = 0; R == 1 && d < count; ++d) {
+    __builtin_prefetch(w + 1024 + d * panel_width);
+    __builtin_prefetch(w + 1024 + d * panel_width + panel_width / 2);
+  }
+  vec_int<float> part[std::size_t{R}][std::size_t{W}] = {};
+  if constexpr (inputs == 1) {
+    const rows_operand<word> a{x, row, 1};
+    const columns_operand<word> b{w, panel_width, 0};
+    index d = 0;
+    if constexpr (squares)
+      d = by_squares<Steps, R, W>(count, a, x, b, w, w, part);
+    else
+      d = by_lanes<Steps, R, W>(count, a, x, b, w, w, part);
+    for (; d < count; ++d) {
+      words codes[std::size_t{W}];
+      row_of_columns<Steps, W>(b, w, d, codes);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(part[i][v], x[i * row + d] - words{}, codes[v]);
+    }
+  } else {
+    vec_int<float> both[std::size_t{R + 1} / 2][std::size_t{W}][2] = {};
+    for (index d = 0; d < count; ++d, x += inputs, w += panel_width) {
+      words packed[std::size_t{W}];
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v)
+        __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+      LINNET_UNROLL
+      for (int s = 0; s < inputs; s += 2) {
+        words columns[std::size_t{W}][2];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v) LINNET_UNROLL
+        for (int h = 0; h < 2; ++h) group_steps<C>::unpack(packed[v], s + h, columns[v][h]);
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += squares ? 2 : 1) {
+          pair first, second;
+          __builtin_memcpy(&first, x + i * row + s, sizeof first);
+          __builtin_memcpy(&second, x + (squares ? i + 1 : i) * row + s, sizeof second);
+          const words of_rows = __builtin_shufflevector(first, second, 0, 1, 2, 3);
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) {
+            if constexpr (squares) {
+              words pairs[2];
+              pair_columns(columns[v][0], columns[v][1], pairs);
+              Steps::step_square(both[i / 2][v][0], of_rows, pairs[0]);
+              Steps::step_square(both[i / 2][v][1], of_rows, pairs[1]);
+            } else {
+              Steps::template step_lane<0>(part[i][v], of_rows, columns[v][0]);
+              Steps::template step_lane<1>(part[i][v], of_rows, columns[v][1]);
+            }
+          }
+        }
+      }
+    }
+    if constexpr (squares) {
+      LINNET_UNROLL
+      for (int i = 0; i < R; i += 2) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) rows_of_squares(both[i / 2][v], part[i][v], part[i + 1][v]);
+    }
+  }
+  LINNET_UNROLL
+  for (int i = 0; i < R; ++i) LINNET_UNROLL
+  for (int v = 0; v < W; ++v) sums[i][v] += part[i][v];
+}
+#endif
+
+/// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
+template <code C, code_offset O, int R, int W, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
+                                              const grouped_rows& a, const grouped_panel<Scale>& b,
+                                              float* c, index ldc, const epilogue<float>& e) {
+  using steps = group_steps<C>;
+  constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
+  constexpr index stretch = 32 / per_word;
+  constexpr index per_line = 64 / static_cast<index>(sizeof(Scale));
+  vec<float> y[std::size_t{R}][std::size_t{W}] = {};
+  const word* w = b.codes + column;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const word* left[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) left[i / 3] = a.codes + (row + i) * a.row;
+  const float* const scale = a.scales + row * a.groups;
+  const word* const extra = a.extra + row * a.groups;
+  for (index g = 0, d = 0; g < a.groups; ++g) {
+    // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
+    LINNET_UNROLL
+    for (index line = 0; R == 1 && line < panel_width; line += per_line) {
+      __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
+      if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
+    }
+    const index end = d + b.per_group < b.depth ? d + b.per_group : b.depth;
+    vec_int<float> sums[std::size_t{R}][std::size_t{W}];
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      sums[i][v] = steps::template begin<O>(extra[i * a.groups + g]) - vec_int<float>{};
+#if defined(LINNET_DOT_INT8_LANE)
+    add_group<C, int8_steps, R, W>(end - d, a.row, a.codes + row * a.row + d * inputs, w, sums);
+    w += (end - d) * panel_width;
+    d = end;
+#endif
+    while (d < end) {
+      const index stop = d + stretch < end ? d + stretch : end;
+      typename steps::sum part[std::size_t{R}][std::size_t{W}];
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+        if constexpr (steps::short_sums)
+          part[i][v] = typename steps::sum{};
+        else
+          part[i][v] = sums[i][v];
+      }
+      for (; d < stop; ++d) {
+        words packed[std::size_t{W}];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v)
+          __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+        if constexpr (R == 1) {
+          __builtin_prefetch(w + 1024);
+          __builtin_prefetch(w + 1024 + panel_width / 2);
+        }
+        w += panel_width;
+        LINNET_UNROLL
+        for (int s = 0; s < inputs; ++s) {
+          words codes[std::size_t{W}];
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) steps::unpack(packed[v], s, codes[v]);
+          LINNET_UNROLL
+          for (int i = 0; i < R; ++i) {
+            // The difference spreads a number over a vector.
+            const words x = left[i / 3][i % 3 * a.row + s] - words{};
+            LINNET_UNROLL
+            for (int v = 0; v < W; ++v) steps::step(part[i][v], x, codes[v]);
+          }
+        }
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += 3) left[i / 3] += inputs;
+      }
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+#if defined(LINNET_DOT_BYTES)
+        if constexpr (steps::short_sums)
+          sums[i][v] += int8_steps::pairs(part[i][v], int8_steps::halves{} + 1);
+        else
+#endif
+          sums[i][v] = part[i][v];
+      }
+    }
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) {
+      const index at = g * panel_width + column + v * lanes<float>;
+      const vec<float> of_codes = load_scales(b.scales + at);
+      vec<float> offset = {};
+      if constexpr (O != code_offset::origin) offset = load_scales(b.offsets + at);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) {
+        const index group = i * a.groups + g;
+        vec<float> x = __builtin_convertvector(sums[i][v], vec<float>);
+        if constexpr (O == code_offset::zero) x -= offset * bits_as<float>(extra[group]);
+        if constexpr (O == code_offset::minimum) {
+          // Together they reach no further than the inputs times the weights.
+          x *= of_codes;
+          LINNET_KEEP(x);  // the second product, not the first, is what joins the sum
+          x += offset * bits_as<float>(extra[group]);
+          y[i][v] += x * scale[group];
+        } else {
+          vec<float> both = of_codes * scale[group];
+          LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+          y[i][v] += x * both;
+        }
+      }
+    }
+  }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    const index at = column + v * lanes<float>;
+    if (at >= columns) break;
+    const index count = columns - at < lanes<float> ? columns - at : lanes<float>;
+    real_finish<float> finish;
+    finish.begin(e, at, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      float* const out = c + (row + i) * ldc + at;
+      vec<float> z;
+      finish.value(e, y[i][v], row + i, z);
+      if (e.accumulate) z += get(out, count);
+      put(out, z, count);
+    }
+  }
+}
+
+/// C[M, columns] = epilogue(A B) of int8 inputs and one panel of codes, serial. With x the sum of a
+/// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
+/// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
+/// sum of inputs) * scale of inputs.
+template <code C, code_offset O, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
+                                          const grouped_panel<Scale>& b, float* c, index ldc,
+                                          const epilogue<float>& e) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
+                wide = per_panel < 4 ? per_panel : 4;
+  index i = 0;
+  for (; i + rows <= M; i += rows)
+    for (index j = 0; j < columns; j += 2 * lanes<float>)
+      grouped_tile<C, O, rows, 2>(i, j, columns, a, b, c, ldc, e);
+  for (; i < M; ++i)
+    for (index j = 0; j < columns; j += wide * lanes<float>)
+      grouped_tile<C, O, 1, wide>(i, j, columns, a, b, c, ldc, e);
+}
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
+
+/// y = a + b; y may be a or b
+template <class T>
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
+}
+/// x *= a
+template <class T>
+LINNET_KERNEL static void scale(index n, T a, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
+}
+/// sum of x_i y_i
+template <class T>
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
+  return sum<T>(total);
+}
+
+/// sum of x_i
+template <class T>
+LINNET_KERNEL static T total(index n, const T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
+  return sum<T>(all);
+}
+/// largest x_i; n > 0
+template <class T>
+LINNET_KERNEL static T maximum(index n, const T* x) {
+  if (n < lanes<T>) {
+    T m = x[0];
+    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
+    return m;
+  }
+  vec<T> best = load(x);
+  for (index i = lanes<T>; i < n; i += lanes<T>) {
+    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
+    best = v > best ? v : best;
+  }
+  return largest<T>(best);
+}
+
+/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
+template <class T>
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
+  vec_int<T> found{};
+  for (index row = 0; row < rows; ++row, x += stride) LINNET_FOR_VECTORS(T, i, c, n) {
+      const vec<T> v = get(x + i, c);
+      vec_int<T> bits;
+      __builtin_memcpy(&bits, &v, sizeof bits);
+      found |= (bits & exponent) == exponent;
+    }
+  number any = 0;
+  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
+  return any == 0;
+}
+/// @file
+/// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+
+/// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
+template <class T>
+LINNET_KERNEL static void softplus(index n, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> v = get(x + i, c), zero = {};
+    const vec<T> u = exp<T>(v < T(0) ? v : -v), positive = v > T(0) ? v : zero;
+    if constexpr (sizeof(T) == 4) {
+      // log(1 + u) = 2 artanh(s), s = u / (2 + u) <= 1/3; s itself may be too small for a float
+      const vec<T> twice = u / (T(1) + T(0.5) * u), q = T(0.25) * (twice * twice);
+      vec<T> p = q * T(1.0 / 13) + T(1.0 / 11);
+      p = p * q + T(1.0 / 9);
+      p = p * q + T(1.0 / 7);
+      p = p * q + T(1.0 / 5);
+      p = p * q + T(1.0 / 3);
+      put<T>(x + i, positive + (twice + twice * (q * p)), c);
+    } else {
+      T values[lanes<T>];
+      store<T>(values, u);
+      for (int l = 0; l < lanes<T>; ++l) values[l] = std::log1p(values[l]);
+      put<T>(x + i, positive + load<T>(values), c);
+    }
+  }
+}
+/// dx *= 1 / (1 + e^-x), the derivative of softplus.
+template <class T>
+LINNET_KERNEL static void softplus_backward(index n, const T* x, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n)
+  put<T>(dx + i, get(dx + i, c) / (T(1) + exp<T>(-get(x + i, c))), c);
+}
+
+/// One token of the scans of `rows` channels with n states each (Gu and Dao 2023). The equations
+/// are decay = exp(delta_i a_ij), next_ij = decay_ij h_ij + delta_i x_i b_j, y_i = sum_j next_ij
+/// c_j. next may be h.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
+                                    const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
+  for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
+    const T input = delta[i] * x[i];
+    vec<T> all = {};
+    LINNET_FOR_VECTORS(T, j, count, n) {
+      const vec<T> e = exp<T>(delta[i] * get(a + j, count));
+      const vec<T> s = e * get(h + j, count) + input * get(b + j, count);
+      put<T>(decay + j, e, count);
+      put<T>(next + j, s, count);
+      all += s * get(c + j, count);
+    }
+    y[i] = sum<T>(all);
+  }
+}
+/// Derivative of one scan step: g_ij = carried_ij + dy_i c_j is that of next_ij. Then carried
+/// becomes decay g; da, db and dc are added to. Overwritten are d_input = g . b (of delta_i x_i)
+/// and d_decay (of delta_i through the decay).
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void scan_step_backward(index rows, index n, const T* delta, const T* x,
+                                             const T* a, const T* b, const T* c, const T* h,
+                                             const T* decay, const T* next, const T* dy, T* carried,
+                                             T* da, T* db, T* dc, T* d_input, T* d_decay) {
+  for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n, carried += n, da += n) {
+    const T input = delta[i] * x[i];
+    vec<T> inputs = {}, decays = {};
+    LINNET_FOR_VECTORS(T, j, count, n) {
+      const vec<T> g = get(carried + j, count) + dy[i] * get(c + j, count);
+      const vec<T> past = get(decay + j, count) * g;
+      const vec<T> u = past * get(h + j, count);
+      put<T>(carried + j, past, count);
+      put<T>(da + j, get(da + j, count) + delta[i] * u, count);
+      put<T>(db + j, get(db + j, count) + input * g, count);
+      put<T>(dc + j, get(dc + j, count) + dy[i] * get(next + j, count), count);
+      inputs += g * get(b + j, count);
+      decays += u * get(a + j, count);
+    }
+    d_input[i] = sum<T>(inputs);
+    d_decay[i] = sum<T>(decays);
+  }
+}
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
+
+/// x = exp(x - shift); returns the sum.
+template <class T>
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  if (n < lanes<T>) {
+    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    store_first(x, e, n);
+    return sum<T>(some_lanes<T>(e, 0, n, all));
+  }
+  // The last values in a full vector, some of them twice.
+  const index last = n - lanes<T>;
+  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> total = {};
+  index i = 0;
+  for (; i < last; i += lanes<T>) {
+    const vec<T> e = exp<T>(load(x + i) - shift);
+    store(x + i, e);
+    total += e;
+  }
+  store(x + last, ending);
+  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+}
+/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
+template <class T>
+LINNET_KERNEL static void softmax(index n, T* x) {
+  const T m = maximum(n, x);
+  const T s = exp_sum(n, m, x);
+  scale(n, T(1) / s, x);
+}
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
+}
+
+/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
+template <class T>
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
+  return r;
+}
+/// dx += r u - x r^3 mean(u x), u = dy gamma.
+template <class T>
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+                                            T* dx) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
+  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
+  }
+}
+/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
+template <class T>
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+                                     T* y, T* statistics) {
+  const T mean = total(n, x) / static_cast<T>(n);
+  vec<T> all = {};
+  const index whole = n - n % lanes<T>;
+  for (index i = 0; i < whole; i += lanes<T>) {
+    const vec<T> d = load(x + i) - mean;
+    all += d * d;
+  }
+  T spread = sum<T>(all);
+  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, j, c, n)
+  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
+  statistics[0] = mean;
+  statistics[1] = r;
+}
+/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
+template <class T>
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
+                                              const T* gamma, const T* dy, T* dx) {
+  const T mean = statistics[0], r = statistics[1];
+  vec<T> us = {}, uxs = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    us += u;
+    uxs += u * ((get(x + i, c) - mean) * r);
+  }
+  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
+  }
+}
+
+/// @file
+/// Products with matrices that keep some of each few inputs, of one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Numbers and the places of their inputs are read as they are
+/// stored. The inputs of a group fit a register, from which each column takes its own.
+
+/// One of the numbers from `p` on for each lane: the low `Bits` bits of `i` say which.
+template <int Bits>
+LINNET_TARGET static inline vec<float> numbers_at(const float* p, const words& i) {
+#if defined(LINNET_LOOK_UP)
+  if constexpr (Bits == 2)
+    return LINNET_LOOK_UP_4(p, i);
+  else if constexpr (Bits == 3)
+    return LINNET_LOOK_UP_8(p, i);
+  else
+    return LINNET_LOOK_UP(p, i);
+#else
+  word u[lanes<float>];
+  float x[lanes<float>];
+  __builtin_memcpy(u, &i, sizeof u);
+  for (int l = 0; l < lanes<float>; ++l) x[l] = p[u[l] & ((1u << Bits) - 1)];
+  return load(x);
+#endif
+}
+/// Rows of a panel of plain numbers, or of words of codes, before number `i` of a column.
+template <class Word, code C>
+static constexpr index number_row(index i) {
+  if constexpr (std::is_same_v<Word, word>)
+    return i / codes_of_block(C) * words_of_block(C);
+  else
+    return i;
+}
+/// Number `i` of a row of plain numbers, or of codes that words hold: `numbers` has those of 16
+/// codes where they are looked up.
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const float* w, int i, const float*) {
+  return load(w + i * panel_width);
+}
+/// @copydoc kept_number()
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const word* w, int i, const float* numbers) {
+  constexpr int block = codes_of_block(C);
+  const word* const from = w + i / block * words_of_block(C) * panel_width;
+  if constexpr (LookedUp)
+    return numbers_at<4>(numbers, any_code<C>(from, i % block));
+  else
+    return decode_any<C>(from, i % block);
+}
+/// Whether registers have 64 bytes, of which one instruction finds any of 16 numbers.
+static constexpr bool wide_vectors = LINNET_WIDTH > 32;
+
+/// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
+/// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
+/// `places` those of the whole panel.
+template <class Steps, code C, code_offset Offset, int R, class Word, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const word* places,
+                                       const Scale* scales, const Scale* zeros, float zero,
+                                       float* sums) {
+  constexpr code P = Steps::places;
+  constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
+  constexpr bool looked_up =
+      coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
+  constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
+  constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
+                per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
+                chains = R == 1 ? 4 : 1,
+                step = coded && codes_of_block(C) > block ? codes_of_block(C) : block;
+  constexpr index of = Steps::group, kept = Steps::kept;
+  static_assert(per_panel % together == 0);
+  // Numbers whose groups are followed by as many inputs as a register is to hold.
+  const index within = a.k < table ? 0 : ((a.k - table) / of + 1) * kept;
+  const index safe = within < a.last ? within : a.last;
+  alignas(64) float numbers[16];  // of codes, where finding them is faster than computing
+  if constexpr (looked_up)
+    for (int i = 0; i < 16; ++i) numbers[i] = static_cast<float>(i) - zero;
+  for (int v = 0; v < per_panel; v += together) {
+    vec<float> acc[std::size_t{R}][std::size_t{together * chains}] = {},
+                                                          total[std::size_t{R}]
+                                                               [std::size_t{together}] = {},
+                                                          origin[std::size_t{together}];
+    for (int t = 0; t < together; ++t)
+      origin[t] = zeros ? load_scales(zeros + (v + t) * lanes<float>) : vec<float>{} + zero;
+    for (index c = a.first; c < a.last;) {
+      const word* const here = places + c / block * rows * panel_width + v * lanes<float>;
+      if (c % step == 0 && c + step <= safe) {
+        const Word* const values =
+            w + number_row<Word, C>(c - a.first) * panel_width + v * lanes<float>;
+        const float* const from = a.x + c / kept * of;
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int h = 0; h < step; h += 8) {
+          __builtin_prefetch(values + number_row<Word, C>(h) * panel_width + 1024);
+          LINNET_UNROLL
+          for (int i = h; i < h + 8; ++i) {
+            // Where steps end with groups, the compiler knows how far a group is from the first.
+            const float* const x =
+                step % kept == 0 ? from + i / kept * of : a.x + (c + i) / kept * of;
+            words place[std::size_t{together}];
+            vec<float> y[std::size_t{together}];
+            LINNET_UNROLL
+            for (int t = 0; t < together; ++t) {
+              place[t] =
+                  any_code<P>(here + i / block * rows * panel_width + t * lanes<float>, i % block);
+              y[t] = kept_number<C, looked_up>(values + t * lanes<float>, i, numbers);
+              if constexpr (centred) y[t] = y[t] - origin[t];
+            }
+            LINNET_UNROLL
+            for (int r = 0; r < R; ++r) {
+              LINNET_UNROLL
+              for (int t = 0; t < together; ++t) {
+                const vec<float> input = numbers_at<bits_of(P)>(x + r * a.row, place[t]);
+                acc[r][i % chains * together + t] += input * y[t];
+                if constexpr (minima) total[r][t] += input;
+              }
+            }
+          }
+        }
+        c += step;
+      } else {
+        const index first = c / kept * of;
+        float x[std::size_t{R * table}] = {};
+        for (int r = 0; r < R; ++r)
+          for (index j = 0; j < table && first + j < a.k; ++j)
+            x[r * table + j] = a.x[r * a.row + first + j];
+        for (int t = 0; t < together; ++t) {
+          const words place = any_code<P>(here + t * lanes<float>, static_cast<int>(c % block));
+          vec<float> y = kept_number<C, looked_up>(w + (v + t) * lanes<float>,
+                                                   static_cast<int>(c - a.first), numbers);
+          if constexpr (centred) y = y - origin[t];
+          for (int r = 0; r < R; ++r) {
+            const vec<float> input = numbers_at<bits_of(P)>(x + r * table, place);
+            acc[r][t] += input * y;
+            if constexpr (minima) total[r][t] += input;
+          }
+        }
+        ++c;
+      }
+    }
+    for (int t = 0; t < together; ++t) {
+      const int at = (v + t) * lanes<float>;
+      LINNET_UNROLL
+      for (int r = 0; r < R; ++r) {
+        vec<float> x = acc[r][t];
+        LINNET_UNROLL
+        for (int i = 1; i < chains; ++i) x += acc[r][i * together + t];
+        if (scales) x *= load_scales(scales + at);
+        if constexpr (minima) x += origin[t] * total[r][t];
+        float* const sum = sums + r * panel_width + at;
+        store(sum, load(sum) + x);
+      }
+    }
+  }
+}
+/// Rows of inputs that rows_by_kept() takes at a time, at most. Of more than the second number
+/// place_kept() and a product of numbers are faster.
+#if defined(LINNET_LOOK_UP)
+static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
+static constexpr index most_kept_rows = wide_vectors ? 0 : 16;
+#else
+static constexpr int kept_rows_together = 1;
+static constexpr index most_kept_rows = 1;
+#endif
+
+/// Numbers of one group of a vector's columns where they stand, `Count` rows of a panel.
+template <int Kept, int Count>
+LINNET_TARGET static inline void place_group(const words* places, const vec<float>* x, float* out) {
+  LINNET_UNROLL
+  for (int j = 0; j < Count; ++j) {
+    vec<float> y = {};
+    LINNET_UNROLL
+    for (int i = 0; i < Kept; ++i) y = places[i] == static_cast<word>(j) ? x[i] : y;
+    store(out + j * panel_width, y);
+  }
+}
+/// out[k][32]: the numbers [first, last) that are kept of each few inputs where they stand, zeros
+/// elsewhere, whole groups. `first` begins one; `numbers` are those from it on.
+template <class Steps>
+LINNET_KERNEL static void place_kept(index first, index last, const float* numbers,
+                                     const word* places, float* out) {
+  constexpr code P = Steps::places;
+  constexpr int block = codes_of_block(P), kept = static_cast<int>(Steps::kept),
+                of = static_cast<int>(Steps::group);
+  constexpr word mask = (1u << bits_of(P)) - 1;
+  for (int at = 0; at < panel_width; at += lanes<float>) {
+    words place[std::size_t{kept}];
+    vec<float> x[std::size_t{kept}];
+    const float* from = numbers + at;
+    float* to = out + at;
+    for (index c = first; c < last;) {
+      const word* const here = places + c / block * words_of_block(P) * panel_width + at;
+      if (block % kept == 0 && c % block == 0 && c + block <= last) {
+        LINNET_UNROLL
+        for (int g = 0; g < block / kept; ++g) {
+          LINNET_UNROLL
+          for (int i = 0; i < kept; ++i) {
+            place[i] = any_code<P>(here, g * kept + i) & mask;
+            x[i] = load(from + (g * kept + i) * panel_width);
+          }
+          place_group<kept, of>(place, x, to + g * of * panel_width);
+        }
+        c += block, from += block * panel_width, to += block / kept * of * panel_width;
+      } else {
+        const int count = last - c < kept ? static_cast<int>(last - c) : kept;
+        for (int i = 0; i < kept; ++i) {
+          const index n = c + (i < count ? i : 0);  // the first once more, of a group that is short
+          place[i] = any_code<P>(places + n / block * words_of_block(P) * panel_width + at,
+                                 static_cast<int>(n % block)) &
+                     mask;
+          x[i] = load(from + (n - c) * panel_width);
+        }
+        place_group<kept, of>(place, x, to);
+        c += count, from += kept * panel_width, to += of * panel_width;
+      }
+    }
+  }
+}
+
+/// @file
+/// Products with matrices that keep numbers anywhere in a row, of one instruction-set level:
+/// included inside a struct by simd/levels.hpp.
+
+/// The numbers of blocks of 16 words of codes, those of the lowest codes of all words of a block
+/// first. They are [first, last) of a row.
+template <code C, code_offset Offset>
+LINNET_KERNEL static void decode_blocks(index first, index last, const word* from,
+                                        const scales_of_row& of, float* out) {
+  const auto [scales, zeros, origin, group, groups] = of;
+  constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
+  index end = 0;
+  vec<float> scale = {}, zero = vec<float>{} + origin;
+  for (; first < last; first += n, from += mask_words, out += n) {
+    LINNET_UNROLL
+    for (int i = 0; i < per_word; ++i) {
+      LINNET_UNROLL
+      for (int at = 0; at < mask_words; at += lanes<float>) {
+        words u;
+        __builtin_memcpy(&u, from + at, sizeof u);
+        vec<float> x = decode<C>(u, i);
+        const index c = first + i * mask_words + at;
+        if (scales && c >= end) {
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
+            scale = vec<float>{} + scales[g];
+            if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
+            float some[2][lanes<float>];
+            for (int l = 0; l < lanes<float>; ++l) {
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
+            }
+            scale = load(some[0]);
+            zero = load(some[1]);
+          }
+        }
+        if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
+        if (scales) x = x * scale;
+        if constexpr (Offset == code_offset::minimum) x = x + zero;
+        store(out + i * mask_words + at, x);
+      }
+    }
+  }
+}
+
+/// Lanes of a and b by turns: those of the lower halves (High = 0) or of the upper ones.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto alternate(const Vector& a, const Vector& b,
+                                           std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b, (Lane / 2 + High * all / 2 + Lane % 2 * all)...);
+}
+/// Turns a square of numbers: vector i becomes lane i of all.
+LINNET_TARGET static inline void turn(vec<float> (&v)[std::size_t{lanes<float>}]) {
+  constexpr int n = lanes<float>;
+  constexpr std::make_integer_sequence<int, n> all{};
+  LINNET_UNROLL
+  for (int stage = 1; stage < n; stage *= 2) {
+    vec<float> t[std::size_t{n}];
+    LINNET_UNROLL
+    for (int i = 0; i < n / 2; ++i) {
+      t[2 * i] = alternate<0>(v[i], v[i + n / 2], all);
+      t[2 * i + 1] = alternate<1>(v[i], v[i + n / 2], all);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < n; ++i) v[i] = t[i];
+  }
+}
+
+#if defined(LINNET_EXPAND)
+/// The numbers from `p` on in the lanes of a mask, zeros in the others.
+LINNET_TARGET static inline vec<float> spread(word mask, const float* p) {
+  vec<float> x = load(p);
+  LINNET_KEEP(x);  // from memory some processors take 20 times as long
+  return LINNET_EXPAND(mask, x);
+}
+#endif
+
+/// Adds the products of `R` rows of `n` inputs with `J` rows of weights to sums[r][j], rows of 32.
+/// Weights are the numbers that they keep at the inputs of their masks. `numbers` move on by as
+/// many. Up to 16 beyond are read.
+template <int R, int J>
+LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const word* const* masks,
+                                      const float** numbers, float* sums) {
+  const float* from[std::size_t{J}];
+  LINNET_UNROLL
+  for (int j = 0; j < J; ++j) from[j] = numbers[j];
+#if defined(LINNET_EXPAND)
+  constexpr word low = (word{1} << lanes<float> % 32) - 1;
+  vec<float> acc[std::size_t{R}][std::size_t{J}] = {};
+  index i = 0;
+  for (; i + 32 <= n; i += 32) {
+    LINNET_UNROLL
+    for (int j = 0; j < J; ++j) {  // rows wait for memory, in which their next numbers follow
+      __builtin_prefetch(from[j] + 512);
+      if (i % 512 == 0) __builtin_prefetch(masks[j] + i / 32 + 64);
+    }
+    LINNET_UNROLL
+    for (int h = 0; h < 32; h += lanes<float>) {
+      vec<float> y[std::size_t{J}];
+      LINNET_UNROLL
+      for (int j = 0; j < J; ++j) {
+        const word mask = masks[j][i / 32];
+        y[j] = spread(mask >> h & low, from[j] + __builtin_popcount(mask & ((word{1} << h) - 1)));
+      }
+      LINNET_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const vec<float> input = load(x + r * row + i + h);
+        LINNET_UNROLL
+        for (int j = 0; j < J; ++j) acc[r][j] += input * y[j];
+      }
+    }
+    LINNET_UNROLL
+    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+  }
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+    for (int j = 0; j < J; ++j) {
+      const word here = masks[j][i / 32] >> h & low;
+      const vec<float> y = spread(here, from[j]);
+      from[j] += __builtin_popcount(here);
+      for (int r = 0; r < R; ++r)
+        acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
+    }
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+#else
+  for (int j = 0; j < J; ++j) {
+    float acc[std::size_t{R}] = {};
+    for (index i = 0; i < n; i += 32)
+      for (word bits = masks[j][i / 32]; bits != 0; bits &= bits - 1, ++from[j])
+        for (int r = 0; r < R; ++r) acc[r] += x[r * row + i + __builtin_ctz(bits)] * *from[j];
+    for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
+  }
+#endif
+  for (int j = 0; j < J; ++j) numbers[j] = from[j];
+}
+
+/// Inputs of a panel that masked_panel() takes, at most.
+static constexpr index masked_step = 128;
+/// out[n][32]: the numbers of 32 rows of weights at `n` inputs, zeros where they keep none, for n
+/// up to `masked_step`. `numbers` move on by as many as they keep. Up to 16 beyond are read.
+LINNET_KERNEL static void masked_panel(index n, const word* const* masks, const float** numbers,
+                                       float* out) {
+#if defined(LINNET_EXPAND)
+  constexpr int width = lanes<float>;
+  constexpr word low = (word{1} << width % 32) - 1;
+  for (int j = 0; j < panel_width; j += width) {
+    const float* from[std::size_t{width}];
+    for (int r = 0; r < width; ++r) {
+      from[r] = numbers[j + r];
+      for (index next = 0; next < n; next += 16) __builtin_prefetch(from[r] + n + next);
+      __builtin_prefetch(masks[j + r] + 64);
+    }
+    for (index i = 0; i < n; i += width) {
+      vec<float> rows[std::size_t{width}];
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r) {
+        const word here = masks[j + r][i / 32] >> i % 32 & low;
+        rows[r] = spread(here, from[r]);
+        from[r] += __builtin_popcount(here);
+      }
+      turn(rows);
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r)
+        if (i + r < n) store(out + (i + r) * panel_width + j, rows[r]);
+    }
+    for (int r = 0; r < width; ++r) numbers[j + r] = from[r];
+  }
+#else
+  for (index i = 0; i < n * panel_width; ++i) out[i] = 0;
+  for (int j = 0; j < panel_width; ++j)
+    for (index i = 0; i < n; i += 32)
+      for (word bits = masks[j][i / 32]; bits != 0; bits &= bits - 1)
+        out[(i + __builtin_ctz(bits)) * panel_width + j] = *numbers[j]++;
+#endif
+}
+
+/// @file
+/// Products with some rows of a matrix, of one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Rows lie anywhere, so the next ones are fetched while these are multiplied.
+
+/// Bytes of memory that are fetched at a time.
+static constexpr index fetched = 64;
+
+/// out[r] = x . rows[r] for `R` rows of n numbers. Those of `next` are fetched. A sum is the same
+/// beside any other rows.
+template <int R, class T>
+LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const T* const* rows,
+                                              const T* const* next, T* out) {
+  constexpr index step = 2 * lanes<T>, line = fetched / index{sizeof(T)};
+  vec<T> even[std::size_t{R}] = {}, odd[std::size_t{R}] = {};
+  index i = 0;
+  for (; i + step <= n; i += step) {
+    const vec<T> x0 = load(x + i), x1 = load(x + i + lanes<T>);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) {
+      for (index l = 0; l < step; l += line) __builtin_prefetch(next[r] + i + l);
+      even[r] += x0 * load(rows[r] + i);
+      odd[r] += x1 * load(rows[r] + i + lanes<T>);
+    }
+  }
+  for (; i < n; i += lanes<T>) {
+    const index count = n - i < lanes<T> ? n - i : lanes<T>;
+    const vec<T> x0 = get(x + i, count);
+    for (int r = 0; r < R; ++r) even[r] += x0 * get(rows[r] + i, count);
+  }
+  for (int r = 0; r < R; ++r) out[r] = sum<T>(even[r] + odd[r]);
+}
+/// out[a] = x . w[chosen[a]] for `count` rows of w[..., n].
+template <class T>
+LINNET_KERNEL static void dots_of_chosen(index n, const T* x, const T* w, index count,
+                                         const std::int32_t* chosen, T* out) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * n;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * n;
+    }
+    if (a + R <= count)
+      dots_of_rows<R>(n, x, rows, next, out + a);
+    else
+      for (index r = 0; a + r < count; ++r) dots_of_rows<1>(n, x, rows + r, rows + r, out + a + r);
+  }
+}
+/// y[n] += sum of h[a] w[chosen[a]] over `count` rows of w, `row` apart, in their order.
+template <class T>
+LINNET_KERNEL static void sum_of_chosen(index n, index row, const T* w, index count,
+                                        const std::int32_t* chosen, const T* h, T* y) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    T factor[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * row;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * row;
+      factor[r] = a + r < count ? h[a + r] : T(0);
+    }
+    if (a + R <= count) {
+      LINNET_FOR_VECTORS(T, i, c, n) {
+        vec<T> sum = get(y + i, c);
+        LINNET_UNROLL
+        for (index r = 0; r < R; ++r) {
+          __builtin_prefetch(next[r] + i);
+          sum += factor[r] * get(rows[r] + i, c);
+        }
+        put<T>(y + i, sum, c);
+      }
+    } else {
+      for (index r = 0; a + r < count; ++r) LINNET_FOR_VECTORS(T, i, c, n)
+      put<T>(y + i, get(y + i, c) + factor[r] * get(rows[r] + i, c), c);
+    }
+  }
+}
+
+/// @file
+/// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
+
+/// Products of the lower halves of 64-bit lanes.
+LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,
+                                                            const vec<std::uint64_t>& b) {
+#if defined(LINNET_LOW_PRODUCTS)
+  return reinterpret_cast<vec<std::uint64_t>>(LINNET_LOW_PRODUCTS(a, b));
+#else
+  return (a & 0xFFFFFFFFu) * b;
+#endif
+}
+/// The lanes of a and b by turns: of their lower halves (High = 0) or upper ones.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline Vector by_turns(const Vector& a, const Vector& b,
+                                            std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b, ((all * High + Lane) / 2 + Lane % 2 * all)...);
+}
+/// Counters of Philox that fill a register.
+static constexpr index philox_lanes = lanes<std::uint64_t>;
+/// The words philox(key, high, counter), of that many counters from the first on: [counters, 4].
+/// What the upper halves of lanes hold on the way means nothing.
+LINNET_TARGET static inline void philox_words(std::uint64_t key, std::uint64_t high,
+                                              std::uint64_t first, word* words) {
+  using wide = vec<std::uint64_t>;
+  wide x0 = wide{} + first, x2 = wide{} + high;
+  for (index i = 0; i < philox_lanes; ++i) x0[i] += static_cast<std::uint64_t>(i);
+  wide x1 = x0 >> 32, x3 = x2 >> 32;
+  auto k0 = static_cast<word>(key), k1 = static_cast<word>(key >> 32);
+  for (int round = 0; round < 10; ++round) {
+    const wide a = low_products(x0, wide{} + 0xD2511F53u),
+               b = low_products(x2, wide{} + 0xCD9E8D57u);
+    x0 = (b >> 32) ^ x1 ^ (wide{} + k0);
+    x1 = b;
+    x2 = (a >> 32) ^ x3 ^ (wide{} + k1);
+    x3 = a;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  x0 = (x0 & 0xFFFFFFFFu) | x1 << 32;
+  x2 = (x2 & 0xFFFFFFFFu) | x3 << 32;
+  constexpr std::make_integer_sequence<int, lanes<std::uint64_t>> all{};
+  const wide low = by_turns<0>(x0, x2, all), upper = by_turns<1>(x0, x2, all);
+  __builtin_memcpy(words, &low, sizeof low);
+  __builtin_memcpy(words + 2 * philox_lanes, &upper, sizeof upper);
+}
+/// Dropout in place: x *= 0 or keep, and y too unless it is null; 0 where the value's Philox word
+/// is below `limit`. Value i has word (first + i) % 4 of counter (first + i) / 4.
+template <class T>
+LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
+                               index first, index n, T* x, T* y) {
+  using some_words = typename vector_of<word, lanes<T>>::type;
+  word words[4 * philox_lanes + lanes<T>] = {};  // the last ones are read, not used
+  for (index done = 0; done < n;) {
+    const index skip = (first + done) % 4, left = 4 * philox_lanes - skip,
+                here = n - done < left ? n - done : left;
+    philox_words(key, high, static_cast<std::uint64_t>((first + done) / 4), words);
+    for (index i = 0; i < here; i += lanes<T>) {
+      const index count = here - i < lanes<T> ? here - i : lanes<T>;
+      some_words w;
+      __builtin_memcpy(&w, words + skip + i, sizeof w);
+      const auto dropped = __builtin_convertvector(w < limit, vec_int<T>);
+      const auto multiplier =
+          reinterpret_cast<vec<T>>(reinterpret_cast<vec_int<T>>(vec<T>{} + keep) & ~dropped);
+      put<T>(x + done + i, get(x + done + i, count) * multiplier, count);
+      if (y != nullptr) put<T>(y + done + i, get(y + done + i, count) * multiplier, count);
+    }
+    done += here;
+  }
+}
+};
+#undef LINNET_TARGET
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+using reproducible_avx512dot = reproducible_avx512;
+#elif defined(__AARCH64EL__)
+using reproducible_neondot = reproducible_portable;
+using reproducible_neonmmla = reproducible_portable;
+#endif
+LINNET_UNFUSED_END
+#undef LINNET_KERNEL
+#undef LINNET_KEEP
+#endif
 #undef LINNET_FOR_VECTORS
+
+#if defined(LINNET_REPRODUCIBLE)
+/// Calls f(kernels) with reproducible kernels.
+template <class F>
+auto with_reproducible([[maybe_unused]] level l, F&& f) {
+#if defined(LINNET_ONLY_LEVEL)
+#define LINNET_PASTE_REPRODUCIBLE(level) reproducible_##level
+#define LINNET_REPRODUCIBLE_OF(level) LINNET_PASTE_REPRODUCIBLE(level)
+  return f(LINNET_REPRODUCIBLE_OF(LINNET_ONLY_LEVEL){});
+#undef LINNET_PASTE_REPRODUCIBLE
+#undef LINNET_REPRODUCIBLE_OF
+#else
+#if defined(__x86_64__)
+  if (l == level::reproducible_avx512) return f(reproducible_avx512{});
+  if (l == level::reproducible_avx2) return f(reproducible_avx2{});
+#endif
+  return f(reproducible_portable{});
+#endif
+}
+#endif
 
 }  // namespace detail
 
@@ -12302,6 +20893,11 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// dispatch_dot().
 template <class F>
 inline auto dispatch([[maybe_unused]] level l, F&& f) {
+#if defined(LINNET_REPRODUCIBLE)
+  if (is_reproducible(l)) return detail::with_reproducible(l, f);
+#else
+  if (is_reproducible(l)) l = level::portable;  // no model asks for it here
+#endif
 #if defined(LINNET_ONLY_LEVEL)
   return f(detail::LINNET_ONLY_LEVEL{});
 #else
@@ -12327,6 +20923,11 @@ inline auto dispatch_dot(level l, F&& f) {
 }  // namespace simd
 
 LINNET_SIMD_NAMESPACE_END
+
+#if defined(LINNET_REPRODUCIBLE) && !defined(__clang__)
+// g++ says at the end of a unit that vectors wider than registers are returned in memory.
+#pragma GCC diagnostic ignored "-Wpsabi"
+#endif
 
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 
@@ -12453,6 +21054,7 @@ LINNET_SIMD_NAMESPACE_END
 LINNET_SIMD_NAMESPACE_BEGIN
 namespace simd {
 LINNET_LEVEL(portable)
+LINNET_EXTERN void detail::unfused_exponentials::run<float>(index, float*);
 #if defined(__x86_64__)
 LINNET_LEVEL(avx2)
 LINNET_LEVEL(avx512)
@@ -12524,6 +21126,11 @@ struct execution {
     simd::dispatch(level, std::forward<F>(f));
   }
 };
+
+/// x[n] = e^x, the same bits on every machine.
+inline void exponentials(index n, float* x) {
+  simd::detail::unfused_exponentials::run<float>(n, x);
+}
 
 /// Inputs that one or more matrices read, which are told apart by where their panels are.
 struct product_inputs {
@@ -12806,6 +21413,16 @@ struct f16 : policy {};
 /// multiply no such numbers: they are read back as f32, so it costs more than compute::f32 and
 /// shows what the rounding loses.
 struct fp8 : policy {};
+
+/// Base of the policies that say by which arithmetic a model computes, whatever its compute type.
+struct arithmetic {};
+/// The fastest instructions of each machine. Sums differ between machines in their last bits.
+struct fast : arithmetic {};
+/// Equal bits at every instruction-set level, on every processor and with every compiler: 16
+/// numbers of a row are added side by side, then by halves, and each product is rounded before it
+/// is added. For decoders; docs/reproducible.md says of which kinds. Units that use it are compiled
+/// with -DLINNET_REPRODUCIBLE.
+struct reproducible : arithmetic {};
 
 /// Whether compute type `A` rounds inputs to integers.
 template <class A>
@@ -16399,9 +25016,10 @@ class sequence_adapters {
   sequence_adapters(const adapter_hooks<T>* each, index sequences, const index* begins = nullptr)
       : each_(each), sequences_(sequences), begins_(begins) {}
 
-  /// Whether any sequence has one.
+  /// Whether any sequence has one, or rows of an image.
   bool any() const {
-    return std::any_of(each_, each_ + sequences_, [](const auto& one) { return one.object; });
+    return std::any_of(each_, each_ + sequences_,
+                       [](const auto& one) { return one.object || one.front.count > 0; });
   }
   /// The hooks of all. They must not outlive this object.
   adapter_hooks<T> hooks() const {
@@ -17596,7 +26214,8 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
       for (index r = 0; r < rows; ++r, ++i) {
         float* const out = y + i * n + j0;
         for (index j = 0; j < columns; ++j)
-          out[j] = (part.accumulate ? out[j] : 0.0f) + part.alpha * sums[r * panel_width + j] +
+          out[j] = (part.accumulate ? out[j] : 0.0f) +
+                   linnet::detail::unfused(part.alpha * sums[r * panel_width + j]) +
                    (part.bias ? part.bias[j] : 0.0f);
       }
     }
@@ -18630,20 +27249,29 @@ enum class rope_pairing {
 
 namespace ops {
 
-/// angles[h]: cosines of position * theta^(-2i/h), i < h/2, then sines.
+/// table[count, h]: cosines of position * theta^(-2i/h), i < h/2, then sines, for positions from
+/// `first` on.
+template <class T>
+void rope_table(index first, index count, index h, double theta, T* table) {
+  for (index i = 0; i < h / 2; ++i) {
+    const double frequency =
+        linnet::detail::portable_pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
+    for (index t = 0; t < count; ++t) {
+      const linnet::detail::portable_angle angle(static_cast<double>(first + t) * frequency);
+      table[t * h + i] = static_cast<T>(angle.cosine);
+      table[t * h + h / 2 + i] = static_cast<T>(angle.sine);
+    }
+  }
+}
+/// angles[h]: the angles of one position.
 template <class T>
 void rope_angles(index position, index h, double theta, T* angles) {
-  for (index i = 0; i < h / 2; ++i) {
-    const double angle = static_cast<double>(position) *
-                         std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
-    angles[i] = static_cast<T>(std::cos(angle));
-    angles[h / 2 + i] = static_cast<T>(std::sin(angle));
-  }
+  rope_table(position, 1, h, theta, angles);
 }
 /// table[positions, h]: the angles of positions 0, 1, ....
 template <class T>
 void rope_table(index positions, index h, double theta, T* table) {
-  for (index t = 0; t < positions; ++t) rope_angles(t, h, theta, table + t * h);
+  rope_table(0, positions, h, theta, table);
 }
 
 /// Rotates one row of `heads` heads of width h in place, for the position whose table row is given.
@@ -18657,17 +27285,19 @@ void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x, 
     for (index i = 0; i < half; ++i) {
       const T c = table[i], s = inverse ? -table[half + i] : table[half + i];
       const T a = x[i * stride], b = x[i * stride + partner];
-      x[i * stride] = a * c - b * s;
-      x[i * stride + partner] = a * s + b * c;
+      using linnet::detail::unfused;
+      x[i * stride] = unfused(a * c) - unfused(b * s);
+      x[i * stride + partner] = unfused(a * s) + unfused(b * c);
     }
 }
 
 /// The value at column `i` of the sinusoidal embedding of position `t` (Vaswani et al. 2017,
 /// section 3.5). Even columns are sines, odd ones cosines, with wavelengths up to 10000 * 2 pi.
 inline double sinusoid(index t, index i, index d) {
-  const double angle = static_cast<double>(t) *
-                       std::pow(10000.0, -static_cast<double>(i / 2 * 2) / static_cast<double>(d));
-  return i % 2 == 0 ? std::sin(angle) : std::cos(angle);
+  const double power = -static_cast<double>(i / 2 * 2) / static_cast<double>(d);
+  const linnet::detail::portable_angle angle(static_cast<double>(t) *
+                                             linnet::detail::portable_pow(10000, power));
+  return i % 2 == 0 ? angle.sine : angle.cosine;
 }
 
 }  // namespace ops
@@ -18810,7 +27440,9 @@ void dropout(const execution& on, const dropout_key& key, int dropout_id, index 
 /// Relative rate of layer dropout (LayerSkip, Elhoushi et al. 2024): D(l) = 2^(l / (L - 1)) - 1. It
 /// is 0 in the first layer and 1 in the last. A layer alone is never dropped.
 inline double layer_depth(index layer, index layers) {
-  return layers > 1 ? std::exp2(static_cast<double>(layer) / static_cast<double>(layers - 1)) - 1
+  return layers > 1 ? linnet::detail::portable_pow(
+                          2, static_cast<double>(layer) / static_cast<double>(layers - 1)) -
+                          1
                     : 0;
 }
 
@@ -19062,11 +27694,13 @@ struct stack_place {
 /// Output of the encoder, which cross-attention reads.
 template <class T>
 struct encoder_memory {
-  const T* states = nullptr;       ///< [batch * length, d_model]
-  T* d_states = nullptr;           ///< their gradient
-  index length = 0;                ///< padded tokens of each sequence
-  const index* lengths = nullptr;  ///< valid tokens of each sequence, or null when all are
-  bool cached = false;             ///< their keys and values are in the cache already
+  const T* states = nullptr;         ///< [batch * length, d_model]
+  T* d_states = nullptr;             ///< their gradient
+  index length = 0;                  ///< padded tokens of each sequence
+  const index* lengths = nullptr;    ///< valid tokens of each sequence, or null when all are
+  bool cached = false;               ///< their keys and values are in the cache already
+  const index* documents = nullptr;  ///< [batch * length] first token of each one's document, of as
+                                     ///< many as the context's, or null
 
   /// Number of valid tokens of sequence `b`.
   index length_of(index b) const { return lengths ? lengths[b] : length; }
@@ -19874,12 +28508,13 @@ double cross_entropy_row(index vocabulary, token label, T* row, bool gradient, d
   const T target = row[label];
   const T largest = K::template maximum<T>(vocabulary, row);
   const T sum = K::template exp_sum<T>(vocabulary, largest, row);
-  const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
+  const double lse =
+      linnet::detail::portable_log(static_cast<double>(sum)) + static_cast<double>(largest);
   if (gradient) {
-    K::template scale<T>(vocabulary, T(1 + 2 * z_loss * lse) / sum, row);
+    K::template scale<T>(vocabulary, T(1 + linnet::detail::unfused(2 * z_loss * lse)) / sum, row);
     row[label] -= T(1);
   }
-  return lse - static_cast<double>(target) + z_loss * lse * lse;
+  return lse - static_cast<double>(target) + linnet::detail::unfused(z_loss * lse * lse);
 }
 /// losses[i] = f(kernels, i, row) for each row of logits that has a label; the others have no loss
 /// and no gradient.
@@ -20015,12 +28650,13 @@ struct step_call {
   index length = 0;                ///< padded tokens per sequence
   const index* lengths = nullptr;  ///< [batch] valid tokens, or null when all are
   const index* past = nullptr;     ///< [batch] tokens that are cached already
-  bool front = false;              ///< virtual tokens of the sequences' adapters, not `tokens`
-  ops::token_tree tree{};          ///< of new tokens that are no text, of a model that
-                                   ///< `supports_trees`
-  bool every = false;              ///< logits behind every token, not only each sequence's last
-  layer_range layers{};            ///< that run, of a model that has `exits`
-  source_call source{};            ///< of a model that `encodes`
+  index front = 0;         ///< of `length`, most virtual tokens that a sequence reads before
+                           ///< `tokens`, which are [batch, length - front]
+  ops::token_tree tree{};  ///< of new tokens that are no text, of a model that
+                           ///< `supports_trees`
+  bool every = false;      ///< logits behind every token, not only each sequence's last
+  layer_range layers{};    ///< that run, of a model that has `exits`
+  source_call source{};    ///< of a model that `encodes`
 };
 
 namespace detail {
@@ -20046,6 +28682,8 @@ template <class M>
 constexpr index step_flops(index batch, index source, index target) {
   if constexpr (M::encodes)
     return M::flops(batch, source, target);
+  else if constexpr (M::image_tokens > 0)
+    return M::text::flops(batch, target);
   else
     return M::flops(batch, target);
 }
@@ -20059,7 +28697,7 @@ context<T> step_context(const step_call& call, const ops::execution& on) {
   ctx.length = call.length;
   ctx.lengths = call.lengths;
   ctx.past = call.past;
-  ctx.front = call.front ? call.length : 0;
+  ctx.front = call.front;
   ctx.tree = call.tree;
   ctx.stack.layers = call.layers;
   return ctx;
@@ -20102,6 +28740,9 @@ LINNET_NAMESPACE_END
 ///
 /// A model that says `encodes` reads a source before: `encode<T, S>(p, source, batch, length,
 /// lengths, w, on)`. Its flops() takes the length of the source before the target's; see t5_model.
+///
+/// A model that has `image_tokens` reads images before: `encode_images<T, S>(p, batch, w, on)`, and
+/// `image_rows(w, b)` are those that step() takes from the sequence's hooks; see image_text.
 ///
 /// Every thread of a team calls loss(), step() and encode() (SPMD).
 
@@ -20290,7 +28931,7 @@ enum class refusal : unsigned char {
   length_below_one,          ///< a sequence of no valid tokens
   length_over_padded,        ///< more valid tokens than were given
   no_blocks,                 ///< a paged cache without room
-  no_source,                 ///< a target before its source
+  no_source,                 ///< a target before its source, a text before its image
   no_sequence,               ///< a number that no sequence has
   no_such_length,            ///< truncate() to more tokens than there are, or fewer than none
   length_gone,               ///< truncate() to a length that the cache has forgotten
@@ -20310,6 +28951,7 @@ enum class refusal : unsigned char {
   documents_unknown,         ///< documents for a model that cannot keep them apart
   documents_with_prefix,     ///< documents and prefixes in one batch
   documents_unordered,       ///< documents that do not follow each other
+  documents_unpaired,        ///< other documents of sources than of targets
   type_outside,              ///< a token type that the model does not have
   null_images,               ///< a batch without images
   image_size,                ///< images of another height or width than the model's
@@ -20375,7 +29017,7 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::no_blocks:
       return "too few free blocks: truncate a sequence, or open with more limits.kv_blocks";
     case refusal::no_source:
-      return "a sequence has no source: call encode() with as many sources first";
+      return "a sequence has no source or image: call encode() with as many first";
     case refusal::no_sequence:
       return "the sequence is outside the batch: give a number from 0 to limits.batch - 1";
     case refusal::no_such_length:
@@ -20422,6 +29064,9 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::documents_unordered:
       return "an entry of documents is neither its own place nor the entry before it: write them "
              "by mark_documents()";
+    case refusal::documents_unpaired:
+      return "a row has other numbers of documents in its source and its target: give both, one "
+             "target for each source";
     case refusal::type_outside:
       return "a token type is outside the model's types: give 0 to types - 1, or leave types null";
     case refusal::null_images:
@@ -20751,7 +29396,9 @@ struct attention_call {
   const index* key_lengths = nullptr;    ///< valid keys of each sequence, or null for all
   const index* prefix = nullptr;         ///< first keys of each sequence that all its queries see
   const index* documents = nullptr;      ///< [batch, queries] first token of each one's document;
-                                         ///< of self-attention over plain rows without a past
+                                         ///< over plain rows without a past
+  const index* key_documents = nullptr;  ///< [batch, keys] likewise, of as many documents, where
+                                         ///< queries read other tokens than their own
   token_tree tree{};        ///< of causal queries without a window whose keys are in a cache
   const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
   index bias_origin = 0;
@@ -20764,6 +29411,24 @@ struct attention_call {
   const T* head_scores = nullptr;  ///< [batch, queries, heads], or null where all heads are needed
   T least_score = T(0);            ///< of heads that are needed
 
+  /// Tokens [first, last) of a document.
+  struct token_range {
+    index first, last;
+  };
+  /// The queries of the document of sequence `b` that begins at `from`, or all.
+  token_range queries_from(index b, index from) const {
+    if (!documents) return {from, queries};
+    return {from, end_of(documents + b * queries, queries, from)};
+  }
+  /// The keys that these may see.
+  token_range keys_from(index b, index from) const {
+    if (!key_documents) return queries_from(b, from);
+    const index *const of = documents + b * queries, *const keys_of = key_documents + b * keys;
+    index first = 0;
+    for (index i = 0; i < from && first < keys; i = end_of(of, queries, i))
+      first = end_of(keys_of, keys, first);
+    return {first, first < keys ? end_of(keys_of, keys, first) : keys};
+  }
   /// Whether key-value head `item` of all sequences is needed by none of the heads that share it. A
   /// query that comes alone then reads none of its keys and values.
   bool skips(index item) const {
@@ -20773,6 +29438,14 @@ struct attention_call {
     for (index i = 0; i < group; ++i)
       if (!(scores[i] < least_score)) return false;
     return true;
+  }
+
+ private:
+  /// End of the document that begins at `from`, of a row of `n` tokens.
+  static index end_of(const index* of, index n, index from) {
+    index end = from + 1;
+    while (end < n && of[end] == from) ++end;
+    return end;
   }
 };
 
@@ -20884,7 +29557,7 @@ struct value_mix {
       if (to == keys) return;
       for (index i = 0; i < rows; ++i)
         for (index c = 0; c < h && sees(i, to); ++c)
-          out[i * ldo + c] += p[i * ldp + to] * v[to * ldv + c];
+          out[i * ldo + c] += linnet::detail::unfused(p[i * ldp + to] * v[to * ldv + c]);
     }
   }
 };
@@ -20936,6 +29609,7 @@ struct attention_unit {
   attention_kernels<T, Code> kernels;
   index b, g, groups;   ///< sequence, first key-value head and how many that are read together
   index origin, count;  ///< queries [origin, origin + count) of it: a document, or all
+  index key_origin;     ///< its first key
   index n, valid, past, prefix;
   index tile, wide;  ///< keys of a tile, columns of scores
   bool by_view;      ///< what a query sees of a key depends on the query's block of tokens
@@ -20952,7 +29626,8 @@ struct attention_unit {
         g(unit % c.kv_heads),
         groups(together),
         origin(from),
-        count(end_of_document() - from),
+        count(c.queries_from(b, from).last - from),
+        key_origin(from),
         n(c.heads * c.h),
         valid((c.key_lengths ? c.key_lengths[b] : c.keys) - from),
         past(c.past ? c.past[b] : 0),
@@ -20969,18 +29644,12 @@ struct attention_unit {
     const index queries = (c.query_lengths ? c.query_lengths[b] : c.queries) - from;
     valid = (std::min)(valid, (std::max)(prefix, past + queries + call.window.after));
     if (!c.documents) return;
-    valid = (std::clamp)(valid, index{0}, count);
-    key.data += origin * key.stride;
-    value.data += origin * value.stride;
-  }
-
-  /// End of the document that begins at `origin`.
-  index end_of_document() const {
-    if (!call.documents) return call.queries;
-    const index* const of = call.documents + b * call.queries;
-    index end = origin + 1;
-    while (end < call.queries && of[end] == origin) ++end;
-    return end;
+    const auto seen = c.keys_from(b, from);
+    key_origin = seen.first;
+    if (c.key_documents) valid = (c.key_lengths ? c.key_lengths[b] : c.keys) - key_origin;
+    valid = (std::clamp)(valid, index{0}, seen.last - seen.first);
+    key.data += key_origin * key.stride;
+    value.data += key_origin * value.stride;
   }
 
   /// End of the keys that query i sees.
@@ -21037,7 +29706,7 @@ struct attention_unit {
                  index view, T* columns) const {
     const index end = s.column + round_up(s.last - s.first, panel_width);
     for (index j = s.first; j < s.last; ++j)
-      all.load(b, g, j, origin + rows.place(j), call.h, columns + s.column + j - s.first, wide,
+      all.load(b, g, j, key_origin + rows.place(j), call.h, columns + s.column + j - s.first, wide,
                view);
     for (index c = 0; c < call.h; ++c)
       std::fill(columns + c * wide + s.column + s.last - s.first, columns + c * wide + end, T(0));
@@ -21113,7 +29782,7 @@ struct attention_unit {
       if (value_columns) transpose(s, value, call.v, -1, value_columns);
       if (call.v.plain() && std::is_same_v<T, Code>) continue;
       for (index j = s.first; j < s.last; ++j)
-        call.v.load(b, g, j, origin + value.place(j), call.h,
+        call.v.load(b, g, j, key_origin + value.place(j), call.h,
                     values + (s.column + j - s.first) * call.h, 1, -1);
     }
   }
@@ -21191,9 +29860,11 @@ struct attention_unit {
     T shrink = T(0);
     if (before.sum != T(0)) {
       so_far.most = (std::max)(before.most, so_far.most);
-      shrink = std::exp(before.most - so_far.most);
+      shrink = static_cast<T>(
+          linnet::detail::portable_exp(static_cast<double>(before.most - so_far.most)));
     }
-    const T sum = kernels.exp_sum(used, so_far.most, row), old = shrink * before.sum;
+    const T sum = kernels.exp_sum(used, so_far.most, row),
+            old = linnet::detail::unfused(shrink * before.sum);
     so_far.sum = old + sum;
     if (!Whole) return shrink;
     kernels.scale(used, T(1) / so_far.sum, row);
@@ -21212,7 +29883,7 @@ struct attention_unit {
     for (index i = 0; i < some.rows; ++i)
       for (const stretch& s : some)
         ops::drop(kernels, call.dropout, b, call.dropout_id,
-                  (head * call.queries + origin + some.row + i) * call.keys + origin + s.first,
+                  (head * call.queries + origin + some.row + i) * call.keys + key_origin + s.first,
                   s.last - s.first, x + i * wide + s.column);
   }
 };
@@ -21389,7 +30060,7 @@ void probabilities_of_tile(const execution& on, const attention_unit<T, T>& u,
   u.drop(head, some, to.d_scores);
   for (index i = 0; i < rows && sums; ++i)
     on.with_kernels([&](auto kernels) {
-      to.inner[i] = factor[i] * to.inner[i] +
+      to.inner[i] = linnet::detail::unfused(factor[i] * to.inner[i]) +
                     kernels.template dot<T>(some.used, u.scores + i * wide, to.d_scores + i * wide);
     });
 }
@@ -21850,6 +30521,7 @@ struct model_defaults {
   static constexpr index ids_per_token = 1;          ///< numbers that a token consists of
   static constexpr bool label_per_sequence =
       false;  ///< loss() takes labels[batch] and gives logits[batch, vocabulary], not one per token
+  static constexpr index image_tokens = 0;  ///< rows of an image that step() reads before a text
   static constexpr index exits = 0;  ///< layers behind each of which the head can read; then loss()
                                      ///< heeds loss_call::exits and step() step_call::layers
   using cache = kv::exact;           ///< policy of the key-value cache
@@ -22185,6 +30857,8 @@ struct attention_shape {
   kv_code cache = kv_code::exact;
   bool hadamard = false;   ///< queries and keys are rotated, for policies that are
                            ///< `supports_low_rank`
+  bool qk_norm = false;    ///< heads of queries and keys are normalised before their positions;
+                           ///< likewise
   index predictor = 0;     ///< rank of what chooses heads, 0 where all are computed; likewise
   double least_score = 0;  ///< of heads that are computed
   projection_kind
@@ -23065,7 +31739,8 @@ void rms_norm_backward(const execution& on, view<const T, D> x, const T* weight,
                        view<const T, D> dy, T* d_weight, view<T, D> dx) {
   const auto [first, last] = on.threads.range(D);
   for (index i = 0; i < x.rows(); ++i)
-    for (index j = first; j < last; ++j) d_weight[j] += dy(i, j) * x(i, j) * inverse[i];
+    for (index j = first; j < last; ++j)
+      d_weight[j] += linnet::detail::unfused(dy(i, j) * x(i, j) * inverse[i]);
   on.threads.each(x.rows(), [&](index i) {
     on.with_kernels([&](auto k) {
       decltype(k)::template rms_norm_backward<T>(D, inverse[i], x.row(i), weight, dy.row(i),
@@ -23096,7 +31771,7 @@ void layer_norm_backward(const execution& on, view<const T, D> x, const T* weigh
   for (index i = 0; i < x.rows(); ++i) {
     const T mean = statistics[2 * i], r = statistics[2 * i + 1];
     for (index j = first; j < last; ++j) {
-      d_weight[j] += dy(i, j) * (x(i, j) - mean) * r;
+      d_weight[j] += linnet::detail::unfused(dy(i, j) * (x(i, j) - mean) * r);
       d_bias[j] += dy(i, j);
     }
   }
@@ -24149,6 +32824,52 @@ struct head_predictor
 template <index D, index Heads>
 struct head_predictor<D, 0, Heads> : without_parameters, without_cache {};
 
+/// LayerNorm of each of `Heads` heads of width H, with one scale and bias for all of them.
+template <index Heads, index H>
+struct head_norm {
+  using one = norm::layer_norm::layer<H, real{1e-5}>;
+  static constexpr index in = Heads * H, out = in;
+  template <class Form>
+  using params = typename one::template params<Form>;
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    one::visit(f, at, p...);
+  }
+  template <class Ends, class P>
+  static void channels(const Ends& c, P&) {
+    c.keeps_whole(c.in, "heads that a norm reads");
+    c.keeps_whole(c.out, "heads that a norm writes");
+  }
+  template <class T>
+  using cache = typename one::template cache<T>;
+  template <class T>
+  static constexpr cache<T> plan(planner& m, call_shape e) {
+    e.length *= Heads;
+    return one::template plan<T>(m, e);
+  }
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx) {
+    one::template forward<T, S>(p, {x.data(), x.rows() * Heads}, {y.data(), y.rows() * Heads}, c,
+                                ctx);
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    const index rows = x.rows() * Heads;
+    one::template backward<T, S>(p, dp, {x.data(), rows}, {dy.data(), rows}, {dx.data(), rows}, c,
+                                 ctx);
+  }
+  static constexpr index flops(const call_shape&) { return 0; }
+};
+/// A projection to heads, with a norm of each behind it if `Normed`.
+template <class Map, index Heads, index H, bool Normed>
+struct head_projection : std::type_identity<Map> {};
+template <class Map, index Heads, index H>
+struct head_projection<Map, Heads, H, true>
+    : std::type_identity<chain<named<"", Map>, named<"norm", head_norm<Heads, H>>>> {};
+
 /// The projections x -> q, k, v and mixed -> y, and the steps that self-attention over whole
 /// sequences takes around its mixing. With `SharedKey` there are no keys here: the kind makes them
 /// from the queries.
@@ -24159,8 +32880,14 @@ struct attention_projections {
   static_assert(A.rope == rope_pairing::none || A.d_kv % 2 == 0,
                 "linnet::attention: rotary positions need an even head width d_kv");
   static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv(), h = A.d_kv;
-  using to_query = projection<in, n, A.bias, A.projections>;
-  using to_key = projection<in, kv, A.bias, A.projections>;
+  static_assert(
+      !A.qk_norm || (A.projections.plain() && A.scaled),
+      "linnet::attention::qk_norm: it takes plain maps of scaled scores: no sharing::lora, "
+      "low_rank or T5");
+  using to_value = projection<in, kv, A.bias, A.projections>;
+  using to_query = typename head_projection<projection<in, n, A.bias, A.projections>, A.heads, h,
+                                            A.qk_norm>::type;
+  using to_key = typename head_projection<to_value, A.kv_heads, h, A.qk_norm>::type;
   using to_output = output_projection<n, out, A.bias, A.projections>;
   static constexpr bool predicts = A.predictor > 0;
   using to_scores = head_predictor<in, A.predictor, A.heads>;
@@ -24176,7 +32903,7 @@ struct attention_projections {
         SharedKey, std::nullptr_t,
         typename to_key::template params<form::at<Form, storage::part::attention_k>>>
         k{};
-    typename to_key::template params<form::at<Form, storage::part::attention_v>> v{};
+    typename to_value::template params<form::at<Form, storage::part::attention_v>> v{};
     typename to_output::template params<form::at<Form, storage::part::attention_o>> o{};
     [[no_unique_address]] std::conditional_t<predicts, typename to_scores::template params<Form>,
                                              std::nullptr_t>
@@ -24186,7 +32913,7 @@ struct attention_projections {
   LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     visit_query(f, at / "q", p.q...);
     if constexpr (!SharedKey) to_key::visit(f, at / "k", p.k...);
-    to_key::visit(f, at / "v", p.v...);
+    to_value::visit(f, at / "v", p.v...);
     to_output::visit(f, at / "o", p.o...);
     if constexpr (predicts) to_scores::visit(f, at / "predictor", p.predictor...);
   }
@@ -24210,7 +32937,7 @@ struct attention_projections {
     }
     to_query::channels(c.between(c.in, queries), p.q);
     to_key::channels(c.between(source, keys), p.k);
-    to_key::channels(c.between(source, values), p.v);
+    to_value::channels(c.between(source, values), p.v);
     to_output::channels(c.between(values, c.out), p.o);
   }
   /// Query projection: T5's small initial values replace the missing 1/sqrt(d_kv).
@@ -24226,7 +32953,8 @@ struct attention_projections {
   template <class T>
   struct projection_caches {
     typename to_query::template cache<T> q{};
-    typename to_key::template cache<T> k{}, v{};
+    typename to_key::template cache<T> k{};
+    typename to_value::template cache<T> v{};
     typename to_output::template cache<T> o{};
     typename to_scores::template cache<T> scores{};
   };
@@ -24239,7 +32967,7 @@ struct attention_projections {
     projection_caches<T> c;
     c.q = to_query::template plan<T>(m, e);
     c.k = to_key::template plan<T>(m, keys);
-    c.v = to_key::template plan<T>(m, keys);
+    c.v = to_value::template plan<T>(m, keys);
     c.o = to_output::template plan<T>(m, e);
     if constexpr (predicts) c.scores = to_scores::template plan<T>(m, e);
     return c;
@@ -24409,15 +33137,19 @@ void each_virtual(const context<T>& ctx, F&& f) {
   });
 }
 
-/// x[rows, d] = the embedding of tokens [batch, length - front]; 0 for virtual tokens.
+/// x[rows, d] = the embedding of tokens [batch, length - front]; 0 for virtual tokens and padding.
+/// The tokens of a sequence follow its virtual ones, of which others may have more.
 template <class T, class Table>
 void embed_behind(const context<T>& ctx, index d, const token* tokens, const Table& table, T* x) {
   if (ctx.front == 0) return ops::embed(ctx.on, ctx.rows(), d, tokens, table, x);
+  const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
   const index real = ctx.length - ctx.front;
   ctx.on.threads.each(ctx.rows(), [&](index row) {
-    const index b = row / ctx.length, t = row % ctx.length - ctx.front;
+    const index b = row / ctx.length;
+    const index lacks = hooks.of(b).front.count - ctx.past_of(b);
+    const index t = row % ctx.length - (std::clamp)(lacks, index{0}, ctx.front);
     for (index j = 0; j < d; ++j)
-      x[row * d + j] = t < 0 ? T(0) : table.at(tokens[b * real + t], j, d);
+      x[row * d + j] = t < 0 || t >= real ? T(0) : table.at(tokens[b * real + t], j, d);
   });
 }
 /// Puts the rows of virtual tokens into x[rows, d], where adapters have some.
@@ -24564,6 +33296,9 @@ struct softmax_attention {
       typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, A.d_kv, Keys>::type;
   using to_query = typename projections::to_query;
   using to_key = typename projections::to_key;
+  using to_value = typename projections::to_value;
+  /// Whether the maps to queries, keys and values are matrices that share one call.
+  static constexpr bool together = A.projections.plain() && !A.qk_norm;
   using to_output = typename projections::to_output;
 
   template <class Form>
@@ -24645,24 +33380,24 @@ struct softmax_attention {
       to_query::template forward<T>(p.q, x, {c.q, rows}, c.inner.q, ctx);
       if (!ctx.memory.cached) {
         const view<const T, in> memory(ctx.memory.states, ctx.batch * ctx.memory.length);
-        if constexpr (A.projections.plain()) {
+        if constexpr (together) {
           ops::gemm_each(ctx.on, memory.rows(), in, memory.data(), to_key::product(p.k, c.k),
                          to_key::product(p.v, c.v));
         } else {
           to_key::template forward<T>(p.k, memory, {c.k, memory.rows()}, c.inner.k, ctx);
-          to_key::template forward<T>(p.v, memory, {c.v, memory.rows()}, c.inner.v, ctx);
+          to_value::template forward<T>(p.v, memory, {c.v, memory.rows()}, c.inner.v, ctx);
         }
         if (cached)
           linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.memory.length, true, c.k, c.v);
       }
     } else {
-      if constexpr (A.projections.plain()) {
+      if constexpr (together) {
         ops::gemm_each(ctx.on, rows, in, x.data(), to_query::product(p.q, c.q),
                        to_key::product(p.k, c.k), to_key::product(p.v, c.v));
       } else {
         to_query::template forward<T>(p.q, x, {c.q, rows}, c.inner.q, ctx);
         to_key::template forward<T>(p.k, x, {c.k, rows}, c.inner.k, ctx);
-        to_key::template forward<T>(p.v, x, {c.v, rows}, c.inner.v, ctx);
+        to_value::template forward<T>(p.v, x, {c.v, rows}, c.inner.v, ctx);
       }
       time.next(operation::attention);
       if constexpr (rotates)
@@ -24746,7 +33481,7 @@ struct softmax_attention {
     const view<const T, in> source(A.cross ? ctx.memory.states : x.data(), key_rows);
     const view<T, in> d_source(A.cross ? ctx.memory.d_states : dx.data(), key_rows);
     to_key::template backward<T>(p.k, dp.k, source, dk, d_source, c.inner.k, ctx);
-    to_key::template backward<T>(p.v, dp.v, source, dv, d_source, c.inner.v, ctx);
+    to_value::template backward<T>(p.v, dp.v, source, dv, d_source, c.inner.v, ctx);
   }
 
   /// Copies the keys and values of one sequence to another.
@@ -24780,7 +33515,7 @@ struct softmax_attention {
     const index recent = (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
     const index seen = window.bounded() ? (std::min)(keys, window.first + recent) : keys;
     return projections::predictor_flops(e) + to_query::flops(e) + to_output::flops(e) +
-           2 * to_key::flops(key_rows) + e.batch * 4 * queries * seen * n;
+           to_key::flops(key_rows) + to_value::flops(key_rows) + e.batch * 4 * queries * seen * n;
   }
 
  private:
@@ -24820,7 +33555,13 @@ struct softmax_attention {
     a.v = values;
     a.out = c.mixed;
     a.past = A.cross ? nullptr : ctx.past;
-    if (!A.cross) a.documents = ctx.documents, a.tree = ctx.tree;
+    if (!A.cross) {
+      a.documents = ctx.documents;
+      a.tree = ctx.tree;
+    } else if (ctx.memory.documents) {
+      a.documents = ctx.documents;
+      a.key_documents = ctx.memory.documents;
+    }
     if (A.causal) a.prefix = ctx.prefix, a.query_lengths = ctx.lengths;
     // A causal query sees only earlier keys, which are valid as long as the query is.
     a.key_lengths = A.cross ? ctx.memory.lengths : A.causal ? nullptr : ctx.lengths;
@@ -24939,6 +33680,25 @@ struct sub_norm : Kind {
   }
   template <attention_shape A>
   using layer = typename Kind::template layer<with_norm(A)>;
+};
+
+/// Attention `Kind` that normalises each head of queries and keys before their positions, so that
+/// scores stay bounded (QK-norm). As Chameleon does (arXiv:2405.09818), by a
+/// LayerNorm with one scale and bias for all heads of queries, and one for those of keys.
+template <class Kind = full>
+struct qk_norm : Kind {
+  static_assert(Kind::supports_low_rank,
+                "linnet::attention::qk_norm: this kind's keys are not of its making; full, prefix, "
+                "sliding_window and sinks are");
+  static constexpr bool supports_low_rank = false;
+  using kind = qk_norm;
+  static std::string name() { return "qk_norm " + Kind::name(); }
+  static constexpr attention_shape with_norms(attention_shape a) {
+    a.qk_norm = true;
+    return a;
+  }
+  template <attention_shape A>
+  using layer = typename Kind::template layer<with_norms(A)>;
 };
 
 /// Full attention in which all tokens see a prefix, such as a question, also its own tokens (Raffel
@@ -27760,6 +36520,9 @@ inline constexpr bool known_policy =
     std::is_base_of_v<storage::policy, P> || std::is_base_of_v<compute::policy, P> ||
     std::is_base_of_v<kv::policy, P> || std::is_base_of_v<depths::policy, P> ||
     std::is_base_of_v<sharing::policy, P> || std::is_base_of_v<embedding::policy, P>;
+/// Whether a list says by which arithmetic a model computes.
+template <class... Ps>
+inline constexpr bool chooses_arithmetic = (std::is_base_of_v<compute::arithmetic, Ps> || ...);
 
 /// Compile-time errors for a list with two policies of one slot; true for other lists.
 template <class... Ps>
@@ -27790,6 +36553,8 @@ constexpr bool policies_fit() {
     static_assert(never<Ps...>, "linnet: two embedding:: policies; give one");
   else if constexpr (twice<compute::policy, Ps...>)
     static_assert(never<Ps...>, "linnet: two compute:: policies; give one");
+  else if constexpr (twice<compute::arithmetic, Ps...>)
+    static_assert(never<Ps...>, "linnet: compute::fast and compute::reproducible; give one");
   else if constexpr (!pick_model_storage<Ps...>::fits)
     static_assert(
         never<Ps...>,
@@ -27972,6 +36737,132 @@ struct policy_variants {  // a name that depends on Self waits until M is comple
 };
 
 LINNET_NAMESPACE_END
+/// @file
+/// Which models can be computed with the same bits on every machine, see compute::reproducible.
+
+#include <cfloat>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Whether the arithmetic of a policy's layers is that of reproducible kernels alone.
+template <class P>
+inline constexpr bool covers_policy = false;
+template <>
+inline constexpr bool covers_policy<attention::full> = true;
+template <index Width>
+inline constexpr bool covers_policy<attention::sliding_window<Width>> = true;
+template <index First, index Recent>
+inline constexpr bool covers_policy<attention::sinks<First, Recent>> = true;
+template <activation_kind A>
+inline constexpr bool covers_policy<ffn::standard<A>> = true;
+template <activation_kind A>
+inline constexpr bool covers_policy<ffn::gated<A>> = true;
+template <>
+inline constexpr bool covers_policy<ffn::skip> = true;
+template <>
+inline constexpr bool covers_policy<ffn::linear> = true;
+template <>
+inline constexpr bool covers_policy<ffn::linear_relu> = true;
+template <int N, expansion E>
+inline constexpr bool covers_policy<ffn::reparam<N, E>> = true;
+template <>
+inline constexpr bool covers_policy<norm::rms> = true;
+template <>
+inline constexpr bool covers_policy<norm::layer_norm> = true;
+template <>
+inline constexpr bool covers_policy<kv::exact> = true;
+template <>
+inline constexpr bool covers_policy<kv::bf16> = true;
+template <>
+inline constexpr bool covers_policy<kv::int8> = true;
+template <>
+inline constexpr bool covers_policy<depths::all> = true;
+template <>
+inline constexpr bool covers_policy<sharing::none> = true;
+template <>
+inline constexpr bool covers_policy<sharing::ffn> = true;
+template <>
+inline constexpr bool covers_policy<sharing::all> = true;
+template <>
+inline constexpr bool covers_policy<embedding::full> = true;
+template <>
+inline constexpr bool covers_policy<storage::f32> = true;
+template <>
+inline constexpr bool covers_policy<storage::bf16> = true;
+template <>
+inline constexpr bool covers_policy<storage::int8> = true;
+template <>
+inline constexpr bool covers_policy<storage::with_compute<storage::int8, compute::int8>> = true;
+
+/// Whether a list of policies asks for the same bits everywhere.
+template <class... Ps>
+inline constexpr bool asks_reproducible =
+    std::is_same_v<pick<compute::arithmetic, compute::fast, Ps...>, compute::reproducible>;
+
+/// Words for a decoder that asks for the same bits everywhere where it cannot have them; true for
+/// others.
+template <class... Ps>
+constexpr bool reproducible_fits() {
+  if constexpr (!asks_reproducible<Ps...>) {
+    return true;
+  } else {
+#if defined(__FAST_MATH__) || FLT_EVAL_METHOD != 0
+    static_assert(never<Ps...>,
+                  "linnet::compute::reproducible: compile without -ffast-math and with SSE, NEON "
+                  "or other arithmetic in float; this unit lets the compiler change sums");
+    return false;
+#elif !defined(LINNET_REPRODUCIBLE)
+    static_assert(never<Ps...>,
+                  "linnet::compute::reproducible: its kernels are not compiled unless asked for; "
+                  "add -DLINNET_REPRODUCIBLE");
+    return false;
+#else
+    constexpr bool covered = covers_policy<pick<attention::policy, attention::full, Ps...>> &&
+                             covers_policy<pick<ffn::policy, ffn::swiglu, Ps...>> &&
+                             covers_policy<pick<norm::policy, norm::rms, Ps...>> &&
+                             covers_policy<pick<kv::policy, kv::exact, Ps...>> &&
+                             covers_policy<pick<depths::policy, depths::all, Ps...>> &&
+                             covers_policy<pick<sharing::policy, sharing::none, Ps...>> &&
+                             covers_policy<pick<embedding::policy, embedding::full, Ps...>> &&
+                             covers_policy<typename pick_storage<Ps...>::type>;
+    static_assert(covered,
+                  "linnet::compute::reproducible: one of these policies computes what it does not "
+                  "cover; docs/reproducible.md lists what it does");
+    return covered;
+#endif
+  }
+}
+
+/// Whether model `M` computes the same bits on every machine.
+template <class M>
+inline constexpr bool is_reproducible = false;
+template <class M>
+requires requires { typename M::arithmetic; }
+inline constexpr bool is_reproducible<M> =
+    std::is_same_v<typename M::arithmetic, compute::reproducible>;
+
+/// Limits for what computes beside model `M`, such as an optimizer: with reproducible kernels where
+/// the model has them.
+template <class M>
+limits arithmetic_limits(limits l) {
+  if constexpr (is_reproducible<M>) l.level = simd::reproducible(ops::resolve(l.level));
+  return l;
+}
+
+/// Where a model of this arithmetic runs: `on`, or with reproducible kernels.
+template <class Arithmetic>
+ops::execution arithmetic_of(const ops::execution& on) {
+  ops::execution with = on;
+  if constexpr (std::is_same_v<Arithmetic, compute::reproducible>)
+    with.level = simd::reproducible(on.level);
+  return with;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -28001,7 +36892,7 @@ constexpr bool decoder_fits() {
   using Depths = pick<depths::policy, depths::all, Ps...>;
   using Sharing = pick<sharing::policy, sharing::none, Ps...>;
   using Embedding = pick<embedding::policy, embedding::full, Ps...>;
-  if constexpr (!(known_policy<Ps> && ...))
+  if constexpr (!((known_policy<Ps> || std::is_base_of_v<compute::arithmetic, Ps>)&&...))
     static_assert(never<Ps...>,
                   "linnet::decoder<shape, policies...>: an argument is not a policy; derive your "
                   "own from ffn::policy, attention::policy or norm::policy");
@@ -28155,7 +37046,8 @@ struct make_decoder {
           typename stack_storage<typename pick_model_storage<Ps...>::type, Shape.layers>::type,
           pick<kv::policy, kv::exact, Ps...>, pick<depths::policy, depths::all, Ps...>,
           pick<sharing::policy, sharing::none, Ps...>,
-          pick<embedding::policy, embedding::full, Ps...>>>;
+          pick<embedding::policy, embedding::full, Ps...>,
+          pick<compute::arithmetic, compute::fast, Ps...>>>;
 };
 /// Stands in for a decoder that was refused, so that nothing is said of it again.
 template <decoder_shape Shape, class... Ps>
@@ -28178,7 +37070,7 @@ struct checked_decoder {
       pick<depths::policy, depths::all, Ps...>::routes ||
       has_layer_widths<pick<ffn::policy, ffn::swiglu, Ps...>>;
   static constexpr bool fits =
-      policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
+      policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() && reproducible_fits<Ps...>() &&
       ffn_fits<decoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::swiglu, Ps...>>() &&
       layers_fit<typename pick_model_storage<Ps...>::type, Shape.layers, alike>();
   using type = typename make_decoder<fits, Shape, Ps...>::type;
@@ -28698,6 +37590,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   using embedding = Embedding;
   using storage = typename Policies::template of<linnet::storage::policy>;
   using cache = typename Policies::template of<linnet::kv::policy>;
+  using arithmetic = typename Policies::template of<linnet::compute::arithmetic>;
   using batch = decoder_batch;
   /// This model with `Other` in place of the policy that derives from `Slot`.
   template <class Slot, class Other>
@@ -28904,7 +37797,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                                                  const batch& b, workspace<T>& w,
                                                  const ops::execution& on,
                                                  const layer_hook<T>& hook = {}) {
-    context<T> ctx = context_of<T>(b, on);
+    context<T> ctx = context_of<T>(b, detail::arithmetic_of<arithmetic>(on));
     ctx.stack.hook = hook;
     embed<T, S>(p, b, w, ctx);
     run_layers<T, S>(p, w, ctx);
@@ -28922,8 +37815,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   /// hidden states, see detail::show_layer() and hidden_nats(). Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
-                       const batch& b, workspace<T>& w, const ops::execution& on,
+                       const batch& b, workspace<T>& w, const ops::execution& caller,
                        const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    const ops::execution on = detail::arithmetic_of<arithmetic>(caller);
     const exit_calls& at = call.exits;
     context<T> ctx = context_of<T>(b, on);
     ctx.dropout = call.dropout;
@@ -29013,7 +37907,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   /// model's, it reads w.embedded of that size instead of tokens. Called by every thread.
   template <class T, class S>
   static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
-                   const ops::execution& on) {
+                   const ops::execution& caller) {
+    const ops::execution on = detail::arithmetic_of<arithmetic>(caller);
     context<T> ctx = detail::step_context<T>(call, on);
     ctx.pages = w.pages;
     if constexpr (Attention::takes_prefix) {
@@ -29138,6 +38033,158 @@ LINNET_NAMESPACE_END
 /// The T5 encoder-decoder (Raffel et al. 2020), versions 1.0 and 1.1, and its re-parameterised
 /// variants (Lee et al. 2023).
 
+/// @file
+/// Batches of T5: sources and targets, one of each in a row or several documents of both.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Sources and targets of a T5 training or scoring call, row-major.
+struct t5_batch {
+  const token* source = nullptr;  ///< [batch, source_length], padded on the right
+  const index* source_lengths =
+      nullptr;                    ///< [batch] valid source tokens, at least 1; null when all are
+  const token* labels = nullptr;  ///< [batch, target_length], `ignored` behind the end
+  index batch = 0;                ///< sequences
+  index source_length = 0;        ///< padded source tokens
+  index target_length = 0;        ///< padded target tokens
+  const index* source_documents =
+      nullptr;  ///< [batch, source_length] first token of each one's document in its row, see
+                ///< mark_documents(), or null for one in each row
+  const index* target_documents = nullptr;  ///< [batch, target_length] likewise: as many documents,
+                                            ///< each the target of the source at its place
+};
+
+namespace detail {
+
+/// Refuses documents that are not as many in each row's source as in its target. A source that is
+/// padding alone is none.
+inline void check_t5_documents(batch_check& c, const t5_batch& b, bool supported) {
+  c.documents(b.source_documents, b.source_length, supported, false);
+  c.documents(b.target_documents, b.target_length, supported, false);
+  c.no(!b.source_documents != !b.target_documents, refusal::documents_unpaired);
+  const auto count = [](const index* of, index n) {
+    index starts = 0;
+    for (index i = 0; i < n; ++i) starts += of[i] == i;
+    return starts;
+  };
+  for (index i = 0; b.source_documents && c.fits() && i < b.batch; ++i)
+    c.no(count(b.source_documents + i * b.source_length,
+               b.source_lengths ? b.source_lengths[i] : b.source_length) !=
+             count(b.target_documents + i * b.target_length, b.target_length),
+         refusal::documents_unpaired);
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// The rules that a T5's shape and policies keep, each with a sentence for what breaks it.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+template <class P>
+inline constexpr bool known_t5_policy = known_policy<P>;
+template <class P>
+inline constexpr bool known_t5_policy<encoder_stack<P>> =
+    std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<attention::policy, P>;
+template <class P>
+inline constexpr bool known_t5_policy<decoder_stack<P>> = known_t5_policy<encoder_stack<P>>;
+
+/// Words for the first rule that a T5's policies or shape break; true where they keep all.
+template <t5_shape S, class... Ps>
+constexpr bool t5_fits() {
+  using EncoderAttention =
+      pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>;
+  using DecoderAttention = pick_for<decoder_stack, attention::policy, attention::full, Ps...>;
+  if constexpr (chooses_arithmetic<Ps...>)
+    static_assert(never<Ps...>, "linnet::compute::reproducible: is for decoders alone");
+  else if constexpr (!(known_t5_policy<Ps> && ...))
+    static_assert(never<Ps...>,
+                  "linnet::t5<shape, policies...>: an argument is not a policy; derive your own "
+                  "from ffn::policy, attention::policy or norm::policy, and wrap only ffn:: and "
+                  "attention:: policies in encoder_stack<> or decoder_stack<>");
+  else if constexpr ((std::is_base_of_v<position::policy, Ps> || ...))
+    static_assert(
+        never<Ps...>,
+        "linnet::t5: T5 has its own relative positions; position:: policies are for decoder<>");
+  else if constexpr ((std::is_base_of_v<bias::all, Ps> || ...))
+    static_assert(never<Ps...>, "linnet::t5: T5 has no biases; bias::all is for decoder<>");
+  else if constexpr ((std::is_base_of_v<depths::policy, Ps> || ...))
+    static_assert(
+        never<Ps...>,
+        "linnet::t5: every token goes through every block; depths:: policies are for decoder<>");
+  else if constexpr (((std::is_base_of_v<sharing::policy, Ps> ||
+                       std::is_base_of_v<embedding::policy, Ps>) ||
+                      ...))
+    static_assert(never<Ps...>, "linnet::t5: sharing:: and embedding:: policies are for decoder<>");
+  else if constexpr (S.d_model <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::t5_shape: d_model, the width of the stream, must be given and positive");
+  else if constexpr (S.d_ff <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::t5_shape: d_ff, the hidden width of the feed-forward, must be given and positive");
+  else if constexpr (S.d_kv <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::t5_shape: d_kv, the width of a head, must be given and positive");
+  else if constexpr (S.heads <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::t5_shape: heads, the attention heads, must be given and positive");
+  else if constexpr (S.kv_heads < 0 || S.heads % S.key_value_heads() != 0)
+    static_assert(never<Ps...>,
+                  "linnet::t5_shape: kv_heads must divide heads, as each key-value head serves as "
+                  "many query heads; 0 means heads");
+  else if constexpr (S.encoder_layers <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::t5_shape: encoder_layers, the number of the encoder's blocks, must be "
+                  "given and positive");
+  else if constexpr (S.decoder_layers <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::t5_shape: decoder_layers, the number of the decoder's blocks, must be "
+                  "given and positive");
+  else if constexpr (S.vocabulary <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::t5_shape: vocabulary, the rows of the embedding, must be given and positive");
+  else if constexpr (S.buckets < 4 || S.buckets % 4 != 0)
+    static_assert(never<Ps...>,
+                  "linnet::t5_shape: buckets, the relative position buckets, must be a positive "
+                  "multiple of 4");
+  else if constexpr (S.max_distance <= S.buckets / 2)
+    static_assert(never<Ps...>, "linnet::t5_shape: max_distance must be greater than buckets / 2");
+  else if constexpr (!(S.eps > 0))
+    static_assert(never<Ps...>,
+                  "linnet::t5_shape: eps, added under the root of the norm, must be positive");
+  else if constexpr (EncoderAttention::takes_prefix || DecoderAttention::takes_prefix)
+    static_assert(
+        never<Ps...>,
+        "linnet::t5: the source is seen both ways already; attention::prefix is for decoders");
+  else if constexpr (!EncoderAttention::bidirectional || !DecoderAttention::causal ||
+                     !DecoderAttention::supports_cache)
+    static_assert(never<Ps...>,
+                  "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
+                  "bidirectional kind, a decoder a causal one that continues cached sequences; "
+                  "wrap it in encoder_stack<> or decoder_stack<>");
+  else
+    return true;
+  return false;
+}
+/// The fault of the feed-forward of the stack that `Wrapper` addresses, in a T5 that fits
+/// otherwise.
+template <template <class> class Wrapper, t5_shape S, class... Ps>
+constexpr ffn_fault t5_ffn_fault() {
+  if constexpr (t5_fits<S, Ps...>())
+    return fault_of_ffn<pick_for<Wrapper, ffn::policy, ffn::relu, Ps...>, S.d_model, S.d_ff,
+                        false>();
+  else
+    return ffn_fault::none;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 /// @file
 /// One of T5's two stacks: blocks behind relative-position biases (Raffel et al. 2020,
 /// section 2.1).
@@ -29361,17 +38408,6 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Sources and targets of a T5 training or scoring call, row-major.
-struct t5_batch {
-  const token* source = nullptr;  ///< [batch, source_length], padded on the right
-  const index* source_lengths =
-      nullptr;                    ///< [batch] valid source tokens, at least 1; null when all are
-  const token* labels = nullptr;  ///< [batch, target_length], `ignored` behind the end
-  index batch = 0;                ///< sequences
-  index source_length = 0;        ///< padded source tokens
-  index target_length = 0;        ///< padded target tokens
-};
-
 /// A T5 model as a type; spelled t5<shape, policies...>.
 template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class EncoderAttention,
           class DecoderAttention, class Norm, class Tie, class Storage, class Cache>
@@ -29383,6 +38419,10 @@ struct t5_model : model_defaults {
   /// Whether decoding can take tokens back, and whether it forgets old ones.
   static constexpr bool can_truncate = DecoderAttention::can_truncate && DecoderFfn::can_truncate,
                         evicts = DecoderAttention::evicts;
+  static constexpr bool supports_documents =
+      EncoderAttention::supports_documents && DecoderAttention::supports_documents &&
+      EncoderFfn::can_truncate && DecoderFfn::can_truncate && !EncoderFfn::couples_tokens &&
+      !DecoderFfn::couples_tokens;
   using encoder_ffn = EncoderFfn;
   using decoder_ffn = DecoderFfn;
   using encoder_attention = EncoderAttention;
@@ -29547,6 +38587,7 @@ struct t5_model : model_defaults {
     c.length(b.target_length, l.target, refusal::over_target);
     c.tokens(b.source, b.source_length, vocabulary, refusal::null_source);
     c.labels(b.labels, b.target_length, vocabulary);
+    detail::check_t5_documents(c, b, supports_documents);
     return c.why;
   }
   /// Whether a batch fits them.
@@ -29558,7 +38599,7 @@ struct t5_model : model_defaults {
   static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
                                                  const batch& b, workspace<T>& w,
                                                  const ops::execution& on) {
-    context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
+    context<T> ctx = source_context<T>(b, on);
     context<T> target = target_context<T>(b, w, ctx);
     return read<T, S>(p, b, w, ctx, target);
   }
@@ -29569,13 +38610,12 @@ struct t5_model : model_defaults {
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
                        const loss_call<T>& call = {}, const Criterion& criterion = {}) {
-    context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
+    context<T> ctx = source_context<T>(b, on);
     ctx.dropout = call.dropout;
     context<T> target = target_context<T>(b, w, ctx);
     const index rows = target.rows();
     ops::head_call<T, head_storage<S>> head = read<T, S>(p, b, w, ctx, target);
-    const detail::timed_head<S, T, head_storage<S>> head_time(on.threads, rows, d, vocabulary,
-                                                              dp != nullptr);
+    const detail::timed_head<S, T, head_storage<S>> head_time(on.threads, rows, d, vocabulary, dp);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     head.logits = call.logits;
     head.z_loss = call.z_loss;
@@ -29669,12 +38709,22 @@ struct t5_model : model_defaults {
     return ctx;
   }
   template <class T>
+  static context<T> source_context(const batch& b, const ops::execution& on) {
+    context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
+    if constexpr (supports_documents) ctx.documents = b.source_documents;
+    return ctx;
+  }
+  template <class T>
   static context<T> target_context(const batch& b, const workspace<T>& w,
                                    const context<T>& source) {
     context<T> target = source;
     target.length = b.target_length;
     target.lengths = nullptr;
     target.memory = {w.memory, w.d_memory, b.source_length, b.source_lengths};
+    if constexpr (supports_documents) {
+      target.documents = b.target_documents;
+      target.memory.documents = b.source_documents;
+    }
     return target;
   }
   template <class T, class S>
@@ -29684,8 +38734,9 @@ struct t5_model : model_defaults {
     encode<T, S>(p, b.source, w, ctx);
     const index rows = target.rows();
     target.on.threads.each(rows, [&](index i) {
-      const token before = i % b.target_length == 0 ? start : b.labels[i - 1];
-      w.inputs[i] = before == ignored ? start : before;
+      const index at = i % b.target_length;
+      const bool first = at == 0 || (b.target_documents && b.target_documents[i] == at);
+      w.inputs[i] = first || b.labels[i - 1] == ignored ? start : b.labels[i - 1];
     });
     detail::timed_embed<T, S>(target.on, rows, d, w.inputs, p.embedding, w.decoder_stack.x);
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, target);
@@ -29706,101 +38757,6 @@ inline constexpr bool is_t5 = false;
 template <t5_shape Shape, class... Choices>
 inline constexpr bool is_t5<t5_model<Shape, Choices...>> = true;
 
-template <class P>
-inline constexpr bool known_t5_policy = known_policy<P>;
-template <class P>
-inline constexpr bool known_t5_policy<encoder_stack<P>> =
-    std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<attention::policy, P>;
-template <class P>
-inline constexpr bool known_t5_policy<decoder_stack<P>> = known_t5_policy<encoder_stack<P>>;
-
-/// Words for the first rule that a T5's policies or shape break; true where they keep all.
-template <t5_shape S, class... Ps>
-constexpr bool t5_fits() {
-  using EncoderAttention =
-      pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>;
-  using DecoderAttention = pick_for<decoder_stack, attention::policy, attention::full, Ps...>;
-  if constexpr (!(known_t5_policy<Ps> && ...))
-    static_assert(never<Ps...>,
-                  "linnet::t5<shape, policies...>: an argument is not a policy; derive your own "
-                  "from ffn::policy, attention::policy or norm::policy, and wrap only ffn:: and "
-                  "attention:: policies in encoder_stack<> or decoder_stack<>");
-  else if constexpr ((std::is_base_of_v<position::policy, Ps> || ...))
-    static_assert(
-        never<Ps...>,
-        "linnet::t5: T5 has its own relative positions; position:: policies are for decoder<>");
-  else if constexpr ((std::is_base_of_v<bias::all, Ps> || ...))
-    static_assert(never<Ps...>, "linnet::t5: T5 has no biases; bias::all is for decoder<>");
-  else if constexpr ((std::is_base_of_v<depths::policy, Ps> || ...))
-    static_assert(
-        never<Ps...>,
-        "linnet::t5: every token goes through every block; depths:: policies are for decoder<>");
-  else if constexpr (((std::is_base_of_v<sharing::policy, Ps> ||
-                       std::is_base_of_v<embedding::policy, Ps>) ||
-                      ...))
-    static_assert(never<Ps...>, "linnet::t5: sharing:: and embedding:: policies are for decoder<>");
-  else if constexpr (S.d_model <= 0)
-    static_assert(never<Ps...>,
-                  "linnet::t5_shape: d_model, the width of the stream, must be given and positive");
-  else if constexpr (S.d_ff <= 0)
-    static_assert(
-        never<Ps...>,
-        "linnet::t5_shape: d_ff, the hidden width of the feed-forward, must be given and positive");
-  else if constexpr (S.d_kv <= 0)
-    static_assert(never<Ps...>,
-                  "linnet::t5_shape: d_kv, the width of a head, must be given and positive");
-  else if constexpr (S.heads <= 0)
-    static_assert(never<Ps...>,
-                  "linnet::t5_shape: heads, the attention heads, must be given and positive");
-  else if constexpr (S.kv_heads < 0 || S.heads % S.key_value_heads() != 0)
-    static_assert(never<Ps...>,
-                  "linnet::t5_shape: kv_heads must divide heads, as each key-value head serves as "
-                  "many query heads; 0 means heads");
-  else if constexpr (S.encoder_layers <= 0)
-    static_assert(never<Ps...>,
-                  "linnet::t5_shape: encoder_layers, the number of the encoder's blocks, must be "
-                  "given and positive");
-  else if constexpr (S.decoder_layers <= 0)
-    static_assert(never<Ps...>,
-                  "linnet::t5_shape: decoder_layers, the number of the decoder's blocks, must be "
-                  "given and positive");
-  else if constexpr (S.vocabulary <= 0)
-    static_assert(
-        never<Ps...>,
-        "linnet::t5_shape: vocabulary, the rows of the embedding, must be given and positive");
-  else if constexpr (S.buckets < 4 || S.buckets % 4 != 0)
-    static_assert(never<Ps...>,
-                  "linnet::t5_shape: buckets, the relative position buckets, must be a positive "
-                  "multiple of 4");
-  else if constexpr (S.max_distance <= S.buckets / 2)
-    static_assert(never<Ps...>, "linnet::t5_shape: max_distance must be greater than buckets / 2");
-  else if constexpr (!(S.eps > 0))
-    static_assert(never<Ps...>,
-                  "linnet::t5_shape: eps, added under the root of the norm, must be positive");
-  else if constexpr (EncoderAttention::takes_prefix || DecoderAttention::takes_prefix)
-    static_assert(
-        never<Ps...>,
-        "linnet::t5: the source is seen both ways already; attention::prefix is for decoders");
-  else if constexpr (!EncoderAttention::bidirectional || !DecoderAttention::causal ||
-                     !DecoderAttention::supports_cache)
-    static_assert(never<Ps...>,
-                  "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
-                  "bidirectional kind, a decoder a causal one that continues cached sequences; "
-                  "wrap it in encoder_stack<> or decoder_stack<>");
-  else
-    return true;
-  return false;
-}
-/// The fault of the feed-forward of the stack that `Wrapper` addresses, in a T5 that fits
-/// otherwise.
-template <template <class> class Wrapper, t5_shape S, class... Ps>
-constexpr ffn_fault t5_ffn_fault() {
-  if constexpr (t5_fits<S, Ps...>())
-    return fault_of_ffn<pick_for<Wrapper, ffn::policy, ffn::relu, Ps...>, S.d_model, S.d_ff,
-                        false>();
-  else
-    return ffn_fault::none;
-}
 /// The T5 of a list of policies that fit.
 template <bool Fits, t5_shape Shape, class... Ps>
 struct make_t5 {
@@ -30372,8 +39328,10 @@ constexpr bool encoder_fits() {
   using Position = pick<position::policy, position::learned, Ps...>;
   using Sharing = pick<sharing::policy, sharing::none, Ps...>;
   using Embedding = pick<embedding::policy, embedding::full, Ps...>;
-  if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
-                   std::is_base_of_v<head::policy, Ps>)&&...))
+  if constexpr (chooses_arithmetic<Ps...>)
+    static_assert(never<Ps...>, "linnet::compute::reproducible: is for decoders alone");
+  else if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
+                        std::is_base_of_v<head::policy, Ps>)&&...))
     static_assert(never<Ps...>,
                   "linnet::encoder<shape, policies...>: an argument is not a policy; derive your "
                   "own from ffn::policy, attention::policy or norm::policy");
@@ -35814,15 +44772,16 @@ class sampler {
   }
 
   /// Turns logits into weights, the largest 1, and finds those that are kept. The weights' bits are
-  /// the same at every instruction-set level.
+  /// the same on every machine.
   template <class T>
   distribution<T> warp(std::span<T> logits, std::span<token> order, T largest) const {
     const double by = 1 / (std::max)(settings_.temperature, 1e-300);
     for (T& l : logits)
       l = static_cast<T>((static_cast<double>(l) - static_cast<double>(largest)) * by);
-    ops::execution{}.with_kernels([&](auto kernels) {
-      (void)decltype(kernels)::template exp_sum<T>(std::ssize(logits), T(0), logits.data());
-    });
+    if constexpr (std::is_same_v<T, float>)
+      ops::exponentials(std::ssize(logits), logits.data());
+    else
+      for (T& l : logits) l = static_cast<T>(detail::portable_exp(static_cast<double>(l)));
     const std::span<const T> weights = logits;
     distribution<T> l{.mass = 0, .last = weights.size()};
     std::size_t left = weights.size();
@@ -36681,6 +45640,89 @@ inline double bits_per_byte(double nats, index bytes) {
 }
 
 LINNET_NAMESPACE_END
+/// @file
+/// The vocabulary of byte_pooled models: the bytes of each token of any tokenizer.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+/// Calls f(label) for each of a token's bytes, padding included.
+template <class F>
+void each_byte_label(byte_rules rules, std::span<const token> bytes, F&& f) {
+  bool open = true;
+  for (const token byte : bytes) {
+    const bool counts = rules == byte_rules::repository ? byte != byte_end : open;
+    f(counts ? byte : ignored);
+    open = open && byte != byte_pad;
+  }
+}
+}  // namespace detail
+
+/// A table [vocabulary, bytes_per_token] of the bytes of each token, cut to `bytes_per_token` and
+/// padded with byte_pad. A token without bytes, such as one that ends a text, is byte_end.
+///
+///     const token_bytes table(tokenizer.vocabulary(),
+///                             [&](token id) { return tokenizer.decode(-1, id); });
+///     trainer.step({inputs, labels, batch, length, table.data(), table.vocabulary()});
+///     session.feed(table.slots_of(tokenizer.encode(text)));
+class token_bytes {
+ public:
+  /// From `decode(id)`, the bytes of each id below `vocabulary` as something that a string_view can
+  /// be made of.
+  template <class Decode>
+  token_bytes(index vocabulary, Decode&& decode,
+              index bytes_per_token = byte_pooling().bytes_per_token)
+      : bytes_per_token_(bytes_per_token),
+        values_(static_cast<std::size_t>(vocabulary * bytes_per_token), byte_pad) {
+    auto to = values_.data();
+    for (token id = 0; id < vocabulary; ++id, to += bytes_per_token) {
+      const auto& text = decode(id);
+      const std::string_view bytes(text);
+      if (bytes.empty()) *to = byte_end;
+      const auto kept = bytes.substr(0, static_cast<std::size_t>(bytes_per_token));
+      std::transform(kept.begin(), kept.end(), to,
+                     [](char c) { return static_cast<token>(static_cast<unsigned char>(c)); });
+      longer_ += std::ssize(bytes) > bytes_per_token;
+    }
+  }
+
+  /// The table, for byte_batch::bytes.
+  const token* data() const { return values_.data(); }
+  /// Number of rows, for byte_batch::vocabulary.
+  index vocabulary() const { return std::ssize(values_) / bytes_per_token_; }
+  /// Bytes of a token that are kept.
+  index bytes_per_token() const { return bytes_per_token_; }
+  /// Number of tokens that were cut.
+  index longer() const { return longer_; }
+  /// The padded bytes of a token of the vocabulary.
+  std::span<const token> operator[](token id) const {
+    return std::span(values_).subspan(static_cast<std::size_t>(id * bytes_per_token_),
+                                      static_cast<std::size_t>(bytes_per_token_));
+  }
+  /// The padded bytes of tokens of the vocabulary one after the other, for sessions.
+  std::vector<token> slots_of(std::span<const token> ids) const {
+    std::vector<token> all;
+    all.reserve(ids.size() * static_cast<std::size_t>(bytes_per_token_));
+    for (const token id : ids) all.insert(all.end(), (*this)[id].begin(), (*this)[id].end());
+    return all;
+  }
+  /// Bytes of text in tokens, such as labels: the divisor of a loss for bits_per_byte(). Ids
+  /// outside the vocabulary have none.
+  index bytes_in(std::span<const token> ids) const {
+    index n = 0;
+    for (const token id : ids)
+      if (id >= 0 && id < vocabulary())
+        n += std::count_if((*this)[id].begin(), (*this)[id].end(),
+                           [](token t) { return t < byte_pad; });
+    return n;
+  }
+
+ private:
+  index bytes_per_token_, longer_ = 0;
+  std::vector<token> values_;
+};
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -36703,6 +45745,24 @@ token_score score_of(std::span<T> logits, token t) {
           best == t};
 }
 
+/// The score of a token of several bytes under the logits [bytes, byte_values] of its slots. It is
+/// the sum over the slots that `rules` count in training: the logarithm of the product of their
+/// probabilities. It is the best where each of these slots is.
+template <class T>
+token_score score_of_bytes(std::span<T> logits, std::span<const token> bytes, byte_rules rules) {
+  const auto width = static_cast<std::size_t>(byte_values);
+  token_score sum{0, true};
+  std::size_t slot = 0;
+  detail::each_byte_label(rules, bytes, [&](token label) {
+    const auto own = logits.subspan(slot++ * width, width);
+    if (label == ignored) return;
+    const token_score one = score_of(own, label);
+    sum.log_probability += one.log_probability;
+    sum.best = sum.best && one.best;
+  });
+  return sum;
+}
+
 /// A scorer of tokens: session_scorer, evaluator_scorer, or a class of your own with the members
 /// below.
 ///  - `longest()`: tokens that a sequence may have. What follows them can still be scored.
@@ -36723,6 +45783,14 @@ concept loglikelihood_scorer = requires(P& p, std::span<const token> tokens,
 };
 
 namespace detail {
+/// Numbers that a token of a session consists of; 1 of a class that does not say so.
+template <class S>
+constexpr index slots_of_token() {
+  if constexpr (requires { S::ids_per_token; })
+    return S::ids_per_token;
+  else
+    return 1;
+}
 /// Words for the tokens that a scorer takes.
 inline constexpr const char* scorable =
     "tokens of the model's vocabulary, within its limits and the free blocks of its cache";
@@ -36757,14 +45825,29 @@ bool score_all(P& paths, std::span<const continuation> all) {
 /// of them (of the session's limits; at least 1) run together. The last sequence keeps the given
 /// tokens while the others go on from them. `logits` tokens of each are fed at a time. The sums of
 /// a row may be rounded differently beside others; the same calls with the same limits give the
-/// same bits.
+/// same bits. A session that ends early (session::exit_after) gives the scores of that exit.
+///
+/// Tokens of a byte_pooled model are ids of a table of their bytes. The score of one is the sum of
+/// those of its slots, see score_of_bytes().
 template <class S>
 class session_scorer {
   using scalar = typename decltype(std::declval<S&>().prefill({}))::element_type;
+  static constexpr index slots = detail::slots_of_token<S>();
 
  public:
   /// Refers to a session, which must outlive the scorer and serves it alone meanwhile.
-  explicit session_scorer(S& session) : session_(&session) {}
+  explicit session_scorer(S& session) : session_(&session) {
+    static_assert(slots == 1,
+                  "linnet::session_scorer: this model's tokens consist of bytes; give their table, "
+                  "too: session_scorer(session, token_bytes)");
+  }
+  /// For a byte_pooled model. `table` must outlive the scorer, too; one with another number of
+  /// bytes for each token than the model's has no token that could be scored.
+  session_scorer(S& session, const token_bytes& table) : session_(&session), table_(&table) {
+    static_assert(slots > 1,
+                  "linnet::session_scorer: this model's tokens are ids; a table of their bytes is "
+                  "for byte_pooled models");
+  }
 
   /// Tokens that a sequence may have, see loglikelihood_scorer.
   index longest() const { return session_->capacity(); }
@@ -36780,7 +45863,7 @@ class session_scorer {
       if (!feed({&all, 1})) return false;
       given = given.subspan(given.size() - 1);
     }
-    const auto last = session_->prefill(given);
+    const auto last = session_->prefill(fed(given));
     next_.assign(last.begin(), last.end());
     return !next_.empty();
   }
@@ -36799,7 +45882,7 @@ class session_scorer {
       if (scores.size() != rest.size()) return false;
       if (rest.empty()) continue;
       if (!known(rest[0])) return false;
-      scores[0] = score_of(std::span<const scalar>(next_), rest[0]);
+      scores[0] = one_score(std::span<const scalar>(next_), rest[0]);
       if (rest.size() > 1) waiting_.push_back({rest, scores.subspan(1)});
     }
     // The longest first: those that have tokens left are always the first of their batch.
@@ -36822,7 +45905,34 @@ class session_scorer {
   bool lacks_memory() const { return lacks_memory_; }
 
  private:
-  bool known(token t) const { return t >= 0 && static_cast<std::size_t>(t) < next_.size(); }
+  /// Whether a token can be scored.
+  bool known(token t) const {
+    if constexpr (slots > 1)
+      return t >= 0 && t < table_->vocabulary() && table_->bytes_per_token() == slots;
+    else
+      return t >= 0 && static_cast<std::size_t>(t) < next_.size();
+  }
+  /// Tokens as the session reads them: themselves, or their bytes; none where one is unknown.
+  std::span<const token> fed(std::span<const token> tokens) {
+    if constexpr (slots > 1) {
+      bytes_.clear();
+      for (const token t : tokens) {
+        if (!known(t)) return {};
+        bytes_.insert(bytes_.end(), (*table_)[t].begin(), (*table_)[t].end());
+      }
+      return bytes_;
+    } else {
+      return tokens;
+    }
+  }
+  /// The score of a known token under the logits of one.
+  template <class U>
+  token_score one_score(std::span<U> logits, token t) const {
+    if constexpr (slots > 1)
+      return score_of_bytes(logits, (*table_)[t], S::model::pooling.rules);
+    else
+      return score_of(logits, t);
+  }
   /// Feeds the tokens of a batch, the longest first, and scores the token behind each.
   bool feed(std::span<const continuation> batch) {
     const auto most = static_cast<std::size_t>(session_->planned().max_logits);
@@ -36837,15 +45947,18 @@ class session_scorer {
                   inputs_.begin() + static_cast<index>(lengths_.size() * length));
         lengths_.push_back(std::ssize(part));
       }
-      const auto logits = session_->feed_all(inputs_, std::ssize(batch), lengths_);
+      const auto logits = session_->feed_all(fed(inputs_), std::ssize(batch), lengths_);
       if (logits.empty()) return false;
-      const std::size_t vocabulary = logits.size() / inputs_.size();
+      const std::size_t size = logits.size() / inputs_.size();
       for (std::size_t b = 0; b < batch.size(); ++b)
         for (std::size_t i = 0; i < static_cast<std::size_t>(lengths_[b]); ++i) {
           const token t = batch[b].tokens[at + i + 1];
-          if (t < 0 || static_cast<std::size_t>(t) >= vocabulary) return false;
-          batch[b].scores[at + i] =
-              score_of(logits.subspan((b * length + i) * vocabulary, vocabulary), t);
+          if constexpr (slots > 1) {
+            if (!known(t)) return false;
+          } else {
+            if (t < 0 || static_cast<std::size_t>(t) >= size) return false;
+          }
+          batch[b].scores[at + i] = one_score(logits.subspan((b * length + i) * size, size), t);
         }
       at += length;
     }
@@ -36853,12 +45966,14 @@ class session_scorer {
   }
 
   S* session_;
+  const token_bytes* table_ = nullptr;             ///< of a byte_pooled model
   std::vector<std::remove_const_t<scalar>> next_;  ///< logits behind the given tokens, or none
   bool kept_ = false;                              ///< the last sequence holds the given tokens
   bool lacks_memory_ = false;
   std::vector<continuation> waiting_;  ///< tokens from the given's last on; scores behind each
   std::vector<token> inputs_;          ///< [batch, length]
   std::vector<index> lengths_;         ///< [batch]
+  std::vector<token> bytes_;           ///< [tokens, slots] of what is fed
 };
 
 /// Scores tokens with an evaluator, which computes all tokens anew in each call: for kinds of
@@ -37004,6 +46119,84 @@ LINNET_NAMESPACE_END
 /// @file
 /// Inference sessions: one object holds all mutable state of a running model and shares constant
 /// packed weights with any number of others.
+
+/// @file
+/// The loop of session::generate(): choose, show, feed.
+
+/// @file
+/// When generation ends: options that all ways of decoding share.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of generation: when it ends.
+struct generation_options {
+  index tokens = 0;                     ///< most tokens to generate; 0 means as many as fit
+  lasting_span<const token> stop = {};  ///< tokens that end it; they are not passed on
+
+  /// Whether `t` ends generation: a stop token, or `no_token`.
+  bool stops(token t) const {
+    return t == no_token || std::find(stop.begin(), stop.end(), t) != stop.end();
+  }
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("tokens", self.tokens, detail::count(0, "0: as many as fit"));
+  }
+};
+
+namespace detail {
+/// Calls on_token(t); false if it asks to end.
+template <class Emit, class Value>
+bool goes_on(Emit& on_token, const Value& t) {
+  if constexpr (std::is_void_v<decltype(on_token(t))>) {
+    on_token(t);
+    return true;
+  } else {
+    return static_cast<bool>(on_token(t));
+  }
+}
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Lets last_refusal() of a session say why what runs it did nothing.
+template <class Session>
+void refuse(Session& s, refusal why) noexcept {
+  s.reason_ = why;
+}
+
+/// session::generate() of a session `s` with options in range; `scratch` [vocabulary] is the
+/// sampler's.
+template <class Session, class Sampler, class Emit>
+index generate_text(Session& s, std::span<token> scratch, std::span<const token> tokens,
+                    Sampler& choose, Emit& on_token, const generation_options& g) {
+  auto logits = s.reset_and_prefill(tokens);
+  if (logits.empty()) return 0;
+  for (index n = 0;; ++n) {
+    if (g.tokens > 0 && n == g.tokens) return n;
+    const token next = choose_token(choose, logits, scratch, s.fed());
+    if (next == no_token) refuse(s, refusal::nothing_chosen);
+    if (g.stops(next)) return n;
+    if (!goes_on(on_token, next) || n + 1 == g.tokens) return n + 1;
+    if (s.position() >= s.capacity()) {
+      if (g.tokens > 0) refuse(s, refusal::over_target);
+      return n + 1;
+    }
+    logits = s.feed({&next, 1});
+    if (logits.empty()) return n + 1;
+  }
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// The memory of a session, and how it runs its model on tokens that fit.
 
 /// @file
 /// Block tables of paged key-value memory: which sequence owns which block (Kwon et al. 2023).
@@ -37184,11 +46377,11 @@ class fed_sequences {
     }
   }
 
-  /// Sources [batch, length] of new targets, of these lengths.
+  /// Sources [batch, length] of new targets, of these lengths, or as many images of `length` rows.
   void encode(index batch, index length, const index* lengths) {
     source_length_ = length;
     for (index b = 0; b < batch_; ++b) source_of_[b] = b < batch ? b : none;
-    std::copy_n(lengths, batch, source_lengths_);
+    if (lengths) std::copy_n(lengths, batch, source_lengths_);
   }
   /// Takes its source from sequence `b`.
   void forget_source(index b) { source_of_[b] = none; }
@@ -37241,81 +46434,6 @@ class fed_sequences {
   index source_length_ = 0;          ///< padded
   index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source
 };
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// The loop of session::generate(): choose, show, feed.
-
-/// @file
-/// When generation ends: options that all ways of decoding share.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Options of generation: when it ends.
-struct generation_options {
-  index tokens = 0;                     ///< most tokens to generate; 0 means as many as fit
-  lasting_span<const token> stop = {};  ///< tokens that end it; they are not passed on
-
-  /// Whether `t` ends generation: a stop token, or `no_token`.
-  bool stops(token t) const {
-    return t == no_token || std::find(stop.begin(), stop.end(), t) != stop.end();
-  }
-
-  /// Calls f(name, value, range) for each option, see docs/options.md.
-  template <class Self, class F>
-  static constexpr void visit_options(Self& self, F&& f) {
-    f("tokens", self.tokens, detail::count(0, "0: as many as fit"));
-  }
-};
-
-namespace detail {
-/// Calls on_token(t); false if it asks to end.
-template <class Emit, class Value>
-bool goes_on(Emit& on_token, const Value& t) {
-  if constexpr (std::is_void_v<decltype(on_token(t))>) {
-    on_token(t);
-    return true;
-  } else {
-    return static_cast<bool>(on_token(t));
-  }
-}
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Lets last_refusal() of a session say why what runs it did nothing.
-template <class Session>
-void refuse(Session& s, refusal why) noexcept {
-  s.reason_ = why;
-}
-
-/// session::generate() of a session `s` with options in range; `scratch` [vocabulary] is the
-/// sampler's.
-template <class Session, class Sampler, class Emit>
-index generate_text(Session& s, std::span<token> scratch, std::span<const token> tokens,
-                    Sampler& choose, Emit& on_token, const generation_options& g) {
-  auto logits = s.reset_and_prefill(tokens);
-  if (logits.empty()) return 0;
-  for (index n = 0;; ++n) {
-    if (g.tokens > 0 && n == g.tokens) return n;
-    const token next = choose_token(choose, logits, scratch, s.fed());
-    if (next == no_token) refuse(s, refusal::nothing_chosen);
-    if (g.stops(next)) return n;
-    if (!goes_on(on_token, next) || n + 1 == g.tokens) return n + 1;
-    if (s.position() >= s.capacity()) {
-      if (g.tokens > 0) refuse(s, refusal::over_target);
-      return n + 1;
-    }
-    logits = s.feed({&next, 1});
-    if (logits.empty()) return n + 1;
-  }
-}
 
 }  // namespace detail
 
@@ -37390,12 +46508,147 @@ class session_adapters {
   }
   /// Virtual tokens [batch] of each sequence in the step that next_front() has found.
   const index* lengths() const { return lengths_; }
+  /// Puts `more` valid tokens of each sequence, or all `length` ones, behind those; or takes them
+  /// away again with `sign` -1.
+  void add_tokens(index batch, index length, const index* more, index sign) {
+    for (index b = 0; b < batch; ++b) lengths_[b] += sign * (more ? more[b] : length);
+  }
+  /// The rows of an image that sequence `b` reads first, from now on.
+  const ops::virtual_tokens<T>& image(index b) const { return used_[b].front; }
+  void see(index b, const ops::virtual_tokens<T>& rows) { used_[b].front = given_[b].front = rows; }
 
  private:
   index batch_ = 0;
   hooks* used_ = nullptr;     ///< [batch]
   hooks* given_ = nullptr;    ///< [batch]
   index* lengths_ = nullptr;  ///< [batch]
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The weights, limits and memory of a session. Its calls check nothing.
+template <class M, class T>
+class session_state {
+  using S = storage_of<M, T>;
+
+ protected:
+  /// Whether images stand before texts, and whether the tokens of a prompt see them both ways.
+  static constexpr bool sees = M::image_tokens > 0, sees_prefix = sees && M::takes_prefix;
+
+  session_state() = default;
+  session_state(const packed<M, T>& p, const limits& l) : packed_(&p), limits_(l) {}
+
+  /// Rows of a sequence's cache: an image's stand before the tokens.
+  static constexpr index rows_for(const limits& l) {
+    return add_sizes(M::longest(l), M::image_tokens);
+  }
+  /// Whether the limits have a sequence `b`.
+  bool has(index b) const { return b >= 0 && b < limits_.batch; }
+  /// Tokens of each sequence.
+  static index length_of(std::span<const token> tokens, index batch) {
+    return batch > 0 ? std::ssize(tokens) / M::ids_per_token / batch : 0;
+  }
+  /// Looks for what does not fit in [batch, length] tokens with these lengths, if any.
+  batch_check checked(std::span<const token> tokens, index batch, std::span<const index> lengths,
+                      index most, refusal over) const {
+    const index length = length_of(tokens, batch);
+    batch_check c(batch, limits_.batch);
+    c.no(tokens.empty(), refusal::no_tokens);
+    c.no(c.fits() && std::ssize(tokens) % (batch * M::ids_per_token) != 0, refusal::uneven);
+    c.tokens(tokens.data(), length * M::ids_per_token, M::vocabulary);
+    c.no(!lengths.empty() && std::ssize(lengths) < batch, refusal::lengths_missing);
+    c.length(length, most, over, lengths.empty() ? nullptr : lengths.data());
+    return c;
+  }
+
+  /// Feeds the tokens of a call behind the virtual ones that their sequences still lack, of which a
+  /// step takes `chunk` at most. At most `back` tokens can be taken back, and none of a `prefix`.
+  void feed_behind(step_call call, index chunk, index back, bool prefix) {
+    if (sees_prefix && !call.every)
+      if (const index front = adapters_.next_front(sequences_, call.batch, M::image_tokens);
+          front > 0)
+        return feed_with_image(call, front, back);
+    while (read_front(call, sees_prefix ? M::image_tokens : chunk)) {
+    }
+    reserve(call.batch, [&](index b) { return call.lengths ? call.lengths[b] : call.length; });
+    call.past = sequences_.past();
+    call.source = sequences_.source(call.batch);
+    step(call);
+    if (call.tree.parents == nullptr) sequences_.add(call, back, prefix);
+  }
+  /// Runs f(execution) with the adapters of the first `batch` sequences.
+  template <class F>
+  void run_adapted(index batch, index work, F&& f) {
+    const ops::sequence_adapters<T> all = adapters_.of(batch);
+    const ops::adapter_hooks<T> hooks = all.hooks();
+    const bool any = all.any();
+    run(limits_, work_.converted, work, [&](const ops::execution& on) {
+      const detail::timed<S> time(on.threads, operation::other);
+      ops::execution with = on;
+      if (any) with.adapter = &hooks;
+      f(with);
+    });
+  }
+
+  const packed<M, T>* packed_ = nullptr;
+  owned_limits limits_;  ///< refuses everything until it is opened
+  memory_block own_;
+  placed_workspace<M, T> work_{};
+  block_tables tables_{};
+  fed_sequences sequences_{};
+  session_adapters<T> adapters_{};
+
+ private:
+  /// Makes room for `more` tokens of sequences in a paged cache.
+  template <class More>
+  void reserve(index batch, More&& more) {
+    if (limits_.kv_blocks > 0)
+      tables_.reserve(
+          batch, [&](index b) { return sequences_.past()[b]; }, more,
+          [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); });
+  }
+  /// Runs the model on new tokens.
+  void step(const step_call& call) {
+    const index work = step_flops<M>(call.batch, 0, call.length);
+    run_adapted(call.batch, work, [&](const ops::execution& on) {
+      M::template step<T, S>(packed_->tree(), call, work_.work, on);
+    });
+  }
+  /// Reads virtual tokens of a call's sequences, a chunk at most; false if none is left.
+  bool read_front(const step_call& call, index chunk) {
+    const index most = adapters_.next_front(sequences_, call.batch, chunk);
+    if (most == 0) return false;
+    reserve(call.batch, [&](index b) { return adapters_.lengths()[b]; });
+    step({.batch = call.batch,
+          .length = most,
+          .lengths = adapters_.lengths(),
+          .past = sequences_.past(),
+          .front = most,
+          .layers = {call.layers.first, call.layers.last, false}});
+    sequences_.add_front(call.batch, adapters_.lengths());
+    return true;
+  }
+  /// Feeds prompts and the images that they see in one step; `front` is the most rows of those that
+  /// adapters_.next_front() has found.
+  void feed_with_image(const step_call& call, index front, index back) {
+    adapters_.add_tokens(call.batch, call.length, call.lengths, 1);
+    reserve(call.batch, [&](index b) { return adapters_.lengths()[b]; });
+    step_call all = call;
+    all.length += front;
+    all.lengths = adapters_.lengths();
+    all.past = sequences_.past();
+    all.front = front;
+    step(all);
+    sequences_.add(call, back, true);
+    adapters_.add_tokens(call.batch, call.length, call.lengths, -1);
+    sequences_.add_front(call.batch, adapters_.lengths());
+  }
 };
 
 }  // namespace detail
@@ -37480,12 +46733,18 @@ LINNET_NAMESPACE_BEGIN
 /// planned once for its limits; afterwards nothing allocates. Not for use by two threads at once;
 /// open a second session instead.
 template <class M, class T = float>
-class session {
+class session : detail::session_state<M, T> {
   template <class Model, class Scalar>
   friend class self_speculative;
   template <class Session>
   friend void detail::refuse(Session&, refusal) noexcept;
+  using state = detail::session_state<M, T>;
   using S = storage_of<M, T>;
+  using state::checked;
+  using state::has;
+  using state::length_of;
+  using state::rows_for;
+  using state::sees;
   static_assert(detail::check_decoding_model<M, T, S>());
   static constexpr bool encodes = M::encodes;
 
@@ -37580,7 +46839,9 @@ class session {
     return has(b) ? sequences_.tokens(b) : std::span<const token>();
   }
   /// Most tokens that any sequence can be fed: virtual tokens of adapters take their room.
-  index capacity() const { return valid() ? capacity_for(limits_) - adapters_.most_front() : 0; }
+  index capacity() const {
+    return valid() ? capacity_for(limits_) - (sees ? 0 : adapters_.most_front()) : 0;
+  }
   /// Most tokens that a sequence of a session with these limits can be fed.
   static constexpr index capacity_for(const limits& l) { return M::longest(l); }
   /// Free blocks of 32 tokens, where limits.kv_blocks gave some; feed() needs them.
@@ -37644,13 +46905,14 @@ class session {
     if (from == to) return true;
     if (!adapters_.same(from, to)) {  // equal tokens have unlike states
       sequences_.truncate(to, 0);
-      if constexpr (encodes) sequences_.forget_source(to);
+      if constexpr (encodes || sees) sequences_.forget_source(to);
       adapters_.fork(from, to);
     }
     // What a prefix holds depends on all of it.
     M::copy_state(work_.work, from, to, sequences_.missing(from, to, takes_prefix));
     if (limits_.kv_blocks > 0) tables_.share(from, to);
     sequences_.fork(from, to);
+    if constexpr (sees) adapters_.see(to, adapters_.image(from));
     return true;
   }
 
@@ -37669,10 +46931,25 @@ class session {
     if (!takes(c.why)) return false;
     reset();
     sequences_.encode(batch, length, lengths.data());
-    run_adapted(batch, detail::step_flops<M>(batch, length, 0), [&](const ops::execution& on) {
-      M::template encode<T, S>(packed_->tree(), source.data(), batch, length,
-                               sequences_.source(batch).lengths, work_.work, on);
+    this->run_adapted(batch, detail::step_flops<M>(batch, length, 0),
+                      [&](const ops::execution& on) {
+                        M::template encode<T, S>(packed_->tree(), source.data(), batch, length,
+                                                 sequences_.source(batch).lengths, work_.work, on);
+                      });
+    return true;
+  }
+
+  /// Encodes [batch] images, which the first sequences read before their tokens, and starts new
+  /// texts. False, and nothing done, for images that do not fit the model.
+  [[nodiscard]] bool encode(const image_view& images, index batch = 1) requires(sees) {
+    const auto b = M::images_of(images, batch);
+    if (!takes(M::refuses_images(b, limits_))) return false;
+    reset();
+    sequences_.encode(batch, M::image_tokens, nullptr);
+    this->run_adapted(batch, M::flops(batch, 0), [&](const ops::execution& on) {
+      M::template encode_images<T, S>(packed_->tree(), b, work_.work, on);
     });
+    for (index i = 0; i < batch; ++i) adapters_.see(i, M::image_rows(work_.work, i));
     return true;
   }
 
@@ -37774,18 +47051,16 @@ class session {
     (void)counter.take<token>(M::vocabulary);
     (void)detail::session_adapters<T>(counter, l.batch);
     if (M::supports_trees) (void)detail::fed_tree(counter, l.max_logits);
-    if (l.kv_blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.kv_blocks);
+    if (l.kv_blocks > 0) (void)block_tables(counter, l.batch, rows_for(l), l.kv_blocks);
     return counter.peak();
   }
   static result<void> acceptable(const packed<M, T>& p, const limits& l) {
     auto fit = detail::acceptable<M>("session::open", l, footprint(l));
     return !fit || p.valid() ? fit : p.error();
   }
-  /// Whether the limits have a sequence `b`.
-  bool has(index b) const { return b >= 0 && b < limits_.batch; }
   struct private_tag {};
   LINNET_COLD session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
-      : packed_(&p), limits_(l) {
+      : state(p, l) {
     const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
     arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
     work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
@@ -37794,7 +47069,7 @@ class session {
     adapters_ = detail::session_adapters<T>(extra, l.batch);
     if (M::supports_trees) tree_ = detail::fed_tree(extra, l.max_logits);
     if (l.kv_blocks > 0) {
-      tables_ = block_tables(extra, l.batch, capacity_for(l), l.kv_blocks);
+      tables_ = block_tables(extra, l.batch, rows_for(l), l.kv_blocks);
       work_.work.pages = {tables_.data(), tables_.size()};
     }
     reset();
@@ -37817,27 +47092,11 @@ class session {
     forget_tree();
     return true;
   }
-  /// Tokens of each sequence.
-  static index length_of(std::span<const token> tokens, index batch) {
-    return batch > 0 ? std::ssize(tokens) / ids_per_token / batch : 0;
-  }
-  /// Looks for what does not fit in [batch, length] tokens with these lengths, if any.
-  batch_check checked(std::span<const token> tokens, index batch, std::span<const index> lengths,
-                      index most, refusal over) const {
-    const index length = length_of(tokens, batch);
-    batch_check c(batch, limits_.batch);
-    c.no(tokens.empty(), refusal::no_tokens);
-    c.no(c.fits() && std::ssize(tokens) % (batch * ids_per_token) != 0, refusal::uneven);
-    c.tokens(tokens.data(), length * ids_per_token, M::vocabulary);
-    c.no(!lengths.empty() && std::ssize(lengths) < batch, refusal::lengths_missing);
-    c.length(length, most, over, lengths.empty() ? nullptr : lengths.data());
-    return c;
-  }
   /// Why tokens cannot follow what was fed, or with `anew` begin new texts; at most `most` of each
   /// sequence.
   refusal refuses(std::span<const token> tokens, index batch, std::span<const index> lengths,
                   index most, bool anew = false) const {
-    const index length = length_of(tokens, batch), room = capacity_for(limits_);
+    const index length = length_of(tokens, batch), room = rows_for(limits_);
     auto c = checked(tokens, batch, lengths, room, refusal::over_target);
     const auto past = [&](index b) { return anew ? index{0} : sequences_.past()[b]; };
     const auto front = [&](index b) { return adapters_.lacking(sequences_, b, anew); };
@@ -37845,7 +47104,7 @@ class session {
       return front(b) + (lengths.empty() ? length : lengths.data()[b]);
     };
     for (index b = 0; c.fits() && b < batch; ++b) {
-      c.no(encodes && !sequences_.has_source(b), refusal::no_source);
+      c.no((encodes || sees) && !sequences_.has_source(b), refusal::no_source);
       c.no(past(b) + front(b) + length > room, refusal::over_target);
     }
     c.no(length > most, refusal::over_chunk);
@@ -37871,51 +47130,17 @@ class session {
   /// Feeds tokens that fit.
   std::span<T> continued(std::span<const token> tokens, index batch, std::span<const index> lengths,
                          bool every, const layer_range& part) {
-    while (read_front(batch)) {
-    }
     const index length = length_of(tokens, batch);
-    const index* const valid = lengths.empty() ? nullptr : lengths.data();
-    reserve(batch, [&](index b) { return valid ? valid[b] : length; });
     const step_call call{.tokens = tokens.data(),
                          .batch = batch,
                          .length = length,
-                         .lengths = valid,
-                         .past = sequences_.past(),
+                         .lengths = lengths.empty() ? nullptr : lengths.data(),
                          .tree = tree_.size() > 0 ? tree_.view() : ops::token_tree{},
                          .every = every,
-                         .layers = part,
-                         .source = sequences_.source(batch)};
-    run_adapted(batch, detail::step_flops<M>(batch, 0, length), [&](const ops::execution& on) {
-      M::template step<T, S>(packed_->tree(), call, work_.work, on);
-    });
-    if (tree_.size() == 0) sequences_.add(call, max_truncation(), takes_prefix && !every);
+                         .layers = part};
+    this->feed_behind(call, chunk(), max_truncation(), takes_prefix && !every);
     return {work_.work.logits,
             static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
-  }
-  /// Reads virtual tokens of the first `batch` sequences, a chunk at most; false if none is left.
-  bool read_front(index batch) {
-    const index most = adapters_.next_front(sequences_, batch, chunk());
-    if (most == 0) return false;
-    reserve(batch, [&](index b) { return adapters_.lengths()[b]; });
-    const step_call call{.batch = batch,
-                         .length = most,
-                         .lengths = adapters_.lengths(),
-                         .past = sequences_.past(),
-                         .front = true,
-                         .layers = {layers_.first, layers_.last, false}};
-    run_adapted(batch, detail::step_flops<M>(batch, 0, most), [&](const ops::execution& on) {
-      M::template step<T, S>(packed_->tree(), call, work_.work, on);
-    });
-    sequences_.add_front(batch, adapters_.lengths());
-    return true;
-  }
-  /// Makes room for `more` tokens of sequences in a paged cache.
-  template <class More>
-  void reserve(index batch, More&& more) {
-    if (limits_.kv_blocks > 0)
-      tables_.reserve(
-          batch, [&](index b) { return sequences_.past()[b]; }, more,
-          [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); });
   }
   /// Gives a sequence that has read nothing hooks, or empty ones.
   bool put_adapter(index b, const ops::adapter_hooks<T>& one) {
@@ -37923,33 +47148,20 @@ class session {
                : position(b) > 0 ? refusal::adapter_late
                                  : refusal::none))
       return false;
-    if constexpr (encodes) sequences_.forget_source(b);
+    if constexpr (encodes || sees) sequences_.forget_source(b);
     adapters_.give(b, one);
     return true;
   }
-  /// Runs f(execution) with the adapters of the first `batch` sequences.
-  template <class F>
-  void run_adapted(index batch, index work, F&& f) {
-    const ops::sequence_adapters<T> all = adapters_.of(batch);
-    const ops::adapter_hooks<T> hooks = all.hooks();
-    const bool any = all.any();
-    run(limits_, work_.converted, work, [&](const ops::execution& on) {
-      const detail::timed<S> time(on.threads, operation::other);
-      ops::execution with = on;
-      if (any) with.adapter = &hooks;
-      f(with);
-    });
-  }
-  const packed<M, T>* packed_ = nullptr;
-  detail::owned_limits limits_;  ///< refuses everything until it is opened
-  layer_range layers_{};         ///< that feed() runs
-  memory_block own_;
-  detail::placed_workspace<M, T> work_{};
-  block_tables tables_{};
-  detail::fed_sequences sequences_{};
+  using state::adapters_;
+  using state::limits_;
+  using state::own_;
+  using state::packed_;
+  using state::sequences_;
+  using state::tables_;
+  using state::work_;
+  layer_range layers_{};  ///< that feed() runs
   detail::fed_tree tree_{};
   token* order_ = nullptr;  ///< [vocabulary] scratch of samplers
-  detail::session_adapters<T> adapters_{};
   refusal reason_ = refusal::none;
 };
 
@@ -46211,6 +55423,9 @@ template <class M, class T = float>
 class self_speculative {
   static_assert(M::exits > 0,
                 "linnet::self_speculative: the model has no early exits to draft from");
+  static_assert(M::ids_per_token == 1,
+                "linnet::self_speculative: tokens of byte_pooled models consist of several bytes, "
+                "which are not drafted");
   static_assert(M::can_truncate,
                 "linnet::self_speculative: rejected tokens must be taken back, which the model's "
                 "kind of attention cannot do");
@@ -46478,7 +55693,8 @@ consteval bool reads_images() {
 }  // namespace detail
 
 /// Decoder `Text` behind the images of encoder `Vision`, which has embedding::patches and
-/// head::none. Limits and batches count the text alone. Positions run over image and text.
+/// head::none. Limits and batches count the text alone. Positions run over image and text. A
+/// session takes images by encode(), and then texts as of the decoder.
 template <class Text, class Vision, class Projector = projector::mlp<>>
 struct image_text : model_defaults {
   static_assert(detail::reads_images<Text, Vision, Projector>());
@@ -46490,7 +55706,11 @@ struct image_text : model_defaults {
   template <class S>
   using with_storage = image_text<typename Text::template with_storage<S>,
                                   typename Vision::template with_storage<S>, Projector>;
-  static constexpr bool supports_cache = false, takes_prefix = Text::takes_prefix;
+  // See model_defaults.
+  static constexpr bool supports_cache = Text::supports_cache, takes_prefix = Text::takes_prefix,
+                        can_truncate = Text::can_truncate, evicts = Text::evicts,
+                        supports_trees = Text::supports_trees;
+  using cache = typename Text::cache;
   static constexpr index d = Text::d, vocabulary = Text::vocabulary;
   using unshuffle = pixel_unshuffle<typename Vision::embedding, Vision::d, Projector::factor>;
   using project = typename Projector::template layer<unshuffle::width, d>;
@@ -46521,15 +55741,16 @@ struct image_text : model_defaults {
            Text::flops(batch_size, image_tokens + length);
   }
 
-  /// Buffers of one evaluator or trainer.
+  /// Buffers of one session, evaluator or trainer: the decoder's, and those before it.
   template <class T>
-  struct workspace {
+  struct workspace : Text::template workspace<T> {
     typename Vision::template workspace<T> vision{};
     typename project::template cache<T> projector{};
-    typename Text::template workspace<T> text{};
     T *grouped = nullptr, *rows = nullptr;  ///< [batch * image_tokens] before the projector, behind
     T *d_grouped = nullptr, *d_rows = nullptr;  ///< gradients
     index* prefixes = nullptr;                  ///< [batch] of image and text
+    /// The buffers of the decoder.
+    typename Text::template workspace<T>& text() { return *this; }
   };
   /// The longest text for these limits: `target`, or what the context leaves when it is 0.
   static constexpr index longest(const limits& l) {
@@ -46541,23 +55762,24 @@ struct image_text : model_defaults {
     workspace<T> w;
     call_shape e = call_shape_for(l, purpose::scoring, image_tokens);
     e.training = use == purpose::training;
-    w.vision = Vision::template plan<T>(m, of_vision(l), use);
+    const bool decodes = use == purpose::decoding;
+    w.vision = Vision::template plan<T>(m, of_vision(l), decodes ? purpose::scoring : use);
     w.grouped = m.saved.take<T>(e.rows() * unshuffle::width);
-    w.rows = m.saved.take<T>(e.rows() * d);
+    w.rows = (decodes ? m.state : m.saved).template take<T>(e.rows() * d);
     if (e.training) {
       w.d_grouped = m.saved.take<T>(e.rows() * unshuffle::width);
       w.d_rows = m.saved.take<T>(e.rows() * d);
     }
     w.projector = project::template plan<T>(m, e);
     if (takes_prefix) w.prefixes = m.saved.take<index>(l.batch);
-    w.text = Text::template plan<T>(m, whole(l), use);
+    w.text() = Text::template plan<T>(m, whole(l), use);
     return w;
   }
   /// Fills the constant tables of a fresh workspace.
   template <class T>
   static void prepare(workspace<T>& w, const limits& l) {
     Vision::prepare(w.vision, of_vision(l));
-    Text::prepare(w.text, whole(l));
+    Text::prepare(w.text(), whole(l));
   }
   /// Calls f(key, value) for what decides what the weights compute.
   template <class F>
@@ -46584,7 +55806,11 @@ struct image_text : model_defaults {
     text.target = longest(l);
     if (b.documents) return refusal::documents_unknown;
     const refusal why = Text::refuses(b, text);
-    return why == refusal::none ? Vision::refuses_texts(images_of(b), of_vision(l)) : why;
+    return why == refusal::none ? refuses_images(images_of(b), l) : why;
+  }
+  /// Why images that a session is to read do not fit.
+  static refusal refuses_images(const encoder_batch& images, const limits& l) {
+    return Vision::refuses_texts(images, of_vision(l));
   }
   /// Whether a batch fits them.
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
@@ -46631,8 +55857,8 @@ struct image_text : model_defaults {
       });
       texts.prefixes = w.prefixes;
     }
-    const loss_sum sum = Text::template loss<T, S>(p.text, dp ? &dp->text : nullptr, texts, w.text,
-                                                   with, call, criterion);
+    const loss_sum sum = Text::template loss<T, S>(p.text, dp ? &dp->text : nullptr, texts,
+                                                   w.text(), with, call, criterion);
     if constexpr (ops::trainable<S>)
       if (dp) {
         ops::fill(on, n * unshuffle::width, T(0), w.d_grouped);
@@ -46644,17 +55870,52 @@ struct image_text : model_defaults {
     return sum;
   }
 
+  /// The images of a session's first sequences -> their rows. Called by every thread.
+  template <class T, class S>
+  static void encode_images(const params<form::packed<T, S>>& p, const encoder_batch& images,
+                            workspace<T>& w, const ops::execution& on) {
+    context<T> ctx = Vision::template context_of<T>(images, on);
+    encode_images<T, S>(p, images, w, ctx);
+  }
+  /// The rows of image `b`, which stand before a text.
+  template <class T>
+  static ops::virtual_tokens<T> image_rows(const workspace<T>& w, index b) {
+    ops::virtual_tokens<T> front;
+    front.count = image_tokens;
+    front.rows = w.rows + b * image_tokens * d;
+    return front;
+  }
+  /// Feeds tokens behind the cached ones and what their sequences' hooks put before them; see
+  /// decoder_model::step(). Called by every thread.
+  template <class T, class S>
+  static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
+                   const ops::execution& on) {
+    Text::template step<T, S>(p.text, call, w.text(), on);
+  }
+  /// Lets cached sequence `to` continue where `from` is.
+  template <class T>
+  static void copy_state(workspace<T>& w, index from, index to, state_part part) {
+    part.memory = 0;  // rows of images stay where they are
+    Text::template copy_state<T>(w.text(), from, to, part);
+  }
+  /// Images of a session's or a batch's sequences, as the encoder takes them.
+  static encoder_batch images_of(const image_view& images, index count) {
+    return image_batch<Vision>(images, count);
+  }
+
  private:
-  /// Limits of the decoder's sequences, images included.
+  /// Limits of the decoder's sequences, images included. A prompt that an image sees comes with it
+  /// in one call.
   static constexpr limits whole(limits l) {
     l.target = add_sizes(longest(l), image_tokens);
+    if (takes_prefix && l.chunk > 0) l.chunk = add_sizes(l.chunk, image_tokens);
     return l;
   }
   static constexpr limits of_vision(limits l) {
-    l.target = 0;
+    l.target = l.chunk = l.kv_blocks = 0;
     return l;
   }
-  static encoder_batch images_of(const batch& b) { return image_batch<Vision>(b.images, b.batch); }
+  static encoder_batch images_of(const batch& b) { return images_of(b.images, b.batch); }
   /// The context of the projector's rows.
   template <class T>
   static context<T> rows_context(const context<T>& ctx) {
@@ -51492,76 +60753,6 @@ inline result<ggml_vocabulary> make_ggml_vocabulary(
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY(where)
-
-LINNET_NAMESPACE_END
-/// @file
-/// The vocabulary of byte_pooled models: the bytes of each token of any tokenizer.
-
-LINNET_NAMESPACE_BEGIN
-
-/// A table [vocabulary, bytes_per_token] of the bytes of each token, cut to `bytes_per_token` and
-/// padded with byte_pad. A token without bytes, such as one that ends a text, is byte_end.
-///
-///     const token_bytes table(tokenizer.vocabulary(),
-///                             [&](token id) { return tokenizer.decode(-1, id); });
-///     trainer.step({inputs, labels, batch, length, table.data(), table.vocabulary()});
-///     session.feed(table.slots_of(tokenizer.encode(text)));
-class token_bytes {
- public:
-  /// From `decode(id)`, the bytes of each id below `vocabulary` as something that a string_view can
-  /// be made of.
-  template <class Decode>
-  token_bytes(index vocabulary, Decode&& decode,
-              index bytes_per_token = byte_pooling().bytes_per_token)
-      : bytes_per_token_(bytes_per_token),
-        values_(static_cast<std::size_t>(vocabulary * bytes_per_token), byte_pad) {
-    auto to = values_.data();
-    for (token id = 0; id < vocabulary; ++id, to += bytes_per_token) {
-      const auto& text = decode(id);
-      const std::string_view bytes(text);
-      if (bytes.empty()) *to = byte_end;
-      const auto kept = bytes.substr(0, static_cast<std::size_t>(bytes_per_token));
-      std::transform(kept.begin(), kept.end(), to,
-                     [](char c) { return static_cast<token>(static_cast<unsigned char>(c)); });
-      longer_ += std::ssize(bytes) > bytes_per_token;
-    }
-  }
-
-  /// The table, for byte_batch::bytes.
-  const token* data() const { return values_.data(); }
-  /// Number of rows, for byte_batch::vocabulary.
-  index vocabulary() const { return std::ssize(values_) / bytes_per_token_; }
-  /// Bytes of a token that are kept.
-  index bytes_per_token() const { return bytes_per_token_; }
-  /// Number of tokens that were cut.
-  index longer() const { return longer_; }
-  /// The padded bytes of a token of the vocabulary.
-  std::span<const token> operator[](token id) const {
-    return std::span(values_).subspan(static_cast<std::size_t>(id * bytes_per_token_),
-                                      static_cast<std::size_t>(bytes_per_token_));
-  }
-  /// The padded bytes of tokens of the vocabulary one after the other, for sessions.
-  std::vector<token> slots_of(std::span<const token> ids) const {
-    std::vector<token> all;
-    all.reserve(ids.size() * static_cast<std::size_t>(bytes_per_token_));
-    for (const token id : ids) all.insert(all.end(), (*this)[id].begin(), (*this)[id].end());
-    return all;
-  }
-  /// Bytes of text in tokens, such as labels: the divisor of a loss for bits_per_byte(). Ids
-  /// outside the vocabulary have none.
-  index bytes_in(std::span<const token> ids) const {
-    index n = 0;
-    for (const token id : ids)
-      if (id >= 0 && id < vocabulary())
-        n += std::count_if((*this)[id].begin(), (*this)[id].end(),
-                           [](token t) { return t < byte_pad; });
-    return n;
-  }
-
- private:
-  index bytes_per_token_, longer_ = 0;
-  std::vector<token> values_;
-};
 
 LINNET_NAMESPACE_END
 /// @file
@@ -56479,8 +65670,9 @@ template <class T, class F>
 void each_seen_key(const attention_call<T>& a, index b, index i, F&& f) {
   const index keys = a.key_lengths ? a.key_lengths[b] : a.keys;
   const index prefix = a.prefix ? a.prefix[b] : 0;
-  const index* const of = a.documents ? a.documents + b * a.queries : nullptr;
-  for (index j = of ? of[i] : 0; j < keys && (!of || of[j] == of[i]); ++j)
+  const auto own = a.documents ? a.keys_from(b, a.documents[b * a.queries + i])
+                               : typename attention_call<T>::token_range{0, keys};
+  for (index j = own.first; j < (std::min)(keys, own.last); ++j)
     if (j < prefix || (j <= i + a.window.after && (j + a.window.before >= i || j < a.window.first)))
       f(j);
 }
@@ -61023,17 +70215,11 @@ inline index bytes_read(const token* bytes, index bytes_per_token) {
   const index n = std::find(bytes, bytes + bytes_per_token, byte_pad) - bytes;
   return n > 0 ? n : 1;
 }
-/// Labels of a token's bytes, padding included.
+/// Labels of a token's bytes.
 inline void byte_labels(byte_rules rules, const token* bytes, index bytes_per_token,
                         token* labels) {
-  bool open = true;
-  for (index t = 0; t < bytes_per_token; ++t) {
-    if (rules == byte_rules::repository)
-      labels[t] = bytes[t] == byte_end ? ignored : bytes[t];
-    else
-      labels[t] = open ? bytes[t] : ignored;
-    open = open && bytes[t] != byte_pad;
-  }
+  each_byte_label(rules, {bytes, static_cast<std::size_t>(bytes_per_token)},
+                  [&](token label) { *labels++ = label; });
 }
 
 /// A number from 0 to 9 as a name.
@@ -61282,6 +70468,7 @@ struct byte_head {
     T* d_states = nullptr;      ///< their gradient, added to
     T* logits = nullptr;        ///< receives [tokens * bytes_per_token, byte_values], or null
     double z_loss = 0;          ///< weight of the squared logsumexp
+    double weight = 1;          ///< of this loss in the gradients
   };
   /// Summed loss of some tokens by a criterion. `label(i)` gives the bytes of token i's labels
   /// [bytes_per_token], or null for none. With `dp`, adds the gradients of that sum there and to
@@ -61302,6 +70489,7 @@ struct byte_head {
                                                T(1), c.labels, c.chunk,     c.losses};
     head.logits = call.logits;
     head.z_loss = call.z_loss;
+    head.weight = call.weight;
     if (dp) {
       ops::fill(on, rows * width, T(0), c.dy);
       head.dy = c.dy;
@@ -61445,6 +70633,7 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
   using with = byte_pooled_model<typename Core::template with<Slot, Other>, Numbers>;
 
   static constexpr index d = Core::d, context_length = Core::context_length;
+  static constexpr index exits = Core::exits;
   static constexpr index vocabulary = byte_values;                   ///< values of a slot
   static constexpr index bytes_per_token = Numbers.bytes_per_token,  ///< bytes of a token
       ids_per_token = bytes_per_token;
@@ -61583,7 +70772,9 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
 
   /// Summed loss of a batch over the counted bytes of its labels, by `ops::label_cross_entropy` or
   /// `reconstruction_loss`. With `dp`, also adds the gradient of that sum. `call.logits`, if
-  /// given, receives [batch * length, bytes_per_token, vocabulary]. Called by every thread.
+  /// given, receives [batch * length, bytes_per_token, vocabulary]. The losses of early exits are
+  /// in the sum, by their weights: the head reads the output of their layer. Called by every
+  /// thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
@@ -61603,23 +70794,41 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
     });
     on.threads.each(
         rows, [&](index i) { std::copy_n(w.pooled + w.place[i] * d, d, w.embedded + i * d); });
-    forward<T, S>(p, w, ctx);
-    if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     loss_sum sum;
     auto* const d_head = dp ? &dp->head : nullptr;
-    each_part(rows, [&](index first, index count) {
-      const auto label = [&](index i) {
-        const token t = b.labels[first + i];
-        return t == ignored ? nullptr : b.bytes + t * bytes_per_token;
-      };
-      const loss_sum part = writer::template loss<T, S>(
-          p.head, d_head, on,
-          {count, w.out + first * d, dp ? w.d_out + first * d : nullptr,
-           call.logits ? call.logits + first * bytes_per_token * vocabulary : nullptr, call.z_loss},
-          label, criterion, w.head);
-      sum.nats += part.nats;
-      sum.tokens += part.tokens;
-    });
+    const exit_calls& at = call.exits;
+    // The head on the output x of a layer; the gradient of x is added to dx.
+    const auto take_exit = [&](index layer, const T* x, T* dx) {
+      const bool last = layer + 1 == shape.layers;
+      const double weight = at.weights ? at.weights[layer] : last;
+      if (weight == 0) return;
+      loss_sum one;
+      each_part(rows, [&](index first, index count) {
+        const auto label = [&](index i) {
+          const token t = b.labels[first + i];
+          return t == ignored ? nullptr : b.bytes + t * bytes_per_token;
+        };
+        T* const logits =
+            last && call.logits ? call.logits + first * bytes_per_token * vocabulary : nullptr;
+        const loss_sum part = writer::template loss<T, S>(
+            p.head, d_head, on,
+            {count, x + first * d, dx ? dx + first * d : nullptr, logits, call.z_loss, weight},
+            label, criterion, w.head);
+        one.nats += part.nats;
+        one.tokens += part.tokens;
+      });
+      if (at.losses && on.threads.rank() == 0) at.losses[layer] = one;
+      sum.nats += weight * one.nats;
+      sum.tokens = one.tokens;
+    };
+    // Early exits follow the backward pass, as those of a decoder.
+    const auto between = [&](index layer, const T* x, T* dx) {
+      if (at.weights && (dx != nullptr) == (dp != nullptr)) take_exit(layer, x, dx);
+    };
+    ctx.stack.hook = layer_hook<T>::of(between);
+    forward<T, S>(p, w, ctx);
+    if (dp) ops::fill(on, rows * d, T(0), w.d_out);
+    take_exit(shape.layers - 1, w.out, dp ? w.d_out : nullptr);
     if (dp) ops::fill(on, w.distinct * d, T(0), w.d_pooled);
     if constexpr (requires { criterion.reconstruction; })
       each_part(w.distinct, [&](index first, index count) {
@@ -61656,17 +70865,20 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
   /// Feeds tokens [batch, length, bytes_per_token] of bytes behind the cached ones.
   /// w.logits[batch, bytes_per_token, vocabulary] then predicts the bytes behind each sequence's
   /// last valid token. With `call.every` they are w.logits[batch * length, bytes_per_token,
-  /// vocabulary], one row group per token. Called by every thread.
+  /// vocabulary], one row group per token. Only `call.layers` run; the head reads the output of the
+  /// last. Called by every thread.
   template <class T, class S>
   static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
                    const ops::execution& on) {
     context<T> ctx = detail::step_context<T>(call, on);
     ctx.pages = w.pages;
-    each_part(ctx.rows(), [&](index first, index count) {
-      reader::template forward<T, S>(p.embedder, on, count, call.tokens + first * bytes_per_token,
-                                     w.embedded + first * d, w.embedder);
-    });
+    if (call.layers.first == 0)
+      each_part(ctx.rows(), [&](index first, index count) {
+        reader::template forward<T, S>(p.embedder, on, count, call.tokens + first * bytes_per_token,
+                                       w.embedded + first * d, w.embedder);
+      });
     forward<T, S>(p, w, ctx);
+    if (!call.layers.head) return;
     if (!call.every)
       on.threads.each(ctx.batch, [&](index i) {
         std::copy_n(w.out + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
@@ -62154,7 +71366,8 @@ struct schedule {
                                     : floor + (peak - floor) * static_cast<double>(steps - t) /
                                                   static_cast<double>(decay);
         const double progress = (now - w) / (static_cast<double>(steps) - w);
-        return floor + 0.5 * (peak - floor) * (1 + std::cos(std::numbers::pi * progress));
+        const double fall = 1 + detail::portable_angle(std::numbers::pi * progress).cosine;
+        return floor + detail::unfused(0.5 * (peak - floor) * fall);
       }
       case kind::inverse_sqrt:
         return peak / std::sqrt(t > warmup ? now : w > 1 ? w : 1);
@@ -62658,8 +71871,9 @@ struct adamw {
   void move(const ops::execution& on, index t, double gradient_scale, bool decays, index n,
             const averaged<T>& by, T* x) const {
     const double lr = rate.at(t);
-    const double correct1 = 1 - std::pow(beta1, static_cast<double>(t));
-    const double correct2 = std::sqrt(1 - std::pow(beta2, static_cast<double>(t)));
+    using linnet::detail::portable_pow;
+    const double correct1 = 1 - portable_pow(beta1, static_cast<double>(t));
+    const double correct2 = std::sqrt(1 - portable_pow(beta2, static_cast<double>(t)));
     ops::detail::in_slices<T>(on, n, [&](index at, index count) {
       on.with_kernels([&](auto k) {
         // lr * (m / correct1) / (sqrt(v) / correct2 + eps), with the corrections moved out
@@ -65039,6 +74253,10 @@ class trainer {
   static_assert(
       std::is_same_v<typename detail::unprofiled_storage<typename M::storage>::type, storage::f32>,
       "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
+  static_assert(!detail::is_reproducible<M> ||
+                    (std::is_same_v<Optimizer, adamw> && std::is_same_v<T, float> &&
+                     std::is_same_v<Compute, compute::f32>),
+                "linnet::trainer: compute::reproducible trains in f32 with adamw alone");
 
  public:
   using model = M;
@@ -65304,7 +74522,11 @@ class trainer {
 
   trainer(weights<M, T>& w, const limits& l, const Optimizer& optimizer,
           const training_options& how)
-      : weights_(&w), limits_(l), optimizer_(optimizer), how_(how), memory_(workspace_bytes(l)) {}
+      : weights_(&w),
+        limits_(detail::arithmetic_limits<M>(l)),
+        optimizer_(optimizer),
+        how_(how),
+        memory_(workspace_bytes(l)) {}
 
   static std::string optimizer_name() {
     if constexpr (requires { Optimizer::name(); })

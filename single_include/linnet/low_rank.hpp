@@ -633,6 +633,11 @@ typename M::batch sequence_of(const typename M::batch& b, index i) {
     if (b.documents) one.documents += i * b.length;
   if constexpr (requires { b.types; })
     if (b.types) one.types += i * b.length;
+  if constexpr (requires { b.source_documents; })
+    if (b.source_documents) {
+      one.source_documents += i * b.source_length;
+      one.target_documents += i * b.target_length;
+    }
   if (one.labels) one.labels += i * labels_per_sequence<M>(b);
   if constexpr (requires { b.target_length; })  // labels are inputs, too: `ignored` ends them
     while (one.target_length > 1 && one.labels[one.target_length - 1] == ignored)

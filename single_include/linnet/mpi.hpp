@@ -67,6 +67,10 @@ Batch part_of_batch(Batch b, index first, index count, bool label_per_sequence =
   }
   if constexpr (requires { b.target_length; }) {
     skip_rows(b.labels, first, b.target_length);
+    if constexpr (requires { b.target_documents; }) {
+      skip_rows(b.source_documents, first, b.source_length);
+      skip_rows(b.target_documents, first, b.target_length);
+    }
   } else {
     static_assert(
         requires { b.tokens, b.labels, b.length; },

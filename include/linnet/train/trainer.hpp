@@ -9,6 +9,7 @@
 
 #include <linnet/model/buffers.hpp>
 #include <linnet/model/objective.hpp>
+#include <linnet/model/reproducible.hpp>
 #include <linnet/train/adamw.hpp>
 #include <linnet/train/averages.hpp>
 #include <linnet/train/fake_quantization.hpp>
