@@ -186,7 +186,7 @@ json description(const train_options& o, const model_spec& model, const tokenizi
               {"clip", o.clip},
               {"dropout", o.dropout},
               {"seed", o.seed}};
-  if (!o.objective.empty()) all["objective"] = o.objective;
+  if (plan.what != parse_objective("", model.encodes())) all["objective"] = o.objective;
   if (const ln::mode_tokens& m = plan.modes; m.regular >= 0)
     all["mode_tokens"] = {{"R", m.regular}, {"S", m.sequential}, {"X", m.extreme}};
   if (const ln::middle_tokens& m = plan.middles; m.valid())
@@ -438,7 +438,7 @@ void train_from(train_options o, const beginning* begun) {
   record.parameters = code->parameters();
   record.text_bytes = text.bytes;
   record.all_steps = o.steps;
-  record.denoises = denoises(learns) || model.encodes();
+  record.denoises = denoises(learns);
   for (const text_group& g : text.groups) record.texts.push_back(g.name);
   for (const auto& [key, value] : described.items())
     if (key != "format")

@@ -37,7 +37,7 @@ namespace detail {
 inline constinit LINNET_THREAD_LOCAL std::int64_t looks = 0;
 inline constexpr int looks_per_meeting = 4;
 /// Nanoseconds that the calling thread has slept at barriers.
-inline constinit thread_local std::int64_t asleep = 0;
+inline constinit LINNET_THREAD_LOCAL std::int64_t asleep = 0;
 
 /// Looks up to `most` times whether `changed()`; returns the result of the last look.
 template <class F>
