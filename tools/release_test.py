@@ -30,7 +30,7 @@ class Release(unittest.TestCase):
         path.write_text(text.replace(old, new, 1))
 
     def commit(self):
-        for command in ([*GIT, "add", "-A"], [*GIT, "commit", "-qm", "a"]):
+        for command in ([*GIT, "add", "-A"], [*GIT, "-c", "core.hooksPath=/dev/null", "commit", "-qm", "a"]):
             subprocess.run(command, cwd=self.root, check=True)
 
     def release(self, *words):
@@ -49,7 +49,7 @@ class Release(unittest.TestCase):
         self.refuses("changes that are in no version", "check")
         self.refuses("usage: release", "sign")
 
-        done = self.release("prepare", "98.7.6", "2031-02-03")
+        done = self.release("prepare", "98.7.6", "20310203")  # kept as 2031-02-03
         self.assertEqual(done.returncode, 0, done.stderr)
         for name, words in {"include/linnet/core/platform.hpp": "VERSION_MAJOR 98", "pyproject.toml": '"98.7.6"',
                             "CITATION.cff": "version: 98.7.6\ndate-released: 2031-02-03",
