@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import _api, _build, _safetensors
 from ._choices import COLLAPSED, Spec, spelled
 from ._errors import Error
+from ._numbers import number
 
 NOTE = "python"  # the text of a safetensors file that names the type
 
@@ -231,8 +232,9 @@ class Model:
                 failure.append(fault)
                 return 0
 
-        how = _api.Sampling(size=c.sizeof(_api.Sampling), temperature=temperature, top_k=top_k, top_p=top_p,
-                            seed=seed, tokens=tokens)
+        how = _api.Sampling(size=c.sizeof(_api.Sampling), temperature=number("temperature", temperature, float),
+                            top_k=number("top_k", top_k), top_p=number("top_p", top_p, float),
+                            seed=number("seed", seed, int, 0, 2**64 - 1), tokens=number("tokens", tokens))
         self._call(self._c.generate, self._handle, at(x), x.size, c.byref(how), _api.on_token(take), None, None)
         if failure:
             raise failure[0]
@@ -374,11 +376,10 @@ def model(family: str = "decoder", *, weights: str | os.PathLike | None = None, 
         if weights is None:
             raise Error(f"a model in {spec.storage} is made by compress(), or opened with weights=")
         batch = 0
+    seed = number("seed", seed, int, 0, 2**64 - 1)
     limits = {"chunk": chunk, "batch": batch, "length": length, "rate": rate, "threads": threads}
-    for name, value in {"seed": seed, **limits}.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float) if name == "rate" else int) \
-                or not 0 <= value < 2**31:
-            raise Error(f"{name}: expected a number of at least 0 and below 2^31; got {value!r}")
+    for name, value in limits.items():
+        limits[name] = number(name, value, float if name == "rate" else int, 0, 2**31 - 1)
     made = Model(spec, _api.load(unit(spec)), limits)
     if weights is None:
         return made._create(seed)

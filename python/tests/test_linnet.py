@@ -7,6 +7,7 @@ LINNET_PYTHON_ALL=1 collapse(), an exported header and other families are compil
 LINNET_INSTALLED=1 the installed package is tested instead of the tree's.
 """
 
+import enum
 import os
 import subprocess
 import sys
@@ -26,7 +27,7 @@ except ImportError:
     sys.exit(0)
 
 import linnet
-from linnet import _api, _build, _choices, _model, _safetensors
+from linnet import _api, _build, _choices, _model, _numbers, _safetensors
 
 EVERYTHING = os.environ.get("LINNET_PYTHON_ALL") == "1"
 folder = tempfile.TemporaryDirectory()
@@ -78,8 +79,14 @@ class Words(Case):
                     r"^heds: no such argument; .* \(did you mean heads\?\)": {"heds": 2},
                     r"^d_model: expected an integer; got 'x'": {"d_model": "x"},
                     r"^layers: expected an integer; got 1.5": {"layers": 1.5},
-                    r"^rope_theta: expected a number; got inf": {"rope_theta": float("inf")},
-                    r"^threads: expected a number of at least 0": {"threads": -1},
+                    r"^rope_theta: expected a number from .*; got inf": {"rope_theta": float("inf")},
+                    r"^eps: expected a number; got True": {"eps": True},
+                    r"^threads: expected a number from 0 to 2147483647; got -1": {"threads": -1},
+                    r"^batch: expected an integer; got array\(\[1, 2\]\)": {"batch": np.array([1, 2])},
+                    r"^batch: expected an integer; got (np.)?True": {"batch": np.bool_(True)},
+                    r"^seed: expected a number from 0 to 18446744073709551615; got -1": {"seed": -1},
+                    r"^seed: .*; got 18446744073709551621": {"seed": 2**64 + 5},
+                    r"^length: .*; got int": {"length": 10**5000},
                     r"^rate: expected": {"rate": float("nan")},
                     r"^a model in int8 is made by compress": {"storage": "int8"}}.items():
                 self.refuses(pattern, counting, **arguments)
@@ -91,6 +98,20 @@ class Words(Case):
         spec = _choices.Spec.of("decoder", {**SMALL, "d_model": np.int64(16), "eps": np.float32(0.5)})
         self.assertIn(".d_model = 16, .d_ff = 24", spec.cpp_shape())
         self.assertIn(".eps = 0.5", spec.cpp_shape())
+        self.assertEqual(_numbers.number("batch", np.int64(8), int, 0, 8), 8)
+        self.assertEqual(_numbers.number("seed", np.uint64(2**64 - 1), int, 0, 2**64 - 1), 2**64 - 1)
+
+    def test_numbers_of_other_classes_are_written_as_numbers(self):
+        class Width(enum.IntEnum):
+            SMALL = 16
+
+        class Half(float):
+            __repr__ = __str__ = lambda self: "0.5}; int x{"
+        spec = _choices.Spec.of("decoder", {**SMALL, "d_model": Width.SMALL, "eps": Half(0.5)})
+        self.assertIn(".d_model = 16, .d_ff = 24", spec.cpp_shape())
+        self.assertIn(".eps = 0.5", spec.cpp_shape())
+        self.assertNotIn("int x", spec.cpp_shape())
+        self.assertIs(type(_numbers.number("rate", 1, float)), float)
 
     def test_types_are_kept_as_text(self):
         spec = _choices.Spec.of("decoder", {**SMALL, "attention": "sinks(1, 4)"})
@@ -276,6 +297,9 @@ class Counting(Case):
                 ("at least one that counts", m.loss, ([0], [linnet.IGNORED]))):
             self.refuses(pattern, call, *arguments)
         self.refuses("an option is outside its range", m.generate, [0], temperature=-1.0)
+        for name, value in (("seed", -1), ("seed", 2**64 + 5), ("tokens", 2**64 + 3), ("top_k", 2**64 + 3),
+                            ("tokens", True), ("top_k", 1.0), ("top_p", "1"), ("temperature", float("nan"))):
+            self.refuses(f"^{name}: expected ", m.generate, [0], **{name: value})
         self.refuses("limits.threads: expected", counting, threads=10**6)
 
     def test_callbacks_may_end_a_text_and_raise(self):
