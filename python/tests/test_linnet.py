@@ -160,13 +160,36 @@ class Words(Case):
         np.testing.assert_array_equal(arrays["a"], good["a"])
         bad = [data[:size] for size in range(len(data))] + [data + b"x", b"\xff" * 16]
         for old, new in ((b"[1,3]", b"[9,3]"), (b"[1,3]", b"[-1]"), (b'"F32"', b'"F99"'), (b"[0,12]", b"[4,16]"),
-                         (b'"note":"', b'"note":7 '), (b"[0,12]", b"null"), (b"[1,3]", b"{}")):
+                         (b'"note":"', b'"note":7 '), (b"[0,12]", b"null"), (b"[1,3]", b"{}"), (b"[1,3]", b'"13"')):
             self.assertIn(old, data)
             bad.append(data.replace(old, new.ljust(len(old)), 1))
+
+        def tensor(shape, begin, after):
+            return f'{{"dtype":"F32","shape":{shape},"data_offsets":[{begin},{after}]}}'
+        for size, *tensors in ((8, tensor([1], 0, 4), tensor([1], 0, 4)),  # an overlap and as large a gap
+                               (12, tensor([1], 0, 4), tensor([1], 2, 6), tensor([1], 8, 12)),
+                               (4, tensor("{}", 0, 4)), (4, tensor("null", 0, 4)), (4, tensor([2**70], 0, 4)),
+                               (0, tensor([0, 2**70], 0, 0))):
+            header = "{" + ",".join(f'"{i}":{one}' for i, one in enumerate(tensors)) + "}"
+            bad.append(len(header).to_bytes(8, "little") + header.encode() + bytes(size))
         for one in bad:
             Path(path).write_bytes(one)
             self.refuses("strange.safetensors: no safetensors file: ", _safetensors.read, path)
         self.refuses("No such file", _safetensors.read, file("none.safetensors"))
+
+    def test_writers_of_one_file_do_not_meet(self):
+        path = Path(file("one/w.bin"))
+        path.parent.mkdir()
+        (path.parent / "w.bin.partial").write_text("another's")
+        threads = [threading.Thread(target=_safetensors.replace, args=(path, [bytes([i])] * 5)) for i in range(8)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+        self.assertEqual(len(set(path.read_bytes())), 1)
+        self.assertEqual(sorted(p.name for p in path.parent.iterdir()), ["w.bin", "w.bin.partial"])
+        self.assertEqual((path.parent / "w.bin.partial").read_text(), "another's")
+        self.refuses("w.bin/x: Not a directory", _safetensors.replace, path / "x", [b""])
 
     def test_bf16_and_f64_are_read(self):
         header = (b'{"x":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]},'
