@@ -32,7 +32,7 @@ from linnet import _api, _build, _choices, _model, _numbers, _safetensors
 EVERYTHING = os.environ.get("LINNET_PYTHON_ALL") == "1"
 folder = tempfile.TemporaryDirectory()
 os.environ["LINNET_CACHE"] = folder.name + "/cache"
-os.environ["LINNET_CXXFLAGS"] = "-O0 -DLINNET_ONLY_LEVEL=portable"
+os.environ["LINNET_CXXFLAGS"] = "-O0 -fopenmp -DLINNET_ONLY_LEVEL=portable"
 SMALL = dict(d_model=16, d_ff=24, heads=2, kv_heads=1, layers=1, vocabulary=9, context=8, ffn="reparam2")
 NUMBERS = np.arange(9)
 
@@ -146,9 +146,26 @@ class Words(Case):
         others = {_build.key_of("b", words), _build.key_of("a", [*words, "-g"])}
         with mock.patch.object(_build, "digest_of_headers", lambda: "other headers"):
             others.add(_build.key_of("a", words))
-        with mock.patch.object(_build, "run", lambda *_: mock.Mock(stdout="another compiler")):
-            others.add(_build.key_of("a", words))
-        self.assertEqual(len(others - {key}), 4)
+        run = _build.run
+        for word in "--version", "-dM":  # another compiler; another processor, by its macros
+            def other(words, word=word):
+                self.assertNotIn("-shared", words)
+                return mock.Mock(stdout="other") if word in words else run(words)
+            with mock.patch.object(_build, "run", other):
+                others.add(_build.key_of("a", words))
+        self.assertEqual(len(others - {key}), 5)
+        self.assertIn("__SSE2__" if os.uname().machine == "x86_64" else "__cplusplus",
+                      run([*_build.compiler(), "-dM", "-E", "-x", "c++", "/dev/null"]).stdout)
+
+    def test_the_library_s_sentence_is_found_in_what_compilers_say(self):
+        why = "linnet::decoder_shape: d_model must be a multiple of heads"
+        for said in (f"a.hpp:2:56: error: static assertion failed: {why}\n    2 | static_assert(",
+                     "a.hpp:2:31: error: static_assert failed due to requirement 'shape::valid<shape{8, 3}>' "
+                     f'"{why}"\nstatic_assert(',
+                     "a.hpp:2:31: error: static assertion failed due to requirement 'linnet::valid<shape{8, 3}>': "
+                     f"{why}\nstatic_assert("):
+            self.assertEqual(str(_build.refused(said, Path(file("no.log")))), why)
+        self.assertFalse(Path(file("no.log")).exists())
 
     def test_safetensors_of_strangers(self):
         path = file("strange.safetensors")
@@ -369,7 +386,8 @@ class Counting(Case):
         self.assertTrue(made.exists())
         with mock.patch.object(_build, "run", wraps=_build.run) as run:
             counting(batch=0)
-            self.assertEqual([call.args[0][1] for call in run.call_args_list], ["--version"])
+            self.assertEqual(run.call_count, 2)
+            self.assertFalse([call for call in run.call_args_list if "-o" in call.args[0]])
         other = "#include <cstdint>\nextern \"C\" const void* linnet_python(std::uint32_t, std::uint32_t) { return 0; }\n"
         damaged = _build.open_cache() / f"{_build.key_of(other, _build.command(False))}.so"
         data = made.read_bytes()
