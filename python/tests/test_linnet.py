@@ -276,6 +276,14 @@ class Counting(Case):
                 self.assertEqual(again.loss(NUMBERS), loss)
                 if name != "w.packed":
                     self.assertAlmostEqual(again.train(NUMBERS), loss)
+                    continue
+                with mock.patch.object(_build, "library", side_effect=AssertionError("compiled")):
+                    for call, *given in ((again.weights,), (again.compress, "int8"), (again.collapse,),
+                                         (again.save, file("x.npz")), (again.save, file("x.safetensors"))):
+                        self.refuses("^the weights are packed, .* and have no arrays", call, *given)
+                again.save(file("x.packed"))
+                again.set_weights(self.model.weights())
+                self.assertEqual(len(again.weights()), len(self.model.weights()))
         with linnet.load(file("w.safetensors"), rate=1e-2) as again:
             self.assertEqual(again.loss(NUMBERS), loss)
             self.assertEqual(again.arguments, self.model.arguments)
@@ -317,6 +325,7 @@ class Counting(Case):
             self.refuses("storage: expected int8 .the model type., got f32", small.load, file("large.packed"))
             self.refuses("options.batch above 0", small.train, NUMBERS)
             self.refuses("is saved as .packed", small.save, file("small.safetensors"))
+            self.refuses("have no arrays", small.weights)
             self.refuses("expected a model in f32", small.compress, "int4")
         self.refuses("^storage: expected one of f32, bf16, ", self.model.compress, "int9")
 
@@ -363,6 +372,29 @@ class Counting(Case):
         for one in threads:
             one.join()
         self.assertEqual(found, [loss] * 200)
+
+    def test_weights_change_while_others_read_them(self):
+        weights = self.model.weights()
+        with counting(batch=np.int64(0)) as other:
+            other.set_weights(weights)
+            loss, found = other.loss(NUMBERS), []
+            threads = [threading.Thread(target=lambda: found.extend(other.loss(NUMBERS) for _ in range(50)))
+                       for _ in range(4)]
+            for one in threads:
+                one.start()
+            while any(one.is_alive() for one in threads):
+                other.set_weights(weights)
+            self.assertEqual(found, [loss] * 200)
+
+            def close(_):
+                if not closing.is_alive():
+                    closing.start()
+                return False
+            closing = threading.Thread(target=other.close)
+            self.assertEqual(other.generate(np.array([0]), np.int64(3), seed=np.uint64(2**64 - 1),
+                                            temperature=np.float32(0), on_token=close).size, 1)
+            closing.join()
+            self.refuses("the model is closed", other.reset)
 
     def test_a_closed_model_is_refused(self):
         other = counting(batch=0)
@@ -422,6 +454,10 @@ class Everything(Case):
             self.refuses("expected ffn reparam2 or reparam3", one.collapse)
             with one.compress("int4") as small:
                 self.assertEqual(small.generate([0]).tolist(), list(range(1, 9)))
+
+    def test_f16_that_compress_made_has_no_arrays(self):
+        with counting().compress("f16") as small:
+            self.refuses("^the weights are packed, .* and have no arrays", small.weights)
 
     def test_an_exported_header_runs_in_a_program(self):
         model = counting()
