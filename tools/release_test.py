@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Tests tools/release on a copy of this tree: release_test.py."""
+"""Tests tools/release on a copy of this tree, and what tools/debian refuses: release_test.py."""
 
 import hashlib
 import os
@@ -30,7 +30,7 @@ class Release(unittest.TestCase):
         path.write_text(text.replace(old, new, 1))
 
     def commit(self):
-        for command in ([*GIT, "add", "-A"], [*GIT, "commit", "-qm", "a"]):
+        for command in ([*GIT, "add", "-A"], [*GIT, "-c", "core.hooksPath=/dev/null", "commit", "-qm", "a"]):
             subprocess.run(command, cwd=self.root, check=True)
 
     def release(self, *words):
@@ -49,7 +49,7 @@ class Release(unittest.TestCase):
         self.refuses("changes that are in no version", "check")
         self.refuses("usage: release", "sign")
 
-        done = self.release("prepare", "98.7.6", "2031-02-03")
+        done = self.release("prepare", "98.7.6", "20310203")  # kept as 2031-02-03
         self.assertEqual(done.returncode, 0, done.stderr)
         for name, words in {"include/linnet/core/platform.hpp": "VERSION_MAJOR 98", "pyproject.toml": '"98.7.6"',
                             "CITATION.cff": "version: 98.7.6\ndate-released: 2031-02-03",
@@ -82,6 +82,18 @@ class Release(unittest.TestCase):
         self.assertIn("v98.7.6\n", tags)
         self.refuses("the tag v98.7.6 is there already", "tag")
         self.refuses("nothing unreleased", "prepare", "98.7.7")
+
+
+class Debian(unittest.TestCase):
+    def test_a_folder_with_files_is_left_alone(self):
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "linnet").mkdir()
+            Path(folder, "linnet-file").write_text("a")
+            for given, where in (folder, "/"), (".", folder), ("linnet-file", folder):
+                done = subprocess.run([TOOLS / "debian", given], cwd=where, capture_output=True, text=True)
+                self.assertEqual(done.returncode, 2)
+                self.assertRegex(done.stderr, rf"^tools/debian: {os.path.realpath(folder)}[^\n]*: expected [^\n]*\n$")
+            self.assertEqual(sorted(os.listdir(folder)), ["linnet", "linnet-file"])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ ABI = 1     # LINNET_ABI of linnet/c_api.h
 LAYOUT = 1  # python_layout of unit.hpp
 IGNORED = -100
 
-OK = 0
+OK, UNSUPPORTED = 0, 3  # of linnet_code
 model_at = c.c_void_p
 tokens_at = c.POINTER(c.c_int32)
 on_token = c.CFUNCTYPE(c.c_int, c.c_int32, c.c_void_p)

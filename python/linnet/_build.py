@@ -21,7 +21,8 @@ PACKAGE = Path(__file__).resolve().parent
 FLAGS = "-O3 -fopenmp"  # where LINNET_CXXFLAGS says nothing
 EIGEN = ["/usr/include/eigen3", "/usr/local/include/eigen3", "/opt/homebrew/include/eigen3"]
 # g++ and clang++ say these differently; the sentence is the library's.
-REFUSAL = re.compile(r"error: (?:static assertion failed[^:]*: |static_assert failed[^\"]*|#error )?\"?"
+REFUSAL = re.compile(r"error: (?:static assertion failed(?: due to requirement '.*?')?: |static_assert failed[^\"]*|"
+                     r"#error )?\"?"
                      r"(linnet\b[^\n]*?)\"?$", re.M)
 FIRST_ERROR = re.compile(r"(?:fatal )?error: ([^\n]*)")
 
@@ -120,9 +121,13 @@ def run(words: list[str], **options) -> subprocess.CompletedProcess:
 
 
 def key_of(source: str, words: list[str]) -> str:
-    """A name for what these words make of the source: another compiler or header gives another."""
+    """A name for what these words make of the source: another compiler, header or processor gives another.
+
+    -march=native means another processor on each machine of a shared home; the macros name its instructions.
+    """
     told = run([*compiler(), "--version"]).stdout
-    parts = [source, digest_of_headers(), told, platform.machine(), *words]
+    macros = run([*(word for word in words if word != "-shared"), "-dM", "-E", "-x", "c++", "/dev/null"]).stdout
+    parts = [source, digest_of_headers(), told, macros, platform.machine(), *words]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping
 
 from ._errors import Error
+from ._numbers import number
 
 # The families that are offered, and the header of each beyond those of unit.hpp.
 FAMILIES = ("decoder", "rwkv4", "rwkv7")
@@ -103,7 +104,8 @@ class Spec:
                 spelled(name, value)  # or refused
                 policies[name] = value.strip()
             elif name in SHAPE:
-                shape[name] = number(name, value)
+                kind = float if isinstance(SHAPE[name], float) else int
+                shape[name] = number(name, value, kind, -2**53, 2**53)
             else:
                 raise Error(f"{name}: no such argument; expected one of {', '.join([*SHAPE, *SLOTS])}"
                             + near(name, [*SHAPE, *SLOTS]))
@@ -145,13 +147,3 @@ class Spec:
             return Spec.of(all.pop("family"), all)
         except (ValueError, TypeError, KeyError) as fault:
             raise Error(f"the file's model type cannot be read: {fault}") from None
-
-
-def number(name: str, value: Any) -> int | float:
-    """A number of the shape, for C++; the library says which numbers fit together."""
-    real = isinstance(SHAPE[name], float)
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, (int, float) if real else int) or not abs(value) < 2**53:
-        raise Error(f"{name}: expected {'a number' if real else 'an integer'}; got {value!r}")
-    return float(value) if real else value

@@ -18,8 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 from . import _api, _build, _safetensors
 from ._choices import COLLAPSED, Spec, spelled
 from ._errors import Error
+from ._numbers import number
 
 NOTE = "python"  # the text of a safetensors file that names the type
+NO_ARRAYS = ("the weights are packed, as those of compress() and of .packed files are, and have no arrays: save() keeps "
+             "them as .packed")
 
 
 def unit(spec: Spec, before: Spec | None = None, change: str = "") -> str:
@@ -67,8 +70,8 @@ class Model:
     def __init__(self, spec: Spec, table: _api.Table, limits: Mapping[str, Any]):
         self._spec, self._table, self._limits = spec, table, dict(limits)
         self._c = table.api.contents
+        self._lock, self._busy = threading.RLock(), False  # held in all that reads or writes _handle
         self._handle = _api.model_at()
-        self._lock, self._busy = threading.RLock(), False
 
     # --- what it is ------------------------------------------------------------------------------
 
@@ -107,8 +110,8 @@ class Model:
 
     # --- calls -----------------------------------------------------------------------------------
 
-    def _call(self, function, *arguments, opens: bool = False) -> None:
-        """Calls a function of C whose errors become exceptions."""
+    def _call(self, function, *arguments, opens: bool = False, unsupported: str = "") -> None:
+        """Calls a function of C on the model, or with `opens` one that takes none; its errors become exceptions."""
         with self._lock:
             if self._busy:
                 raise Error("the model is in use by the generate() that called on_token")
@@ -116,19 +119,22 @@ class Model:
                 raise Error("the model is closed")
             self._busy = True
             try:
-                code = function(*arguments)
+                code = function(*arguments) if opens else function(self._handle, *arguments)
                 said = self._c.message()
             finally:
                 self._busy = False
+        if code == _api.UNSUPPORTED and unsupported:
+            raise Error(unsupported)
         if code != _api.OK:
             raise Error(said.decode(errors="replace"))
 
     def _open(self, function, *arguments) -> "Model":
         """Opens weights in the place of those that are open."""
         options, new = _api.Options(size=c.sizeof(_api.Options), **self._limits), _api.model_at()
-        self._call(function, *arguments, c.byref(options), c.byref(new), opens=True)
-        self.close()
-        self._handle = new
+        with self._lock:
+            self._call(function, *arguments, c.byref(options), c.byref(new), opens=True)
+            self.close()
+            self._handle = new
         return self
 
     def _create(self, seed: int) -> "Model":
@@ -139,11 +145,12 @@ class Model:
 
     def close(self) -> None:
         """Gives the memory back; the model cannot be used any more."""
-        if self._busy:
-            raise Error("the model is in use by the generate() that called on_token")
-        if self._handle:
-            self._c.close(self._handle)
-            self._handle = _api.model_at()
+        with self._lock:
+            if self._busy:
+                raise Error("the model is in use by the generate() that called on_token")
+            if self._handle:
+                self._c.close(self._handle)
+                self._handle = _api.model_at()
 
     def __enter__(self) -> "Model":
         return self
@@ -177,13 +184,13 @@ class Model:
         """
         x, y = self._pairs(tokens, labels)
         loss = c.c_double()
-        self._call(self._c.train, self._handle, at(x), at(y), *x.shape, c.byref(loss))
+        self._call(self._c.train, at(x), at(y), *x.shape, c.byref(loss))
         return loss.value
 
     def _score(self, x, y, logits):
         nats, counted = c.c_double(), c.c_int64()
         to = None if logits is None else logits.ctypes.data_as(c.POINTER(c.c_float))
-        self._call(self._table.score, self._handle, at(x), at(y), *x.shape, to, c.byref(nats), c.byref(counted))
+        self._call(self._table.score, at(x), at(y), *x.shape, to, c.byref(nats), c.byref(counted))
         return nats.value, counted.value
 
     def loss(self, tokens: ArrayLike, labels: ArrayLike | None = None) -> float:
@@ -206,12 +213,12 @@ class Model:
     def feed(self, tokens: ArrayLike) -> NDArray[np.float32]:
         """Reads tokens behind those before and returns the logits [vocabulary] of what follows."""
         x, to = ids(tokens, "tokens", (1,)), np.empty(self.vocabulary, np.float32)
-        self._call(self._c.feed, self._handle, at(x), x.size, to.ctypes.data_as(c.POINTER(c.c_float)), to.size)
+        self._call(self._c.feed, at(x), x.size, to.ctypes.data_as(c.POINTER(c.c_float)), to.size)
         return to
 
     def reset(self) -> None:
         """Forgets the tokens that were fed."""
-        self._call(self._c.reset, self._handle)
+        self._call(self._c.reset)
 
     def generate(self, prompt: ArrayLike, tokens: int = 0, *, temperature: float = 0.0, top_k: int = 0,
                  top_p: float = 1.0, seed: int = 0, on_token: Callable[[int], Any] | None = None
@@ -231,9 +238,10 @@ class Model:
                 failure.append(fault)
                 return 0
 
-        how = _api.Sampling(size=c.sizeof(_api.Sampling), temperature=temperature, top_k=top_k, top_p=top_p,
-                            seed=seed, tokens=tokens)
-        self._call(self._c.generate, self._handle, at(x), x.size, c.byref(how), _api.on_token(take), None, None)
+        how = _api.Sampling(size=c.sizeof(_api.Sampling), temperature=number("temperature", temperature, float),
+                            top_k=number("top_k", top_k), top_p=number("top_p", top_p, float),
+                            seed=number("seed", seed, int, 0, 2**64 - 1), tokens=number("tokens", tokens))
+        self._call(self._c.generate, at(x), x.size, c.byref(how), _api.on_token(take), None, None)
         if failure:
             raise failure[0]
         return np.array(got, np.int32)
@@ -244,11 +252,14 @@ class Model:
         """The bytes of an .npz file of the weights."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "w.npz")
-            self._call(self._c.save, self._handle, os.fsencode(path))
+            self._save_npz(path)
             return path.read_bytes()
 
+    def _save_npz(self, path: str | os.PathLike) -> None:
+        self._call(self._c.save, os.fsencode(path), unsupported=NO_ARRAYS)
+
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        """A copy of all weights, by name; of models in f32 and f16."""
+        """A copy of all weights, by name. What compress() made or a .packed file holds is packed and has no arrays."""
         with np.load(io.BytesIO(self._npz()), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
 
@@ -269,7 +280,8 @@ class Model:
         """Writes the weights by the suffix of the path.
 
         .safetensors and .npz hold a model in f32; the first names its type, so that linnet.load() needs no more.
-        .packed holds any model, ready to run; save_packed() and map_packed() of C++ are of this format.
+        .packed holds any model, ready to run; save_packed() and map_packed() of C++ are of this format. A model that
+        was opened from it, in f32 too, is saved as .packed alone.
         """
         match kind_of(path):
             case ".safetensors":
@@ -277,9 +289,9 @@ class Model:
                     raise Error(f"a model in {self.storage} is saved as .packed; .safetensors here is of f32")
                 _safetensors.write(path, self.weights(), {**self.metadata(), NOTE: self._spec.json()})
             case ".npz":
-                self._call(self._c.save, self._handle, os.fsencode(path))
+                self._save_npz(path)
             case _:
-                self._call(self._table.save_packed, self._handle, os.fsencode(path))
+                self._call(self._table.save_packed, os.fsencode(path))
 
     def load(self, path: str | os.PathLike) -> None:
         """Takes weights of a file of save() in the place of its own; a file of another type is refused.
@@ -297,7 +309,7 @@ class Model:
 
     def _made(self, spec: Spec, change: str, needs_eigen: bool, limits: Mapping[str, Any]) -> "Model":
         """A model of another type whose weights are made of this one's."""
-        table, data = _api.load(unit(spec, self._spec, change), needs_eigen), self._npz()
+        data, table = self._npz(), _api.load(unit(spec, self._spec, change), needs_eigen)
         made = Model(spec, table, limits)
         with tempfile.TemporaryDirectory() as folder:
             path = os.fsencode(Path(folder, "made"))
@@ -329,7 +341,7 @@ class Model:
             raise Error(f"export: expected a name that is an identifier of C++; got {name!r}")
         with tempfile.TemporaryDirectory() as folder:
             packed = Path(folder, "w.packed")
-            self._call(self._table.save_packed, self._handle, os.fsencode(packed))
+            self._call(self._table.save_packed, os.fsencode(packed))
             data = packed.read_bytes()
         rows = (",".join(map(str, data[i:i + 20])) for i in range(0, len(data), 20))
         text = "\n".join([
@@ -374,11 +386,10 @@ def model(family: str = "decoder", *, weights: str | os.PathLike | None = None, 
         if weights is None:
             raise Error(f"a model in {spec.storage} is made by compress(), or opened with weights=")
         batch = 0
+    seed = number("seed", seed, int, 0, 2**64 - 1)
     limits = {"chunk": chunk, "batch": batch, "length": length, "rate": rate, "threads": threads}
-    for name, value in {"seed": seed, **limits}.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float) if name == "rate" else int) \
-                or not 0 <= value < 2**31:
-            raise Error(f"{name}: expected a number of at least 0 and below 2^31; got {value!r}")
+    for name, value in limits.items():
+        limits[name] = number(name, value, float if name == "rate" else int, 0, 2**31 - 1)
     made = Model(spec, _api.load(unit(spec)), limits)
     if weights is None:
         return made._create(seed)

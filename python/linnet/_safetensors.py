@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 from pathlib import Path
 from typing import Mapping
 
@@ -14,6 +15,7 @@ import numpy as np
 from ._errors import Error
 
 LONGEST_HEADER = 512 * 1024  # as the library's own reader has it
+MOST_NUMBERS = 2**48  # of a tensor, its sides of 0 left out: NumPy refuses more
 TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
@@ -33,16 +35,18 @@ def write(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], texts: Mapp
 
 def replace(path: str | os.PathLike, parts: list[bytes]) -> None:
     """Writes a file under another name, forces it to the disk and renames it."""
-    temporary = Path(f"{os.fspath(path)}.partial")
+    temporary = Path(f"{os.fspath(path)}.{secrets.token_hex(8)}.partial")  # no other writer's
     try:
-        with temporary.open("wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        try:
+            with temporary.open("xb") as file:
+                for part in parts:
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as fault:
-        temporary.unlink(missing_ok=True)
         raise Error(f"{os.fspath(path)}: {fault.strerror}") from None
 
 
@@ -67,21 +71,23 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, str]
     texts = header.pop("__metadata__", {})
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise wrong("its metadata are no texts")
-    values, arrays, end = memoryview(data)[8 + size:], {}, 0
+    values, arrays, places = memoryview(data)[8 + size:], {}, []
     for name, about in header.items():
         try:
             kind, shape, (begin, after) = TYPES[about["dtype"]], about["shape"], about["data_offsets"]
             numbers = [begin, after, *shape]
         except (KeyError, TypeError, ValueError):
             raise wrong(f"{name!r} is no tensor of F64, F32, F16 or BF16") from None
-        if not all(type(n) is int and n >= 0 for n in numbers) or len(shape) > 8 or after > len(values) \
-                or after - begin != math.prod(shape) * np.dtype(kind).itemsize:
+        if not isinstance(shape, list) or len(shape) > 8 or not all(type(n) is int and n >= 0 for n in numbers) \
+                or after > len(values) or after - begin != math.prod(shape) * np.dtype(kind).itemsize \
+                or math.prod(n or 1 for n in shape) > MOST_NUMBERS:
             raise wrong(f"the shape or the place of {name!r} does not fit the file")
         array = np.frombuffer(values[begin:after], kind)
         if about["dtype"] == "BF16":
             array = (array.astype("<u4") << 16).view("<f4")
         arrays[name] = array.astype("<f4").reshape(shape)
-        end += after - begin
-    if end != len(values):
+        places.append((begin, after))
+    places.sort()
+    if [0, *(after for _, after in places)] != [*(begin for begin, _ in places), len(values)]:
         raise wrong("its tensors overlap or leave bytes over")
     return arrays, texts

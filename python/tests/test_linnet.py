@@ -7,6 +7,7 @@ LINNET_PYTHON_ALL=1 collapse(), an exported header and other families are compil
 LINNET_INSTALLED=1 the installed package is tested instead of the tree's.
 """
 
+import enum
 import os
 import subprocess
 import sys
@@ -26,12 +27,12 @@ except ImportError:
     sys.exit(0)
 
 import linnet
-from linnet import _api, _build, _choices, _model, _safetensors
+from linnet import _api, _build, _choices, _model, _numbers, _safetensors
 
 EVERYTHING = os.environ.get("LINNET_PYTHON_ALL") == "1"
 folder = tempfile.TemporaryDirectory()
 os.environ["LINNET_CACHE"] = folder.name + "/cache"
-os.environ["LINNET_CXXFLAGS"] = "-O0 -DLINNET_ONLY_LEVEL=portable"
+os.environ["LINNET_CXXFLAGS"] = "-O0 -fopenmp -DLINNET_ONLY_LEVEL=portable"
 SMALL = dict(d_model=16, d_ff=24, heads=2, kv_heads=1, layers=1, vocabulary=9, context=8, ffn="reparam2")
 NUMBERS = np.arange(9)
 
@@ -78,8 +79,14 @@ class Words(Case):
                     r"^heds: no such argument; .* \(did you mean heads\?\)": {"heds": 2},
                     r"^d_model: expected an integer; got 'x'": {"d_model": "x"},
                     r"^layers: expected an integer; got 1.5": {"layers": 1.5},
-                    r"^rope_theta: expected a number; got inf": {"rope_theta": float("inf")},
-                    r"^threads: expected a number of at least 0": {"threads": -1},
+                    r"^rope_theta: expected a number from .*; got inf": {"rope_theta": float("inf")},
+                    r"^eps: expected a number; got True": {"eps": True},
+                    r"^threads: expected a number from 0 to 2147483647; got -1": {"threads": -1},
+                    r"^batch: expected an integer; got array\(\[1, 2\]\)": {"batch": np.array([1, 2])},
+                    r"^batch: expected an integer; got (np.)?True": {"batch": np.bool_(True)},
+                    r"^seed: expected a number from 0 to 18446744073709551615; got -1": {"seed": -1},
+                    r"^seed: .*; got 18446744073709551621": {"seed": 2**64 + 5},
+                    r"^length: .*; got int": {"length": 10**5000},
                     r"^rate: expected": {"rate": float("nan")},
                     r"^a model in int8 is made by compress": {"storage": "int8"}}.items():
                 self.refuses(pattern, counting, **arguments)
@@ -91,6 +98,20 @@ class Words(Case):
         spec = _choices.Spec.of("decoder", {**SMALL, "d_model": np.int64(16), "eps": np.float32(0.5)})
         self.assertIn(".d_model = 16, .d_ff = 24", spec.cpp_shape())
         self.assertIn(".eps = 0.5", spec.cpp_shape())
+        self.assertEqual(_numbers.number("batch", np.int64(8), int, 0, 8), 8)
+        self.assertEqual(_numbers.number("seed", np.uint64(2**64 - 1), int, 0, 2**64 - 1), 2**64 - 1)
+
+    def test_numbers_of_other_classes_are_written_as_numbers(self):
+        class Width(enum.IntEnum):
+            SMALL = 16
+
+        class Half(float):
+            __repr__ = __str__ = lambda self: "0.5}; int x{"
+        spec = _choices.Spec.of("decoder", {**SMALL, "d_model": Width.SMALL, "eps": Half(0.5)})
+        self.assertIn(".d_model = 16, .d_ff = 24", spec.cpp_shape())
+        self.assertIn(".eps = 0.5", spec.cpp_shape())
+        self.assertNotIn("int x", spec.cpp_shape())
+        self.assertIs(type(_numbers.number("rate", 1, float)), float)
 
     def test_types_are_kept_as_text(self):
         spec = _choices.Spec.of("decoder", {**SMALL, "attention": "sinks(1, 4)"})
@@ -125,9 +146,26 @@ class Words(Case):
         others = {_build.key_of("b", words), _build.key_of("a", [*words, "-g"])}
         with mock.patch.object(_build, "digest_of_headers", lambda: "other headers"):
             others.add(_build.key_of("a", words))
-        with mock.patch.object(_build, "run", lambda *_: mock.Mock(stdout="another compiler")):
-            others.add(_build.key_of("a", words))
-        self.assertEqual(len(others - {key}), 4)
+        run = _build.run
+        for word in "--version", "-dM":  # another compiler; another processor, by its macros
+            def other(words, word=word):
+                self.assertNotIn("-shared", words)
+                return mock.Mock(stdout="other") if word in words else run(words)
+            with mock.patch.object(_build, "run", other):
+                others.add(_build.key_of("a", words))
+        self.assertEqual(len(others - {key}), 5)
+        self.assertIn("__SSE2__" if os.uname().machine == "x86_64" else "__cplusplus",
+                      run([*_build.compiler(), "-dM", "-E", "-x", "c++", "/dev/null"]).stdout)
+
+    def test_the_library_s_sentence_is_found_in_what_compilers_say(self):
+        why = "linnet::decoder_shape: d_model must be a multiple of heads"
+        for said in (f"a.hpp:2:56: error: static assertion failed: {why}\n    2 | static_assert(",
+                     "a.hpp:2:31: error: static_assert failed due to requirement 'shape::valid<shape{8, 3}>' "
+                     f'"{why}"\nstatic_assert(',
+                     "a.hpp:2:31: error: static assertion failed due to requirement 'linnet::valid<shape{8, 3}>': "
+                     f"{why}\nstatic_assert("):
+            self.assertEqual(str(_build.refused(said, Path(file("no.log")))), why)
+        self.assertFalse(Path(file("no.log")).exists())
 
     def test_safetensors_of_strangers(self):
         path = file("strange.safetensors")
@@ -139,13 +177,36 @@ class Words(Case):
         np.testing.assert_array_equal(arrays["a"], good["a"])
         bad = [data[:size] for size in range(len(data))] + [data + b"x", b"\xff" * 16]
         for old, new in ((b"[1,3]", b"[9,3]"), (b"[1,3]", b"[-1]"), (b'"F32"', b'"F99"'), (b"[0,12]", b"[4,16]"),
-                         (b'"note":"', b'"note":7 '), (b"[0,12]", b"null"), (b"[1,3]", b"{}")):
+                         (b'"note":"', b'"note":7 '), (b"[0,12]", b"null"), (b"[1,3]", b"{}"), (b"[1,3]", b'"13"')):
             self.assertIn(old, data)
             bad.append(data.replace(old, new.ljust(len(old)), 1))
+
+        def tensor(shape, begin, after):
+            return f'{{"dtype":"F32","shape":{shape},"data_offsets":[{begin},{after}]}}'
+        for size, *tensors in ((8, tensor([1], 0, 4), tensor([1], 0, 4)),  # an overlap and as large a gap
+                               (12, tensor([1], 0, 4), tensor([1], 2, 6), tensor([1], 8, 12)),
+                               (4, tensor("{}", 0, 4)), (4, tensor("null", 0, 4)), (4, tensor([2**70], 0, 4)),
+                               (0, tensor([0, 2**70], 0, 0))):
+            header = "{" + ",".join(f'"{i}":{one}' for i, one in enumerate(tensors)) + "}"
+            bad.append(len(header).to_bytes(8, "little") + header.encode() + bytes(size))
         for one in bad:
             Path(path).write_bytes(one)
             self.refuses("strange.safetensors: no safetensors file: ", _safetensors.read, path)
         self.refuses("No such file", _safetensors.read, file("none.safetensors"))
+
+    def test_writers_of_one_file_do_not_meet(self):
+        path = Path(file("one/w.bin"))
+        path.parent.mkdir()
+        (path.parent / "w.bin.partial").write_text("another's")
+        threads = [threading.Thread(target=_safetensors.replace, args=(path, [bytes([i])] * 5)) for i in range(8)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+        self.assertEqual(len(set(path.read_bytes())), 1)
+        self.assertEqual(sorted(p.name for p in path.parent.iterdir()), ["w.bin", "w.bin.partial"])
+        self.assertEqual((path.parent / "w.bin.partial").read_text(), "another's")
+        self.refuses("w.bin/x: Not a directory", _safetensors.replace, path / "x", [b""])
 
     def test_bf16_and_f64_are_read(self):
         header = (b'{"x":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]},'
@@ -215,6 +276,14 @@ class Counting(Case):
                 self.assertEqual(again.loss(NUMBERS), loss)
                 if name != "w.packed":
                     self.assertAlmostEqual(again.train(NUMBERS), loss)
+                    continue
+                with mock.patch.object(_build, "library", side_effect=AssertionError("compiled")):
+                    for call, *given in ((again.weights,), (again.compress, "int8"), (again.collapse,),
+                                         (again.save, file("x.npz")), (again.save, file("x.safetensors"))):
+                        self.refuses("^the weights are packed, .* and have no arrays", call, *given)
+                again.save(file("x.packed"))
+                again.set_weights(self.model.weights())
+                self.assertEqual(len(again.weights()), len(self.model.weights()))
         with linnet.load(file("w.safetensors"), rate=1e-2) as again:
             self.assertEqual(again.loss(NUMBERS), loss)
             self.assertEqual(again.arguments, self.model.arguments)
@@ -256,6 +325,7 @@ class Counting(Case):
             self.refuses("storage: expected int8 .the model type., got f32", small.load, file("large.packed"))
             self.refuses("options.batch above 0", small.train, NUMBERS)
             self.refuses("is saved as .packed", small.save, file("small.safetensors"))
+            self.refuses("have no arrays", small.weights)
             self.refuses("expected a model in f32", small.compress, "int4")
         self.refuses("^storage: expected one of f32, bf16, ", self.model.compress, "int9")
 
@@ -276,6 +346,9 @@ class Counting(Case):
                 ("at least one that counts", m.loss, ([0], [linnet.IGNORED]))):
             self.refuses(pattern, call, *arguments)
         self.refuses("an option is outside its range", m.generate, [0], temperature=-1.0)
+        for name, value in (("seed", -1), ("seed", 2**64 + 5), ("tokens", 2**64 + 3), ("top_k", 2**64 + 3),
+                            ("tokens", True), ("top_k", 1.0), ("top_p", "1"), ("temperature", float("nan"))):
+            self.refuses(f"^{name}: expected ", m.generate, [0], **{name: value})
         self.refuses("limits.threads: expected", counting, threads=10**6)
 
     def test_callbacks_may_end_a_text_and_raise(self):
@@ -300,6 +373,29 @@ class Counting(Case):
             one.join()
         self.assertEqual(found, [loss] * 200)
 
+    def test_weights_change_while_others_read_them(self):
+        weights = self.model.weights()
+        with counting(batch=np.int64(0)) as other:
+            other.set_weights(weights)
+            loss, found = other.loss(NUMBERS), []
+            threads = [threading.Thread(target=lambda: found.extend(other.loss(NUMBERS) for _ in range(50)))
+                       for _ in range(4)]
+            for one in threads:
+                one.start()
+            while any(one.is_alive() for one in threads):
+                other.set_weights(weights)
+            self.assertEqual(found, [loss] * 200)
+
+            def close(_):
+                if not closing.is_alive():
+                    closing.start()
+                return False
+            closing = threading.Thread(target=other.close)
+            self.assertEqual(other.generate(np.array([0]), np.int64(3), seed=np.uint64(2**64 - 1),
+                                            temperature=np.float32(0), on_token=close).size, 1)
+            closing.join()
+            self.refuses("the model is closed", other.reset)
+
     def test_a_closed_model_is_refused(self):
         other = counting(batch=0)
         other.close()
@@ -322,7 +418,8 @@ class Counting(Case):
         self.assertTrue(made.exists())
         with mock.patch.object(_build, "run", wraps=_build.run) as run:
             counting(batch=0)
-            self.assertEqual([call.args[0][1] for call in run.call_args_list], ["--version"])
+            self.assertEqual(run.call_count, 2)
+            self.assertFalse([call for call in run.call_args_list if "-o" in call.args[0]])
         other = "#include <cstdint>\nextern \"C\" const void* linnet_python(std::uint32_t, std::uint32_t) { return 0; }\n"
         damaged = _build.open_cache() / f"{_build.key_of(other, _build.command(False))}.so"
         data = made.read_bytes()
@@ -357,6 +454,10 @@ class Everything(Case):
             self.refuses("expected ffn reparam2 or reparam3", one.collapse)
             with one.compress("int4") as small:
                 self.assertEqual(small.generate([0]).tolist(), list(range(1, 9)))
+
+    def test_f16_that_compress_made_has_no_arrays(self):
+        with counting().compress("f16") as small:
+            self.refuses("^the weights are packed, .* and have no arrays", small.weights)
 
     def test_an_exported_header_runs_in_a_program(self):
         model = counting()

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""run.py MODULE: runs a WebAssembly program under Wasmtime; its exit code is the program's."""
+"""wasi.py MODULE: runs a WebAssembly program under Wasmtime; its exit code is the program's."""
 import sys
 
 import wasmtime
