@@ -198,8 +198,8 @@ void run(const std::string& folder, const std::string& out) {
   const bool drawn = folder == "-";
   const scale& s = drawn ? trial : real;
   const di::digits all = drawn ? di::drawn(200, ln::seed{7}) : di::read(folder);
-  const ln::index last =
-      all.size() - (drawn ? 40 : all.size() * 5 / 18);  // who wrote them stays out
+  // The last ones in the file's order; a writer may be on both sides.
+  const ln::index last = all.size() - (drawn ? 40 : all.size() * 5 / 18);
   const di::digits train = all.part(0, last), test = all.part(last, all.size());
   const di::scenes shown = di::each_once(test, ln::seed{9});
   report::results r{.train = train.size(), .test = test.size(), .drawn = drawn};

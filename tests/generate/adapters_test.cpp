@@ -218,6 +218,33 @@ BOOST_AUTO_TEST_CASE(forks_and_refusals) {
   BOOST_TEST(!s->set_adapter(0, nobody));
 }
 
+// A source that was encoded with another sequence's adapter is not read with one's own.
+BOOST_AUTO_TEST_CASE(sources_of_forks) {
+  using M = ln::t5<tiny_t5_shape>;
+  const shared_base<M, ln::storage::f32> b;
+  auto s = ln::session<M>::open(b.base, {.batch = 3, .source = 4, .target = 4});
+  BOOST_REQUIRE(s && b.choose(*s, 0, 1) && b.choose(*s, 1, 2) && b.choose(*s, 2, 1));
+  const auto source = tokens(12, M::vocabulary, 3);
+  const index lengths[] = {4, 4, 4};
+  const token starts[] = {M::start, M::start, M::start};
+  const auto feed = [&](index first) {
+    return !s->feed(std::span(starts).first(at(first)), first, {}).empty();
+  };
+  for (const bool all : {false, true}) {
+    BOOST_REQUIRE(s->encode(source, 3, lengths));
+    BOOST_REQUIRE((feed(3) && s->fork(0, 1) && s->fork(0, 2) && feed(3)));
+    if (all)
+      s->reset();
+    else
+      BOOST_REQUIRE((s->truncate(0, 1) && s->truncate(0, 2)));
+    BOOST_TEST(feed(1));
+    BOOST_TEST(!feed(2));
+    BOOST_TEST(s->last_refusal() == to_string(ln::refusal::no_source));
+    BOOST_REQUIRE(s->fork(2, 1));  // of a like adapter: its source stays
+    BOOST_TEST(feed(3));
+  }
+}
+
 // Hypotheses of a search fork into sequences that have adapters of their own: each has it again for
 // its next text, whether by reset() or by truncation.
 BOOST_AUTO_TEST_CASE(searches_keep_adapters) {
@@ -325,6 +352,24 @@ BOOST_AUTO_TEST_CASE(virtual_tokens) {
   index generated = 0;
   parts->generate(std::span(words).first(2), ln::greedy{}, [&](token) { ++generated; });
   BOOST_TEST(generated == 4);  // three more fit, and what follows them
+}
+// Virtual tokens are read beside a text that has room for one more token.
+BOOST_AUTO_TEST_CASE(virtual_tokens_beside_a_full_one) {
+  using M = ln::decoder<tiny_decoder_shape>;
+  const with_virtual<M> b;
+  const auto words = tokens(16, M::vocabulary, 4);
+  auto s = ln::session<M>::open(b.base, {.batch = 2, .target = 16});
+  auto one = ln::session<M>::open(b.base, {.target = 16});
+  BOOST_REQUIRE(s && one && b.choose(*s, 1, 3) && b.choose(*one, 0, 3));
+  BOOST_REQUIRE(!s->feed(std::span(words).first(15)).empty());
+  const token last[] = {words[15], words[0]};
+  const std::span<const float> both = s->feed(last, 2, {});
+  BOOST_REQUIRE_MESSAGE(!both.empty(), s->last_refusal());
+  const auto row = at(M::vocabulary);
+  BOOST_TEST(same_bits(both.subspan(row), one->feed(std::span(words).first(1))));
+  one->reset();
+  BOOST_REQUIRE(one->clear_adapter(0) && !one->feed(std::span(words).first(15)).empty());
+  BOOST_TEST(same_bits(both.first(row), one->feed(std::span(words).last(1))));
 }
 // Soft tokens before a recurrence.
 BOOST_AUTO_TEST_CASE(virtual_tokens_of_a_recurrence) {

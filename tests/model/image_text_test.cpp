@@ -299,6 +299,44 @@ BOOST_AUTO_TEST_CASE(sessions_of_prefixes) {
   BOOST_TEST((off(all, unseen, 0) < 1e-11 && off(all.subspan(at(v)), unseen, 1) < 1e-11));
 }
 
+/// A text begins behind its image beside one that has room for one more token.
+template <class M>
+void begin_beside_a_full_one() {
+  constexpr index v = M::vocabulary;
+  ln::weights<M, double> w;
+  randomize(w);
+  const captions<M> data;
+  const auto p = ln::pack(w);
+  auto run = ln::session<M, double>::open(p, {.batch = 2, .target = 60, .chunk = 4});
+  LINNET_REQUIRE_OK(run);
+  BOOST_REQUIRE(run->encode(data.view().images, 2));
+  const auto words = tokens(60, v, 5);
+  const token first[] = {words[0], words[7]}, last[] = {words[59], words[7]};
+  const auto copy = [](std::span<const double> x) {
+    return std::vector<double>(x.begin(), x.end());
+  };
+  auto want = copy(run->feed(first, 2, {}));
+  BOOST_REQUIRE(want.size() == at(2 * v));
+  BOOST_REQUIRE(!run->prefill(std::span(words).subspan(1, 58)).empty());
+  BOOST_TEST(run->position(0) == run->capacity() - 1);
+  const auto alone = copy(run->feed(std::span(words).last(1)));
+  BOOST_REQUIRE(alone.size() == at(v));
+  std::copy(alone.begin(), alone.end(), want.begin());
+  BOOST_REQUIRE((run->truncate(59, 0) && run->truncate(0, 1)));
+  const auto both = copy(run->feed(last, 2, {}));
+  BOOST_REQUIRE(both.size() == want.size());
+  BOOST_TEST(distance(both, want) < 1e-11);
+}
+BOOST_AUTO_TEST_CASE(beginning_beside_a_full_one) {
+  begin_beside_a_full_one<unshuffled>();  // the image's rows in parts; a table of positions
+  begin_beside_a_full_one<prefixed>();    // the image with the prompt; rotary angles
+  // Padding is where the last valid token is.
+  const index past[] = {6, 0}, lengths[] = {1, 3};
+  ln::context<double> ctx{.batch = 2, .length = 4, .lengths = lengths, .past = past};
+  const index want[] = {6, 6, 6, 6, 0, 1, 2, 2};
+  for (index row = 0; row < 8; ++row) BOOST_TEST(ctx.position_of(row) == want[row]);
+}
+
 BOOST_AUTO_TEST_CASE(threads_and_training) {
   using M = unshuffled;
   const captions<M> data(3);

@@ -287,6 +287,11 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(small.write(0, data.view()).batch == 0);
   BOOST_TEST(small.last_refusal() == ln::to_string(ln::refusal::batch_over_limit));
   BOOST_TEST(!ln::is_finite(train->step(small.adopt(data.view()), small)));
+  const std::vector<index> zeros(8);
+  ln::decoder_batch documents = data.view();
+  documents.documents = zeros.data();
+  BOOST_TEST(from.write(0, documents).batch == 0);
+  BOOST_TEST(from.last_refusal() == ln::to_string(ln::refusal::documents_written));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

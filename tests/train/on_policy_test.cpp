@@ -248,6 +248,19 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(chunked.next(0, data.view()).batch == 0);
   BOOST_TEST(chunked.last_refusal() == ln::to_string(ln::refusal::over_chunk));
   BOOST_TEST((ln::on_policy<model>::footprint(l) > ln::session<model>::footprint(l)));
+  // Documents in a row, of a decoder and of sources and targets.
+  const std::vector<index> zeros(at(count * length));
+  ln::decoder_batch packed = data.view();
+  packed.documents = zeros.data();
+  BOOST_TEST(train.next(0, packed).batch == 0);
+  BOOST_TEST(train.last_refusal() == ln::to_string(ln::refusal::documents_written));
+  const auto q = random_packed<t5, float>();
+  const t5_tokens pairs(2, 5, 4, t5::vocabulary);
+  auto answers = opened(q, {.share = 1}, pairs.limits());
+  ln::t5_batch rows = pairs.view();
+  rows.source_documents = rows.target_documents = zeros.data();
+  BOOST_TEST(answers.next(0, rows).batch == 0);
+  BOOST_TEST(answers.last_refusal() == ln::to_string(ln::refusal::documents_written));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

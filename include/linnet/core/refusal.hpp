@@ -51,6 +51,7 @@ enum class refusal : unsigned char {
   documents_with_prefix,     ///< documents and prefixes in one batch
   documents_unordered,       ///< documents that do not follow each other
   documents_unpaired,        ///< other documents of sources than of targets
+  documents_written,         ///< documents in a batch whose texts a model writes
   type_outside,              ///< a token type that the model does not have
   null_images,               ///< a batch without images
   image_size,                ///< images of another height or width than the model's
@@ -165,7 +166,10 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "by mark_documents()";
     case refusal::documents_unpaired:
       return "a row has other numbers of documents in its source and its target: give both, one "
-             "target for each source";
+             "target for each source; padding of a target belongs to its last document";
+    case refusal::documents_written:
+      return "documents of the batch are given, but a model writes one text in each row: give each "
+             "document a row of its own";
     case refusal::type_outside:
       return "a token type is outside the model's types: give 0 to types - 1, or leave types null";
     case refusal::null_images:

@@ -218,7 +218,7 @@ class minillm {
   batch read(const batch& b, index step) {
     why_ = {};
     current_ = {};
-    refusal refused = detail::refusal_of<M>(b, student_.run.planned());
+    refusal refused = detail::rollout_refusal<M>(b, student_.run.planned());
     const bool done =
         refused == refusal::none && student_.begin(b) && teacher_.begin(b) &&
         at_.text.write(

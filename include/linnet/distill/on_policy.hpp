@@ -53,6 +53,16 @@ inline std::uint64_t rollout_bits(std::uint64_t key, index step, index sequence,
       seed{of_step}, static_cast<std::uint64_t>(sequence) << 32 | static_cast<std::uint64_t>(row)));
 }
 
+/// Why a model cannot write the texts of a batch within these limits.
+template <class M>
+refusal rollout_refusal(const typename M::batch& b, const limits& l) {
+  bool documents = false;
+  if constexpr (requires { b.documents; }) documents = b.documents != nullptr;
+  if constexpr (requires { b.source_documents; }) documents = b.source_documents != nullptr;
+  const refusal why = refusal_of<M>(b, l);
+  return why == refusal::none && documents ? refusal::documents_written : why;
+}
+
 /// Copies of batches in which what follows the prompts is chosen token by token. A prompt ends
 /// where the labels begin to count.
 template <class M>
@@ -208,13 +218,13 @@ class on_policy {
     return draw.uniform() < how_.share;
   }
   /// The batch of a step: `b`, or its prompts with what the model writes behind them. It refers to
-  /// memory of this object until the next call. A batch that does not fit becomes one of no
-  /// sequences, which trainers refuse; last_refusal() says why.
+  /// memory of this object until the next call. A batch that does not fit, or has documents,
+  /// becomes one of no sequences, which trainers refuse; last_refusal() says why.
   batch next(index step, const batch& b) {
     why_ = {};
     if (!writes(step)) return b;
     const sampling_options draw{.temperature = how_.temperature};
-    const refusal refused = detail::refusal_of<M>(b, reader_.run.planned());
+    const refusal refused = detail::rollout_refusal<M>(b, reader_.run.planned());
     if (refused != refusal::none) {
       why_ = to_string(refused);
       return {};

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cassert>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -68,6 +69,7 @@ struct simulated_time {
 constexpr simulated_time simulate(std::span<const simulated_layer> layers,
                                   const simulated_network& net, index ranks,
                                   const simulated_step& how) {
+  assert(ranks >= 1 && how.stage >= 0 && how.stage <= 3);
   double now = 0, sent = 0;  // when the rank is free, and when its last message has come
   simulated_time t;
   const auto send = [&](double parameters, double begin) {

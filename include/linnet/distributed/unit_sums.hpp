@@ -51,6 +51,8 @@ class unit_sums {
 
  public:
   static constexpr index values = values_in_block<M, T>();  ///< in a whole block of gradients
+  static_assert(values <= most_in_message,
+                "linnet::distributed_trainer: models of fewer than 2^31 parameters");
 
   /// Values that a rank receives at a time: a bucket of each rank, or its shard of a unit.
   static constexpr index received_values(index, index ranks, const distributed_options& how) {

@@ -14,7 +14,7 @@ LINNET_NAMESPACE_BEGIN
 template <class M, class T = float>
 class evaluator {
   using S = storage_of<M, T>;
-  static_assert(detail::check_language_model<M, T, S>());
+  static_assert(detail::check_language_model<M, T, S>() && detail::profile_is_kept<M, S>());
 
  public:
   using model = M;

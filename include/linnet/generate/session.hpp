@@ -33,7 +33,7 @@ class session : detail::session_state<M, T> {
   using state::length_of;
   using state::rows_for;
   using state::sees;
-  static_assert(detail::check_decoding_model<M, T, S>());
+  static_assert(detail::check_decoding_model<M, T, S>() && detail::profile_is_kept<M, S>());
   static constexpr bool encodes = M::encodes;
 
  public:
@@ -102,13 +102,14 @@ class session : detail::session_state<M, T> {
   }
   /// The limits that it was planned for.
   const limits& planned() const { return limits_; }
-  /// Forgets everything that was fed. Sequences have the adapters again that they were given.
+  /// Forgets everything that was fed. Sequences have the adapters again that they were given, and
+  /// lose a source that was encoded with another.
   void reset() {
     if (!valid()) return;
     tree_.clear();
     sequences_.reset();
     tables_.reset();
-    adapters_.reset();
+    for (index b = 0; b < limits_.batch; ++b) begin_anew(b);
   }
   /// Ends a decoder after its first `layers` layers, whose output the final norm and head then read
   /// (LayerSkip, Elhoushi et al. 2024). The full number of layers restores the whole model.
@@ -161,7 +162,7 @@ class session : detail::session_state<M, T> {
       return false;
     sequences_.truncate(b, length);
     if (limits_.kv_blocks > 0) tables_.truncate(b, sequences_.past()[b]);
-    if (length == 0) adapters_.reset(b);
+    if (length == 0) begin_anew(b);
     return true;
   }
 
@@ -185,9 +186,9 @@ class session : detail::session_state<M, T> {
   [[nodiscard]] bool clear_adapter(index b) { return put_adapter(b, {}); }
 
   /// Lets sequence `to` continue where sequence `from` is, source and adapter included; `from` goes
-  /// on as before. Where `to` begins anew, it has the adapter that it was given again. Copies only
-  /// what differs: not the tokens that both begin with, nor a shared source. False, and nothing
-  /// done, for sequences outside the limits.
+  /// on as before. Where `to` begins anew, it has the adapter that it was given again; if that is
+  /// another, it needs a source of its own. Copies only what differs: not the tokens that both
+  /// begin with, nor a shared source. False, and nothing done, for sequences outside the limits.
   [[nodiscard]] bool fork(index from, index to) {
     if (!takes(has(from) && has(to) ? refusal::none : refusal::no_sequence)) return false;
     if (from == to) return true;
@@ -367,6 +368,12 @@ class session : detail::session_state<M, T> {
     const refusal why =
         every ? refuses_all(tokens, batch, lengths) : refuses(tokens, batch, lengths, chunk());
     return takes(why) ? continued(tokens, batch, lengths, every, part) : std::span<T>();
+  }
+  /// Gives sequence `b` its own adapter again. It loses a source that was encoded with another.
+  void begin_anew(index b) {
+    const bool other = adapters_.reset(b);
+    if constexpr (encodes || sees)
+      if (other) sequences_.forget_source(b);
   }
   /// Frees what a tree holds.
   void forget_tree() {

@@ -40,10 +40,12 @@ class session_adapters {
         given_(memory.take<hooks>(batch)),
         lengths_(memory.take<index>(batch)) {}
 
-  /// All sequences begin anew.
-  void reset() { std::copy_n(given_, batch_, used_); }
-  /// Sequence `b` begins anew.
-  void reset(index b) { used_[b] = given_[b]; }
+  /// Sequence `b` begins anew. Whether it now has another adapter.
+  bool reset(index b) {
+    const bool other = used_[b].object != given_[b].object;
+    used_[b] = given_[b];
+    return other;
+  }
   /// Gives sequence `b` an adapter, or none.
   void give(index b, const hooks& one) { used_[b] = given_[b] = one; }
   /// Whether two sequences go on with the same adapter, or none.

@@ -3,6 +3,8 @@
 /// @file
 /// Context of a call: sizes, tables and options that all its layers read.
 
+#include <algorithm>
+
 #include <linnet/core/view.hpp>
 #include <linnet/ops/dropout.hpp>
 #include <linnet/ops/kv_rows.hpp>
@@ -119,10 +121,14 @@ struct context {
   index rows() const { return batch * length; }
   /// Number of tokens of sequence `b` before this call.
   index past_of(index b) const { return past ? past[b] : 0; }
-  /// Position of a row in its document.
+  /// Position of a row in its document. Padding behind cached tokens is where the last valid token
+  /// is: other sequences may bring more rows than a nearly full one has room for.
   index position_of(index row) const {
-    const index place = tree.depths ? tree.depths[row] : row % length;
-    return past_of(row / length) + place - (documents ? documents[row] : 0);
+    const index b = row / length;
+    index t = row % length;
+    if (past && lengths) t = (std::min)(t, (std::max)(lengths[b], index{1}) - 1);
+    const index place = tree.depths ? tree.depths[row] : t;
+    return past_of(b) + place - (documents ? documents[row] : 0);
   }
   /// Cosines and sines for the position of a row.
   const T* rope_of(index row, index d_kv) const {

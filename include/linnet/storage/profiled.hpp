@@ -60,6 +60,14 @@ struct unprofiled_storage<storage::profiled<S, Profile>> {
 /// Whether operations of a model stored as `S` are timed.
 template <class S>
 inline constexpr bool is_profiled = profile_of<S>::type::records;
+/// Words for a model `M` whose profile would stay empty, as calls run it in storage `S`.
+template <class M, class S>
+consteval bool profile_is_kept() {
+  static_assert(!is_profiled<typename M::storage> || is_profiled<S>,
+                "linnet::profiled: is timed in float, and by trainers in compute::f32 and "
+                "compute::bf16");
+  return true;
+}
 /// Storage `To` with the profile that `S` has, if any.
 template <class S, class To>
 struct profiled_alike {

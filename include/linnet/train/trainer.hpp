@@ -52,7 +52,7 @@ class trainer {
   static constexpr bool adapts = detail::is_mixed_precision<S>;  ///< its rounding, in each step
   static constexpr bool needs_curvature =
       detail::estimates_curvature<Optimizer> && master_form::trains_weights;
-  static_assert(detail::check_language_model<M, T, S>());
+  static_assert(detail::check_language_model<M, T, S>() && detail::profile_is_kept<M, S>());
   static_assert(
       std::is_same_v<typename detail::unprofiled_storage<typename M::storage>::type, storage::f32>,
       "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");

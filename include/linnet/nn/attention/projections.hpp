@@ -185,7 +185,7 @@ struct attention_projections {
     if (keys == 0) return;
     if constexpr (!SharedKey)
       time.add(layer_cost<to_key, T, storage::at<S, part::attention_k>>(keys, way));
-    time.add(layer_cost<to_key, T, storage::at<S, part::attention_v>>(keys, way));
+    time.add(layer_cost<to_value, T, storage::at<S, part::attention_v>>(keys, way));
   }
   /// Notes the work of the output projection.
   template <class T, class S, class Scope>
@@ -227,10 +227,10 @@ struct attention_projections {
     if constexpr (is_profiled<S>) add_input_cost<T, S>(time, ctx);
     if constexpr (SharedKey)
       ops::gemm_each(ctx.on, x.rows(), in, x.data(), to_query::product(p.q, b.q),
-                     to_key::product(p.v, b.v));
+                     to_value::product(p.v, b.v));
     else
       ops::gemm_each(ctx.on, x.rows(), in, x.data(), to_query::product(p.q, b.q),
-                     to_key::product(p.k, b.k), to_key::product(p.v, b.v));
+                     to_key::product(p.k, b.k), to_value::product(p.v, b.v));
     rotate(b.q, b.k, ctx, false);
   }
   /// mixed -> y
