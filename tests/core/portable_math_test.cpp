@@ -50,7 +50,9 @@ BOOST_AUTO_TEST_CASE(portable_math_at_its_ends) {
   BOOST_TEST(ln::detail::portable_exp(-800) == 0);
   BOOST_TEST(!ln::is_finite(ln::detail::portable_exp(800)));
   BOOST_TEST(ln::detail::portable_log(1) == 0);
+#if !defined(__FAST_MATH__)  // which takes a subnormal number for 0
   BOOST_TEST(ln::detail::portable_log(0x1p-1074) == -1074 * 0.69314718055994531);
+#endif
   BOOST_TEST(!ln::is_finite(ln::detail::portable_log(0)));
   BOOST_TEST(ln::is_nan(ln::detail::portable_log(-1)));
   BOOST_TEST(ln::detail::portable_pow(10000, 0) == 1);
