@@ -162,10 +162,10 @@
 // for a stretch of text. Neither does it where a target has no such instruction.
 #if defined(__clang__)
 #define LINNET_UNFUSED
-#define LINNET_UNFUSED_BEGIN                                                                      \
-  _Pragma("float_control(push)") _Pragma("clang fp contract(off)") _Pragma("GCC diagnostic push") \
+#define LINNET_UNFUSED_BEGIN                                     \
+  _Pragma("STDC FP_CONTRACT OFF") _Pragma("GCC diagnostic push") \
       _Pragma("GCC diagnostic ignored \"-Wpsabi\"")
-#define LINNET_UNFUSED_END _Pragma("GCC diagnostic pop") _Pragma("float_control(pop)")
+#define LINNET_UNFUSED_END _Pragma("GCC diagnostic pop") _Pragma("STDC FP_CONTRACT DEFAULT")
 #else
 #define LINNET_UNFUSED __attribute__((optimize("fp-contract=off")))
 #define LINNET_UNFUSED_BEGIN \
