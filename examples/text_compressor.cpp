@@ -188,6 +188,20 @@ class learner {
 
 // --- files ---------------------------------------------------------------------------------------
 
+/// Four bytes of a number, the lowest first.
+std::string bytes_of(std::size_t number) {
+  std::string bytes;
+  for (int shift = 0; shift < 32; shift += 8) bytes += static_cast<char>(number >> shift);
+  return bytes;
+}
+/// FNV-1a of 32 bits.
+std::uint32_t checksum(std::string_view text) {
+  std::uint32_t hash = 0x811c9dc5u;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x01000193u;
+  return hash;
+}
+
+/// The size of a text, its bytes and their checksum.
 std::string pack(std::string_view text) {
   range_encoder out;
   learner guesser;
@@ -197,16 +211,17 @@ std::string pack(std::string_view text) {
     out.put(shares[byte], shares[byte + 1u] - shares[byte], shares[256]);
     guesser.learn(byte);
   }
-  std::string packed;
-  for (int shift = 0; shift < 32; shift += 8) packed += static_cast<char>(text.size() >> shift);
-  return packed + out.finish();
+  return bytes_of(text.size()) + out.finish() + bytes_of(checksum(text));
 }
 
-std::string unpack(std::string_view packed) {
+/// The text, or nothing if it is another than that which was packed.
+std::optional<std::string> unpack(std::string_view packed) {
+  if (packed.size() < 8) return {};
   std::size_t size = 0;
-  for (std::size_t i = 0; i < 4 && i < packed.size(); ++i)
+  for (std::size_t i = 0; i < 4; ++i)
     size |= std::size_t{static_cast<unsigned char>(packed[i])} << 8 * i;
-  range_decoder in(packed.substr(std::min<std::size_t>(4, packed.size())));
+  const std::string_view sum = packed.substr(packed.size() - 4);
+  range_decoder in(packed.substr(4, packed.size() - 8));
   learner guesser;
   std::string text;
   while (text.size() < size) {
@@ -218,26 +233,39 @@ std::string unpack(std::string_view packed) {
     text += static_cast<char>(byte);
     guesser.learn(byte);
   }
+  if (bytes_of(checksum(text)) != sum) return {};
   return text;
 }
 
 int main(int count, char** arguments) {
+  const std::string_view word = count > 1 ? arguments[1] : "";
+  if (count != 1 && (count != 4 || (word != "pack" && word != "unpack"))) {
+    std::fprintf(stderr, "usage: text_compressor [pack FILE PACKED | unpack PACKED FILE]\n");
+    return 2;
+  }
   if (count == 4) {
     std::ifstream from(arguments[2], std::ios::binary);
     const std::string read{std::istreambuf_iterator<char>(from), {}};
-    const bool packs = std::string_view(arguments[1]) == "pack";
     if (!from || read.size() > 0xffffffffu) {
       std::fprintf(stderr, "text_compressor: cannot read %s\n", arguments[2]);
       return 1;
     }
+    const std::optional<std::string> written = word == "pack" ? pack(read) : unpack(read);
+    if (!written) {
+      std::fprintf(stderr, "text_compressor: %s: damaged, or packed by another version\n",
+                   arguments[2]);
+      return 1;
+    }
     std::ofstream to(arguments[3], std::ios::binary);
-    to << (packs ? pack(read) : unpack(read)) << std::flush;
+    to << *written << std::flush;
     return to ? 0 : 1;
   }
   std::string text;
   for (int i = 0; i < 12; ++i)
     text += "Verse " + std::to_string(i * i) + ": the linnet sings, and the linnet is small.\n";
-  const std::string packed = pack(text);
+  std::string packed = pack(text);
   std::printf("%zu bytes packed to %zu\n", text.size(), packed.size());
-  return unpack(packed) == text && packed.size() < text.size() / 2 ? 0 : 1;
+  if (unpack(packed) != text || packed.size() >= text.size() / 2) return 1;
+  packed.back() = static_cast<char>(packed.back() ^ 1);
+  return unpack(packed) ? 1 : 0;
 }

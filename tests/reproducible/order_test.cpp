@@ -70,6 +70,22 @@ BOOST_AUTO_TEST_CASE(reproducible_sums_follow_their_order) {
       (void)K::template rms_norm<float>(n, 0.01f, x.data(), y.data(), got.data());
       BOOST_TEST(equal(got, expected));
 
+      // LayerNorm: numbers behind whole groups of 16 follow one by one.
+      const std::vector<float> ones(x.size(), 1.0f);
+      const float mean = dot(x, ones) / static_cast<float>(n);
+      std::vector<float> off = x;
+      for (float& d : off) d -= mean;
+      const std::size_t whole = off.size() / 16 * 16;
+      float spread = dot(std::span(off).first(whole), std::span(off).first(whole));
+      for (std::size_t i = whole; i < off.size(); ++i) spread += times(off[i], off[i]);
+      const float scale = 1.0f / std::sqrt(spread / static_cast<float>(n) + 0.01f);
+      for (std::size_t i = 0; i < off.size(); ++i)
+        expected[i] = times(y[i], times(off[i], scale)) + y[i];
+      std::array<float, 2> statistics{};
+      K::template layer_norm<float>(n, 0.01f, x.data(), y.data(), y.data(), got.data(),
+                                    statistics.data());
+      BOOST_TEST(equal(got, expected));
+
       // Softmax: where there are 16 or more, the last 16 lanes begin so that they end with the row.
       const float most = *std::max_element(x.begin(), x.end());
       std::array<float, 16> lane{};

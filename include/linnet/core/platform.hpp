@@ -118,6 +118,11 @@
   v##major##_##minor##_##a##b##c##d##e##f##g##h
 #define LINNET_ABI_NAME(major, minor, a, b, c, d, e, f, g, h) \
   LINNET_ABI_PASTE(major, minor, a, b, c, d, e, f, g, h)
+/// The name of all these flags.
+#define LINNET_ABI_KEY                                                                           \
+  LINNET_ABI_NAME(LINNET_VERSION_MAJOR, LINNET_VERSION_MINOR, LINNET_ABI_ARCH, LINNET_ABI_DEBUG, \
+                  LINNET_ABI_OPENMP, LINNET_ABI_MATH, LINNET_ABI_EXCEPTIONS, LINNET_ABI_ONLY,    \
+                  LINNET_ABI_LEVEL, LINNET_ABI_REPRODUCIBLE)
 
 // A parameter may be called like a variable of the program that instantiates it: -Wshadow of g++
 // speaks only where linnet itself is built.
@@ -131,13 +136,10 @@
 #endif
 
 /// Opens namespace linnet and its keyed inline namespace.
-#define LINNET_NAMESPACE_BEGIN                                                                  \
-  LINNET_WARNINGS_BEGIN                                                                         \
-  namespace linnet {                                                                            \
-  inline namespace LINNET_ABI_NAME(LINNET_VERSION_MAJOR, LINNET_VERSION_MINOR, LINNET_ABI_ARCH, \
-                                   LINNET_ABI_DEBUG, LINNET_ABI_OPENMP, LINNET_ABI_MATH,        \
-                                   LINNET_ABI_EXCEPTIONS, LINNET_ABI_ONLY, LINNET_ABI_LEVEL,    \
-                                   LINNET_ABI_REPRODUCIBLE) {
+#define LINNET_NAMESPACE_BEGIN \
+  LINNET_WARNINGS_BEGIN        \
+  namespace linnet {           \
+  inline namespace LINNET_ABI_KEY {
 /// Closes what LINNET_NAMESPACE_BEGIN opened.
 #define LINNET_NAMESPACE_END \
   }                          \
@@ -162,10 +164,10 @@
 // for a stretch of text. Neither does it where a target has no such instruction.
 #if defined(__clang__)
 #define LINNET_UNFUSED
-#define LINNET_UNFUSED_BEGIN                                                                      \
-  _Pragma("float_control(push)") _Pragma("clang fp contract(off)") _Pragma("GCC diagnostic push") \
+#define LINNET_UNFUSED_BEGIN                                     \
+  _Pragma("STDC FP_CONTRACT OFF") _Pragma("GCC diagnostic push") \
       _Pragma("GCC diagnostic ignored \"-Wpsabi\"")
-#define LINNET_UNFUSED_END _Pragma("GCC diagnostic pop") _Pragma("float_control(pop)")
+#define LINNET_UNFUSED_END _Pragma("GCC diagnostic pop") _Pragma("STDC FP_CONTRACT DEFAULT")
 #else
 #define LINNET_UNFUSED __attribute__((optimize("fp-contract=off")))
 #define LINNET_UNFUSED_BEGIN \

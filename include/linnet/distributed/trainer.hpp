@@ -374,7 +374,8 @@ class distributed_trainer {
     d.add_options(how);
     for (const index limit : {l.batch, l.source, l.target})
       d.add(static_cast<std::uint64_t>(limit));
-    d.add(static_cast<std::uint64_t>(ops::resolve(l.level)));
+    if constexpr (!detail::is_reproducible<M>)  // others have other bits at each level
+      d.add(static_cast<std::uint64_t>(ops::resolve(l.level)));
     if constexpr (detail::has_ranges<Optimizer>) d.add_options(optimizer);
     d.add_options(options);
     return d.number();

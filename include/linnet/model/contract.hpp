@@ -42,6 +42,7 @@
 
 #include <linnet/model/calls.hpp>
 #include <linnet/model/limits.hpp>
+#include <linnet/model/reproducible.hpp>
 #include <linnet/model/weights.hpp>
 #include <linnet/nn/attention/kv_cache.hpp>
 #include <linnet/ops/language.hpp>
@@ -219,6 +220,11 @@ consteval bool check_language_model() {
     static_assert(never<M>,
                   "linnet: the model lacks describe(f), which calls f(key, value) for what decides "
                   "what its weights compute; see model/contract.hpp");
+  else if constexpr (is_reproducible<M> && !std::is_same_v<T, float>)
+    static_assert(
+        never<M>,
+        "linnet::compute::reproducible: its kernels compute in float; sessions, evaluators "
+        "and trainers of these models have that scalar");
   return true;
 }
 /// Likewise of what sessions ask.

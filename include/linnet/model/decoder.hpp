@@ -318,7 +318,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                                               {dx, rows}, w.norm, ctx);
         }
       if (at.losses && on.threads.rank() == 0) at.losses[layer] = one;
-      sum.nats += weight * one.nats;
+      sum.nats += linnet::detail::unfused(weight * one.nats);
       sum.tokens = one.tokens;
     };
     embed<T, S>(p, b, w, ctx);

@@ -75,7 +75,8 @@ constexpr bool reproducible_fits() {
   if constexpr (!asks_reproducible<Ps...>) {
     return true;
   } else {
-#if defined(__FAST_MATH__) || FLT_EVAL_METHOD != 0
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
+    FLT_EVAL_METHOD != 0
     static_assert(never<Ps...>,
                   "linnet::compute::reproducible: compile without -ffast-math and with SSE, NEON "
                   "or other arithmetic in float; this unit lets the compiler change sums");

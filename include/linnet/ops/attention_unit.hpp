@@ -53,6 +53,14 @@ struct attention_kernels {
   }
 };
 
+LINNET_UNFUSED_BEGIN
+/// y[n] += scale x[n]
+template <class T>
+LINNET_UNFUSED void add_multiple(index n, T scale, const T* x, T* y) {
+  for (index i = 0; i < n; ++i) y[i] += scale * x[i];
+}
+LINNET_UNFUSED_END
+
 /// A product out[rows, h] (+)= p[rows, keys] v[keys, h] of probabilities and values.
 template <class T>
 struct value_mix {
@@ -82,8 +90,7 @@ struct value_mix {
                        out, ldo, {nullptr, T(1), add}, 0);
       if (to == keys) return;
       for (index i = 0; i < rows; ++i)
-        for (index c = 0; c < h && sees(i, to); ++c)
-          out[i * ldo + c] += linnet::detail::unfused(p[i * ldp + to] * v[to * ldv + c]);
+        if (sees(i, to)) add_multiple(h, p[i * ldp + to], v + to * ldv, out + i * ldo);
     }
   }
 };

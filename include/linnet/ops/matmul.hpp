@@ -88,6 +88,17 @@ void show_inputs(const execution& on, index m, index k, const float* x,
   on.tap->call(on.tap->object, on, {m, k, x, static_cast<index>(count), all, panels});
 }
 
+LINNET_UNFUSED_BEGIN
+/// Writes sums[n] of a product to y[n].
+LINNET_UNFUSED inline void write_sums(index n, const float* sums, const simd::epilogue<float>& part,
+                                      float* y) {
+  const float alpha = part.alpha;
+  const float* const bias = part.bias;
+  for (index j = 0; j < n; ++j)
+    y[j] = (part.accumulate ? y[j] : 0.0f) + alpha * sums[j] + (bias ? bias[j] : 0.0f);
+}
+LINNET_UNFUSED_END
+
 /// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes, and of
 /// some storages several; else more rows decode the weights to f32, some inputs at a time.
 template <class S, class Kernels>
@@ -103,10 +114,7 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
       const index rows = add_rows(kernels, i1 - i, p, k, x + i * k, one.w, sums);
       for (index r = 0; r < rows; ++r, ++i) {
         float* const out = y + i * n + j0;
-        for (index j = 0; j < columns; ++j)
-          out[j] = (part.accumulate ? out[j] : 0.0f) +
-                   linnet::detail::unfused(part.alpha * sums[r * panel_width + j]) +
-                   (part.bias ? part.bias[j] : 0.0f);
+        write_sums(columns, sums + r * panel_width, part, out);
       }
     }
     return;

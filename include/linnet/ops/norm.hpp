@@ -3,13 +3,31 @@
 /// @file
 /// Normalisation of rows, forward and backward.
 
-#include <linnet/core/portable_math.hpp>
 #include <linnet/core/view.hpp>
 #include <linnet/ops/execution.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
 namespace ops {
+
+LINNET_UNFUSED_BEGIN
+namespace detail {
+
+/// sum[n] += dy x scale, of rows dy[n] and x[n].
+template <class T>
+LINNET_UNFUSED void add_scaled_products(index n, const T* dy, const T* x, T scale, T* sum) {
+  for (index j = 0; j < n; ++j) sum[j] += dy[j] * x[j] * scale;
+}
+/// sum[n] += dy (x - mean) scale and plain[n] += dy; statistics[2] are the mean and the scale.
+template <class T>
+LINNET_UNFUSED void add_centred_products(index n, const T* dy, const T* x, const T* statistics,
+                                         T* sum, T* plain) {
+  const T mean = statistics[0], scale = statistics[1];
+  for (index j = 0; j < n; ++j) sum[j] += dy[j] * (x[j] - mean) * scale, plain[j] += dy[j];
+}
+
+}  // namespace detail
+LINNET_UNFUSED_END
 
 /// RMSNorm (Zhang and Sennrich 2019): y = weight x / sqrt(mean(x^2) + eps), for x[rows, D]. Keeps
 /// 1 / sqrt(...) of each row in inverse[rows].
@@ -29,8 +47,8 @@ void rms_norm_backward(const execution& on, view<const T, D> x, const T* weight,
                        view<const T, D> dy, T* d_weight, view<T, D> dx) {
   const auto [first, last] = on.threads.range(D);
   for (index i = 0; i < x.rows(); ++i)
-    for (index j = first; j < last; ++j)
-      d_weight[j] += linnet::detail::unfused(dy(i, j) * x(i, j) * inverse[i]);
+    detail::add_scaled_products<T>(last - first, dy.row(i) + first, x.row(i) + first, inverse[i],
+                                   d_weight + first);
   on.threads.each(x.rows(), [&](index i) {
     on.with_kernels([&](auto k) {
       decltype(k)::template rms_norm_backward<T>(D, inverse[i], x.row(i), weight, dy.row(i),
@@ -58,13 +76,9 @@ void layer_norm_backward(const execution& on, view<const T, D> x, const T* weigh
                          const T* statistics, view<const T, D> dy, T* d_weight, T* d_bias,
                          view<T, D> dx) {
   const auto [first, last] = on.threads.range(D);
-  for (index i = 0; i < x.rows(); ++i) {
-    const T mean = statistics[2 * i], r = statistics[2 * i + 1];
-    for (index j = first; j < last; ++j) {
-      d_weight[j] += linnet::detail::unfused(dy(i, j) * (x(i, j) - mean) * r);
-      d_bias[j] += dy(i, j);
-    }
-  }
+  for (index i = 0; i < x.rows(); ++i)
+    detail::add_centred_products<T>(last - first, dy.row(i) + first, x.row(i) + first,
+                                    statistics + 2 * i, d_weight + first, d_bias + first);
   on.threads.each(x.rows(), [&](index i) {
     on.with_kernels([&](auto k) {
       decltype(k)::template layer_norm_backward<T>(D, statistics + 2 * i, x.row(i), weight,

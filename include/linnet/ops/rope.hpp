@@ -41,10 +41,12 @@ void rope_table(index positions, index h, double theta, T* table) {
   rope_table(0, positions, h, theta, table);
 }
 
+LINNET_UNFUSED_BEGIN
 /// Rotates one row of `heads` heads of width h in place, for the position whose table row is given.
 /// The derivative is the rotation the other way (`inverse`).
 template <class T>
-void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x, bool inverse) {
+LINNET_UNFUSED void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x,
+                             bool inverse) {
   const index half = h / 2;
   const index stride = pairing == rope_pairing::half ? 1 : 2,
               partner = pairing == rope_pairing::half ? half : 1;
@@ -52,11 +54,11 @@ void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x, 
     for (index i = 0; i < half; ++i) {
       const T c = table[i], s = inverse ? -table[half + i] : table[half + i];
       const T a = x[i * stride], b = x[i * stride + partner];
-      using linnet::detail::unfused;
-      x[i * stride] = unfused(a * c) - unfused(b * s);
-      x[i * stride + partner] = unfused(a * s) + unfused(b * c);
+      x[i * stride] = a * c - b * s;
+      x[i * stride + partner] = a * s + b * c;
     }
 }
+LINNET_UNFUSED_END
 
 /// The value at column `i` of the sinusoidal embedding of position `t` (Vaswani et al. 2017,
 /// section 3.5). Even columns are sines, odd ones cosines, with wavelengths up to 10000 * 2 pi.

@@ -392,7 +392,7 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
   return f(detail::LINNET_ONLY_LEVEL{});
 #else
 #if defined(__x86_64__)
-  if (l >= level::avx512) return f(detail::avx512{});
+  if (l == level::avx512 || l == level::avx512dot) return f(detail::avx512{});
   if (l == level::avx2) return f(detail::avx2{});
 #endif
   return f(detail::portable{});

@@ -23,6 +23,10 @@ LINNET_UNFUSED_END
 // Reproducible kernels: the same text at every level, without intrinsics. Fused multiply-adds are
 // forbidden function by function, as g++ makes them by default.
 #if defined(LINNET_REPRODUCIBLE)
+// They are in no compiled library: where others are, units of other flags must not share these.
+#if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
+inline namespace LINNET_ABI_KEY {
+#endif
 // An output of a product is one sum, in whatever tile, so products have the registers that there are.
 #define LINNET_KEEP(x)
 #define LINNET_KERNEL __attribute__((noinline)) LINNET_TARGET
@@ -91,4 +95,7 @@ using reproducible_neonmmla = reproducible_portable;
 LINNET_UNFUSED_END
 #undef LINNET_KERNEL
 #undef LINNET_KEEP
+#if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
+}
+#endif
 #endif

@@ -5,10 +5,10 @@
 /// losses at early exits. A model trained so can stop early or draft for itself
 /// (generate/self_speculative.hpp).
 
-#include <cmath>
 #include <span>
 
 #include <linnet/core/options.hpp>
+#include <linnet/core/portable_math.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -31,7 +31,8 @@ struct layer_dropout {
   /// S(t) rate at optimizer step `t`, counted from 0.
   double at(index t) const {
     if (steps <= 1 || t >= steps - 1) return rate;
-    return rate * (std::exp2(static_cast<double>(t) / static_cast<double>(steps - 1)) - 1);
+    return rate *
+           (detail::portable_pow(2, static_cast<double>(t) / static_cast<double>(steps - 1)) - 1);
   }
 };
 
@@ -67,7 +68,7 @@ struct early_exits {
     for (index l = 0; l < layers; ++l) {
       const bool last = l + 1 == layers;
       const auto before = static_cast<double>(last ? (l - 1) * l / 2 : l * (l + 1) / 2);
-      const double raw = scale * before + (last ? static_cast<double>(l) : 0);
+      const double raw = detail::unfused(scale * before) + (last ? static_cast<double>(l) : 0);
       sum += out[static_cast<std::size_t>(l)] = enabled(t, l, layers) ? raw : 0;
     }
     for (double& e : out) e = layers == 1 ? 1 : e / sum;

@@ -151,7 +151,9 @@ class dropout_schedule {
  private:
   constexpr dropout_schedule(double start, double end, index first, index last, index cycle)
       : start_(start), end_(end), first_(first), last_(last), cycle_(cycle) {}
-  constexpr double between(double share) const { return start_ + (end_ - start_) * share; }
+  constexpr double between(double share) const {
+    return start_ + detail::unfused((end_ - start_) * share);
+  }
 
   double start_, end_;          ///< of a triangle: lowest and highest
   index first_ = 0, last_ = 0;  ///< steps at which the straight line begins and ends
