@@ -85,8 +85,8 @@ inline double portable_log(double x) {
   constexpr double c[] = {2. / 3,  2. / 5,  2. / 7,  2. / 9,  2. / 11, 2. / 13,
                           2. / 15, 2. / 17, 2. / 19, 2. / 21, 2. / 23};
   const double half = unfused(0.5 * f * f), more = unfused(z * polynomial(c, z));
-  const double small = unfused(s * (half + more)) + unfused(k * ln2_low);
-  return unfused(k * ln2_high) - ((half - small) - f);
+  const double lesser = unfused(s * (half + more)) + unfused(k * ln2_low);
+  return unfused(k * ln2_high) - ((half - lesser) - f);
 }
 
 /// x^y of an `x` that is not negative, or with a whole `y` of any. Small whole powers are products.
@@ -125,11 +125,11 @@ struct portable_angle {
     constexpr double c[] = {
         1. / 24,         -1. / 720,          1. / 40320,           -1. / 3628800,
         1. / 479001600., -1. / 87178291200., 1. / 20922789888000., -1. / 6402373705728000.};
-    const double half = 0.5 * z, near = 1 - half;
-    const double of_sine = r + (unfused(unfused(r * z) * polynomial(s, z)) + unfused(low * near));
+    const double half = 0.5 * z, about = 1 - half;
+    const double of_sine = r + (unfused(unfused(r * z) * polynomial(s, z)) + unfused(low * about));
     const double of_cosine =
-        near +
-        (((1 - near) - half) + (unfused(unfused(z * z) * polynomial(c, z)) - unfused(r * low)));
+        about +
+        (((1 - about) - half) + (unfused(unfused(z * z) * polynomial(c, z)) - unfused(r * low)));
     const auto turn = static_cast<std::int64_t>(k) & 3;
     sine = turn % 2 == 0 ? of_sine : of_cosine;
     cosine = turn % 2 == 0 ? of_cosine : of_sine;

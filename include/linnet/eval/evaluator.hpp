@@ -7,6 +7,7 @@
 
 #include <linnet/model/buffers.hpp>
 #include <linnet/model/objective.hpp>
+#include <linnet/nn/timed.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

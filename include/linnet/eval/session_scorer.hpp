@@ -126,19 +126,19 @@ bool score_all(P& paths, std::span<const continuation> all) {
 template <class S>
 class session_scorer {
   using scalar = typename decltype(std::declval<S&>().prefill({}))::element_type;
-  static constexpr index slots = detail::slots_of_token<S>();
+  static constexpr index slot_count = detail::slots_of_token<S>();
 
  public:
   /// Refers to a session, which must outlive the scorer and serves it alone meanwhile.
   explicit session_scorer(S& session) : session_(&session) {
-    static_assert(slots == 1,
+    static_assert(slot_count == 1,
                   "linnet::session_scorer: this model's tokens consist of bytes; give their table, "
                   "too: session_scorer(session, token_bytes)");
   }
   /// For a byte_pooled model. `table` must outlive the scorer, too; one with another number of
   /// bytes for each token than the model's has no token that could be scored.
   session_scorer(S& session, const token_bytes& table) : session_(&session), table_(&table) {
-    static_assert(slots > 1,
+    static_assert(slot_count > 1,
                   "linnet::session_scorer: this model's tokens are ids; a table of their bytes is "
                   "for byte_pooled models");
   }
@@ -201,14 +201,14 @@ class session_scorer {
  private:
   /// Whether a token can be scored.
   bool known(token t) const {
-    if constexpr (slots > 1)
-      return t >= 0 && t < table_->vocabulary() && table_->bytes_per_token() == slots;
+    if constexpr (slot_count > 1)
+      return t >= 0 && t < table_->vocabulary() && table_->bytes_per_token() == slot_count;
     else
       return t >= 0 && static_cast<std::size_t>(t) < next_.size();
   }
   /// Tokens as the session reads them: themselves, or their bytes; none where one is unknown.
   std::span<const token> fed(std::span<const token> tokens) {
-    if constexpr (slots > 1) {
+    if constexpr (slot_count > 1) {
       bytes_.clear();
       for (const token t : tokens) {
         if (!known(t)) return {};
@@ -222,7 +222,7 @@ class session_scorer {
   /// The score of a known token under the logits of one.
   template <class U>
   token_score one_score(std::span<U> logits, token t) const {
-    if constexpr (slots > 1)
+    if constexpr (slot_count > 1)
       return score_of_bytes(logits, (*table_)[t], S::model::pooling.rules);
     else
       return score_of(logits, t);
@@ -247,7 +247,7 @@ class session_scorer {
       for (std::size_t b = 0; b < batch.size(); ++b)
         for (std::size_t i = 0; i < static_cast<std::size_t>(lengths_[b]); ++i) {
           const token t = batch[b].tokens[at + i + 1];
-          if constexpr (slots > 1) {
+          if constexpr (slot_count > 1) {
             if (!known(t)) return false;
           } else {
             if (t < 0 || static_cast<std::size_t>(t) >= size) return false;
