@@ -164,6 +164,11 @@
   v##major##_##minor##_##a##b##c##d##e##f##g##h
 #define LINNET_ABI_NAME(major, minor, a, b, c, d, e, f, g, h) \
   LINNET_ABI_PASTE(major, minor, a, b, c, d, e, f, g, h)
+/// The name of all these flags.
+#define LINNET_ABI_KEY                                                                           \
+  LINNET_ABI_NAME(LINNET_VERSION_MAJOR, LINNET_VERSION_MINOR, LINNET_ABI_ARCH, LINNET_ABI_DEBUG, \
+                  LINNET_ABI_OPENMP, LINNET_ABI_MATH, LINNET_ABI_EXCEPTIONS, LINNET_ABI_ONLY,    \
+                  LINNET_ABI_LEVEL, LINNET_ABI_REPRODUCIBLE)
 
 // A parameter may be called like a variable of the program that instantiates it: -Wshadow of g++
 // speaks only where linnet itself is built.
@@ -177,13 +182,10 @@
 #endif
 
 /// Opens namespace linnet and its keyed inline namespace.
-#define LINNET_NAMESPACE_BEGIN                                                                  \
-  LINNET_WARNINGS_BEGIN                                                                         \
-  namespace linnet {                                                                            \
-  inline namespace LINNET_ABI_NAME(LINNET_VERSION_MAJOR, LINNET_VERSION_MINOR, LINNET_ABI_ARCH, \
-                                   LINNET_ABI_DEBUG, LINNET_ABI_OPENMP, LINNET_ABI_MATH,        \
-                                   LINNET_ABI_EXCEPTIONS, LINNET_ABI_ONLY, LINNET_ABI_LEVEL,    \
-                                   LINNET_ABI_REPRODUCIBLE) {
+#define LINNET_NAMESPACE_BEGIN \
+  LINNET_WARNINGS_BEGIN        \
+  namespace linnet {           \
+  inline namespace LINNET_ABI_KEY {
 /// Closes what LINNET_NAMESPACE_BEGIN opened.
 #define LINNET_NAMESPACE_END \
   }                          \
@@ -208,10 +210,10 @@
 // for a stretch of text. Neither does it where a target has no such instruction.
 #if defined(__clang__)
 #define LINNET_UNFUSED
-#define LINNET_UNFUSED_BEGIN                                                                      \
-  _Pragma("float_control(push)") _Pragma("clang fp contract(off)") _Pragma("GCC diagnostic push") \
+#define LINNET_UNFUSED_BEGIN                                     \
+  _Pragma("STDC FP_CONTRACT OFF") _Pragma("GCC diagnostic push") \
       _Pragma("GCC diagnostic ignored \"-Wpsabi\"")
-#define LINNET_UNFUSED_END _Pragma("GCC diagnostic pop") _Pragma("float_control(pop)")
+#define LINNET_UNFUSED_END _Pragma("GCC diagnostic pop") _Pragma("STDC FP_CONTRACT DEFAULT")
 #else
 #define LINNET_UNFUSED __attribute__((optimize("fp-contract=off")))
 #define LINNET_UNFUSED_BEGIN \
@@ -1448,7 +1450,8 @@ LINNET_NAMESPACE_END
 /// @file
 /// Exponentials, logarithms and angles in double precision that have the same bits on every machine
 /// and compiler. C libraries differ in their last bits; of them only the square root is used.
-/// Errors stay below two units in the last place, those of angles below 4e-16. Series are Taylor's.
+/// Errors stay below two units in the last place, those of angles below 4e-16. Fractional powers
+/// have that error times their logarithm: 16 units for rotary embeddings. Series are Taylor's.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -1458,13 +1461,14 @@ namespace detail {
 /// once instead of twice, sees where the product ends. With -ffast-math it also sees that a rounded
 /// sum is not the sum of its parts.
 template <class T>
-LINNET_INLINE inline T unfused(T x) {
+LINNET_INLINE constexpr T unfused(T x) {
+  if (__builtin_is_constant_evaluated()) return x;
 #if defined(__x86_64__) && \
     (defined(__FMA__) || defined(__FMA4__) || defined(__AVX512F__) || defined(__FAST_MATH__))
   __asm__("" : "+x"(x));
 #elif defined(__aarch64__)
   __asm__("" : "+w"(x));
-#elif defined(__riscv_flen)
+#elif defined(__riscv_flen) && __riscv_flen == 64
   __asm__("" : "+f"(x));
 #elif !defined(__x86_64__)  // which has no such instruction without these
   __asm__("" : "+m"(x));
@@ -1495,6 +1499,7 @@ inline double portable_exp(double x) {
   if (is_nan(x)) return x;
   if (x > 709.8) return std::numeric_limits<double>::infinity();
   if (x < -745.2) return 0;
+  x = unfused(x);  // which may be a product
   const double k = std::nearbyint(x * 0x1.71547652b82fep+0);
   const double high = x - unfused(k * ln2_high), low = unfused(-k * ln2_low),
                r = unfused(high + low);
@@ -1522,19 +1527,20 @@ inline double portable_log(double x) {
   constexpr double c[] = {2. / 3,  2. / 5,  2. / 7,  2. / 9,  2. / 11, 2. / 13,
                           2. / 15, 2. / 17, 2. / 19, 2. / 21, 2. / 23};
   const double half = unfused(0.5 * f * f), more = unfused(z * polynomial(c, z));
-  const double small = unfused(s * (half + more)) + unfused(k * ln2_low);
-  return unfused(k * ln2_high) - ((half - small) - f);
+  const double lesser = unfused(s * (half + more)) + unfused(k * ln2_low);
+  return unfused(k * ln2_high) - ((half - lesser) - f);
 }
 
-/// x^y of a positive `x`, or with a whole `y` of any. Small whole powers are products.
+/// x^y of an `x` that is not negative, or with a whole `y` of any. Small whole powers are products.
 inline double portable_pow(double x, double y) {
   if (y == std::nearbyint(y) && std::abs(y) <= 1024) {
     double power = 1, square = x;
     for (auto n = static_cast<unsigned>(std::abs(y)); n > 0; n /= 2, square *= square)
       if (n % 2 != 0) power *= square;
-    return y < 0 ? 1 / power : power;
+    return unfused(y < 0 ? 1 / power : power);
   }
-  return x == 0 ? 0 : portable_exp(y * portable_log(x));
+  if (x == 0) return y < 0 ? std::numeric_limits<double>::infinity() : 0;
+  return portable_exp(y * portable_log(x));
 }
 
 /// The cosine and the sine of an angle up to 2^31.
@@ -1546,7 +1552,7 @@ struct portable_angle {
     // Quarters of a turn, in parts of 22 bits, so that their products with k are exact.
     constexpr double quarter[] = {0x1.921fbp0, 0x1.5110bp-22, 0x1.1846980p-44, 0x1.3198ap-69,
                                   0x1.701b8p-92};
-    double high = x, low = 0;
+    double high = unfused(x), low = 0;
     for (const double part : quarter) {
       const double by = unfused(-k * part), sum = unfused(high + by), theirs = unfused(sum - high);
       low += (high - (sum - theirs)) + (by - theirs);
@@ -1561,11 +1567,11 @@ struct portable_angle {
     constexpr double c[] = {
         1. / 24,         -1. / 720,          1. / 40320,           -1. / 3628800,
         1. / 479001600., -1. / 87178291200., 1. / 20922789888000., -1. / 6402373705728000.};
-    const double half = 0.5 * z, near = 1 - half;
-    const double of_sine = r + (unfused(unfused(r * z) * polynomial(s, z)) + unfused(low * near));
+    const double half = 0.5 * z, about = 1 - half;
+    const double of_sine = r + (unfused(unfused(r * z) * polynomial(s, z)) + unfused(low * about));
     const double of_cosine =
-        near +
-        (((1 - near) - half) + (unfused(unfused(z * z) * polynomial(c, z)) - unfused(r * low)));
+        about +
+        (((1 - about) - half) + (unfused(unfused(z * z) * polynomial(c, z)) - unfused(r * low)));
     const auto turn = static_cast<std::int64_t>(k) & 3;
     sine = turn % 2 == 0 ? of_sine : of_cosine;
     cosine = turn % 2 == 0 ? of_cosine : of_sine;
@@ -1900,7 +1906,7 @@ namespace detail {
 inline constinit LINNET_THREAD_LOCAL std::int64_t looks = 0;
 inline constexpr int looks_per_meeting = 4;
 /// Nanoseconds that the calling thread has slept at barriers.
-inline constinit thread_local std::int64_t asleep = 0;
+inline constinit LINNET_THREAD_LOCAL std::int64_t asleep = 0;
 
 /// Looks up to `most` times whether `changed()`; returns the result of the last look.
 template <class F>
@@ -13374,6 +13380,10 @@ LINNET_UNFUSED_END
 // Reproducible kernels: the same text at every level, without intrinsics. Fused multiply-adds are
 // forbidden function by function, as g++ makes them by default.
 #if defined(LINNET_REPRODUCIBLE)
+// They are in no compiled library: where others are, units of other flags must not share these.
+#if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
+inline namespace LINNET_ABI_KEY {
+#endif
 // An output of a product is one sum, in whatever tile, so products have the registers that there are.
 #define LINNET_KEEP(x)
 #define LINNET_KERNEL __attribute__((noinline)) LINNET_TARGET
@@ -21426,6 +21436,9 @@ using reproducible_neonmmla = reproducible_portable;
 LINNET_UNFUSED_END
 #undef LINNET_KERNEL
 #undef LINNET_KEEP
+#if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
+}
+#endif
 #endif
 #undef LINNET_FOR_VECTORS
 
@@ -21467,7 +21480,7 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
   return f(detail::LINNET_ONLY_LEVEL{});
 #else
 #if defined(__x86_64__)
-  if (l >= level::avx512) return f(detail::avx512{});
+  if (l == level::avx512 || l == level::avx512dot) return f(detail::avx512{});
   if (l == level::avx2) return f(detail::avx2{});
 #endif
   return f(detail::portable{});
@@ -24591,6 +24604,14 @@ struct unprofiled_storage<storage::profiled<S, Profile>> {
 /// Whether operations of a model stored as `S` are timed.
 template <class S>
 inline constexpr bool is_profiled = profile_of<S>::type::records;
+/// Words for a model `M` whose profile would stay empty, as calls run it in storage `S`.
+template <class M, class S>
+consteval bool profile_is_kept() {
+  static_assert(!is_profiled<typename M::storage> || is_profiled<S>,
+                "linnet::profiled: is timed in float, and by trainers in compute::f32 and "
+                "compute::bf16");
+  return true;
+}
 /// Storage `To` with the profile that `S` has, if any.
 template <class S, class To>
 struct profiled_alike {
@@ -26762,6 +26783,17 @@ void show_inputs(const execution& on, index m, index k, const float* x,
   on.tap->call(on.tap->object, on, {m, k, x, static_cast<index>(count), all, panels});
 }
 
+LINNET_UNFUSED_BEGIN
+/// Writes sums[n] of a product to y[n].
+LINNET_UNFUSED inline void write_sums(index n, const float* sums, const simd::epilogue<float>& part,
+                                      float* y) {
+  const float alpha = part.alpha;
+  const float* const bias = part.bias;
+  for (index j = 0; j < n; ++j)
+    y[j] = (part.accumulate ? y[j] : 0.0f) + alpha * sums[j] + (bias ? bias[j] : 0.0f);
+}
+LINNET_UNFUSED_END
+
 /// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes, and of
 /// some storages several; else more rows decode the weights to f32, some inputs at a time.
 template <class S, class Kernels>
@@ -26777,10 +26809,7 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
       const index rows = add_rows(kernels, i1 - i, p, k, x + i * k, one.w, sums);
       for (index r = 0; r < rows; ++r, ++i) {
         float* const out = y + i * n + j0;
-        for (index j = 0; j < columns; ++j)
-          out[j] = (part.accumulate ? out[j] : 0.0f) +
-                   linnet::detail::unfused(part.alpha * sums[r * panel_width + j]) +
-                   (part.bias ? part.bias[j] : 0.0f);
+        write_sums(columns, sums + r * panel_width, part, out);
       }
     }
     return;
@@ -27838,10 +27867,12 @@ void rope_table(index positions, index h, double theta, T* table) {
   rope_table(0, positions, h, theta, table);
 }
 
+LINNET_UNFUSED_BEGIN
 /// Rotates one row of `heads` heads of width h in place, for the position whose table row is given.
 /// The derivative is the rotation the other way (`inverse`).
 template <class T>
-void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x, bool inverse) {
+LINNET_UNFUSED void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x,
+                             bool inverse) {
   const index half = h / 2;
   const index stride = pairing == rope_pairing::half ? 1 : 2,
               partner = pairing == rope_pairing::half ? half : 1;
@@ -27849,11 +27880,11 @@ void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x, 
     for (index i = 0; i < half; ++i) {
       const T c = table[i], s = inverse ? -table[half + i] : table[half + i];
       const T a = x[i * stride], b = x[i * stride + partner];
-      using linnet::detail::unfused;
-      x[i * stride] = unfused(a * c) - unfused(b * s);
-      x[i * stride + partner] = unfused(a * s) + unfused(b * c);
+      x[i * stride] = a * c - b * s;
+      x[i * stride + partner] = a * s + b * c;
     }
 }
+LINNET_UNFUSED_END
 
 /// The value at column `i` of the sinusoidal embedding of position `t` (Vaswani et al. 2017,
 /// section 3.5). Even columns are sines, odd ones cosines, with wavelengths up to 10000 * 2 pi.
@@ -28325,10 +28356,14 @@ struct context {
   index rows() const { return batch * length; }
   /// Number of tokens of sequence `b` before this call.
   index past_of(index b) const { return past ? past[b] : 0; }
-  /// Position of a row in its document.
+  /// Position of a row in its document. Padding behind cached tokens is where the last valid token
+  /// is: other sequences may bring more rows than a nearly full one has room for.
   index position_of(index row) const {
-    const index place = tree.depths ? tree.depths[row] : row % length;
-    return past_of(row / length) + place - (documents ? documents[row] : 0);
+    const index b = row / length;
+    index t = row % length;
+    if (past && lengths) t = (std::min)(t, (std::max)(lengths[b], index{1}) - 1);
+    const index place = tree.depths ? tree.depths[row] : t;
+    return past_of(b) + place - (documents ? documents[row] : 0);
   }
   /// Cosines and sines for the position of a row.
   const T* rope_of(index row, index d_kv) const {
@@ -29782,6 +29817,7 @@ enum class refusal : unsigned char {
   documents_with_prefix,     ///< documents and prefixes in one batch
   documents_unordered,       ///< documents that do not follow each other
   documents_unpaired,        ///< other documents of sources than of targets
+  documents_written,         ///< documents in a batch whose texts a model writes
   type_outside,              ///< a token type that the model does not have
   null_images,               ///< a batch without images
   image_size,                ///< images of another height or width than the model's
@@ -29896,7 +29932,10 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "by mark_documents()";
     case refusal::documents_unpaired:
       return "a row has other numbers of documents in its source and its target: give both, one "
-             "target for each source";
+             "target for each source; padding of a target belongs to its last document";
+    case refusal::documents_written:
+      return "documents of the batch are given, but a model writes one text in each row: give each "
+             "document a row of its own";
     case refusal::type_outside:
       return "a token type is outside the model's types: give 0 to types - 1, or leave types null";
     case refusal::null_images:
@@ -30159,6 +30198,25 @@ constexpr call_shape call_shape_for(const limits& l, purpose use, index length, 
 
 LINNET_NAMESPACE_END
 /// @file
+/// Which models can be computed with the same bits on every machine, see compute::reproducible.
+
+#include <cfloat>
+
+/// @file
+/// Turns a list of policies in any order into one choice per slot, with worded refusals.
+
+/// @file
+/// Contextual sparsity of attention: heads that a predictor does not expect to matter contribute
+/// nothing (Liu et al. 2023, Deja Vu).
+
+/// @file
+/// Softmax attention as a layer: self or cross, causal or bidirectional, with rotary or relative
+/// positions and a key-value cache. Heads may be multi-head, grouped-query or multi-query.
+
+/// @file
+/// Work of softmax attention, as a profile counts it.
+
+/// @file
 /// The key-value cache: storage of the keys and values of the tokens that a session was fed.
 
 /// @file
@@ -30357,6 +30415,14 @@ struct attention_kernels {
   }
 };
 
+LINNET_UNFUSED_BEGIN
+/// y[n] += scale x[n]
+template <class T>
+LINNET_UNFUSED void add_multiple(index n, T scale, const T* x, T* y) {
+  for (index i = 0; i < n; ++i) y[i] += scale * x[i];
+}
+LINNET_UNFUSED_END
+
 /// A product out[rows, h] (+)= p[rows, keys] v[keys, h] of probabilities and values.
 template <class T>
 struct value_mix {
@@ -30386,8 +30452,7 @@ struct value_mix {
                        out, ldo, {nullptr, T(1), add}, 0);
       if (to == keys) return;
       for (index i = 0; i < rows; ++i)
-        for (index c = 0; c < h && sees(i, to); ++c)
-          out[i * ldo + c] += linnet::detail::unfused(p[i * ldp + to] * v[to * ldv + c]);
+        if (sees(i, to)) add_multiple(h, p[i * ldp + to], v + to * ldv, out + i * ldo);
     }
   }
 };
@@ -31324,223 +31389,6 @@ void keep_newest(const Keys& keys, const Rows& rows, const context<T>& ctx) {
 }  // namespace detail
 
 LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// A model's refusal of limits: the field, its rule and its value.
-struct limits_refusal {
-  const char* field = nullptr;  ///< such as "limits.source"; null where all is well
-  const char* rule = nullptr;   ///< such as "at least 1 source token"
-  index got = 0;                ///< the field's value
-  index most = -1;              ///< if given, the rule is "no more than `most`, `rule`"
-};
-
-/// The answers of a model that has nothing special; a model derives from it and overrides what
-/// differs.
-struct model_defaults {
-  static constexpr bool encodes = false;  ///< reads a source by encode() before step()
-  static constexpr bool causal = false;   ///< a token's logits depend on no later token, in loss()
-                                          ///< too
-  static constexpr bool supports_cache = true;       ///< can continue cached sequences
-  static constexpr bool can_truncate = false;        ///< decoding can take tokens back
-  static constexpr bool evicts = false;              ///< decoding forgets old tokens
-  static constexpr bool takes_prefix = false;        ///< the first tokens see each other both ways
-  static constexpr bool supports_documents = false;  ///< loss() keeps documents of a row apart
-  static constexpr bool supports_trees = false;      ///< step() takes a tree of tokens, and
-                                                     ///< copy_state() moves single ones
-  static constexpr index ids_per_token = 1;          ///< numbers that a token consists of
-  static constexpr bool label_per_sequence =
-      false;  ///< loss() takes labels[batch] and gives logits[batch, vocabulary], not one per token
-  static constexpr index image_tokens = 0;  ///< rows of an image that step() reads before a text
-  static constexpr index exits = 0;  ///< layers behind each of which the head can read; then loss()
-                                     ///< heeds loss_call::exits and step() step_call::layers
-  using cache = kv::exact;           ///< policy of the key-value cache
-
-  /// The model's own rules for limits, beside those for all models.
-  static constexpr limits_refusal check_limits(const limits&) { return {}; }
-  /// Fills the constant tables of a fresh workspace.
-  template <class Workspace>
-  static void prepare(Workspace&, const limits&) {}
-};
-
-/// Tokens of a decoder's training or scoring call, [batch, length] row-major.
-struct decoder_batch {
-  const token* tokens = nullptr;     ///< inputs
-  const token* labels = nullptr;     ///< the token that follows each input, or `ignored`
-  index batch = 0;                   ///< sequences
-  index length = 0;                  ///< tokens per sequence
-  const index* prefixes = nullptr;   ///< [batch] tokens that see each other, for attention::prefix
-  const index* documents = nullptr;  ///< [batch, length] first token of each one's document in its
-                                     ///< row, see mark_documents(), or null for one in each row
-  bool restart_positions = true;     ///< learned and sinusoidal positions count from there; others
-                                     ///< speak of distances alone
-};
-
-namespace detail {
-
-/// Why a model refuses a batch, as exactly as it says.
-template <class M>
-refusal refusal_of(const typename M::batch& b, const limits& l) {
-  if constexpr (requires { M::refuses(b, l); })
-    return M::refuses(b, l);
-  else
-    return M::accepts(b, l) ? refusal::none : refusal::batch;
-}
-
-struct any_key_value {
-  template <class Value>
-  void operator()(const char*, const Value&) const {}
-};
-
-template <class M, class T, class S>
-using packed_params = typename M::template params<form::packed<T, S>>;
-template <class M, class T>
-using workspace_of = typename M::template workspace<T>;
-
-template <class M>
-concept has_model_types = requires {
-  typename M::storage;
-  typename M::batch;
-  typename M::template with_storage<typename M::storage>;
-  { M::vocabulary } -> std::convertible_to<index>;
-};
-template <class M, class T>
-concept has_workspace = requires(planner m, const limits& l, purpose use) {
-  { M::template plan<T>(m, l, use) } -> std::same_as<workspace_of<M, T>>;
-};
-template <class M>
-concept has_accepts = requires(const typename M::batch& b, const limits& l) {
-  { b.batch } -> std::convertible_to<index>;
-  { M::accepts(b, l) } -> std::same_as<bool>;
-};
-template <class M, class T, class S>
-concept has_loss = requires(const packed_params<M, T, S>& p,
-                            typename M::template params<form::gradient<T>>* dp,
-                            const typename M::batch& b, workspace_of<M, T>& w,
-                            const ops::execution& on, const loss_call<T>& call,
-                            const ops::label_cross_entropy& criterion) {
-  { M::template loss<T, S>(p, dp, b, w, on, call, criterion) } -> std::same_as<loss_sum>;
-};
-template <class M>
-concept has_describe = requires(const any_key_value& f) {
-  M::describe(f);
-};
-template <class M, class T, class S>
-concept has_step = requires(const packed_params<M, T, S>& p, const step_call& call,
-                            workspace_of<M, T>& w, const ops::execution& on) {
-  M::template step<T, S>(p, call, w, on);
-};
-template <class M>
-concept has_step_flops = requires(index n) {
-  M::flops(n, n);
-};
-template <class M, class T, class S>
-concept has_encode = requires(const packed_params<M, T, S>& p, const token* tokens, index n,
-                              const index* lengths, workspace_of<M, T>& w,
-                              const ops::execution& on) {
-  M::template encode<T, S>(p, tokens, n, n, lengths, w, on);
-  M::flops(n, n, n);
-};
-template <class M, class T>
-concept has_state = requires(workspace_of<M, T>& w, const limits& l, const state_part& part) {
-  w.logits = static_cast<T*>(nullptr);
-  w.pages = ops::page_tables{};
-  M::copy_state(w, index{}, index{}, part);
-  { M::longest(l) } -> std::same_as<index>;
-};
-
-}  // namespace detail
-
-/// A model that weights, files, trainers and evaluators take, computing in `T`.
-template <class M, class T = float>
-concept language_model = std::derived_from<M, model_defaults> && detail::has_parameters<M> &&
-    detail::has_model_types<M> && detail::has_workspace<M, T> && detail::has_accepts<M> &&
-    detail::has_loss<M, T, storage_of<M, T>> && detail::has_describe<M>;
-
-/// A language model that sessions run token by token.
-template <class M, class T = float>
-concept decoding_model = language_model<M, T> && detail::has_state<M, T> &&
-    detail::has_step<M, T, storage_of<M, T>> &&
-    (M::encodes ? detail::has_encode<M, T, storage_of<M, T>> : detail::has_step_flops<M>);
-
-namespace detail {
-
-/// True, or an error that says which part of the contract `M` lacks.
-template <class M, class T, class S>
-consteval bool check_language_model() {
-  if constexpr (!std::derived_from<M, model_defaults>)
-    static_assert(never<M>,
-                  "linnet: this type is no model; a model of your own derives from "
-                  "linnet::model_defaults and follows model/contract.hpp");
-  else if constexpr (!has_parameters<M>)
-    static_assert(never<M>,
-                  "linnet: the model lacks params<Form> or visit(f, at, p...); see "
-                  "model/contract.hpp");
-  else if constexpr (!has_model_types<M>)
-    static_assert(never<M>,
-                  "linnet: the model lacks storage, with_storage<S>, batch or vocabulary; see "
-                  "model/contract.hpp");
-  else if constexpr (!has_workspace<M, T>)
-    static_assert(never<M>,
-                  "linnet: the model lacks workspace<T> or plan<T>(planner&, limits, purpose) that "
-                  "returns one; see model/contract.hpp");
-  else if constexpr (!has_accepts<M>)
-    static_assert(
-        never<M>,
-        "linnet: the model lacks accepts(batch, limits), or its batch a member batch; see "
-        "model/contract.hpp");
-  else if constexpr (!has_loss<M, T, S>)
-    static_assert(
-        never<M>,
-        "linnet: the model lacks loss<T, S>(p, dp, batch, w, on, loss_call, criterion) that "
-        "returns a loss_sum; see model/contract.hpp");
-  else if constexpr (!has_describe<M>)
-    static_assert(never<M>,
-                  "linnet: the model lacks describe(f), which calls f(key, value) for what decides "
-                  "what its weights compute; see model/contract.hpp");
-  return true;
-}
-/// Likewise of what sessions ask.
-template <class M, class T, class S>
-consteval bool check_decoding_model() {
-  static_assert(check_language_model<M, T, S>());
-  if constexpr (!M::supports_cache)
-    static_assert(
-        never<M>,
-        "linnet::session: this kind of attention cannot continue cached sequences, so the model "
-        "cannot be run token by token; an evaluator scores whole sequences, an embedder runs "
-        "encoders");
-  else if constexpr (!has_state<M, T>)
-    static_assert(
-        never<M>,
-        "linnet::session: the model does not run token by token: it lacks longest(limits), "
-        "copy_state(w, from, to, part), or logits and pages in its "
-        "workspace; see model/contract.hpp");
-  else if constexpr (!decoding_model<M, T>)
-    static_assert(never<M>,
-                  "linnet::session: the model does not run token by token: it lacks step<T, S>(p, "
-                  "step_call, w, on) or flops(batch, length), or with `encodes` what t5_model has; "
-                  "see model/contract.hpp");
-  return true;
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// Turns a list of policies in any order into one choice per slot, with worded refusals.
-
-/// @file
-/// Contextual sparsity of attention: heads that a predictor does not expect to matter contribute
-/// nothing (Liu et al. 2023, Deja Vu).
-
-/// @file
-/// Softmax attention as a layer: self or cross, causal or bidirectional, with rotary or relative
-/// positions and a key-value cache. Heads may be multi-head, grouped-query or multi-query.
-
-/// @file
-/// Work of softmax attention, as a profile counts it.
-
 /// @file
 /// Attention policies: the numbers of one attention layer, and the traits that every kind states.
 
@@ -32551,6 +32399,25 @@ LINNET_NAMESPACE_BEGIN
 
 namespace ops {
 
+LINNET_UNFUSED_BEGIN
+namespace detail {
+
+/// sum[n] += dy x scale, of rows dy[n] and x[n].
+template <class T>
+LINNET_UNFUSED void add_scaled_products(index n, const T* dy, const T* x, T scale, T* sum) {
+  for (index j = 0; j < n; ++j) sum[j] += dy[j] * x[j] * scale;
+}
+/// sum[n] += dy (x - mean) scale and plain[n] += dy; statistics[2] are the mean and the scale.
+template <class T>
+LINNET_UNFUSED void add_centred_products(index n, const T* dy, const T* x, const T* statistics,
+                                         T* sum, T* plain) {
+  const T mean = statistics[0], scale = statistics[1];
+  for (index j = 0; j < n; ++j) sum[j] += dy[j] * (x[j] - mean) * scale, plain[j] += dy[j];
+}
+
+}  // namespace detail
+LINNET_UNFUSED_END
+
 /// RMSNorm (Zhang and Sennrich 2019): y = weight x / sqrt(mean(x^2) + eps), for x[rows, D]. Keeps
 /// 1 / sqrt(...) of each row in inverse[rows].
 template <class T, index D>
@@ -32569,8 +32436,8 @@ void rms_norm_backward(const execution& on, view<const T, D> x, const T* weight,
                        view<const T, D> dy, T* d_weight, view<T, D> dx) {
   const auto [first, last] = on.threads.range(D);
   for (index i = 0; i < x.rows(); ++i)
-    for (index j = first; j < last; ++j)
-      d_weight[j] += linnet::detail::unfused(dy(i, j) * x(i, j) * inverse[i]);
+    detail::add_scaled_products<T>(last - first, dy.row(i) + first, x.row(i) + first, inverse[i],
+                                   d_weight + first);
   on.threads.each(x.rows(), [&](index i) {
     on.with_kernels([&](auto k) {
       decltype(k)::template rms_norm_backward<T>(D, inverse[i], x.row(i), weight, dy.row(i),
@@ -32598,13 +32465,9 @@ void layer_norm_backward(const execution& on, view<const T, D> x, const T* weigh
                          const T* statistics, view<const T, D> dy, T* d_weight, T* d_bias,
                          view<T, D> dx) {
   const auto [first, last] = on.threads.range(D);
-  for (index i = 0; i < x.rows(); ++i) {
-    const T mean = statistics[2 * i], r = statistics[2 * i + 1];
-    for (index j = first; j < last; ++j) {
-      d_weight[j] += linnet::detail::unfused(dy(i, j) * (x(i, j) - mean) * r);
-      d_bias[j] += dy(i, j);
-    }
-  }
+  for (index i = 0; i < x.rows(); ++i)
+    detail::add_centred_products<T>(last - first, dy.row(i) + first, x.row(i) + first,
+                                    statistics + 2 * i, d_weight + first, d_bias + first);
   on.threads.each(x.rows(), [&](index i) {
     on.with_kernels([&](auto k) {
       decltype(k)::template layer_norm_backward<T>(D, statistics + 2 * i, x.row(i), weight,
@@ -33816,7 +33679,7 @@ struct attention_projections {
     if (keys == 0) return;
     if constexpr (!SharedKey)
       time.add(layer_cost<to_key, T, storage::at<S, part::attention_k>>(keys, way));
-    time.add(layer_cost<to_key, T, storage::at<S, part::attention_v>>(keys, way));
+    time.add(layer_cost<to_value, T, storage::at<S, part::attention_v>>(keys, way));
   }
   /// Notes the work of the output projection.
   template <class T, class S, class Scope>
@@ -33858,10 +33721,10 @@ struct attention_projections {
     if constexpr (is_profiled<S>) add_input_cost<T, S>(time, ctx);
     if constexpr (SharedKey)
       ops::gemm_each(ctx.on, x.rows(), in, x.data(), to_query::product(p.q, b.q),
-                     to_key::product(p.v, b.v));
+                     to_value::product(p.v, b.v));
     else
       ops::gemm_each(ctx.on, x.rows(), in, x.data(), to_query::product(p.q, b.q),
-                     to_key::product(p.k, b.k), to_key::product(p.v, b.v));
+                     to_key::product(p.k, b.k), to_value::product(p.v, b.v));
     rotate(b.q, b.k, ctx, false);
   }
   /// mixed -> y
@@ -37567,10 +37430,6 @@ struct policy_variants {  // a name that depends on Self waits until M is comple
 };
 
 LINNET_NAMESPACE_END
-/// @file
-/// Which models can be computed with the same bits on every machine, see compute::reproducible.
-
-#include <cfloat>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -37638,7 +37497,8 @@ constexpr bool reproducible_fits() {
   if constexpr (!asks_reproducible<Ps...>) {
     return true;
   } else {
-#if defined(__FAST_MATH__) || FLT_EVAL_METHOD != 0
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
+    FLT_EVAL_METHOD != 0
     static_assert(never<Ps...>,
                   "linnet::compute::reproducible: compile without -ffast-math and with SSE, NEON "
                   "or other arithmetic in float; this unit lets the compiler change sums");
@@ -37688,6 +37548,214 @@ ops::execution arithmetic_of(const ops::execution& on) {
   if constexpr (std::is_same_v<Arithmetic, compute::reproducible>)
     with.level = simd::reproducible(on.level);
   return with;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// A model's refusal of limits: the field, its rule and its value.
+struct limits_refusal {
+  const char* field = nullptr;  ///< such as "limits.source"; null where all is well
+  const char* rule = nullptr;   ///< such as "at least 1 source token"
+  index got = 0;                ///< the field's value
+  index most = -1;              ///< if given, the rule is "no more than `most`, `rule`"
+};
+
+/// The answers of a model that has nothing special; a model derives from it and overrides what
+/// differs.
+struct model_defaults {
+  static constexpr bool encodes = false;  ///< reads a source by encode() before step()
+  static constexpr bool causal = false;   ///< a token's logits depend on no later token, in loss()
+                                          ///< too
+  static constexpr bool supports_cache = true;       ///< can continue cached sequences
+  static constexpr bool can_truncate = false;        ///< decoding can take tokens back
+  static constexpr bool evicts = false;              ///< decoding forgets old tokens
+  static constexpr bool takes_prefix = false;        ///< the first tokens see each other both ways
+  static constexpr bool supports_documents = false;  ///< loss() keeps documents of a row apart
+  static constexpr bool supports_trees = false;      ///< step() takes a tree of tokens, and
+                                                     ///< copy_state() moves single ones
+  static constexpr index ids_per_token = 1;          ///< numbers that a token consists of
+  static constexpr bool label_per_sequence =
+      false;  ///< loss() takes labels[batch] and gives logits[batch, vocabulary], not one per token
+  static constexpr index image_tokens = 0;  ///< rows of an image that step() reads before a text
+  static constexpr index exits = 0;  ///< layers behind each of which the head can read; then loss()
+                                     ///< heeds loss_call::exits and step() step_call::layers
+  using cache = kv::exact;           ///< policy of the key-value cache
+
+  /// The model's own rules for limits, beside those for all models.
+  static constexpr limits_refusal check_limits(const limits&) { return {}; }
+  /// Fills the constant tables of a fresh workspace.
+  template <class Workspace>
+  static void prepare(Workspace&, const limits&) {}
+};
+
+/// Tokens of a decoder's training or scoring call, [batch, length] row-major.
+struct decoder_batch {
+  const token* tokens = nullptr;     ///< inputs
+  const token* labels = nullptr;     ///< the token that follows each input, or `ignored`
+  index batch = 0;                   ///< sequences
+  index length = 0;                  ///< tokens per sequence
+  const index* prefixes = nullptr;   ///< [batch] tokens that see each other, for attention::prefix
+  const index* documents = nullptr;  ///< [batch, length] first token of each one's document in its
+                                     ///< row, see mark_documents(), or null for one in each row
+  bool restart_positions = true;     ///< learned and sinusoidal positions count from there; others
+                                     ///< speak of distances alone
+};
+
+namespace detail {
+
+/// Why a model refuses a batch, as exactly as it says.
+template <class M>
+refusal refusal_of(const typename M::batch& b, const limits& l) {
+  if constexpr (requires { M::refuses(b, l); })
+    return M::refuses(b, l);
+  else
+    return M::accepts(b, l) ? refusal::none : refusal::batch;
+}
+
+struct any_key_value {
+  template <class Value>
+  void operator()(const char*, const Value&) const {}
+};
+
+template <class M, class T, class S>
+using packed_params = typename M::template params<form::packed<T, S>>;
+template <class M, class T>
+using workspace_of = typename M::template workspace<T>;
+
+template <class M>
+concept has_model_types = requires {
+  typename M::storage;
+  typename M::batch;
+  typename M::template with_storage<typename M::storage>;
+  { M::vocabulary } -> std::convertible_to<index>;
+};
+template <class M, class T>
+concept has_workspace = requires(planner m, const limits& l, purpose use) {
+  { M::template plan<T>(m, l, use) } -> std::same_as<workspace_of<M, T>>;
+};
+template <class M>
+concept has_accepts = requires(const typename M::batch& b, const limits& l) {
+  { b.batch } -> std::convertible_to<index>;
+  { M::accepts(b, l) } -> std::same_as<bool>;
+};
+template <class M, class T, class S>
+concept has_loss = requires(const packed_params<M, T, S>& p,
+                            typename M::template params<form::gradient<T>>* dp,
+                            const typename M::batch& b, workspace_of<M, T>& w,
+                            const ops::execution& on, const loss_call<T>& call,
+                            const ops::label_cross_entropy& criterion) {
+  { M::template loss<T, S>(p, dp, b, w, on, call, criterion) } -> std::same_as<loss_sum>;
+};
+template <class M>
+concept has_describe = requires(const any_key_value& f) {
+  M::describe(f);
+};
+template <class M, class T, class S>
+concept has_step = requires(const packed_params<M, T, S>& p, const step_call& call,
+                            workspace_of<M, T>& w, const ops::execution& on) {
+  M::template step<T, S>(p, call, w, on);
+};
+template <class M>
+concept has_step_flops = requires(index n) {
+  M::flops(n, n);
+};
+template <class M, class T, class S>
+concept has_encode = requires(const packed_params<M, T, S>& p, const token* tokens, index n,
+                              const index* lengths, workspace_of<M, T>& w,
+                              const ops::execution& on) {
+  M::template encode<T, S>(p, tokens, n, n, lengths, w, on);
+  M::flops(n, n, n);
+};
+template <class M, class T>
+concept has_state = requires(workspace_of<M, T>& w, const limits& l, const state_part& part) {
+  w.logits = static_cast<T*>(nullptr);
+  w.pages = ops::page_tables{};
+  M::copy_state(w, index{}, index{}, part);
+  { M::longest(l) } -> std::same_as<index>;
+};
+
+}  // namespace detail
+
+/// A model that weights, files, trainers and evaluators take, computing in `T`.
+template <class M, class T = float>
+concept language_model = std::derived_from<M, model_defaults> && detail::has_parameters<M> &&
+    detail::has_model_types<M> && detail::has_workspace<M, T> && detail::has_accepts<M> &&
+    detail::has_loss<M, T, storage_of<M, T>> && detail::has_describe<M>;
+
+/// A language model that sessions run token by token.
+template <class M, class T = float>
+concept decoding_model = language_model<M, T> && detail::has_state<M, T> &&
+    detail::has_step<M, T, storage_of<M, T>> &&
+    (M::encodes ? detail::has_encode<M, T, storage_of<M, T>> : detail::has_step_flops<M>);
+
+namespace detail {
+
+/// True, or an error that says which part of the contract `M` lacks.
+template <class M, class T, class S>
+consteval bool check_language_model() {
+  if constexpr (!std::derived_from<M, model_defaults>)
+    static_assert(never<M>,
+                  "linnet: this type is no model; a model of your own derives from "
+                  "linnet::model_defaults and follows model/contract.hpp");
+  else if constexpr (!has_parameters<M>)
+    static_assert(never<M>,
+                  "linnet: the model lacks params<Form> or visit(f, at, p...); see "
+                  "model/contract.hpp");
+  else if constexpr (!has_model_types<M>)
+    static_assert(never<M>,
+                  "linnet: the model lacks storage, with_storage<S>, batch or vocabulary; see "
+                  "model/contract.hpp");
+  else if constexpr (!has_workspace<M, T>)
+    static_assert(never<M>,
+                  "linnet: the model lacks workspace<T> or plan<T>(planner&, limits, purpose) that "
+                  "returns one; see model/contract.hpp");
+  else if constexpr (!has_accepts<M>)
+    static_assert(
+        never<M>,
+        "linnet: the model lacks accepts(batch, limits), or its batch a member batch; see "
+        "model/contract.hpp");
+  else if constexpr (!has_loss<M, T, S>)
+    static_assert(
+        never<M>,
+        "linnet: the model lacks loss<T, S>(p, dp, batch, w, on, loss_call, criterion) that "
+        "returns a loss_sum; see model/contract.hpp");
+  else if constexpr (!has_describe<M>)
+    static_assert(never<M>,
+                  "linnet: the model lacks describe(f), which calls f(key, value) for what decides "
+                  "what its weights compute; see model/contract.hpp");
+  else if constexpr (is_reproducible<M> && !std::is_same_v<T, float>)
+    static_assert(
+        never<M>,
+        "linnet::compute::reproducible: its kernels compute in float; sessions, evaluators "
+        "and trainers of these models have that scalar");
+  return true;
+}
+/// Likewise of what sessions ask.
+template <class M, class T, class S>
+consteval bool check_decoding_model() {
+  static_assert(check_language_model<M, T, S>());
+  if constexpr (!M::supports_cache)
+    static_assert(
+        never<M>,
+        "linnet::session: this kind of attention cannot continue cached sequences, so the model "
+        "cannot be run token by token; an evaluator scores whole sequences, an embedder runs "
+        "encoders");
+  else if constexpr (!has_state<M, T>)
+    static_assert(
+        never<M>,
+        "linnet::session: the model does not run token by token: it lacks longest(limits), "
+        "copy_state(w, from, to, part), or logits and pages in its "
+        "workspace; see model/contract.hpp");
+  else if constexpr (!decoding_model<M, T>)
+    static_assert(never<M>,
+                  "linnet::session: the model does not run token by token: it lacks step<T, S>(p, "
+                  "step_call, w, on) or flops(batch, length), or with `encodes` what t5_model has; "
+                  "see model/contract.hpp");
+  return true;
 }
 
 }  // namespace detail
@@ -38684,7 +38752,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                                               {dx, rows}, w.norm, ctx);
         }
       if (at.losses && on.threads.rank() == 0) at.losses[layer] = one;
-      sum.nats += weight * one.nats;
+      sum.nats += linnet::detail::unfused(weight * one.nats);
       sum.tokens = one.tokens;
     };
     embed<T, S>(p, b, w, ctx);
@@ -42381,10 +42449,12 @@ class session_adapters {
         given_(memory.take<hooks>(batch)),
         lengths_(memory.take<index>(batch)) {}
 
-  /// All sequences begin anew.
-  void reset() { std::copy_n(given_, batch_, used_); }
-  /// Sequence `b` begins anew.
-  void reset(index b) { used_[b] = given_[b]; }
+  /// Sequence `b` begins anew. Whether it now has another adapter.
+  bool reset(index b) {
+    const bool other = used_[b].object != given_[b].object;
+    used_[b] = given_[b];
+    return other;
+  }
   /// Gives sequence `b` an adapter, or none.
   void give(index b, const hooks& one) { used_[b] = given_[b] = one; }
   /// Whether two sequences go on with the same adapter, or none.
@@ -42653,7 +42723,7 @@ class session : detail::session_state<M, T> {
   using state::length_of;
   using state::rows_for;
   using state::sees;
-  static_assert(detail::check_decoding_model<M, T, S>());
+  static_assert(detail::check_decoding_model<M, T, S>() && detail::profile_is_kept<M, S>());
   static constexpr bool encodes = M::encodes;
 
  public:
@@ -42722,13 +42792,14 @@ class session : detail::session_state<M, T> {
   }
   /// The limits that it was planned for.
   const limits& planned() const { return limits_; }
-  /// Forgets everything that was fed. Sequences have the adapters again that they were given.
+  /// Forgets everything that was fed. Sequences have the adapters again that they were given, and
+  /// lose a source that was encoded with another.
   void reset() {
     if (!valid()) return;
     tree_.clear();
     sequences_.reset();
     tables_.reset();
-    adapters_.reset();
+    for (index b = 0; b < limits_.batch; ++b) begin_anew(b);
   }
   /// Ends a decoder after its first `layers` layers, whose output the final norm and head then read
   /// (LayerSkip, Elhoushi et al. 2024). The full number of layers restores the whole model.
@@ -42781,7 +42852,7 @@ class session : detail::session_state<M, T> {
       return false;
     sequences_.truncate(b, length);
     if (limits_.kv_blocks > 0) tables_.truncate(b, sequences_.past()[b]);
-    if (length == 0) adapters_.reset(b);
+    if (length == 0) begin_anew(b);
     return true;
   }
 
@@ -42805,9 +42876,9 @@ class session : detail::session_state<M, T> {
   [[nodiscard]] bool clear_adapter(index b) { return put_adapter(b, {}); }
 
   /// Lets sequence `to` continue where sequence `from` is, source and adapter included; `from` goes
-  /// on as before. Where `to` begins anew, it has the adapter that it was given again. Copies only
-  /// what differs: not the tokens that both begin with, nor a shared source. False, and nothing
-  /// done, for sequences outside the limits.
+  /// on as before. Where `to` begins anew, it has the adapter that it was given again; if that is
+  /// another, it needs a source of its own. Copies only what differs: not the tokens that both
+  /// begin with, nor a shared source. False, and nothing done, for sequences outside the limits.
   [[nodiscard]] bool fork(index from, index to) {
     if (!takes(has(from) && has(to) ? refusal::none : refusal::no_sequence)) return false;
     if (from == to) return true;
@@ -42987,6 +43058,12 @@ class session : detail::session_state<M, T> {
     const refusal why =
         every ? refuses_all(tokens, batch, lengths) : refuses(tokens, batch, lengths, chunk());
     return takes(why) ? continued(tokens, batch, lengths, every, part) : std::span<T>();
+  }
+  /// Gives sequence `b` its own adapter again. It loses a source that was encoded with another.
+  void begin_anew(index b) {
+    const bool other = adapters_.reset(b);
+    if constexpr (encodes || sees)
+      if (other) sequences_.forget_source(b);
   }
   /// Frees what a tree holds.
   void forget_tree() {

@@ -1064,6 +1064,8 @@ class unit_sums {
 
  public:
   static constexpr index values = values_in_block<M, T>();  ///< in a whole block of gradients
+  static_assert(values <= most_in_message,
+                "linnet::distributed_trainer: models of fewer than 2^31 parameters");
 
   /// Values that a rank receives at a time: a bucket of each rank, or its shard of a unit.
   static constexpr index received_values(index, index ranks, const distributed_options& how) {
@@ -1615,7 +1617,8 @@ class distributed_trainer {
     d.add_options(how);
     for (const index limit : {l.batch, l.source, l.target})
       d.add(static_cast<std::uint64_t>(limit));
-    d.add(static_cast<std::uint64_t>(ops::resolve(l.level)));
+    if constexpr (!detail::is_reproducible<M>)  // others have other bits at each level
+      d.add(static_cast<std::uint64_t>(ops::resolve(l.level)));
     if constexpr (detail::has_ranges<Optimizer>) d.add_options(optimizer);
     d.add_options(options);
     return d.number();
