@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include <linnet/core/portable_math.hpp>
 #include <linnet/ops/elementwise.hpp>
 
 LINNET_NAMESPACE_BEGIN
