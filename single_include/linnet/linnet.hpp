@@ -12819,7 +12819,8 @@ LINNET_UNFUSED_END
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 inline namespace LINNET_ABI_KEY {
 #endif
-// An output of a product is one sum, in whatever tile, so products have the registers that there are.
+// An output of a product is one sum, in whatever tile, so products have the registers that there
+// are.
 #define LINNET_KEEP(x)
 #define LINNET_KERNEL __attribute__((noinline)) LINNET_TARGET
 LINNET_UNFUSED_BEGIN
@@ -13298,9 +13299,9 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 /// Reproducible kernels for any machine.
 struct reproducible_portable {
 /// @file
-/// All kernels, for one set of reproducible ones: included inside a struct by simd/reproducible.inl.
-/// Each vector has 64 bytes, whatever the registers of a machine hold. So 16 numbers of a row are
-/// added side by side, then by halves. No product melts with a sum.
+/// All kernels, for one set of reproducible ones: included inside a struct by
+/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
+/// numbers of a row are added side by side, then by halves. No product melts with a sum.
 
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
@@ -16136,9 +16137,9 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 /// Reproducible kernels for AVX2.
 struct reproducible_avx2 {
 /// @file
-/// All kernels, for one set of reproducible ones: included inside a struct by simd/reproducible.inl.
-/// Each vector has 64 bytes, whatever the registers of a machine hold. So 16 numbers of a row are
-/// added side by side, then by halves. No product melts with a sum.
+/// All kernels, for one set of reproducible ones: included inside a struct by
+/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
+/// numbers of a row are added side by side, then by halves. No product melts with a sum.
 
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
@@ -18503,9 +18504,9 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 /// Reproducible kernels for AVX-512.
 struct reproducible_avx512 {
 /// @file
-/// All kernels, for one set of reproducible ones: included inside a struct by simd/reproducible.inl.
-/// Each vector has 64 bytes, whatever the registers of a machine hold. So 16 numbers of a row are
-/// added side by side, then by halves. No product melts with a sum.
+/// All kernels, for one set of reproducible ones: included inside a struct by
+/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
+/// numbers of a row are added side by side, then by halves. No product melts with a sum.
 
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
