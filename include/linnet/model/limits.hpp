@@ -133,7 +133,7 @@ LINNET_COLD inline index bounded_bytes_of(const limits& l, index (*bytes)(const 
   index sum = bytes(some);
   const auto grow = [&](auto& from, auto to) {
     while (from < to) {
-      if (sum > largest / 8 || sum >= most_bytes) return false;
+      if (sum > (std::min)(largest / 8, most_bytes - 1)) return false;
       from = from > to / 2 ? to : 2 * from;
       sum = bytes(some);
     }
