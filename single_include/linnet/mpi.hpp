@@ -503,11 +503,65 @@ namespace detail {
 /// The largest number of values, and the largest place of one, in a message.
 inline constexpr index most_in_message = 0x7fffffff;
 
+/// A rank's shard of sums of gradients of type T of model M, where the shards of all ranks are, and
+/// the tree over parts.
+template <class M, class T>
+class shard_sums {
+ public:
+  static constexpr index values = values_in_block<M, T>();  ///< in a whole block of gradients
+
+  /// This rank's shard of the sum over all batches since clear().
+  T* shard() { return shard_; }
+  void clear() { std::fill_n(shard_, own(), T(0)); }
+  /// Values of this rank's shard, and where it begins in a block of gradients.
+  index own() const { return counts()[ranks_->rank()]; }
+  index begin() const { return begins()[ranks_->rank()]; }
+  int* counts() const { return numbers_; }
+  int* begins() const { return numbers_ + ranks_->size(); }
+  /// Notes where the shards are, after place().
+  void start(communicator& ranks) {
+    ranks_ = &ranks;
+    for (index r = 0; r < ranks.size(); ++r) {
+      counts()[r] = static_cast<int>(shard_values<M, T>(r, ranks.size()));
+      begins()[r] = static_cast<int>(shard_begin<M, T>(r, ranks.size()).value);
+    }
+  }
+
+ protected:
+  static_assert(values <= most_in_message,
+                "linnet::distributed_trainer: models of fewer than 2^31 parameters");
+
+  static void add_to(T* to, const T* from, index n) {
+    for (index i = 0; i < n; ++i) to[i] += from[i];
+  }
+  /// The sum of the parts [first, last), from of(part) of the sums of single ranks, in their order.
+  template <class Of>
+  T* fold(index first, index last, index count, Of&& of) const {
+    if (holder_of(first, parts_, ranks_->size()) == holder_of(last - 1, parts_, ranks_->size()))
+      return of(first);
+    const index middle = middle_of(first, last);
+    T* const left = fold(first, middle, count, of);
+    add_to(left, fold(middle, last, count, of), count);
+    return left;
+  }
+
+  communicator* ranks_ = nullptr;
+  T *shard_ = nullptr, *received_ = nullptr;
+  int* numbers_ = nullptr;  ///< counts and begins of shards, of what is sent and of what is got
+  index parts_ = 1, bucket_ = 0;
+  bool fixed_ = true;
+};
+
 /// Memory and messages with which a rank adds gradients of type T of model M.
 template <class M, class T>
-class gradient_sums {
+class gradient_sums : public shard_sums<M, T> {
+  using base = shard_sums<M, T>;
+  using base::add_to;
+  using base::bucket_, base::fixed_, base::numbers_, base::parts_, base::ranks_, base::received_,
+      base::shard_;
+
  public:
-  static constexpr index values = values_in_block<M, T>();  ///< in a block of gradients
+  using base::begins, base::counts, base::own, base::values;
 
   /// Values of all sums that a rank receives at a time: a bucket of each.
   static constexpr index received_values(index rank, index ranks, const distributed_options& how) {
@@ -531,27 +585,6 @@ class gradient_sums {
     g.numbers_ = memory.take<int>(6 * ranks);
     return g;
   }
-  /// Notes where the shards are, after place().
-  void start(communicator& ranks) {
-    ranks_ = &ranks;
-    const index n = ranks.size();
-    index from = 0;
-    for (index r = 0; r < n; ++r) {
-      counts()[r] = number(shard_values<M, T>(r, n));
-      begins()[r] = number(from);
-      from += counts()[r];
-    }
-  }
-
-  /// This rank's shard of the sum over all calls of add() since clear().
-  T* shard() { return shard_; }
-  void clear() { std::fill_n(shard_, own(), T(0)); }
-  /// Values of this rank's shard, and where it begins in a block of gradients.
-  index own() const { return counts()[ranks_->rank()]; }
-  index begin() const { return begins()[ranks_->rank()]; }
-  int* counts() const { return numbers_; }
-  int* begins() const { return numbers_ + ranks_->size(); }
-
   /// Adds the gradients of a batch to the shards of all ranks. make(i) adds that of part `i` to
   /// `of`, a whole block. It is zero before and after. False if a message failed.
   template <class Make>
@@ -579,16 +612,10 @@ class gradient_sums {
   }
 
  private:
-  static_assert(values <= most_in_message,
-                "linnet::distributed_trainer: models of fewer than 2^31 parameters");
-
   static constexpr index bucket_values(index ranks, const distributed_options& how) {
     return (std::min)(how.bucket, largest_shard<M, T>(ranks));
   }
   static int number(index n) { return static_cast<int>(n); }
-  static void add_to(T* to, const T* from, index n) {
-    for (index i = 0; i < n; ++i) to[i] += from[i];
-  }
   /// to = the sum of the parts [first, last).
   template <class Make>
   void sum(index first, index last, T* to, T* gradient, Make& make) {
@@ -635,25 +662,14 @@ class gradient_sums {
       }
       index next = 0;
       if (const index own_count = count(ranks_->rank(), at); own_count > 0)
-        add_to(shard_ + at, tree(0, parts_, own_count, next), own_count);
+        add_to(
+            shard_ + at,
+            this->fold(0, parts_, own_count, [&](index) { return received_ + next++ * bucket_; }),
+            own_count);
     }
     return true;
   }
-  /// The sum of the parts [first, last) in what was received, from sum number `next` on.
-  const T* tree(index first, index last, index count, index& next) {
-    if (holder_of(first, parts_, ranks_->size()) == holder_of(last - 1, parts_, ranks_->size()))
-      return received_ + next++ * bucket_;
-    const index middle = middle_of(first, last);
-    T* const left = const_cast<T*>(tree(first, middle, count, next));
-    add_to(left, tree(middle, last, count, next), count);
-    return left;
-  }
-
-  communicator* ranks_ = nullptr;
-  T *shard_ = nullptr, *received_ = nullptr, *partial_ = nullptr;
-  int* numbers_ = nullptr;  ///< counts and begins of shards, of what is sent and of what is got
-  index parts_ = 1, bucket_ = 0;
-  bool fixed_ = true;
+  T* partial_ = nullptr;
 };
 
 }  // namespace detail
@@ -1059,13 +1075,15 @@ constexpr index most_waiting(index parts, index rank, index ranks) {
 
 /// Memory and messages with which a rank adds gradients of type T of model M, unit by unit.
 template <class M, class T>
-class unit_sums {
+class unit_sums : public shard_sums<M, T> {
   using block = unit_gradients<M, T>;
+  using base = shard_sums<M, T>;
+  using base::add_to;
+  using base::bucket_, base::fixed_, base::numbers_, base::parts_, base::ranks_, base::received_,
+      base::shard_;
 
  public:
-  static constexpr index values = values_in_block<M, T>();  ///< in a whole block of gradients
-  static_assert(values <= most_in_message,
-                "linnet::distributed_trainer: models of fewer than 2^31 parameters");
+  using base::begin, base::begins, base::counts, base::own;
 
   /// Values that a rank receives at a time: a bucket of each rank, or its shard of a unit.
   static constexpr index received_values(index, index ranks, const distributed_options& how) {
@@ -1092,27 +1110,15 @@ class unit_sums {
     s.numbers_ = memory.take<int>(7 * ranks);
     return s;
   }
-  /// Notes where the shards are, after place().
+  /// Notes where the shards and the sums that wait are, after place().
   void start(communicator& ranks) {
-    ranks_ = &ranks;
-    const index n = ranks.size();
+    base::start(ranks);
     int waiting = 0;
-    for (index r = 0; r < n; ++r) {
-      counts()[r] = static_cast<int>(shard_values<M, T>(r, n));
-      begins()[r] = static_cast<int>(shard_begin<M, T>(r, n).value);
-      numbers_[6 * n + r] = waiting;
-      waiting += static_cast<int>(most_waiting(parts_, r, n));
+    for (index r = 0; r < ranks.size(); ++r) {
+      numbers_[6 * ranks.size() + r] = waiting;
+      waiting += static_cast<int>(most_waiting(parts_, r, ranks.size()));
     }
   }
-
-  /// This rank's shard of the sum over all calls of add() since clear().
-  T* shard() { return shard_; }
-  void clear() { std::fill_n(shard_, own(), T(0)); }
-  /// Values of this rank's shard, and where it begins in a block of gradients.
-  index own() const { return counts()[ranks_->rank()]; }
-  index begin() const { return begins()[ranks_->rank()]; }
-  int* counts() const { return numbers_; }
-  int* begins() const { return numbers_ + ranks_->size(); }
 
   /// Adds the gradients of a batch to the shards of all ranks. make(i) adds that of part `i` to
   /// `gradient`, zero before and after. False if a message failed.
@@ -1142,19 +1148,16 @@ class unit_sums {
     }
     if (fine_ && fixed_ && parts_ > ranks_->size())
       add_to(shard_,
-             fold(0, parts_, own(),
-                  [&](index part) {
-                    const index rank = holder_of(part, parts_, ranks_->size());
-                    return waiting(rank, sums_that_wait(parts_, first_of(rank), part));
-                  }),
+             this->fold(0, parts_, own(),
+                        [&](index part) {
+                          const index rank = holder_of(part, parts_, ranks_->size());
+                          return waiting(rank, sums_that_wait(parts_, first_of(rank), part));
+                        }),
              own());
     return fine_;
   }
 
  private:
-  static void add_to(T* to, const T* from, index n) {
-    for (index i = 0; i < n; ++i) to[i] += from[i];
-  }
   index first_of(index rank) const { return items_of(parts_, rank, ranks_->size()).first; }
   /// Whether a rank has a part in this round.
   bool makes(index rank) const {
@@ -1185,9 +1188,9 @@ class unit_sums {
   }
   /// The first value of a unit in a rank's shard, and how many there are.
   std::pair<index, index> overlap(const gradient_unit& unit, index rank) const {
-    const index begin = (std::max)(unit.begin, index{begins()[rank]});
-    const index end = (std::min)(unit.end, index{begins()[rank] + counts()[rank]});
-    return {begin, (std::max)(end - begin, index{0})};
+    const index first = (std::max)(unit.begin, index{begins()[rank]});
+    const index last = (std::min)(unit.end, index{begins()[rank] + counts()[rank]});
+    return {first, (std::max)(last - first, index{0})};
   }
   bool add_by_mpi(const gradient_unit& unit, const T* from) {
     for (index r = 0; r < ranks_->size(); ++r)
@@ -1223,9 +1226,10 @@ class unit_sums {
   /// Takes in `count` values of each rank, from place `at` of the shard on.
   void take(index at, index count) {
     if (parts_ == ranks_->size())
-      return add_to(shard_ + at,
-                    fold(0, parts_, count, [&](index part) { return received_ + part * bucket_; }),
-                    count);
+      return add_to(
+          shard_ + at,
+          this->fold(0, parts_, count, [&](index part) { return received_ + part * bucket_; }),
+          count);
     for (index r = 0; r < ranks_->size(); ++r) {
       if (!makes(r)) continue;
       const index part = first_of(r) + round_;
@@ -1240,25 +1244,11 @@ class unit_sums {
       }
     }
   }
-  /// The sum of the parts [first, last), from of(part) of the sums of single ranks.
-  template <class Of>
-  T* fold(index first, index last, index count, Of&& of) const {
-    if (holder_of(first, parts_, ranks_->size()) == holder_of(last - 1, parts_, ranks_->size()))
-      return of(first);
-    const index middle = middle_of(first, last);
-    T* const left = fold(first, middle, count, of);
-    add_to(left, fold(middle, last, count, of), count);
-    return left;
-  }
-
-  communicator* ranks_ = nullptr;
   block* gradient_ = nullptr;
-  T *shard_ = nullptr, *received_ = nullptr, *waiting_ = nullptr;
-  int* numbers_ = nullptr;  ///< counts and begins of shards, of what is sent and of what is got;
-                            ///< the first sum of each rank that waits
-  std::size_t next_ = 0;    ///< the unit behind that which backward makes
-  index parts_ = 1, bucket_ = 0, round_ = 0;
-  bool fixed_ = true, fine_ = true;
+  T* waiting_ = nullptr;  ///< sums; numbers_ ends with the first one of each rank
+  std::size_t next_ = 0;  ///< the unit behind that which backward makes
+  index round_ = 0;
+  bool fine_ = true;
 };
 
 }  // namespace detail

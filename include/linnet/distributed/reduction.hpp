@@ -42,11 +42,65 @@ namespace detail {
 /// The largest number of values, and the largest place of one, in a message.
 inline constexpr index most_in_message = 0x7fffffff;
 
+/// A rank's shard of sums of gradients of type T of model M, where the shards of all ranks are, and
+/// the tree over parts.
+template <class M, class T>
+class shard_sums {
+ public:
+  static constexpr index values = values_in_block<M, T>();  ///< in a whole block of gradients
+
+  /// This rank's shard of the sum over all batches since clear().
+  T* shard() { return shard_; }
+  void clear() { std::fill_n(shard_, own(), T(0)); }
+  /// Values of this rank's shard, and where it begins in a block of gradients.
+  index own() const { return counts()[ranks_->rank()]; }
+  index begin() const { return begins()[ranks_->rank()]; }
+  int* counts() const { return numbers_; }
+  int* begins() const { return numbers_ + ranks_->size(); }
+  /// Notes where the shards are, after place().
+  void start(communicator& ranks) {
+    ranks_ = &ranks;
+    for (index r = 0; r < ranks.size(); ++r) {
+      counts()[r] = static_cast<int>(shard_values<M, T>(r, ranks.size()));
+      begins()[r] = static_cast<int>(shard_begin<M, T>(r, ranks.size()).value);
+    }
+  }
+
+ protected:
+  static_assert(values <= most_in_message,
+                "linnet::distributed_trainer: models of fewer than 2^31 parameters");
+
+  static void add_to(T* to, const T* from, index n) {
+    for (index i = 0; i < n; ++i) to[i] += from[i];
+  }
+  /// The sum of the parts [first, last), from of(part) of the sums of single ranks, in their order.
+  template <class Of>
+  T* fold(index first, index last, index count, Of&& of) const {
+    if (holder_of(first, parts_, ranks_->size()) == holder_of(last - 1, parts_, ranks_->size()))
+      return of(first);
+    const index middle = middle_of(first, last);
+    T* const left = fold(first, middle, count, of);
+    add_to(left, fold(middle, last, count, of), count);
+    return left;
+  }
+
+  communicator* ranks_ = nullptr;
+  T *shard_ = nullptr, *received_ = nullptr;
+  int* numbers_ = nullptr;  ///< counts and begins of shards, of what is sent and of what is got
+  index parts_ = 1, bucket_ = 0;
+  bool fixed_ = true;
+};
+
 /// Memory and messages with which a rank adds gradients of type T of model M.
 template <class M, class T>
-class gradient_sums {
+class gradient_sums : public shard_sums<M, T> {
+  using base = shard_sums<M, T>;
+  using base::add_to;
+  using base::bucket_, base::fixed_, base::numbers_, base::parts_, base::ranks_, base::received_,
+      base::shard_;
+
  public:
-  static constexpr index values = values_in_block<M, T>();  ///< in a block of gradients
+  using base::begins, base::counts, base::own, base::values;
 
   /// Values of all sums that a rank receives at a time: a bucket of each.
   static constexpr index received_values(index rank, index ranks, const distributed_options& how) {
@@ -70,27 +124,6 @@ class gradient_sums {
     g.numbers_ = memory.take<int>(6 * ranks);
     return g;
   }
-  /// Notes where the shards are, after place().
-  void start(communicator& ranks) {
-    ranks_ = &ranks;
-    const index n = ranks.size();
-    index from = 0;
-    for (index r = 0; r < n; ++r) {
-      counts()[r] = number(shard_values<M, T>(r, n));
-      begins()[r] = number(from);
-      from += counts()[r];
-    }
-  }
-
-  /// This rank's shard of the sum over all calls of add() since clear().
-  T* shard() { return shard_; }
-  void clear() { std::fill_n(shard_, own(), T(0)); }
-  /// Values of this rank's shard, and where it begins in a block of gradients.
-  index own() const { return counts()[ranks_->rank()]; }
-  index begin() const { return begins()[ranks_->rank()]; }
-  int* counts() const { return numbers_; }
-  int* begins() const { return numbers_ + ranks_->size(); }
-
   /// Adds the gradients of a batch to the shards of all ranks. make(i) adds that of part `i` to
   /// `of`, a whole block. It is zero before and after. False if a message failed.
   template <class Make>
@@ -118,16 +151,10 @@ class gradient_sums {
   }
 
  private:
-  static_assert(values <= most_in_message,
-                "linnet::distributed_trainer: models of fewer than 2^31 parameters");
-
   static constexpr index bucket_values(index ranks, const distributed_options& how) {
     return (std::min)(how.bucket, largest_shard<M, T>(ranks));
   }
   static int number(index n) { return static_cast<int>(n); }
-  static void add_to(T* to, const T* from, index n) {
-    for (index i = 0; i < n; ++i) to[i] += from[i];
-  }
   /// to = the sum of the parts [first, last).
   template <class Make>
   void sum(index first, index last, T* to, T* gradient, Make& make) {
@@ -174,25 +201,14 @@ class gradient_sums {
       }
       index next = 0;
       if (const index own_count = count(ranks_->rank(), at); own_count > 0)
-        add_to(shard_ + at, tree(0, parts_, own_count, next), own_count);
+        add_to(
+            shard_ + at,
+            this->fold(0, parts_, own_count, [&](index) { return received_ + next++ * bucket_; }),
+            own_count);
     }
     return true;
   }
-  /// The sum of the parts [first, last) in what was received, from sum number `next` on.
-  const T* tree(index first, index last, index count, index& next) {
-    if (holder_of(first, parts_, ranks_->size()) == holder_of(last - 1, parts_, ranks_->size()))
-      return received_ + next++ * bucket_;
-    const index middle = middle_of(first, last);
-    T* const left = const_cast<T*>(tree(first, middle, count, next));
-    add_to(left, tree(middle, last, count, next), count);
-    return left;
-  }
-
-  communicator* ranks_ = nullptr;
-  T *shard_ = nullptr, *received_ = nullptr, *partial_ = nullptr;
-  int* numbers_ = nullptr;  ///< counts and begins of shards, of what is sent and of what is got
-  index parts_ = 1, bucket_ = 0;
-  bool fixed_ = true;
+  T* partial_ = nullptr;
 };
 
 }  // namespace detail

@@ -46,13 +46,15 @@ constexpr index most_waiting(index parts, index rank, index ranks) {
 
 /// Memory and messages with which a rank adds gradients of type T of model M, unit by unit.
 template <class M, class T>
-class unit_sums {
+class unit_sums : public shard_sums<M, T> {
   using block = unit_gradients<M, T>;
+  using base = shard_sums<M, T>;
+  using base::add_to;
+  using base::bucket_, base::fixed_, base::numbers_, base::parts_, base::ranks_, base::received_,
+      base::shard_;
 
  public:
-  static constexpr index values = values_in_block<M, T>();  ///< in a whole block of gradients
-  static_assert(values <= most_in_message,
-                "linnet::distributed_trainer: models of fewer than 2^31 parameters");
+  using base::begin, base::begins, base::counts, base::own;
 
   /// Values that a rank receives at a time: a bucket of each rank, or its shard of a unit.
   static constexpr index received_values(index, index ranks, const distributed_options& how) {
@@ -79,27 +81,15 @@ class unit_sums {
     s.numbers_ = memory.take<int>(7 * ranks);
     return s;
   }
-  /// Notes where the shards are, after place().
+  /// Notes where the shards and the sums that wait are, after place().
   void start(communicator& ranks) {
-    ranks_ = &ranks;
-    const index n = ranks.size();
+    base::start(ranks);
     int waiting = 0;
-    for (index r = 0; r < n; ++r) {
-      counts()[r] = static_cast<int>(shard_values<M, T>(r, n));
-      begins()[r] = static_cast<int>(shard_begin<M, T>(r, n).value);
-      numbers_[6 * n + r] = waiting;
-      waiting += static_cast<int>(most_waiting(parts_, r, n));
+    for (index r = 0; r < ranks.size(); ++r) {
+      numbers_[6 * ranks.size() + r] = waiting;
+      waiting += static_cast<int>(most_waiting(parts_, r, ranks.size()));
     }
   }
-
-  /// This rank's shard of the sum over all calls of add() since clear().
-  T* shard() { return shard_; }
-  void clear() { std::fill_n(shard_, own(), T(0)); }
-  /// Values of this rank's shard, and where it begins in a block of gradients.
-  index own() const { return counts()[ranks_->rank()]; }
-  index begin() const { return begins()[ranks_->rank()]; }
-  int* counts() const { return numbers_; }
-  int* begins() const { return numbers_ + ranks_->size(); }
 
   /// Adds the gradients of a batch to the shards of all ranks. make(i) adds that of part `i` to
   /// `gradient`, zero before and after. False if a message failed.
@@ -129,19 +119,16 @@ class unit_sums {
     }
     if (fine_ && fixed_ && parts_ > ranks_->size())
       add_to(shard_,
-             fold(0, parts_, own(),
-                  [&](index part) {
-                    const index rank = holder_of(part, parts_, ranks_->size());
-                    return waiting(rank, sums_that_wait(parts_, first_of(rank), part));
-                  }),
+             this->fold(0, parts_, own(),
+                        [&](index part) {
+                          const index rank = holder_of(part, parts_, ranks_->size());
+                          return waiting(rank, sums_that_wait(parts_, first_of(rank), part));
+                        }),
              own());
     return fine_;
   }
 
  private:
-  static void add_to(T* to, const T* from, index n) {
-    for (index i = 0; i < n; ++i) to[i] += from[i];
-  }
   index first_of(index rank) const { return items_of(parts_, rank, ranks_->size()).first; }
   /// Whether a rank has a part in this round.
   bool makes(index rank) const {
@@ -172,9 +159,9 @@ class unit_sums {
   }
   /// The first value of a unit in a rank's shard, and how many there are.
   std::pair<index, index> overlap(const gradient_unit& unit, index rank) const {
-    const index begin = (std::max)(unit.begin, index{begins()[rank]});
-    const index end = (std::min)(unit.end, index{begins()[rank] + counts()[rank]});
-    return {begin, (std::max)(end - begin, index{0})};
+    const index first = (std::max)(unit.begin, index{begins()[rank]});
+    const index last = (std::min)(unit.end, index{begins()[rank] + counts()[rank]});
+    return {first, (std::max)(last - first, index{0})};
   }
   bool add_by_mpi(const gradient_unit& unit, const T* from) {
     for (index r = 0; r < ranks_->size(); ++r)
@@ -210,9 +197,10 @@ class unit_sums {
   /// Takes in `count` values of each rank, from place `at` of the shard on.
   void take(index at, index count) {
     if (parts_ == ranks_->size())
-      return add_to(shard_ + at,
-                    fold(0, parts_, count, [&](index part) { return received_ + part * bucket_; }),
-                    count);
+      return add_to(
+          shard_ + at,
+          this->fold(0, parts_, count, [&](index part) { return received_ + part * bucket_; }),
+          count);
     for (index r = 0; r < ranks_->size(); ++r) {
       if (!makes(r)) continue;
       const index part = first_of(r) + round_;
@@ -227,25 +215,11 @@ class unit_sums {
       }
     }
   }
-  /// The sum of the parts [first, last), from of(part) of the sums of single ranks.
-  template <class Of>
-  T* fold(index first, index last, index count, Of&& of) const {
-    if (holder_of(first, parts_, ranks_->size()) == holder_of(last - 1, parts_, ranks_->size()))
-      return of(first);
-    const index middle = middle_of(first, last);
-    T* const left = fold(first, middle, count, of);
-    add_to(left, fold(middle, last, count, of), count);
-    return left;
-  }
-
-  communicator* ranks_ = nullptr;
   block* gradient_ = nullptr;
-  T *shard_ = nullptr, *received_ = nullptr, *waiting_ = nullptr;
-  int* numbers_ = nullptr;  ///< counts and begins of shards, of what is sent and of what is got;
-                            ///< the first sum of each rank that waits
-  std::size_t next_ = 0;    ///< the unit behind that which backward makes
-  index parts_ = 1, bucket_ = 0, round_ = 0;
-  bool fixed_ = true, fine_ = true;
+  T* waiting_ = nullptr;  ///< sums; numbers_ ends with the first one of each rank
+  std::size_t next_ = 0;  ///< the unit behind that which backward makes
+  index round_ = 0;
+  bool fine_ = true;
 };
 
 }  // namespace detail
