@@ -31626,6 +31626,19 @@ constexpr operation_cost pass_cost(index numbers) {
   return {0, numbers * static_cast<index>(sizeof(T))};
 }
 
+/// Times a pass over so many numbers.
+template <class Profile, class T>
+struct pass_scope : Profile::scope {
+  pass_scope(const team& threads, operation what, index numbers, direction way = direction::forward)
+      : Profile::scope(threads, what, way) {
+    this->add(pass_cost<T>(numbers));
+  }
+};
+/// pass_scope of a model stored as `S`; nothing, and no code, in a model without a profile.
+template <class S, class T>
+using timed_pass = std::conditional_t<is_profiled<S>, pass_scope<typename profile_of<S>::type, T>,
+                                      no_profile::scope>;
+
 /// Work of looking up `rows` rows of a table of `width` columns in storage `S`.
 template <class T, class S>
 constexpr operation_cost lookup_cost(index rows, index width) {
@@ -31690,8 +31703,7 @@ void timed_embed(const ops::execution& on, index rows, index d, const token* tok
 template <class T, class S>
 void timed_embed_backward(const ops::execution& on, index rows, index d, const token* tokens,
                           const T* dx, T* d_table) {
-  const timed<S> time(on.threads, operation::embedding, direction::backward);
-  if constexpr (is_profiled<S>) time.add(pass_cost<T>(3 * rows * d));
+  const timed_pass<S, T> time(on.threads, operation::embedding, 3 * rows * d, direction::backward);
   ops::embed_backward(on, rows, d, tokens, dx, d_table);
 }
 
@@ -32082,29 +32094,40 @@ struct chain {
     linnet::copy_state<at_layer<K>, T>(linnet::detail::member<K>(c.items), from, to, part);
     if constexpr (K + 1 < count) copy_from<K + 1>(c, from, to, part);
   }
+  /// Runs one member, timed; the last one adds `residual` where its layer takes it.
+  template <std::size_t K, class S, class T, class P, class... Residual>
+  LINNET_INLINE static inline void forward_member(const P& p, view<const T, at_layer<K>::in> x,
+                                                  view<T, at_layer<K>::out> y, cache<T>& c,
+                                                  context<T>& ctx, Residual... residual) {
+    const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
+                                     x.rows());
+    at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
+                                                       linnet::detail::member<K>(c.items), ctx,
+                                                       residual...);
+  }
+  template <std::size_t K, class S, class T, class P, class G>
+  LINNET_INLINE static inline void backward_member(const P& p, G& dp,
+                                                   view<const T, at_layer<K>::in> x,
+                                                   view<const T, at_layer<K>::out> dy,
+                                                   view<T, at_layer<K>::in> dx, cache<T>& c,
+                                                   context<T>& ctx) {
+    const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
+                                     x.rows(), direction::backward);
+    at_layer<K>::template backward<T, at_storage<K, S>>(
+        linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dy, dx,
+        linnet::detail::member<K>(c.items), ctx);
+  }
   template <std::size_t K, class S, class T, class P>
   LINNET_INLINE static inline void forward_from(const P& p, view<const T, at_layer<K>::in> x,
                                                 view<T, out> y, cache<T>& c, context<T>& ctx,
                                                 [[maybe_unused]] const T* residual) {
     if constexpr (K + 1 == count && adds_residual) {
-      const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
-                                       x.rows());
-      at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
-                                                         linnet::detail::member<K>(c.items), ctx,
-                                                         residual);
+      forward_member<K, S, T>(p, x, y, c, ctx, residual);
     } else if constexpr (K + 1 == count) {
-      const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
-                                       x.rows());
-      at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
-                                                         linnet::detail::member<K>(c.items), ctx);
+      forward_member<K, S, T>(p, x, y, c, ctx);
     } else {
       const view<T, at_layer<K>::out> z(c.between[K], x.rows());
-      {
-        const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
-                                         x.rows());
-        at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, z,
-                                                           linnet::detail::member<K>(c.items), ctx);
-      }
+      forward_member<K, S, T>(p, x, z, c, ctx);
       forward_from<K + 1, S, T>(p, z, y, c, ctx, residual);
     }
   }
@@ -32114,20 +32137,12 @@ struct chain {
                                                  view<const T, out> dy, view<T, at_layer<K>::in> dx,
                                                  cache<T>& c, context<T>& ctx) {
     if constexpr (K + 1 == count) {
-      const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
-                                       x.rows(), direction::backward);
-      at_layer<K>::template backward<T, at_storage<K, S>>(
-          linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dy, dx,
-          linnet::detail::member<K>(c.items), ctx);
+      backward_member<K, S, T>(p, dp, x, dy, dx, c, ctx);
     } else {
       const view<T, at_layer<K>::out> z(c.between[K], x.rows()), dz(c.gradient[K], x.rows());
       ops::fill(ctx.on, dz.size(), T(0), dz.data());
       backward_from<K + 1, S, T>(p, dp, z, dy, dz, c, ctx);
-      const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
-                                       x.rows(), direction::backward);
-      at_layer<K>::template backward<T, at_storage<K, S>>(
-          linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dz, dx,
-          linnet::detail::member<K>(c.items), ctx);
+      backward_member<K, S, T>(p, dp, x, dz, dx, c, ctx);
     }
   }
 };
@@ -32981,8 +32996,7 @@ void add_branch(const P& p, view<const T, D> u, view<const T, D> x, view<T, D> y
   T* const branch = c.branch ? c.branch : y.data();
   const view<T, D> made(adapted && c.kept ? c.kept : branch, x.rows());
   Sub::template forward<T, S>(p, u, made, c.sub, ctx);
-  const linnet::detail::timed<S> time(ctx.on.threads, operation::residual);
-  if constexpr (is_profiled<S>) time.add(pass_cost<T>(3 * x.size()));
+  const timed_pass<S, T> time(ctx.on.threads, operation::residual, 3 * x.size());
   ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, D, made.data());
   if (adapted) adapted.change(ctx, made.data(), branch);
   ops::add(ctx.on, x.size(), x.data(), branch, y.data());
@@ -33058,9 +33072,8 @@ struct residual {
     const view<T, in> normed(c.normed, x.rows()), d_branch(c.branch, x.rows()),
         d_normed(c.d_normed, x.rows());
     {
-      const linnet::detail::timed<S> time(ctx.on.threads, operation::residual, direction::backward);
-      if constexpr (linnet::detail::is_profiled<S>)
-        time.add(linnet::detail::pass_cost<T>(3 * x.size()));
+      const linnet::detail::timed_pass<S, T> time(ctx.on.threads, operation::residual, 3 * x.size(),
+                                                  direction::backward);
       ops::copy(ctx.on, dy.size(), dy.data(), d_branch.data());
       if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted)
         adapted.backward(ctx, c.kept, d_branch.data());
@@ -33069,9 +33082,8 @@ struct residual {
     }
     Sub::template backward<T, S>(p.sub, dp.sub, normed, d_branch, d_normed, c.sub, ctx);
     {
-      const linnet::detail::timed<S> time(ctx.on.threads, operation::residual, direction::backward);
-      if constexpr (linnet::detail::is_profiled<S>)
-        time.add(linnet::detail::pass_cost<T>(3 * x.size()));
+      const linnet::detail::timed_pass<S, T> time(ctx.on.threads, operation::residual, 3 * x.size(),
+                                                  direction::backward);
       ops::add(ctx.on, dx.size(), dx.data(), dy.data(), dx.data());
     }
     Norm::template backward<T, S>(p.norm, dp.norm, x, d_normed, dx, c.norm, ctx);
@@ -33153,9 +33165,8 @@ struct post_norm_residual {
     ops::fill(ctx.on, d_sum.size(), T(0), d_sum.data());
     Norm::template backward<T, S>(p.norm, dp.norm, sum, dy, d_sum, c.norm, ctx);
     {
-      const linnet::detail::timed<S> time(ctx.on.threads, operation::residual, direction::backward);
-      if constexpr (linnet::detail::is_profiled<S>)
-        time.add(linnet::detail::pass_cost<T>(3 * x.size()));
+      const linnet::detail::timed_pass<S, T> time(ctx.on.threads, operation::residual, 3 * x.size(),
+                                                  direction::backward);
       ops::add(ctx.on, dx.size(), dx.data(), d_sum.data(), dx.data());
       if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted)
         adapted.backward(ctx, c.kept, d_sum.data());
@@ -34618,9 +34629,8 @@ struct activated_linear {
       map::template forward<T, S>(p, x, {inner, x.rows()}, c.map_cache, ctx);
     }
     if (c.inner || !Projections.plain()) {
-      const linnet::detail::timed<S> time(ctx.on.threads, operation::activation);
-      if constexpr (linnet::detail::is_profiled<S>)
-        time.add(linnet::detail::pass_cost<T>(2 * y.size()));
+      const linnet::detail::timed_pass<S, T> time(ctx.on.threads, operation::activation,
+                                                  2 * y.size());
       ops::activation<A>(ctx.on, y.size(), inner, y.data());
     }
     if constexpr (Drops)
@@ -34638,10 +34648,8 @@ struct activated_linear {
       d_active = c.d_active;
     }
     {
-      const linnet::detail::timed<S> time(ctx.on.threads, operation::activation,
-                                          direction::backward);
-      if constexpr (linnet::detail::is_profiled<S>)
-        time.add(linnet::detail::pass_cost<T>(3 * d_inner.size()));
+      const linnet::detail::timed_pass<S, T> time(ctx.on.threads, operation::activation,
+                                                  3 * d_inner.size(), direction::backward);
       ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
       ops::activation_backward<A>(ctx.on, d_inner.size(), c.inner, d_active, c.d_inner);
     }

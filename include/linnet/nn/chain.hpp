@@ -207,29 +207,40 @@ struct chain {
     linnet::copy_state<at_layer<K>, T>(linnet::detail::member<K>(c.items), from, to, part);
     if constexpr (K + 1 < count) copy_from<K + 1>(c, from, to, part);
   }
+  /// Runs one member, timed; the last one adds `residual` where its layer takes it.
+  template <std::size_t K, class S, class T, class P, class... Residual>
+  LINNET_INLINE static inline void forward_member(const P& p, view<const T, at_layer<K>::in> x,
+                                                  view<T, at_layer<K>::out> y, cache<T>& c,
+                                                  context<T>& ctx, Residual... residual) {
+    const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
+                                     x.rows());
+    at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
+                                                       linnet::detail::member<K>(c.items), ctx,
+                                                       residual...);
+  }
+  template <std::size_t K, class S, class T, class P, class G>
+  LINNET_INLINE static inline void backward_member(const P& p, G& dp,
+                                                   view<const T, at_layer<K>::in> x,
+                                                   view<const T, at_layer<K>::out> dy,
+                                                   view<T, at_layer<K>::in> dx, cache<T>& c,
+                                                   context<T>& ctx) {
+    const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
+                                     x.rows(), direction::backward);
+    at_layer<K>::template backward<T, at_storage<K, S>>(
+        linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dy, dx,
+        linnet::detail::member<K>(c.items), ctx);
+  }
   template <std::size_t K, class S, class T, class P>
   LINNET_INLINE static inline void forward_from(const P& p, view<const T, at_layer<K>::in> x,
                                                 view<T, out> y, cache<T>& c, context<T>& ctx,
                                                 [[maybe_unused]] const T* residual) {
     if constexpr (K + 1 == count && adds_residual) {
-      const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
-                                       x.rows());
-      at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
-                                                         linnet::detail::member<K>(c.items), ctx,
-                                                         residual);
+      forward_member<K, S, T>(p, x, y, c, ctx, residual);
     } else if constexpr (K + 1 == count) {
-      const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
-                                       x.rows());
-      at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
-                                                         linnet::detail::member<K>(c.items), ctx);
+      forward_member<K, S, T>(p, x, y, c, ctx);
     } else {
       const view<T, at_layer<K>::out> z(c.between[K], x.rows());
-      {
-        const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
-                                         x.rows());
-        at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, z,
-                                                           linnet::detail::member<K>(c.items), ctx);
-      }
+      forward_member<K, S, T>(p, x, z, c, ctx);
       forward_from<K + 1, S, T>(p, z, y, c, ctx, residual);
     }
   }
@@ -239,20 +250,12 @@ struct chain {
                                                  view<const T, out> dy, view<T, at_layer<K>::in> dx,
                                                  cache<T>& c, context<T>& ctx) {
     if constexpr (K + 1 == count) {
-      const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
-                                       x.rows(), direction::backward);
-      at_layer<K>::template backward<T, at_storage<K, S>>(
-          linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dy, dx,
-          linnet::detail::member<K>(c.items), ctx);
+      backward_member<K, S, T>(p, dp, x, dy, dx, c, ctx);
     } else {
       const view<T, at_layer<K>::out> z(c.between[K], x.rows()), dz(c.gradient[K], x.rows());
       ops::fill(ctx.on, dz.size(), T(0), dz.data());
       backward_from<K + 1, S, T>(p, dp, z, dy, dz, c, ctx);
-      const timed_member<K, S, T> time(ctx.on.threads, linnet::detail::operation_of<item<K>>(),
-                                       x.rows(), direction::backward);
-      at_layer<K>::template backward<T, at_storage<K, S>>(
-          linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dz, dx,
-          linnet::detail::member<K>(c.items), ctx);
+      backward_member<K, S, T>(p, dp, x, dz, dx, c, ctx);
     }
   }
 };

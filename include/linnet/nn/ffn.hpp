@@ -127,9 +127,8 @@ struct activated_linear {
       map::template forward<T, S>(p, x, {inner, x.rows()}, c.map_cache, ctx);
     }
     if (c.inner || !Projections.plain()) {
-      const linnet::detail::timed<S> time(ctx.on.threads, operation::activation);
-      if constexpr (linnet::detail::is_profiled<S>)
-        time.add(linnet::detail::pass_cost<T>(2 * y.size()));
+      const linnet::detail::timed_pass<S, T> time(ctx.on.threads, operation::activation,
+                                                  2 * y.size());
       ops::activation<A>(ctx.on, y.size(), inner, y.data());
     }
     if constexpr (Drops)
@@ -147,10 +146,8 @@ struct activated_linear {
       d_active = c.d_active;
     }
     {
-      const linnet::detail::timed<S> time(ctx.on.threads, operation::activation,
-                                          direction::backward);
-      if constexpr (linnet::detail::is_profiled<S>)
-        time.add(linnet::detail::pass_cost<T>(3 * d_inner.size()));
+      const linnet::detail::timed_pass<S, T> time(ctx.on.threads, operation::activation,
+                                                  3 * d_inner.size(), direction::backward);
       ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
       ops::activation_backward<A>(ctx.on, d_inner.size(), c.inner, d_active, c.d_inner);
     }

@@ -23,8 +23,7 @@ void add_branch(const P& p, view<const T, D> u, view<const T, D> x, view<T, D> y
   T* const branch = c.branch ? c.branch : y.data();
   const view<T, D> made(adapted && c.kept ? c.kept : branch, x.rows());
   Sub::template forward<T, S>(p, u, made, c.sub, ctx);
-  const linnet::detail::timed<S> time(ctx.on.threads, operation::residual);
-  if constexpr (is_profiled<S>) time.add(pass_cost<T>(3 * x.size()));
+  const timed_pass<S, T> time(ctx.on.threads, operation::residual, 3 * x.size());
   ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, D, made.data());
   if (adapted) adapted.change(ctx, made.data(), branch);
   ops::add(ctx.on, x.size(), x.data(), branch, y.data());
@@ -100,9 +99,8 @@ struct residual {
     const view<T, in> normed(c.normed, x.rows()), d_branch(c.branch, x.rows()),
         d_normed(c.d_normed, x.rows());
     {
-      const linnet::detail::timed<S> time(ctx.on.threads, operation::residual, direction::backward);
-      if constexpr (linnet::detail::is_profiled<S>)
-        time.add(linnet::detail::pass_cost<T>(3 * x.size()));
+      const linnet::detail::timed_pass<S, T> time(ctx.on.threads, operation::residual, 3 * x.size(),
+                                                  direction::backward);
       ops::copy(ctx.on, dy.size(), dy.data(), d_branch.data());
       if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted)
         adapted.backward(ctx, c.kept, d_branch.data());
@@ -111,9 +109,8 @@ struct residual {
     }
     Sub::template backward<T, S>(p.sub, dp.sub, normed, d_branch, d_normed, c.sub, ctx);
     {
-      const linnet::detail::timed<S> time(ctx.on.threads, operation::residual, direction::backward);
-      if constexpr (linnet::detail::is_profiled<S>)
-        time.add(linnet::detail::pass_cost<T>(3 * x.size()));
+      const linnet::detail::timed_pass<S, T> time(ctx.on.threads, operation::residual, 3 * x.size(),
+                                                  direction::backward);
       ops::add(ctx.on, dx.size(), dx.data(), dy.data(), dx.data());
     }
     Norm::template backward<T, S>(p.norm, dp.norm, x, d_normed, dx, c.norm, ctx);
@@ -195,9 +192,8 @@ struct post_norm_residual {
     ops::fill(ctx.on, d_sum.size(), T(0), d_sum.data());
     Norm::template backward<T, S>(p.norm, dp.norm, sum, dy, d_sum, c.norm, ctx);
     {
-      const linnet::detail::timed<S> time(ctx.on.threads, operation::residual, direction::backward);
-      if constexpr (linnet::detail::is_profiled<S>)
-        time.add(linnet::detail::pass_cost<T>(3 * x.size()));
+      const linnet::detail::timed_pass<S, T> time(ctx.on.threads, operation::residual, 3 * x.size(),
+                                                  direction::backward);
       ops::add(ctx.on, dx.size(), dx.data(), d_sum.data(), dx.data());
       if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted)
         adapted.backward(ctx, c.kept, d_sum.data());

@@ -46,6 +46,19 @@ constexpr operation_cost pass_cost(index numbers) {
   return {0, numbers * static_cast<index>(sizeof(T))};
 }
 
+/// Times a pass over so many numbers.
+template <class Profile, class T>
+struct pass_scope : Profile::scope {
+  pass_scope(const team& threads, operation what, index numbers, direction way = direction::forward)
+      : Profile::scope(threads, what, way) {
+    this->add(pass_cost<T>(numbers));
+  }
+};
+/// pass_scope of a model stored as `S`; nothing, and no code, in a model without a profile.
+template <class S, class T>
+using timed_pass = std::conditional_t<is_profiled<S>, pass_scope<typename profile_of<S>::type, T>,
+                                      no_profile::scope>;
+
 /// Work of looking up `rows` rows of a table of `width` columns in storage `S`.
 template <class T, class S>
 constexpr operation_cost lookup_cost(index rows, index width) {
@@ -110,8 +123,7 @@ void timed_embed(const ops::execution& on, index rows, index d, const token* tok
 template <class T, class S>
 void timed_embed_backward(const ops::execution& on, index rows, index d, const token* tokens,
                           const T* dx, T* d_table) {
-  const timed<S> time(on.threads, operation::embedding, direction::backward);
-  if constexpr (is_profiled<S>) time.add(pass_cost<T>(3 * rows * d));
+  const timed_pass<S, T> time(on.threads, operation::embedding, 3 * rows * d, direction::backward);
   ops::embed_backward(on, rows, d, tokens, dx, d_table);
 }
 
