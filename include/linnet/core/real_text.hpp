@@ -3,16 +3,16 @@
 /// @file
 /// Real numbers in text, also where the standard library reads integers alone.
 
+#include <bit>
 #include <cerrno>
 #include <charconv>
 #include <clocale>
-#include <cmath>
 #include <cstdlib>
 #include <string>
 #include <system_error>
 #include <utility>
 
-#include <linnet/core/scalars.hpp>
+#include <linnet/core/finite.hpp>
 
 LINNET_NAMESPACE_BEGIN
 namespace detail {
@@ -70,8 +70,9 @@ inline std::from_chars_result real_by_strtod(const char* first, const char* last
   const int before = std::exchange(errno, 0);
   const double read = std::strtod(text.c_str(), nullptr);
   const bool outside = std::exchange(errno, before) == ERANGE;
-  // A number below the normal ones is in range, though strtod() may report it.
-  if (outside && (read == 0 || std::abs(read) >= HUGE_VAL))
+  // A number below the normal ones is in range, though strtod() may report it. Looked at as bits:
+  // under -ffast-math such a number may count as zero.
+  if (outside && (std::bit_cast<std::uint64_t>(read) << 1 == 0 || !is_finite(read)))
     return {end, std::errc::result_out_of_range};
   x = read;
   return {end, std::errc()};
