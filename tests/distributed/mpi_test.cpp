@@ -5,6 +5,7 @@
 #include "support/images.hpp"
 
 #if __has_include(<mpi.h>) && __has_include(<xxhash.h>)
+#include <linnet/mpi.hpp>
 #include <linnet/mpi_checkpoint.hpp>
 
 #include "support/program.hpp"
@@ -100,13 +101,13 @@ constexpr auto own_part = [](const auto& t, const decoder_tokens& data) {
 };
 
 template <int Stage>
-record run(int threads, ln::reduction sums = ln::reduction::fixed_order, index of_parts = parts) {
+record run(int threads, ln::distributed_options how = {.parts = parts}) {
   ln::weights<model> w;
   randomize(w);
   record r;
   ln::limits l = limits_of(threads);
-  l.batch = sequences / of_parts;
-  const ln::distributed_options how{.parts = of_parts, .sums = sums, .bucket = 1000};
+  l.batch = sequences / how.parts;
+  how.bucket = 1000;
   const index bytes = trainer<Stage>::footprint(l, all_ranks().rank(), all_ranks().size(), how);
   std::vector<std::byte> memory(at(bytes + ln::alignment));
   auto t = [&] {
@@ -145,7 +146,8 @@ class run_on {
   explicit run_on(int stage) : stage_(stage) {
     randomize(w_);
     const ln::limits l = limits_of(1);
-    const ln::distributed_options how{.parts = parts};
+    ln::distributed_options how{.parts = parts};
+    if (stage > 0 && all_ranks().size() % 2 == 0) how.group = all_ranks().size() / 2;
     if (stage == 0)
       whole_.emplace(*trainer<0>::open(w_, all_ranks(), l, {}, with_dropout, how));
     else if (stage == 1)
@@ -215,13 +217,88 @@ BOOST_AUTO_TEST_CASE(same_bits) {
   BOOST_TEST(one.text == run<2>(n % 2 + 1).text);
   // As many parts as ranks, so that no sum waits.
   if (sequences % n == 0)
-    BOOST_TEST((run<0>(1, ln::reduction::fixed_order, n).text ==
-                run<2>(1, ln::reduction::fixed_order, n).text));
+    BOOST_TEST((run<0>(1, {.parts = n}).text == run<2>(1, {.parts = n}).text));
   const double loss = std::strtod(one.text.c_str(), nullptr);
-  for (const record& by_mpi : {run<0>(1, ln::reduction::mpi), run<2>(1, ln::reduction::mpi)})
-    BOOST_TEST(std::strtod(by_mpi.text.c_str(), nullptr) == loss,
+  const ln::distributed_options by_mpi{.parts = parts, .sums = ln::reduction::mpi};
+  for (const record& other : {run<0>(1, by_mpi), run<2>(1, by_mpi)})
+    BOOST_TEST(std::strtod(other.text.c_str(), nullptr) == loss,
                boost::test_tools::tolerance(1e-6));
-  if (all_ranks().rank() == 0) std::ofstream(from_environment("LINNET_RANKS_WRITE")) << one.text;
+
+  // State that half of the ranks share out, and the others have again.
+  BOOST_TEST(all_ranks().ranks_of_machine() == n);
+  if (n % 2 == 0) {
+    BOOST_TEST(one.text == run<1>(1, {.parts = parts, .group = n / 2}).text);
+    BOOST_TEST(one.text == run<2>(2, {.parts = parts, .group = n / 2}).text);
+  }
+  // Gradients in half of the bytes: the first loss is the same, later ones are near.
+  const ln::distributed_options rounded{.parts = parts, .gradients = ln::gradient_messages::bf16};
+  const record few = run<0>(1, rounded);
+  BOOST_TEST(few.text == run<1>(1, rounded).text);
+  BOOST_TEST(few.text == run<2>(1, rounded).text);
+  char *rest = nullptr, *few_rest = nullptr;
+  BOOST_TEST(std::strtod(few.text.c_str(), &few_rest) == std::strtod(one.text.c_str(), &rest));
+  for (int i = 0; i < 4; ++i) {
+    const double x = std::strtod(rest, &rest), y = std::strtod(few_rest, &few_rest);
+    BOOST_TEST(x == y, boost::test_tools::tolerance(3e-3));
+    BOOST_TEST((i > 0 || x != y));
+  }
+  if (all_ranks().rank() == 0)
+    std::ofstream(from_environment("LINNET_RANKS_WRITE")) << one.text << few.text;
+}
+
+// The windows of a text on all ranks: the score of one process, to the bit. Items likewise.
+BOOST_AUTO_TEST_CASE(evaluation) {
+  ln::communicator& all = all_ranks();
+  ln::weights<model> w;
+  randomize(w);
+  const auto packed = ln::pack(w);
+  auto scorer = ln::evaluator_scorer<model>::open(packed, {.batch = 1, .target = length});
+  LINNET_REQUIRE_OK(scorer);
+  const auto encode = [](std::string_view text) {
+    std::vector<ln::token> ids;
+    for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
+    return ids;
+  };
+  const std::string text = "in windows of a few bytes each, more or less";
+  const auto score = [&](std::string_view of, index stride) {
+    const auto alone = ln::score_text(*scorer, encode, 0, of, stride);
+    const auto shared = ln::score_text(all, *scorer, encode, 0, of, stride);
+    LINNET_REQUIRE_OK(alone);
+    LINNET_REQUIRE_OK(shared);
+    BOOST_TEST(shared->nats == alone->nats);
+    BOOST_TEST(shared->tokens == alone->tokens);
+    BOOST_TEST(shared->bytes == alone->bytes);
+  };
+  for (const index stride : {0, 1, 4, 5}) score(text, stride);
+  score(text.substr(0, 3), 0);
+  score("", 0);
+  const auto said = [](const auto& r) { return r ? std::string("fine") : r.error().message(); };
+  BOOST_TEST(said(ln::score_text(all, *scorer, encode, 0, text, length + 1)) ==
+             "score_text: stride: expected at most 5, got 6");
+
+  std::vector<double> items(7);
+  const auto half = [](index i) { return 0.5 * static_cast<double>(i); };
+  LINNET_REQUIRE_OK(ln::share_out(all, std::span(items), half));
+  for (index i = 0; i < 7; ++i) BOOST_TEST(items[at(i)] == half(i));
+  if (all.size() < 2) return;
+  const bool other = all.rank() == 1;
+  BOOST_TEST(said(ln::share_out(all, std::span(items).first(other ? 3 : 7), [](index) {
+               return 0.0;
+             })) == "share_out: rank 1: items: expected 7, got 3");
+  BOOST_TEST(said(ln::score_text(all, *scorer, encode, 0, text, other ? 2 : 3)) ==
+             "score_text: rank 1: stride: expected 3, got 2");
+  // One rank's scorer refuses a token of its windows.
+  const auto last = [&](std::string_view of) {
+    std::vector<ln::token> ids = encode(of);
+    ids.back() = model::vocabulary;
+    return ids;
+  };
+  const std::string why = said(ln::score_text(all, *scorer, last, 0, text));
+  const std::string mine = "score_text: tokens: expected tokens of the model's vocabulary";
+  BOOST_TEST((all.rank() + 1 == all.size() ? why.starts_with(mine)
+                                           : why.find(": tokens that it could not score: expected "
+                                                      "0, got 1") != why.npos),
+             why);
 }
 
 // One part is what a trainer makes of the whole batch.
@@ -271,10 +348,12 @@ BOOST_AUTO_TEST_CASE(lost_squares) {
   });
   const auto squares = [&] {
     std::vector<double> of(2);
+    bool both = false;  // a busy machine may have one thread
     ln::run(limits_of(2), nullptr, [&](const ln::ops::execution& on) {
       of[at(on.threads.rank())] = optimizer.sum_of_squares(on, g);
+      if (on.threads.rank() == 1) both = true;
     });
-    BOOST_TEST(std::isnan(of[0]) == std::isnan(of[1]));
+    BOOST_TEST((!both || std::isnan(of[0]) == std::isnan(of[1])));
     return of[0];
   };
   BOOST_TEST(squares() == static_cast<double>(ln::count_parameters<model>()));
@@ -407,6 +486,27 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(open({}, index{1} << 40, l)
                  .starts_with("distributed_trainer::open: distributed_options.parts: expected at "
                               "most 134217727, got "));
+  const auto shared = [&](const ln::distributed_options& how) {
+    const auto opened = trainer<1>::open(w, all, l, {}, {}, how);
+    return opened ? std::string() : opened.error().message();
+  };
+  BOOST_TEST(shared({.parts = parts, .group = 2}) ==
+             "distributed_trainer::open: distributed_options.group: expected 0, or a number of "
+             "ranks that divides 3, got 2");
+  for (const ln::distributed_options& how :
+       {ln::distributed_options{.sums = ln::reduction::mpi, .group = 1},
+        ln::distributed_options{.sums = ln::reduction::mpi,
+        .gradients = ln::gradient_messages::bf16}})
+    BOOST_TEST(shared(how) ==
+               "distributed_trainer::open: distributed_options.sums: expected fixed_order with a "
+               "group, or with gradients in bf16, got mpi");
+  BOOST_TEST(shared({.parts = parts, .group = rank == 2 ? 3 : 1})
+                 .starts_with("distributed_trainer::open: rank 2: digest of options and limits"));
+  const auto whole = trainer<0>::open(w, all, l, {}, {}, {.parts = parts, .group = 1});
+  BOOST_REQUIRE(!whole);
+  BOOST_TEST(whole.error().message() ==
+             "distributed_trainer::open: distributed_options.group: expected 0 with zero<0>, got "
+             "1");
   ln::limits wrong = l;
   if (rank == 1) wrong.batch = -1;
   BOOST_TEST(open({}, parts, wrong) ==
@@ -624,6 +724,56 @@ BOOST_AUTO_TEST_CASE(sent_bytes_are_those_of_the_formula) {
   BOOST_TEST(ln::costs_of_zero(3, million, 4).sent == 2.25e6);
 }
 
+// bfloat16 halves the bytes of gradients and of nothing else.
+BOOST_AUTO_TEST_CASE(rounded_gradients_are_sent_in_half_of_the_bytes) {
+  constexpr auto bf16 = ln::gradient_messages::bf16;
+  for (index n = 1; n <= 9; ++n)
+    for (index rank = 0; rank < n; ++rank) {
+      const index gradients = 4 * (ln::detail::values_in_block<model, float>() -
+                                   ln::detail::shard_values<model, float>(rank, n));
+      BOOST_TEST(trainer<0>::sent_bytes(rank, n, {.parts = n}) -
+                     trainer<0>::sent_bytes(rank, n, {.parts = n, .gradients = bf16}) ==
+                 gradients / 2);
+      BOOST_TEST(trainer<2>::sent_bytes(rank, n, {.parts = 2 * n}) -
+                     trainer<2>::sent_bytes(rank, n, {.parts = 2 * n, .gradients = bf16}) ==
+                 gradients);
+    }
+  for (const double x : {0.0, 1.0, -1.0, 1.00390625, 1.01171875, 3.1415926, 1e-40, -1e-42, 3.4e38,
+                         3.39e38, 65280.0, HUGE_VAL}) {
+    const auto one = static_cast<float>(x);
+    BOOST_TEST(ln::detail::bf16_message(one) == ln::detail::bf16_message(double{one}), x);
+    BOOST_TEST(ln::detail::rounded_to_bf16(ln::detail::rounded_to_bf16(one)) ==
+               ln::detail::rounded_to_bf16(one));
+  }
+}
+
+// Groups of ranks: each has all shards once, each rank's is one of its state's, and the ranks send
+// as much as without groups. Only the weights stay in the group.
+BOOST_AUTO_TEST_CASE(groups_have_all_shards) {
+  using sums = ln::detail::gradient_sums<model, float>;
+  for (const auto& [n, group] : {std::pair<index, index>{4, 2}, {4, 1}, {4, 4}, {6, 3}, {6, 2}}) {
+    std::vector<index> seen(at(n));
+    index sent = 0, without = 0, state = 0;
+    for (index rank = 0; rank < n; ++rank) {
+      const index shard = ln::detail::shard_of_rank(rank, n, group);
+      ++seen[at(shard)];
+      BOOST_TEST(shard / (n / group) == rank % group);
+      sent += trainer<1>::sent_bytes(rank, n, {.parts = n, .group = group});
+      without += trainer<1>::sent_bytes(rank, n, {.parts = n});
+      if (rank < group) state += sums::state_values(rank, n, group);
+      const ln::limits l{.batch = 1, .target = length};
+      const index more = trainer<1>::footprint(l, rank, n, {.parts = n, .group = group}) -
+                         trainer<1>::footprint(l, rank, n, {.parts = n});
+      const index values =
+          sums::state_values(rank, n, group) - ln::detail::shard_values<model, float>(rank, n);
+      BOOST_TEST(more == 3 * 4 * values);
+    }
+    BOOST_TEST((seen == std::vector<index>(at(n), 1)));
+    BOOST_TEST(sent == without);
+    BOOST_TEST(state == sums::values);
+  }
+}
+
 // Sums of parts that wait on a rank, and the units of a model with two stacks.
 BOOST_AUTO_TEST_CASE(sums_wait_as_in_the_tree) {
   for (index all = 1; all <= 17; ++all)
@@ -694,7 +844,7 @@ BOOST_AUTO_TEST_CASE(any_number_of_ranks_has_the_same_bits) {
     BOOST_TEST(said.status == 0, said.out + said.err);
     const std::string text = contents(file);
     if (n == 1) first = text;
-    BOOST_TEST(std::count(text.begin(), text.end(), '\n') == 11);
+    BOOST_TEST(std::count(text.begin(), text.end(), '\n') == 22);
     BOOST_TEST(text == first);
     if (n > 1) continue;
     const std::string kills = from_environment("LINNET_KILLS");  // 2, if it names no number

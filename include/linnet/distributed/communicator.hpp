@@ -20,11 +20,14 @@
 
 #include <linnet/core/options.hpp>
 #include <linnet/core/shapes.hpp>
+#include <linnet/distributed/digest.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// The largest number of values, and the largest place of one, in a message.
+inline constexpr index most_in_message = 0x7fffffff;
 /// The words of a rank before a call, field by field.
 using rank_words = std::array<std::int64_t, 8>;
 /// The first rank that says something else than it should, and in which field.
@@ -146,6 +149,25 @@ class communicator {
       }
     return true;
   }
+  /// How many ranks, one behind the other, are on each machine, by the names that MPI has for
+  /// machines. It is 1 where machines have other numbers of ranks or do not have them in order; 0
+  /// after a failure.
+  index ranks_of_machine() {
+    char name[MPI_MAX_PROCESSOR_NAME] = {};
+    int length = 0;
+    failed_ = failed_ || MPI_Get_processor_name(name, &length) != MPI_SUCCESS;
+    detail::digest machine;
+    for (int i = 0; i < length; ++i) machine.add(static_cast<unsigned char>(name[i]));
+    detail::rank_difference unlike;
+    if (!compare({machine.number()}, 0, unlike)) return 0;
+    const auto machine_of = [&](index rank) { return said_[static_cast<std::size_t>(rank)][0]; };
+    index group = 1;
+    while (group < size() && machine_of(group) == machine_of(0)) ++group;
+    if (size() % group != 0) return 1;
+    for (index r = 1; r < size(); ++r)
+      if ((machine_of(r) == machine_of(r - 1)) != (r % group != 0)) return 1;
+    return group;
+  }
   /// Gives each rank the pieces of all others: counts[r] values at begins[r], which rank r has.
   template <class T>
   bool gather(T* all, const int* counts, const int* begins) {
@@ -170,6 +192,15 @@ class communicator {
                                 received.begins, type<T>(), comm_, &request),
                  request);
   }
+  /// exchange() inside one block, of places that have nothing in common and none for this rank.
+  template <class T>
+  bool exchange_within(T* block, places sent, places received) {
+    // Open MPI takes equal addresses for MPI_IN_PLACE, so these differ by a value.
+    for (int r = 0; r < size_; ++r) --received.begins[r];
+    const bool fine = exchange(block, sent, block + 1, received);
+    for (int r = 0; r < size_; ++r) ++received.begins[r];
+    return fine;
+  }
   /// Adds the values of all ranks, in MPI's order; counts[r] of the sums go to rank r, into `to`.
   template <class T>
   bool add(const T* from, T* to, const int* counts) {
@@ -191,6 +222,8 @@ class communicator {
       return MPI_DOUBLE;
     else if constexpr (std::is_same_v<T, std::int64_t>)
       return MPI_INT64_T;
+    else if constexpr (std::is_same_v<T, std::uint16_t>)
+      return MPI_UINT16_T;
     else
       return MPI_CHAR;
   }

@@ -5,9 +5,11 @@
 /// made them. Each rank gets its shard of the sum.
 
 #include <algorithm>
+#include <cstdint>
 
 #include <linnet/core/arena.hpp>
 #include <linnet/distributed/communicator.hpp>
+#include <linnet/distributed/messages.hpp>
 #include <linnet/distributed/shards.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -18,12 +20,24 @@ enum class reduction {
   mpi           ///< by MPI: other bits for another number of ranks, fewer messages
 };
 
+/// How gradients are sent.
+enum class gradient_messages {
+  as_computed,  ///< all their bits
+  bf16          ///< rounded to bfloat16, in half of the bytes; other bits of losses and weights
+};
+
 /// How several ranks share a batch.
 struct distributed_options {
   index parts =
       8;  ///< equal parts that a batch is cut into: no fewer than ranks. Bits depend on it
   reduction sums = reduction::fixed_order;
   index bucket = 65536;  ///< values of a shard in one message; no bits depend on it
+  /// How sums of parts are sent. Each that is added to another is rounded so, wherever it is made:
+  /// the bits stay those of any number of ranks.
+  gradient_messages gradients = gradient_messages::as_computed;
+  /// Ranks, one behind the other, that share out the optimizer's state among them, such as those of
+  /// a machine; 0: all. It has to divide their number. No bits depend on it.
+  index group = 0;
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
@@ -31,16 +45,16 @@ struct distributed_options {
     f("parts", self.parts, detail::count(1));
     f("sums", self.sums, detail::one_of(ways));
     f("bucket", self.bucket, detail::count(1));
+    f("gradients", self.gradients, detail::one_of(formats));
+    f("group", self.group, detail::count(0));
   }
 
  private:
   static constexpr const char* ways[] = {"fixed_order", "mpi"};
+  static constexpr const char* formats[] = {"as_computed", "bf16"};
 };
 
 namespace detail {
-
-/// The largest number of values, and the largest place of one, in a message.
-inline constexpr index most_in_message = 0x7fffffff;
 
 /// A rank's shard of sums of gradients of type T of model M, where the shards of all ranks are, and
 /// the tree over parts.
@@ -57,13 +71,40 @@ class shard_sums {
   index begin() const { return begins()[ranks_->rank()]; }
   int* counts() const { return numbers_; }
   int* begins() const { return numbers_ + ranks_->size(); }
+  /// The shards of this rank's group of ranks that stand side by side, this one's among them: those
+  /// whose state it has.
+  T* state_gradient() { return state_; }
+  /// Values of these shards.
+  static constexpr index state_values(index rank, index ranks, index group) {
+    const index groups = group < 1 ? 1 : ranks / group, first = group < 1 ? rank : rank % group;
+    return shard_begin<M, T>((first + 1) * groups, ranks).value -
+           shard_begin<M, T>(first * groups, ranks).value;
+  }
   /// Notes where the shards are, after place().
   void start(communicator& ranks) {
     ranks_ = &ranks;
-    for (index r = 0; r < ranks.size(); ++r) {
-      counts()[r] = static_cast<int>(shard_values<M, T>(r, ranks.size()));
-      begins()[r] = static_cast<int>(shard_begin<M, T>(r, ranks.size()).value);
+    const index n = ranks.size();
+    for (index r = 0; r < n; ++r) {
+      const index shard = shard_of_rank(r, n, group_);
+      counts()[r] = static_cast<int>(shard_values<M, T>(shard, n));
+      begins()[r] = static_cast<int>(shard_begin<M, T>(shard, n).value);
     }
+    if (group_ > 0) shard_ = state_ + (begin() - begins()[ranks.rank() % group_]);
+  }
+  /// Gives the ranks with the same place in other groups this one's shard, and gets theirs.
+  bool spread() {
+    if (group_ < 1 || group_ == ranks_->size()) return true;
+    const index n = ranks_->size(), me = ranks_->rank();
+    const communicator::places sent{numbers_ + 2 * n, numbers_ + 3 * n};
+    const communicator::places got{numbers_ + 4 * n, numbers_ + 5 * n};
+    for (index r = 0; r < n; ++r) {
+      const bool twin = r != me && r % group_ == me % group_;
+      sent.counts[r] = twin ? static_cast<int>(own()) : 0;
+      sent.begins[r] = static_cast<int>(shard_ - state_);
+      got.counts[r] = twin ? counts()[r] : 0;
+      got.begins[r] = twin ? begins()[r] - begins()[me % group_] : 0;
+    }
+    return ranks_->exchange_within(state_, sent, got);
   }
 
  protected:
@@ -73,6 +114,45 @@ class shard_sums {
   static void add_to(T* to, const T* from, index n) {
     for (index i = 0; i < n; ++i) to[i] += from[i];
   }
+  /// Adds two sums of the tree, which may have been sent.
+  void join(T* to, const T* from, index n) const {
+    if (!rounds_) return add_to(to, from, n);
+    for (index i = 0; i < n; ++i) to[i] = rounded_to_bf16(to[i]) + rounded_to_bf16(from[i]);
+  }
+  /// Values of `how.gradients` for messages of buckets: those that go to `ranks` ranks, and all
+  /// that come.
+  static constexpr index codes(index ranks, index bucket, index received,
+                               const distributed_options& how) {
+    return how.gradients == gradient_messages::bf16 && ranks > 1 ? ranks * bucket + received : 0;
+  }
+  /// Places what all ways of adding have.
+  constexpr void place_shared(arena& memory, index rank, index ranks, index received,
+                              const distributed_options& how) {
+    parts_ = how.parts;
+    fixed_ = how.sums == reduction::fixed_order;
+    group_ = how.group;
+    rounds_ = how.gradients == gradient_messages::bf16;
+    state_ = memory.take<T>(state_values(rank, ranks, how.group));
+    shard_ = state_;
+    received_ = memory.take<T>(received);
+    coded_count_ = codes(ranks, bucket_, received, how);
+    coded_ = memory.take<std::uint16_t>(coded_count_);
+  }
+  /// Sends sums, bucket by bucket, to their ranks; those of all ranks come into received_.
+  bool send(const T* from, communicator::places sent, communicator::places got) {
+    if (coded_count_ == 0) return ranks_->exchange(from, sent, received_, got);
+    std::uint16_t* const come = coded_ + ranks_->size() * bucket_;
+    for (index r = 0; r < ranks_->size(); ++r) {
+      for (index i = 0; i < sent.counts[r]; ++i)
+        coded_[r * bucket_ + i] = bf16_message(from[sent.begins[r] + i]);
+      sent.begins[r] = static_cast<int>(r * bucket_);
+    }
+    if (!ranks_->exchange(coded_, sent, come, got)) return false;
+    for (index r = 0; r < ranks_->size(); ++r)
+      for (index i = got.begins[r]; i < got.begins[r] + got.counts[r]; ++i)
+        received_[i] = number_of_bf16<T>(come[i]);
+    return true;
+  }
   /// The sum of the parts [first, last), from of(part) of the sums of single ranks, in their order.
   template <class Of>
   T* fold(index first, index last, index count, Of&& of) const {
@@ -80,15 +160,16 @@ class shard_sums {
       return of(first);
     const index middle = middle_of(first, last);
     T* const left = fold(first, middle, count, of);
-    add_to(left, fold(middle, last, count, of), count);
+    join(left, fold(middle, last, count, of), count);
     return left;
   }
 
   communicator* ranks_ = nullptr;
-  T *shard_ = nullptr, *received_ = nullptr;
+  T *state_ = nullptr, *shard_ = nullptr, *received_ = nullptr;
+  std::uint16_t* coded_ = nullptr;  ///< values that go; behind them those that come
   int* numbers_ = nullptr;  ///< counts and begins of shards, of what is sent and of what is got
-  index parts_ = 1, bucket_ = 0;
-  bool fixed_ = true;
+  index parts_ = 1, bucket_ = 0, group_ = 0, coded_count_ = 0;
+  bool fixed_ = true, rounds_ = false;
 };
 
 /// Memory and messages with which a rank adds gradients of type T of model M.
@@ -96,15 +177,16 @@ template <class M, class T>
 class gradient_sums : public shard_sums<M, T> {
   using base = shard_sums<M, T>;
   using base::add_to;
-  using base::bucket_, base::fixed_, base::numbers_, base::parts_, base::ranks_, base::received_,
-      base::shard_;
+  using base::bucket_, base::fixed_, base::join, base::numbers_, base::parts_, base::ranks_,
+      base::received_, base::shard_;
 
  public:
   using base::begins, base::counts, base::own, base::values;
 
   /// Values of all sums that a rank receives at a time: a bucket of each.
   static constexpr index received_values(index rank, index ranks, const distributed_options& how) {
-    if (how.sums != reduction::fixed_order) return shard_values<M, T>(rank, ranks);
+    if (how.sums != reduction::fixed_order)
+      return shard_values<M, T>(shard_of_rank(rank, ranks, how.group), ranks);
     index sums = 0;
     for (index r = 0; r < ranks; ++r) sums += partial_sums_of(how.parts, r, ranks).sums;
     return sums * bucket_values(ranks, how);
@@ -113,13 +195,11 @@ class gradient_sums : public shard_sums<M, T> {
   static constexpr gradient_sums place(arena& memory, index rank, index ranks,
                                        const distributed_options& how) {
     gradient_sums g;
-    g.parts_ = how.parts;
-    g.fixed_ = how.sums == reduction::fixed_order;
-    const index own = shard_values<M, T>(rank, ranks);
-    g.bucket_ = g.fixed_ ? bucket_values(ranks, how) : own;
-    const index buffers = g.fixed_ ? partial_sums_of(how.parts, rank, ranks).buffers : 0;
-    g.shard_ = memory.take<T>(own);
-    g.received_ = memory.take<T>(received_values(rank, ranks, how));
+    const bool fixed = how.sums == reduction::fixed_order;
+    const index received = received_values(rank, ranks, how);
+    g.bucket_ = fixed ? bucket_values(ranks, how) : received;
+    const index buffers = fixed ? partial_sums_of(how.parts, rank, ranks).buffers : 0;
+    g.place_shared(memory, rank, ranks, received, how);
     g.partial_ = memory.take<T>(buffers * values);
     g.numbers_ = memory.take<int>(6 * ranks);
     return g;
@@ -168,11 +248,11 @@ class gradient_sums : public shard_sums<M, T> {
     sum(first, middle, to, gradient, make);
     if (last - middle == 1) {
       make(middle);
-      add_to(to, gradient, values);
+      join(to, gradient, values);
       std::fill_n(gradient, values, T(0));
     } else {
       sum(middle, last, to + values, gradient, make);
-      add_to(to, to + values, values);
+      join(to, to + values, values);
     }
   }
   /// Sends this rank's sums to the holders of the shards, bucket by bucket, and adds what it gets.
@@ -197,7 +277,7 @@ class gradient_sums : public shard_sums<M, T> {
           place += sums_of(r);
         }
         const index before = i < sums_of(ranks_->rank()) ? i * values : 0;
-        if (!ranks_->exchange(sums + before, sent, received_, got)) return false;
+        if (!this->send(sums + before, sent, got)) return false;
       }
       index next = 0;
       if (const index own_count = count(ranks_->rank(), at); own_count > 0)

@@ -27,30 +27,43 @@ struct shard_memory {
   T *first = nullptr, *second = nullptr;  ///< [end - begin]
   const T* gradient = nullptr;            ///< [end - begin]
   double* squares = nullptr;              ///< [chunks of all ranks]
-  int* numbers = nullptr;                 ///< counts and begins of the shards, in values; in chunks
-  index begin = 0, end = 0;
+  int* numbers = nullptr;    ///< places of squares of each rank; places of values that go and come
+  index begin = 0, end = 0;  ///< values whose state it has: its shard, or several
+  index own_begin = 0, own_end = 0;  ///< of its shard
+  index group = 0;
 
-  static constexpr shard_memory place(arena& memory, index rank, index ranks) {
+  static constexpr shard_memory place(arena& memory, index rank, index ranks, index group = 0) {
     shard_memory s;
-    s.begin = shard_begin<M, T>(rank, ranks).value;
-    s.end = shard_begin<M, T>(rank + 1, ranks).value;
+    s.group = group < 1 ? ranks : group;
+    const index shard = shard_of_rank(rank, ranks, s.group), each = ranks / s.group;
+    s.begin = shard_begin<M, T>(rank % s.group * each, ranks).value;
+    s.end = shard_begin<M, T>((rank % s.group + 1) * each, ranks).value;
+    s.own_begin = shard_begin<M, T>(shard, ranks).value;
+    s.own_end = shard_begin<M, T>(shard + 1, ranks).value;
     s.first = memory.take<T>(s.end - s.begin);
     s.second = memory.take<T>(s.end - s.begin);
     s.squares = memory.take<double>(count_chunks<M, T>());
-    s.numbers = memory.take<int>(4 * ranks);
+    s.numbers = memory.take<int>(6 * ranks);
     return s;
   }
-  /// `own` is this rank's shard of the gradients.
+  /// `own` are the gradients [begin, end).
   void start(communicator& all, const T* own) {
     ranks = &all;
     gradient = own;
-    const index n = all.size();
+    const index n = all.size(), each = n / group;
     for (index r = 0; r < n; ++r) {
-      const shard_place from = shard_begin<M, T>(r, n), to = shard_begin<M, T>(r + 1, n);
-      numbers[r] = static_cast<int>(to.value - from.value);
-      numbers[n + r] = static_cast<int>(from.value);
-      numbers[2 * n + r] = static_cast<int>(to.chunk - from.chunk);
-      numbers[3 * n + r] = static_cast<int>(from.chunk);
+      const index shard = shard_of_rank(r, n, group);
+      const shard_place from = shard_begin<M, T>(shard, n), to = shard_begin<M, T>(shard + 1, n);
+      numbers[r] = static_cast<int>(to.chunk - from.chunk);
+      numbers[n + r] = static_cast<int>(from.chunk);
+      // Weights go to the ranks of the group alone, as other groups have moved them, too.
+      const bool near = r != all.rank() && r / group == all.rank() / group;
+      const index theirs = shard_begin<M, T>(r % group * each, n).value;
+      numbers[2 * n + r] = near ? static_cast<int>(end - begin) : 0;
+      numbers[3 * n + r] = static_cast<int>(begin);
+      numbers[4 * n + r] =
+          near ? static_cast<int>(shard_begin<M, T>((r % group + 1) * each, n).value - theirs) : 0;
+      numbers[5 * n + r] = static_cast<int>(theirs);
     }
   }
 };
@@ -86,7 +99,7 @@ struct sharded {
   template <class Gradients>
   double sum_of_squares(const ops::execution& on, const Gradients&) const {
     each_chunk<M, T>([&](index chunk, index at, index count) {
-      if (at < memory.begin || at >= memory.end) return;
+      if (at < memory.own_begin || at >= memory.own_end) return;
       if (chunk % on.threads.size() != on.threads.rank()) return;
       on.with_kernels([&](auto k) {
         const T* const values = memory.gradient + (at - memory.begin);
@@ -97,7 +110,7 @@ struct sharded {
     on.threads.wait();
     on.threads.once([&] {
       const index n = memory.ranks->size();
-      (void)memory.ranks->gather(memory.squares, memory.numbers + 2 * n, memory.numbers + 3 * n);
+      (void)memory.ranks->gather(memory.squares, memory.numbers, memory.numbers + n);
     });
     double sum = 0;
     for (index c = 0; c < count_chunks<M, T>(); ++c) sum += memory.squares[c];
@@ -113,7 +126,9 @@ struct sharded {
     w.visit(moves_shard{*this, on, t, gradient_scale, static_cast<const T*>(w.data())});
     on.threads.once([&] {
       const index n = memory.ranks->size();
-      (void)memory.ranks->gather(static_cast<T*>(w.data()), memory.numbers, memory.numbers + n);
+      (void)memory.ranks->exchange_within(static_cast<T*>(w.data()),
+                                          {memory.numbers + 2 * n, memory.numbers + 3 * n},
+                                          {memory.numbers + 4 * n, memory.numbers + 5 * n});
     });
   }
 

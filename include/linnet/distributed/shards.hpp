@@ -17,6 +17,12 @@ namespace detail {
 constexpr std::pair<index, index> items_of(index n, index rank, index ranks) {
   return {n * rank / ranks, n * (rank + 1) / ranks};
 }
+/// The bytes [first, second) of a block of `size` bytes, which all ranks have, that a rank writes.
+constexpr std::pair<index, index> share_of_block(index size, index rank, index ranks) {
+  const auto [from, to] = items_of(size / alignment, rank, ranks);
+  return {from * alignment, rank + 1 == ranks ? size : to * alignment};
+}
+
 /// The rank that holds item `i` of `n`.
 constexpr index holder_of(index i, index n, index ranks) {
   index rank = i * ranks / n;
@@ -106,6 +112,13 @@ constexpr shard_place shard_begin(index rank, index ranks) {
     if (offset >= least && chunk < found.chunk) found = {offset, chunk};
   });
   return found;
+}
+/// The shard that rank `rank` adds gradients of, where `group` ranks, one behind the other, share
+/// out the optimizer's state; 0 stands for all. The shards of a group's rank and of the ranks with
+/// the same place in other groups stand side by side.
+constexpr index shard_of_rank(index rank, index ranks, index group) {
+  if (group < 1) return rank;
+  return rank % group * (ranks / group) + rank / group;
 }
 /// Values of a rank's shard.
 template <class M, class T>

@@ -20,6 +20,7 @@
 #include <linnet/distributed/sharded_optimizer.hpp>
 #include <linnet/distributed/stages.hpp>
 #include <linnet/distributed/unit_sums.hpp>
+#include <linnet/distributed/volume.hpp>
 #include <linnet/train/trainer.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -92,16 +93,7 @@ class distributed_trainer {
   /// Bytes that rank `rank` of `ranks` sends in a step(), as communicator::sent_bytes() counts
   /// them. They are gradients; then weights, or with zero<0> summed gradients; squares; losses.
   static constexpr index sent_bytes(index rank, index ranks, const distributed_options& how = {}) {
-    const auto [first, last] = detail::items_of(how.parts, rank, ranks);
-    const index own = detail::shard_values<M, T>(rank, ranks), others = ranks - 1;
-    const index chunks = detail::shard_begin<M, T>(rank + 1, ranks).chunk -
-                         detail::shard_begin<M, T>(rank, ranks).chunk;
-    const bool fixed = how.sums == reduction::fixed_order;
-    index passes = fixed ? detail::partial_sums_of(how.parts, rank, ranks).sums : 1;
-    if (Zero::stage == 2) passes = fixed ? last - first : (how.parts + others) / ranks;
-    return (passes * (sums::values - own) + others * own) * index{sizeof(T)} +
-           others * ((shards ? chunks * index{sizeof(double)} : 0) +
-                     (last - first) * index{sizeof(loss_sum)});
+    return detail::bytes_sent_in_step<M, T, Zero::stage>(rank, ranks, how);
   }
 
   /// Opens a trainer of `w` on all ranks; each allocates its footprint(), once. The limits are
@@ -196,6 +188,10 @@ class distributed_trainer {
     return gather_losses(all) ? all : loss_sum::refused();
   }
 
+  /// Summed loss of a batch that this rank has alone, of at most limits.batch sequences. No other
+  /// rank needs to call this.
+  loss_sum evaluate_alone(const batch& b) { return inner_.evaluate(b); }
+
   /// Global gradient norm of the last step, before clipping.
   double gradient_norm() const { return inner_.gradient_norm(); }
   /// Steps taken.
@@ -239,8 +235,14 @@ class distributed_trainer {
       f("optimizer.second", begin, std::as_writable_bytes(std::span(moments_.second, count)));
     }
   }
-  /// Whether this rank holds a shard of a block that visit_state() shows, instead of all of it.
-  static bool holds_shard(std::string_view name) { return shards && name != "weights"; }
+  /// The bytes [first, second) of what visit_state() shows of a block that this rank writes into a
+  /// checkpoint: all ranks together write each byte once.
+  std::pair<index, index> written_state(std::string_view name, index size) const {
+    if (!shards || name == "weights")
+      return detail::share_of_block(size, ranks_->rank(), ranks_->size());
+    return {(moments_.own_begin - moments_.begin) * index{sizeof(T)},
+            (moments_.own_end - moments_.begin) * index{sizeof(T)}};
+  }
   /// Goes on from `at`, after the blocks that visit_state() shows have been written on all ranks.
   /// Errors: those of trainer::resume.
   result<void> resume(const training_progress& at) {
@@ -296,7 +298,8 @@ class distributed_trainer {
     arena memory = block ? arena(block, size) : arena();
     placed p;
     p.gradients = sums::place(memory, rank, ranks, how);
-    if constexpr (shards) p.moments = detail::shard_memory<M, T>::place(memory, rank, ranks);
+    if constexpr (shards)
+      p.moments = detail::shard_memory<M, T>::place(memory, rank, ranks, how.group);
     p.losses = memory.take<loss_sum>(how.parts);
     p.numbers = memory.take<int>(2 * ranks);
     p.bytes = memory.peak();
@@ -320,7 +323,7 @@ class distributed_trainer {
   void start() {
     sums_.start(*ranks_);
     if constexpr (shards) {
-      moments_.start(*ranks_, sums_.shard());
+      moments_.start(*ranks_, sums_.state_gradient());
       inner_.optimizer().memory = moments_;
     }
     for (index r = 0; r < ranks_->size(); ++r) {
@@ -336,14 +339,8 @@ class distributed_trainer {
                                             const distributed_options& how) {
     constexpr const char* where = "distributed_trainer::open";
     if (auto fit = detail::acceptable(where, "distributed_options", how); !fit) return fit.error();
-    if (how.parts < ranks.size())
-      return detail::failure(errc::invalid, where, "distributed_options.parts",
-                             "no fewer than ranks, " + std::to_string(ranks.size()),
-                             std::to_string(how.parts));
-    constexpr index most_parts = detail::most_in_message / index{sizeof(loss_sum)};
-    if (how.parts > most_parts)
-      return detail::failure(errc::invalid, where, "distributed_options.parts",
-                             "at most " + std::to_string(most_parts), std::to_string(how.parts));
+    if (auto fit = detail::check_sharing(where, how, ranks.size(), shards); !fit)
+      return fit.error();
     if (const index got = sums::received_values(ranks.rank(), ranks.size(), how);
         got > detail::most_in_message)
       return detail::failure(errc::invalid, where, "distributed_options.bucket",
@@ -378,6 +375,8 @@ class distributed_trainer {
       d.add(static_cast<std::uint64_t>(ops::resolve(l.level)));
     if constexpr (detail::has_ranges<Optimizer>) d.add_options(optimizer);
     d.add_options(options);
+    d.add(static_cast<std::uint64_t>(how.gradients));
+    d.add(static_cast<std::uint64_t>(how.group));
     return d.number();
   }
   static std::int64_t numbers(const weights<M, T>& w) {
@@ -473,6 +472,8 @@ class distributed_trainer {
       std::copy_n(sums_.shard(), sums_.own(), gradient + sums_.begin());
       if (!ranks_->gather(gradient, sums_.counts(), sums_.begins())) return false;
     }
+    if constexpr (shards)
+      if (!sums_.spread()) return false;
     inner_.update();
     if (!inner_.progress().accumulating())
       sums_.clear();

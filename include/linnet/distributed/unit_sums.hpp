@@ -50,8 +50,8 @@ class unit_sums : public shard_sums<M, T> {
   using block = unit_gradients<M, T>;
   using base = shard_sums<M, T>;
   using base::add_to;
-  using base::bucket_, base::fixed_, base::numbers_, base::parts_, base::ranks_, base::received_,
-      base::shard_;
+  using base::bucket_, base::fixed_, base::join, base::numbers_, base::parts_, base::ranks_,
+      base::received_, base::shard_;
 
  public:
   using base::begin, base::begins, base::counts, base::own;
@@ -66,17 +66,15 @@ class unit_sums : public shard_sums<M, T> {
     if (how.sums != reduction::fixed_order || how.parts == ranks) return 0;
     index n = 0;
     for (index r = 0; r < ranks; ++r) n += most_waiting(how.parts, r, ranks);
-    return n * shard_values<M, T>(rank, ranks);
+    return n * shard_values<M, T>(shard_of_rank(rank, ranks, how.group), ranks);
   }
   /// Places the buffers of a rank in `memory`, or counts them.
   static constexpr unit_sums place(arena& memory, index rank, index ranks,
                                    const distributed_options& how) {
     unit_sums s;
-    s.parts_ = how.parts;
-    s.fixed_ = how.sums == reduction::fixed_order;
-    s.bucket_ = received_values(rank, ranks, how) / (s.fixed_ ? ranks : 1);
-    s.shard_ = memory.take<T>(shard_values<M, T>(rank, ranks));
-    s.received_ = memory.take<T>(received_values(rank, ranks, how));
+    const index received = received_values(rank, ranks, how);
+    s.bucket_ = received / (how.sums == reduction::fixed_order ? ranks : 1);
+    s.place_shared(memory, rank, ranks, received, how);
     s.waiting_ = memory.take<T>(waiting_values(rank, ranks, how));
     s.numbers_ = memory.take<int>(7 * ranks);
     return s;
@@ -189,7 +187,7 @@ class unit_sums : public shard_sums<M, T> {
         got.counts[r] = static_cast<int>(makes(r) ? own_count : 0);
         got.begins[r] = got.counts[r] > 0 ? static_cast<int>(r * bucket_) : 0;
       }
-      if (!ranks_->exchange(from, sent, received_, got)) return false;
+      if (!this->send(from, sent, got)) return false;
       if (own_count > 0) take(overlap(unit, me).first - begin() + at, own_count);
     }
     return true;
@@ -210,7 +208,7 @@ class unit_sums : public shard_sums<M, T> {
       if (ends == 0) std::copy_n(sum, count, waiting(r, place) + at);
       for (; ends > 0; --ends) {
         T* const left = waiting(r, --place) + at;
-        add_to(left, sum, count);
+        join(left, sum, count);
         sum = left;
       }
     }

@@ -25,6 +25,30 @@ constexpr index characters_in(std::string_view text) {
                        [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; });
 }
 
+namespace detail {
+/// The error of a text that could not be scored.
+template <loglikelihood_scorer P>
+error text_not_scored(P& paths, index stride) {
+  if (stride > paths.longest())
+    return {errc::invalid, "score_text", "stride", "at most " + std::to_string(paths.longest()),
+            std::to_string(stride)};
+  return not_scored(paths, "score_text", scorable);
+}
+/// Scores a whole text, see score_text(); score(tokens, scores) scores all tokens but the first.
+template <class Encode, class Score>
+result<text_score> score_text_by(const Encode& encode, token opening, std::string_view text,
+                                 Score&& score) {
+  std::vector<token> tokens{opening};
+  for (const token t : encode(text)) tokens.push_back(t);
+  std::vector<token_score> scores(tokens.size() - 1);
+  if (result<void> done = score(std::span<const token>(tokens), std::span(scores)); !done)
+    return done.error();
+  text_score total{0, std::ssize(scores), std::ssize(text), characters_in(text)};
+  for (const token_score& s : scores) total.nats -= s.log_probability;
+  return total;
+}
+}  // namespace detail
+
 /// Scores a whole text. `encode(text)` gives its tokens, without special ones; `opening` is the
 /// token that stands before a text, such as begin or end of text. Nothing predicts it, but every
 /// token of the text is predicted, from it at least. Longer texts go in windows, see score_windows.
@@ -33,19 +57,12 @@ constexpr index characters_in(std::string_view text) {
 template <loglikelihood_scorer P, class Encode>
 result<text_score> score_text(P& paths, const Encode& encode, token opening, std::string_view text,
                               index stride = 0) LINNET_TRY {
-  const auto wrong = [](const char* what, std::string expected, std::string got) {
-    return error{errc::invalid, "score_text", what, std::move(expected), std::move(got)};
-  };
-  if (stride > paths.longest())
-    return wrong("stride", "at most " + std::to_string(paths.longest()), std::to_string(stride));
-  std::vector<token> tokens{opening};
-  for (const token t : encode(text)) tokens.push_back(t);
-  std::vector<token_score> scores(tokens.size() - 1);
-  if (!detail::score_all_windows(paths, std::span<const token>(tokens), std::span(scores), stride))
-    return detail::not_scored(paths, "score_text", detail::scorable);
-  text_score total{0, std::ssize(scores), std::ssize(text), characters_in(text)};
-  for (const token_score& s : scores) total.nats -= s.log_probability;
-  return total;
+  return detail::score_text_by(
+      encode, opening, text,
+      [&](std::span<const token> tokens, std::span<token_score> scores) -> result<void> {
+        if (detail::score_all_windows(paths, tokens, scores, stride)) return {};
+        return detail::text_not_scored(paths, stride);
+      });
 }
 LINNET_OR_OUT_OF_MEMORY("score_text")
 

@@ -373,26 +373,53 @@ class evaluator_scorer {
 };
 
 namespace detail {
-/// score_windows() for functions that report a lack of memory themselves.
+/// The windows in which `scores` tokens are scored, see score_windows().
+struct window_plan {
+  index scores = 0, longest = 1, stride = 1;
+
+  constexpr window_plan(index of_scores, index of_window, index asked)
+      : scores(of_scores),
+        longest(of_window),
+        stride(asked > 0 ? asked : (std::max)(of_window / 2, index{1})) {}
+  constexpr bool valid() const { return scores >= 0 && longest >= 1 && stride <= longest; }
+  /// Number of windows.
+  constexpr index count() const {
+    if (scores <= longest) return scores > 0 ? 1 : 0;
+    return 1 + (scores - longest + stride - 1) / stride;
+  }
+  /// The first token of window `i`.
+  constexpr index first(index i) const { return i * stride; }
+  /// The first score that window `i` gives; all of them for i = count().
+  constexpr index scores_before(index i) const {
+    return i == 0 ? 0 : (std::min)(first(i - 1) + longest, scores);
+  }
+};
+/// score_windows() for functions that report a lack of memory themselves, in the windows [from, to)
+/// of a plan.
 template <loglikelihood_scorer P>
-bool score_all_windows(P& paths, std::span<const token> tokens, std::span<token_score> scores,
-                       index stride = 0) {
-  const index n = std::ssize(tokens);
-  const index longest = paths.longest();
-  if (stride <= 0) stride = (std::max)(longest / 2, index{1});
-  if (n < 1 || longest < 1 || stride > longest || std::ssize(scores) != n - 1) return false;
+bool score_some_windows(P& paths, std::span<const token> tokens, std::span<token_score> scores,
+                        const window_plan& plan, std::pair<index, index> some) {
   const auto at = [](index i) { return static_cast<std::size_t>(i); };
   std::vector<token_score> window;
-  for (index first = 0, done = 0; done < n - 1; first += stride) {
-    const index end = (std::min)(first + longest, n - 1);  // its last token only gets a score
-    window.resize(at(end - first));
+  for (index i = some.first; i < some.second; ++i) {
+    const index first = plan.first(i), end = plan.scores_before(i + 1);
+    window.resize(at(end - first));  // its last token only gets a score
     const std::span<token_score> all(window);
     if (!paths.begin(tokens.subspan(at(first), at(end - first)), all.first(all.size() - 1)) ||
         !paths.score(tokens.subspan(at(end), 1), all.last(1)))
       return false;
-    for (; done < end; ++done) scores[at(done)] = window[at(done - first)];
+    for (index done = plan.scores_before(i); done < end; ++done)
+      scores[at(done)] = window[at(done - first)];
   }
   return true;
+}
+/// score_windows() for functions that report a lack of memory themselves.
+template <loglikelihood_scorer P>
+bool score_all_windows(P& paths, std::span<const token> tokens, std::span<token_score> scores,
+                       index stride = 0) {
+  const window_plan plan(std::ssize(tokens) - 1, paths.longest(), stride);
+  return plan.valid() && std::ssize(scores) == plan.scores &&
+         score_some_windows(paths, tokens, scores, plan, {0, plan.count()});
 }
 }  // namespace detail
 

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Bytes that ranks send in a step, by formulas, and the ways of sharing that go together. Opt-in,
+/// through linnet/mpi.hpp.
+
+#include <cstdint>
+#include <string>
+
+#include <linnet/distributed/reduction.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Refuses options of sharing that do not go together, or with this number of ranks.
+inline result<void> check_sharing(const char* where, const distributed_options& how, index ranks,
+                                  bool shards) {
+  if (how.parts < ranks)
+    return failure(errc::invalid, where, "distributed_options.parts",
+                   "no fewer than ranks, " + std::to_string(ranks), std::to_string(how.parts));
+  constexpr index most_parts = most_in_message / index{sizeof(loss_sum)};
+  if (how.parts > most_parts)
+    return failure(errc::invalid, where, "distributed_options.parts",
+                   "at most " + std::to_string(most_parts), std::to_string(how.parts));
+  if (how.group > 0 && (ranks % how.group != 0 || !shards))
+    return failure(
+        errc::invalid, where, "distributed_options.group",
+        shards ? "0, or a number of ranks that divides " + std::to_string(ranks) : "0 with zero<0>",
+        std::to_string(how.group));
+  if (how.sums != reduction::fixed_order &&
+      (how.group > 0 || how.gradients != gradient_messages::as_computed))
+    return failure(errc::invalid, where, "distributed_options.sums",
+                   "fixed_order with a group, or with gradients in bf16", "mpi");
+  return {};
+}
+
+/// Bytes that rank `rank` sends in a step, see distributed_trainer::sent_bytes().
+template <class M, class T, int Stage>
+constexpr index bytes_sent_in_step(index rank, index ranks, const distributed_options& how) {
+  const auto [first, last] = items_of(how.parts, rank, ranks);
+  const index shard = shard_of_rank(rank, ranks, how.group), others = ranks - 1;
+  const index own = shard_values<M, T>(shard, ranks);
+  const index chunks =
+      shard_begin<M, T>(shard + 1, ranks).chunk - shard_begin<M, T>(shard, ranks).chunk;
+  const bool fixed = how.sums == reduction::fixed_order;
+  index passes = fixed ? partial_sums_of(how.parts, rank, ranks).sums : 1;
+  if (Stage == 2) passes = fixed ? last - first : (how.parts + others) / ranks;
+  // Weights go to the ranks of a group; before, its shards' gradients to those of other groups.
+  const index group = how.group < 1 ? ranks : how.group;
+  const index afterwards =
+      (ranks / group - 1) * own + (group - 1) * shard_sums<M, T>::state_values(rank, ranks, group);
+  const bool rounds = how.gradients == gradient_messages::bf16;
+  const index each = rounds ? index{sizeof(std::uint16_t)} : index{sizeof(T)};
+  return passes * (shard_sums<M, T>::values - own) * each + afterwards * index{sizeof(T)} +
+         others * ((Stage > 0 ? chunks * index{sizeof(double)} : 0) +
+                   (last - first) * index{sizeof(loss_sum)});
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
