@@ -66,8 +66,9 @@ FFN_ALONE = {"top k": "ffn::top_k<4, ffn::swiglu>",
              "widths": "ffn::per_layer<ffn::swiglu, 3, 7>"}
 # Embeddings that go with few heads: one model.
 ENDS_ALONE = {"tensor train": "embedding::tensor_train<tensor_train_cores>, tie::untied"}
-# Attention of decoders that leaves out heads.
-ATTENTION_ALONE = {"contextual": "attention::contextual<3>"}
+# Attention of decoders that leaves out heads, and with a cache of two parts.
+ATTENTION_ALONE = {"contextual": "attention::contextual<3>",
+                   "longformer": "attention::longformer_at<6, attention::global_tokens<0, 4, 9>, 1, 2>"}
 # All that go with few other choices, by what they are a choice of.
 ALSO = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE,
         "ends": ENDS_ALONE, "attention": ATTENTION_ALONE}

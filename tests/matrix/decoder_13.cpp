@@ -17,6 +17,9 @@ BOOST_AUTO_TEST_CASE(model_97) {
 BOOST_AUTO_TEST_CASE(model_98) {
   check<decoder, ln::attention::contextual<3>>("decoder: attention contextual");
 }
+BOOST_AUTO_TEST_CASE(model_99) {
+  check<decoder, ln::attention::longformer_at<6, ln::attention::global_tokens<0, 4, 9>, 1, 2>>("decoder: attention longformer");
+}
 
 BOOST_AUTO_TEST_SUITE_END()
 

@@ -25,6 +25,11 @@ consteval bool takes_virtual_tokens() {
     static_assert(
         never<M>,
         "linnet::prompt_tuning and prefix_tuning: a tensor train has a row for each token alone");
+  else if constexpr (M::block_tokens > 1)
+    static_assert(
+        never<M>,
+        "linnet::prompt_tuning and prefix_tuning: attention::block_causal counts its blocks from "
+        "a text's first token, and virtual ones are not among them");
   else if constexpr (M::takes_prefix)
     static_assert(
         never<M>,

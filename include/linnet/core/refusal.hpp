@@ -34,6 +34,7 @@ enum class refusal : unsigned char {
   no_sequence,               ///< a number that no sequence has
   no_such_length,            ///< truncate() to more tokens than there are, or fewer than none
   length_gone,               ///< truncate() to a length that the cache has forgotten
+  inside_block,              ///< a call or a length that begins inside of a block
   no_layer,                  ///< exit_after() a layer that the model does not have
   other_base,                ///< an adapter of other packed weights
   adapter_late,              ///< an adapter for a sequence that has read tokens
@@ -125,6 +126,9 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::length_gone:
       return "the cache has forgotten the sequence at that length: give 0, or take back at most "
              "max_truncation() tokens";
+    case refusal::inside_block:
+      return "tokens of one block see each other: feed whole blocks, truncate() to the first token "
+             "of one, and give a limits.chunk that is a multiple of it";
     case refusal::no_layer:
       return "the model has no such layer: give 1 to its layers";
     case refusal::other_base:

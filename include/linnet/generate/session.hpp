@@ -155,10 +155,11 @@ class session : detail::session_state<M, T> {
   [[nodiscard]] bool truncate(index length, index b = 0) {
     static_assert(M::can_truncate,
                   "linnet::session::truncate: this kind of attention cannot take tokens back");
-    if (!takes(!has(b)                                      ? refusal::no_sequence
-               : length < 0 || length > position(b)         ? refusal::no_such_length
-               : length > 0 && length < sequences_.floor(b) ? refusal::length_gone
-                                                            : refusal::none))
+    if (!takes(!has(b)                                                 ? refusal::no_sequence
+               : length < 0 || length > position(b)                    ? refusal::no_such_length
+               : length > 0 && length < sequences_.floor(b)            ? refusal::length_gone
+               : length % M::block_tokens != 0 && length < position(b) ? refusal::inside_block
+                                                                       : refusal::none))
       return false;
     sequences_.truncate(b, length);
     if (limits_.kv_blocks > 0) tables_.truncate(b, sequences_.past()[b]);
@@ -197,8 +198,9 @@ class session : detail::session_state<M, T> {
       if constexpr (encodes || sees) sequences_.forget_source(to);
       adapters_.fork(from, to);
     }
-    // What a prefix holds depends on all of it.
-    M::copy_state(work_.work, from, to, sequences_.missing(from, to, takes_prefix));
+    // What a prefix or a block holds depends on all of it.
+    M::copy_state(work_.work, from, to,
+                  sequences_.missing(from, to, takes_prefix || M::block_tokens > 1));
     if (limits_.kv_blocks > 0) tables_.share(from, to);
     sequences_.fork(from, to);
     if constexpr (sees) adapters_.see(to, adapters_.image(from));
@@ -328,6 +330,9 @@ class session : detail::session_state<M, T> {
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation_options& g = {}) requires(ids_per_token == 1) {
+    static_assert(M::block_tokens == 1,
+                  "linnet::session::generate: tokens of one block see each other, so they are not "
+                  "written one after the other; feed() whole blocks");
     if (!takes(detail::in_range(g) ? refusal::none : refusal::options)) return 0;
     return detail::generate_text(*this, {order_, static_cast<std::size_t>(M::vocabulary)}, tokens,
                                  choose, on_token, g);
@@ -401,6 +406,11 @@ class session : detail::session_state<M, T> {
     for (index b = 0; c.fits() && b < batch; ++b) {
       c.no((encodes || sees) && !sequences_.has_source(b), refusal::no_source);
       c.no(past(b) + front(b) + length > room, refusal::over_target);
+    }
+    if constexpr (M::block_tokens > 1) {
+      for (index b = 0; c.fits() && b < batch; ++b)
+        c.no(past(b) % M::block_tokens != 0, refusal::inside_block);
+      c.no(length > chunk() && chunk() % M::block_tokens != 0, refusal::inside_block);
     }
     c.no(length > most, refusal::over_chunk);
     if (!c.fits() || limits_.kv_blocks == 0) return c.why;

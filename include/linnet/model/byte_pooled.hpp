@@ -79,6 +79,8 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
                 "policies out");
   static_assert(!Core::attention::takes_prefix,
                 "linnet::byte_pooled: attention::prefix is not supported");
+  static_assert(Core::attention::block_tokens == 1,
+                "linnet::byte_pooled: attention::block_causal is not supported");
   static_assert(!detail::by_layer<typename Core::storage>,
                 "linnet::byte_pooled: the ends have layers of their own, so ranges of layers "
                 "(storage::layers) are not supported; give storage::per_role");

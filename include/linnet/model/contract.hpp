@@ -67,6 +67,7 @@ struct model_defaults {
   static constexpr bool can_truncate = false;        ///< decoding can take tokens back
   static constexpr bool evicts = false;              ///< decoding forgets old tokens
   static constexpr bool takes_prefix = false;        ///< the first tokens see each other both ways
+  static constexpr index block_tokens = 1;           ///< tokens that see each other both ways
   static constexpr bool supports_documents = false;  ///< loss() keeps documents of a row apart
   static constexpr bool supports_trees = false;      ///< step() takes a tree of tokens, and
                                                      ///< copy_state() moves single ones

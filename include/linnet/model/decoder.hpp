@@ -37,8 +37,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static constexpr bool can_truncate = Attention::can_truncate && Ffn::can_truncate,
                         evicts = Attention::evicts, causal = !Attention::noncausal_grouping,
                         supports_cache = Attention::supports_cache,
-                        takes_prefix = Attention::takes_prefix,
-                        supports_documents = Attention::supports_documents && Ffn::can_truncate &&
+                        takes_prefix = Attention::takes_prefix;
+  static constexpr index block_tokens = Attention::block_tokens;
+  static constexpr bool supports_documents = Attention::supports_documents && Ffn::can_truncate &&
                                              !Ffn::couples_tokens && !Depths::routes,
                         supports_trees =
                             detail::decoder_takes_trees<Policies, Attention, Ffn, Depths>;

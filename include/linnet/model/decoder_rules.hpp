@@ -92,6 +92,10 @@ constexpr bool decoder_fits() {
   else if constexpr (!Attention::causal)
     static_assert(never<Ps...>,
                   "linnet::decoder: this kind of attention sees later tokens; it fits encoders");
+  else if constexpr (Attention::least_context > S.context)
+    static_assert(never<Ps...>,
+                  "linnet::decoder: a global token stands behind the context, the longest sequence "
+                  "in tokens; positions are less than shape.context");
   else if constexpr (Position::pairing != rope_pairing::none && !Attention::rotary)
     static_assert(never<Ps...>,
                   "linnet::decoder: this kind of mixing has no rotary positions; add "

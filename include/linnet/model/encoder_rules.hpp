@@ -116,6 +116,10 @@ constexpr bool encoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::encoder: this kind of mixing has no rotary positions; take "
                   "position::learned, sinusoidal or none");
+  else if constexpr (Attention::least_context > S.context)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: a global token stands behind the context, the longest sequence "
+                  "in tokens; positions are less than shape.context");
   else if constexpr (!Attention::bidirectional)
     static_assert(never<Ps...>,
                   "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");

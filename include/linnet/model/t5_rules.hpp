@@ -87,6 +87,10 @@ constexpr bool t5_fits() {
     static_assert(
         never<Ps...>,
         "linnet::t5: the source is seen both ways already; attention::prefix is for decoders");
+  else if constexpr (DecoderAttention::block_tokens > 1)
+    static_assert(never<Ps...>,
+                  "linnet::t5: a target is written token by token; attention::block_causal is for "
+                  "decoders");
   else if constexpr (!EncoderAttention::bidirectional || !DecoderAttention::causal ||
                      !DecoderAttention::supports_cache)
     static_assert(never<Ps...>,

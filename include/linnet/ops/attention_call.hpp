@@ -25,6 +25,19 @@ struct attention_window {
   index before = any_distance;
   index after = any_distance;
   index first = 0;
+  /// Where above 0, a query sees to the end of its block of so many tokens; `after` is block - 1.
+  /// If the window is bounded, it sees that block alone; `before` is block - 1.
+  index block = 0;
+
+  /// Where the keys begin that a query at position p sees by its distance or block alone.
+  constexpr index recent_from(index p) const {
+    return block > 0 && bounded() ? p / block * block : p - before;
+  }
+  /// The keys [begin_of(p), end_of(p)) near a query at position p, without the `first` ones.
+  constexpr index begin_of(index p) const { return (std::max)(first, recent_from(p)); }
+  constexpr index end_of(index p) const {
+    return block > 0 ? (p / block + 1) * block : p + after + 1;
+  }
 
   /// Whether some query may not see a key that is earlier than another one it sees.
   constexpr bool bounded() const { return before < any_distance; }

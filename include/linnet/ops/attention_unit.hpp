@@ -175,7 +175,8 @@ struct attention_unit {
         values(key_columns + c.h * wide) {
     // What follows the last valid query of a causal sequence was never there.
     const index queries = (c.query_lengths ? c.query_lengths[b] : c.queries) - from;
-    valid = (std::min)(valid, (std::max)(prefix, past + queries + call.window.after));
+    const index later = call.window.block > 0 ? 0 : call.window.after;
+    valid = (std::min)(valid, (std::max)(prefix, past + queries + later));
     if (!c.documents) return;
     const auto seen = c.keys_from(b, from);
     key_origin = seen.first;
@@ -187,12 +188,10 @@ struct attention_unit {
 
   /// End of the keys that query i sees.
   index end_of(index i) const {
-    return (std::min)(valid, (std::max)(prefix, past + i + call.window.after + 1));
+    return (std::min)(valid, (std::max)(prefix, call.window.end_of(past + i)));
   }
   /// Beginning of the keys that query i sees, not counting the `first` ones.
-  index begin_of(index i) const {
-    return (std::max)(call.window.first, past + i - call.window.before);
-  }
+  index begin_of(index i) const { return call.window.begin_of(past + i); }
   /// Whether kernels read keys and values where they are: one query, codes that they know.
   bool direct(const block& some) const {
     return some.rows == 1 && !std::is_same_v<Code, int4_code> &&

@@ -20,8 +20,8 @@ constexpr index seen_keys(const ops::attention_window& window, index past, index
                           index keys) {
   index count = 0;
   for (index i = 0; i < queries; ++i) {
-    const index at = past + i, begin = at < window.before ? 0 : at - window.before,
-                end = window.after < keys - at ? at + window.after + 1 : keys;
+    const index at = past + i, begin = (std::max)(index{0}, window.recent_from(at)),
+                end = window.after < keys - at ? window.end_of(at) : keys;
     count += (std::max)(index{0}, (std::min)(end, keys) - begin) + (std::min)(window.first, begin);
   }
   return count;

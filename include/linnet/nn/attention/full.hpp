@@ -27,10 +27,13 @@ struct softmax_attention {
   /// Most tokens that are kept, and so the largest distance to the first ones.
   static constexpr index kept = Slots ? Window.first + Window.before + 1 : ops::any_distance;
   static constexpr bool two_queries = Slots && A.rope != rope_pairing::none;
+  /// Whether no ops::attention_tap is shown it.
+  static constexpr bool hidden = two_queries || Window.block > 0;
   /// Whether queries and keys are rotated, by their positions or by a Hadamard transform.
   static constexpr bool rotates = A.rope != rope_pairing::none || A.hadamard;
   /// Whether adapters may put keys and values before its own.
-  static constexpr bool takes_virtual_keys = !A.cross && A.causal && !Slots && !A.hadamard;
+  static constexpr bool takes_virtual_keys =
+      !A.cross && A.causal && !Slots && !A.hadamard && Window.block == 0;
   template <class T, bool Keys>
   using buffer =
       typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, A.d_kv, Keys>::type;
@@ -73,7 +76,7 @@ struct softmax_attention {
     const bool cached = e.capacity > 0;
     const index keys = A.cross ? e.memory : e.length;
     c.dropout_id = m.dropout_ids++;
-    if (!two_queries) m.attention.add(A.heads, e.batch, e.length, keys, n, kv);
+    if (!hidden) m.attention.add(A.heads, e.batch, e.length, keys, n, kv);
     const index stored = A.cross ? e.memory : e.capacity;
     c.capacity = stored;
     if (cached) {
@@ -252,7 +255,9 @@ struct softmax_attention {
     const index queries = e.length, keys = A.cross ? e.memory : e.length;
     call_shape key_rows = e;
     key_rows.length = keys;
-    const index recent = (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
+    const index recent = window.block > 0 && window.bounded()
+                             ? window.block
+                             : (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
     const index seen = window.bounded() ? (std::min)(keys, window.first + recent) : keys;
     return projections::predictor_flops(e) + to_query::flops(e) + to_output::flops(e) +
            to_key::flops(key_rows) + to_value::flops(key_rows) + e.batch * 4 * queries * seen * n;
@@ -321,7 +326,7 @@ struct softmax_attention {
   template <class T>
   static void show(ops::attention_call<T> a, const context<T>& ctx,
                    const ops::attention_gradient<T>* gradient) {
-    if (ctx.on.attention == nullptr || two_queries) return;
+    if (ctx.on.attention == nullptr || hidden) return;
     a.query_lengths = ctx.lengths;  // of encoders as well
     const auto& tap = *static_cast<const ops::attention_tap<T>*>(ctx.on.attention);
     tap.call(tap.object, ctx.on, a, gradient);

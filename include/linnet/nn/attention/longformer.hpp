@@ -5,40 +5,48 @@
 
 #include <algorithm>
 
-#include <linnet/nn/attention/projections.hpp>
+#include <linnet/nn/attention/global_queries.hpp>
 #include <linnet/ops/attention_tile.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
 namespace attention {
 
-/// Local and global attention (Beltagy et al. 2020) in O(T (Window + Globals)). The first `Globals`
-/// tokens of a sequence are global: they attend to all tokens, through projections q_global,
-/// k_global and v_global of their own. Every other token attends, in one softmax, to the global
-/// ones and to Window / 2 on either side. Head i looks at every `Dilations`[i]-th token there. The
-/// list begins anew where it ends, and is 1 if empty. A causal model has the half of the window
-/// that came before, and its global tokens see those before them. The paper starts the global
-/// projections as copies of the local ones, which training from a full model's weights should do.
-/// Fresh weights are drawn independently. Sessions refuse it.
-template <index Window = 512, index Globals = 1, index... Dilations>
-struct longformer : policy {
+/// Local and global attention (Beltagy et al. 2020) in O(T (Window + globals)). The tokens at
+/// `Globals`, such as global_tokens<0, 17, 40>, are global: all tokens attend to them. They attend
+/// to all, through projections q_global, k_global and v_global of their own. Every
+/// other token attends, in one softmax, to the global ones and to Window / 2 on either side. Head i
+/// looks at every `Dilations`[i]-th token there. The list begins anew where it ends, and is 1 if
+/// empty. A causal model has the half of the window that came before. Global tokens then see, and
+/// are seen by, what the order of the text allows. The paper starts the global projections as
+/// copies of the local ones, which training from a full model's weights should do. Fresh weights
+/// are drawn independently. The cache of a session keeps the window, and the tokens up to the last
+/// global one, also by its maps.
+template <index Window, class Globals, index... Dilations>
+struct longformer_at : policy {
   static_assert(Window > 0 && Window % 2 == 0,
                 "linnet::attention::longformer: the window has an even number of tokens, half on "
                 "each side");
-  static_assert(Globals >= 0, "linnet::attention::longformer: the number of global tokens");
   static_assert(((Dilations > 0) && ...),
                 "linnet::attention::longformer: a dilation is 1 (every token) or more");
-  static constexpr bool supports_cache = false;
-  using kind = longformer;
+  static constexpr bool can_truncate = true, evicts = true;
+  static constexpr auto globals = Globals::list;
+  /// The last global token is one of the model's context.
+  static constexpr index least_context = Globals::count > 0 ? globals.last() + 1 : 0;
+  using kind = longformer_at;
   static std::string name() {
-    std::string text = "longformer<" + std::to_string(Window) + ", " + std::to_string(Globals);
-    ((text += ", " + std::to_string(Dilations)), ...);
-    return text + ">";
+    return "longformer_at<" + std::to_string(Window) + ", " + Globals::name() + dilations();
   }
   /// Distance between neighbours in the window of a head.
   static constexpr index dilation(index head) {
     constexpr index list[] = {Dilations..., 1};
     return list[head % (std::max)(index{sizeof...(Dilations)}, index{1})];
+  }
+  /// The end of its name.
+  static std::string dilations() {
+    std::string text;
+    ((text += ", " + std::to_string(Dilations)), ...);
+    return text + ">";
   }
 
   template <attention_shape A>
@@ -50,69 +58,55 @@ struct longformer : policy {
     static constexpr index in = projections::in, out = projections::out, n = projections::n,
                            kv = projections::kv, h = A.d_kv;
     static constexpr index half = Window / 2, group = A.heads / A.kv_heads;
-    static constexpr bool global = Globals > 0;
+    /// Tokens in front that are global all: no window reaches them.
+    static constexpr index lead = Globals::count > 0 && globals.at[0] == 0 ? globals.run_begin(1)
+                                                                           : 0;
     /// Most keys of a block of local queries.
-    static constexpr index widest = Globals + Window + ops::attention_rows;
+    static constexpr index widest = Globals::count + Window + ops::attention_rows;
+    using all_tokens = linnet::detail::global_queries<A, Globals>;
+    static_assert(A.cache != kv_code::int4,
+                  "linnet::attention::longformer: queries of one block share a copy of their keys, "
+                  "which kv::int4 shows to each in another way; take kv::int8");
+    template <class T, bool Keys>
+    using buffer = typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, h, Keys>::type;
 
     template <class Form>
-    struct global_params {
-      typename projections::to_query::template params<form::at<Form, storage::part::attention_q>>
-          q{};
-      typename projections::to_key::template params<form::at<Form, storage::part::attention_k>> k{};
-      typename projections::to_key::template params<form::at<Form, storage::part::attention_v>> v{};
-    };
-    template <class Form>
     struct params : projections::template params<Form> {
-      [[no_unique_address]] std::conditional_t<global, global_params<Form>, std::nullptr_t> all{};
+      [[no_unique_address]] typename all_tokens::template params<Form> all{};
     };
     template <class F, class... P>
     static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
       projections::visit(f, at, p...);
-      if constexpr (global) {
-        projections::visit_query(f, at / "q_global", p.all.q...);
-        projections::to_key::visit(f, at / "k_global", p.all.k...);
-        projections::to_key::visit(f, at / "v_global", p.all.v...);
-      }
+      all_tokens::visit(f, at, p.all...);
     }
 
     template <class T>
     struct cache {
       typename projections::template buffers<T> b{};
-      T *x = nullptr, *q = nullptr, *mixed = nullptr;  ///< [batch * Globals, in or n]: global rows
-      T *k = nullptr, *v = nullptr;                    ///< [rows, kv] for the global queries
-      T *dx = nullptr, *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
+      [[no_unique_address]] typename all_tokens::template cache<T> all{};
+      buffer<T, true> keys{};  ///< what decoding keeps
+      buffer<T, false> values{};
       T* scratch = nullptr;  ///< per thread
       index scratch_size = 0, most = 0;
       bool training = false;
-      int dropout_id = 0, global_dropout_id = 0;
+      int dropout_id = 0;
     };
     template <class T>
     static constexpr cache<T> plan(planner& m, const call_shape& e) {
       cache<T> c;
-      const index mark = m.scratch.mark(), first = e.batch * (std::min)(Globals, e.length);
+      const index mark = m.scratch.mark(), tokens = (std::max)(e.length, e.capacity);
       c.dropout_id = m.dropout_ids++;
-      c.global_dropout_id = m.dropout_ids++;
       c.training = e.training;
-      c.most = (std::min)(widest, e.length);
-      c.b = projections::template plan<T>(m, e);
-      if (global) {
-        c.x = m.saved.take<T>(first * in);
-        c.q = m.saved.take<T>(first * n);
-        c.mixed = m.saved.take<T>(first * n);
-        c.k = m.saved.take<T>(e.rows() * kv);
-        c.v = m.saved.take<T>(e.rows() * kv);
-        if (e.training) {
-          c.dx = m.scratch.take<T>(first * in);
-          c.dq = m.scratch.take<T>(first * n);
-          c.d_mixed = m.scratch.take<T>(first * n);
-          c.dk = m.scratch.take<T>(e.rows() * kv);
-          c.dv = m.scratch.take<T>(e.rows() * kv);
-        }
+      c.most = (std::min)(Globals::count + nearby + (std::min)(e.length, ops::attention_rows),
+                          tokens + Globals::count - lead);
+      if (e.capacity > 0) {
+        const index recent = reach + e.length;  // that a call may look at
+        c.keys.plan(m.state, e.batch, e.capacity, all_tokens::reach, recent, 0);
+        c.values.plan(m.state, e.batch, e.capacity, all_tokens::reach, recent, 0);
       }
+      c.b = projections::template plan<T>(m, e);
+      c.all = all_tokens::template plan<T>(m, e);
       c.scratch_size = ops::attention_tile<T>::size(c.most, h, e.training);
-      if (global)
-        c.scratch_size = (std::max)(c.scratch_size,
-                                    ops::attention_scratch(Globals, e.length, h, {}, e.training));
       c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
       m.scratch.release(mark);
       return c;
@@ -121,34 +115,22 @@ struct longformer : policy {
     template <class T, class S>
     static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                         cache<T>& c, context<T>& ctx) {
-      assert(ctx.past == nullptr && "linnet::attention::longformer: no cached decoding");
       projections::template project<T, S>(p, x, c.b, ctx);
-      if constexpr (global) {
-        const index g = globals(ctx);
-        ctx.on.threads.each(ctx.batch * g, [&](index i) {
-          std::copy_n(x.row(i / g * ctx.length + i % g), in, c.x + i * in);
-        });
-        ops::gemm_each(ctx.on, ctx.batch * g, in, c.x,
-                       projections::to_query::product(p.all.q, c.q));
-        ops::gemm_each(ctx.on, x.rows(), in, x.data(), projections::to_key::product(p.all.k, c.k),
-                       projections::to_key::product(p.all.v, c.v));
-        rotate_global(c.q, c.k, ctx, false);
-        ops::attention(ctx.on, call(c, ctx));
-      }
-      // Global rows take what they were given, padding nothing, the rest what is below.
+      if (ctx.past)
+        linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.length, false, c.b.k, c.b.v);
+      // Padding takes nothing, global rows what all_tokens gives, the rest what is below.
       ctx.on.threads.each(x.rows(), [&](index row) {
-        const index b = row / ctx.length, t = row % ctx.length, g = globals(ctx);
-        if (t < g)
-          std::copy_n(c.mixed + (b * g + t) * n, n, c.b.mixed + row * n);
-        else if (t >= ctx.length_of(b))
+        if (row % ctx.length >= ctx.length_of(row / ctx.length))
           std::fill_n(c.b.mixed + row * n, n, T(0));
       });
+      if constexpr (Globals::count > 0)
+        all_tokens::template forward<T, S>(p.all, x, c.b.mixed, c.all, ctx);
       each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
         for (index i = 0; i < at.rows; ++i)
           tile.drop(kernels, ctx.dropout, at.b, c.dropout_id, i, at.first_score(i, ctx), false);
         tile.mix(kernels, at.rows);
         for (index i = 0; i < at.rows; ++i)
-          std::copy_n(tile.out(i), h, c.b.mixed + at.query(i, ctx));
+          if (at.local(i)) std::copy_n(tile.out(i), h, c.b.mixed + at.query(i, ctx));
       });
       projections::template finish<T, S>(p, y, c.b, ctx);
     }
@@ -162,7 +144,7 @@ struct longformer : policy {
         using K = decltype(kernels);
         tile.begin_backward(
             kernels, at.rows, [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
-            [](index) { return T(1); });
+            [&](index i) { return at.local(i) ? T(1) : T(0); });
         for (index i = 0; i < at.rows; ++i) {
           tile.drop(kernels, ctx.dropout, at.b, c.dropout_id, i, at.first_score(i, ctx), true);
           K::template softmax_backward<T>(tile.keys(), tile.row(i), tile.slopes(i), tile.slopes(i));
@@ -183,31 +165,48 @@ struct longformer : policy {
           K::template add<T>(h, c.b.dv + key, tile.dv(j), c.b.dv + key);
         }
       });
-      if constexpr (global) global_backward<T, S>(p.all, dp.all, x, dx, c, ctx);
+      if constexpr (Globals::count > 0)
+        all_tokens::template backward<T, S>(p.all, dp.all, x, c.b.d_mixed, dx, c.all, ctx);
       projections::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
     }
 
-    /// 0: this kind keeps nothing between tokens and needs whole sequences.
-    static constexpr index state_values(index) { return 0; }
+    /// Copies what one sequence keeps to another.
+    template <class T>
+    static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+      all_tokens::copy_state(c.all, from, to, part);
+      if (part.block) return;
+      c.keys.copy(from, to, part.first, part.tokens);
+      c.values.copy(from, to, part.first, part.tokens);
+    }
+
+    /// Numbers that are kept for each sequence of up to `tokens` tokens.
+    static constexpr index state_values(index tokens) {
+      return 2 * kv * (std::min)(tokens, all_tokens::reach + reach + 1) +
+             all_tokens::state_values(tokens);
+    }
     static constexpr index flops(const call_shape& e) {
-      const index g = e.batch * (std::min)(Globals, e.length);
-      constexpr index nearby = A.causal ? half : Window;
-      return projections::flops(e) + 4 * e.rows() * (std::min)(e.length, nearby + 1 + Globals) * n +
-             (global ? 2 * g * in * n + 4 * e.rows() * in * kv + 4 * g * e.length * n : 0);
+      return projections::flops(e) + all_tokens::flops(e) +
+             4 * e.rows() * (std::min)(e.length, nearby + 1 + Globals::count) * n;
     }
 
    private:
+    /// Neighbours of a token in its window, and how far back they may be.
+    static constexpr index nearby = A.causal ? half : Window,
+                           reach = half * (std::max)({Dilations..., index{1}});
     /// Local queries of one head, every `step`-th token from `origin` on: numbers [i0, i0 + rows)
-    /// of these. Their keys are the first `seen` tokens, then those of numbers from `low` on.
+    /// of these. Their keys are the first `seen` global tokens, then those of numbers from `low`
+    /// on. `past` tokens came before this call.
     template <class T>
     struct block {
-      index b, head, i0, rows, seen, low, origin, step;
+      index b, head, i0, rows, seen, low, origin, step, past;
       index token(index number) const { return origin + number * step; }
+      /// Whether query i is no global token.
+      bool local(index i) const { return !globals.holds(token(i0 + i)); }
       /// Token of the key of slot j.
-      index key_token(index j) const { return j < seen ? j : token(low + j - seen); }
+      index key_token(index j) const { return j < seen ? globals.at[j] : token(low + j - seen); }
       /// Where query i, or the key of slot j, starts in its rows.
       index query(index i, const context<T>& ctx) const {
-        return (b * ctx.length + token(i0 + i)) * n + head * h;
+        return (b * ctx.length + token(i0 + i) - past) * n + head * h;
       }
       index key(index j, const context<T>& ctx) const {
         return (b * ctx.length + key_token(j)) * kv + head / group * h;
@@ -217,10 +216,6 @@ struct longformer : policy {
         return (head * ctx.length + token(i0 + i)) * widest;
       }
     };
-    template <class T>
-    static index globals(const context<T>& ctx) {
-      return (std::min)(Globals, ctx.length);
-    }
     /// Calls f(kernels, tile, block) for all blocks of local queries, with their probabilities in
     /// the tile. Heads that share keys come after each other on one thread.
     template <class T, class F>
@@ -228,24 +223,27 @@ struct longformer : policy {
       constexpr index most_rows = ops::attention_rows;
       ctx.on.threads.each(ctx.batch * A.kv_heads, [&](index item) {
         ctx.on.with_kernels([&](auto kernels) {
-          const index b = item / A.kv_heads, g = item % A.kv_heads, valid = ctx.length_of(b);
-          const index seen = globals(ctx);
+          const index b = item / A.kv_heads, g = item % A.kv_heads, past = ctx.past_of(b),
+                      valid = past + ctx.length_of(b);
           ops::attention_tile<T> tile(c.scratch + ctx.on.threads.rank() * c.scratch_size, c.most, h,
                                       c.training);
           for (index head = g * group; head < (g + 1) * group; ++head) {
             const index step = dilation(head);
             for (index origin = 0; origin < step; ++origin) {
-              // Numbers of the tokens behind the global ones.
-              const index begin = (std::max)(seen - origin + step - 1, index{0}) / step,
-                          end = (std::max)(valid - origin + step - 1, index{0}) / step;
-              for (index i0 = begin; i0 < end; i0 += most_rows) {
+              // Numbers of the first token from `token` on.
+              const auto from = [&](index token) {
+                return (std::max)(token - origin + step - 1, index{0}) / step;
+              };
+              const index begin = from(lead), end = from(valid);
+              for (index i0 = from((std::max)(lead, past)); i0 < end; i0 += most_rows) {
                 const index rows = (std::min)(most_rows, end - i0);
                 const index low = (std::max)(begin, i0 - half),
                             high = (std::min)(end, i0 + rows + (A.causal ? 0 : half));
-                const block<T> at{b, head, i0, rows, seen, low, origin, step};
-                tile.load_keys(
-                    seen + high - low, [&](index j) { return c.b.k + at.key(j, ctx); },
-                    [&](index j) { return c.b.v + at.key(j, ctx); });
+                const index last = origin + (i0 + rows - 1) * step;
+                const block<T> at{
+                    b,   head,   i0,   rows, globals.before(A.causal ? last + 1 : valid),
+                    low, origin, step, past};
+                load(tile, c, ctx, at, at.seen + high - low);
                 tile.score(kernels, rows, projections::template scale<T>,
                            [&](index i) { return c.b.q + at.query(i, ctx); });
                 for (index i = 0; i < rows; ++i) normalize(kernels, tile, at, i, high - low, ctx);
@@ -256,21 +254,43 @@ struct longformer : policy {
         });
       });
     }
+    /// Loads the keys of a block: rows of this call, or of the cache.
+    template <class T>
+    static void load(ops::attention_tile<T>& tile, const cache<T>& c, const context<T>& ctx,
+                     const block<T>& at, index count) {
+      if (!ctx.past)
+        return tile.load_keys(
+            count, [&](index j) { return c.b.k + at.key(j, ctx); },
+            [&](index j) { return c.b.v + at.key(j, ctx); });
+      T k[std::size_t{h}], v[std::size_t{h}];
+      const auto decoded = [&](const auto& rows, index j, T* to) {
+        const index token = at.key_token(j), g = at.head / group;
+        rows.load(at.b, g, token, rows.of(at.b, g).place(token), h, to, 1, -1);
+        return to;
+      };
+      const auto keys = c.keys.rows(ops::page_tables{});
+      const auto values = c.values.rows(ops::page_tables{});
+      tile.load_keys(
+          count, [&](index j) { return decoded(keys, j, k); },
+          [&](index j) { return decoded(values, j, v); });
+    }
     /// Calls f(slot, token, count) for stretches of neighbouring tokens among the keys of a block.
     template <class T, class F>
     static void each_stretch(const block<T>& at, index keys, F&& f) {
-      f(index{0}, index{0}, at.seen);
+      const index first = (std::min)(lead, at.seen);
+      f(index{0}, index{0}, first);
+      for (index j = first; j < at.seen; ++j) f(j, at.key_token(j), index{1});
       const index count = at.step == 1 ? keys - at.seen : 1;
       for (index j = at.seen; j < keys; j += count) f(j, at.key_token(j), count);
     }
-    /// Turns the scores of query i, with `nearby` keys of the window's range, into probabilities.
+    /// Turns the scores of query i, with `wide` keys of the window's range, into probabilities.
     template <class Kernels, class T>
     static void normalize(Kernels, const ops::attention_tile<T>& tile, const block<T>& at, index i,
-                          index nearby, const context<T>& ctx) {
+                          index wide, const context<T>& ctx) {
       T* const row = tile.row(i);
       T* const window = row + at.seen;
       const index query = at.i0 + i, first = (std::max)(at.low, query - half) - at.low,
-                  last = (std::min)(nearby, query + (A.causal ? 0 : half) + 1 - at.low);
+                  last = (std::min)(wide, query + (A.causal ? 0 : half) + 1 - at.low);
       if constexpr (A.relative) {
         const T* const line = ctx.bias.of(at.head) - at.token(query);
         each_stretch(at, tile.keys(), [&](index slot, index token, index count) {
@@ -278,68 +298,34 @@ struct longformer : policy {
         });
       }
       std::fill_n(window, first, ops::hidden_score<T>);
-      std::fill(window + last, window + nearby, ops::hidden_score<T>);
+      std::fill(window + last, window + wide, ops::hidden_score<T>);
+      // A global token is seen as such, once; by a causal query if it came before.
+      for (index j = lead; j < at.seen; ++j) {
+        const index token = at.key_token(j), number = (token - at.origin) / at.step - at.low;
+        if (token >= at.origin && (token - at.origin) % at.step == 0 && number >= 0 &&
+            number < wide)
+          window[number] = ops::hidden_score<T>;
+        if (A.causal && token > at.token(query)) row[j] = ops::hidden_score<T>;
+      }
       // What comes behind a causal query changes no bit of its sums.
       const index used = A.causal ? at.seen + last : tile.keys();
       std::fill(row + used, row + tile.keys(), T(0));
       Kernels::template softmax<T>(used, row);
     }
-    /// Attention of the global queries to all valid tokens, or to those before them.
-    template <class T>
-    static ops::attention_call<T> call(const cache<T>& c, const context<T>& ctx) {
-      auto a = projections::call(ctx.batch, globals(ctx), c.q, ctx.length, c.k, c.v, c.mixed);
-      a.key_lengths = ctx.lengths;
-      if constexpr (A.causal) a.window.after = 0;
-      if constexpr (A.relative) {
-        a.bias = ctx.bias.lines;
-        a.bias_origin = ctx.bias.origin;
-      }
-      a.scratch = c.scratch;
-      a.scratch_size = c.scratch_size;
-      a.dropout = ctx.dropout;
-      a.dropout_id = c.global_dropout_id;
-      return a;
-    }
-    template <class T, class S>
-    static void global_backward(const global_params<form::packed<T, S>>& p,
-                                global_params<form::gradient<T>>& dp, view<const T, in> x,
-                                view<T, in> dx, const cache<T>& c, context<T>& ctx) {
-      without_cache::cache<T> none;
-      const index g = globals(ctx), first = ctx.batch * g, rows = x.rows();
-      ctx.on.threads.each(first, [&](index i) {
-        std::copy_n(c.b.d_mixed + (i / g * ctx.length + i % g) * n, n, c.d_mixed + i * n);
-      });
-      ops::fill(ctx.on, first * in, T(0), c.dx);
-      ops::fill(ctx.on, first * n, T(0), c.dq);
-      ops::fill(ctx.on, rows * kv, T(0), c.dk);
-      ops::fill(ctx.on, rows * kv, T(0), c.dv);
-      ops::attention_backward(
-          ctx.on, call(c, ctx),
-          {c.d_mixed, c.dq, c.dk, c.dv, nullptr, A.relative ? ctx.bias.d_lines : nullptr});
-      rotate_global(c.dq, c.dk, ctx, true);
-      projections::to_query::template backward<T>(p.q, dp.q, {c.x, first}, {c.dq, first},
-                                                  {c.dx, first}, none, ctx);
-      projections::to_key::template backward<T>(p.k, dp.k, x, {c.dk, rows}, dx, none, ctx);
-      projections::to_key::template backward<T>(p.v, dp.v, x, {c.dv, rows}, dx, none, ctx);
-      ctx.on.threads.each(first, [&](index i) {
-        T* const to = dx.row(i / g * ctx.length + i % g);
-        for (index j = 0; j < in; ++j) to[j] += c.dx[i * in + j];
-      });
-    }
-    /// Applies rotary positions to the global queries and their keys, or the derivative.
-    template <class T>
-    static void rotate_global(T* q, T* k, const context<T>& ctx, bool inverse) {
-      if constexpr (A.rope != rope_pairing::none) {
-        const index g = globals(ctx);
-        ctx.on.threads.each(ctx.rows(), [&](index row) {
-          const index b = row / ctx.length, t = row % ctx.length;
-          const T* const table = ctx.rope_of(row, h);
-          ops::rope_row(A.rope, A.kv_heads, h, table, k + row * kv, inverse);
-          if (t < g) ops::rope_row(A.rope, A.heads, h, table, q + (b * g + t) * n, inverse);
-        });
-      }
-    }
   };
+};
+
+/// Longformer whose first `Globals` tokens are global, as a classification token or a question in
+/// front.
+template <index Window = 512, index Globals = 1, index... Dilations>
+struct longformer : longformer_at<Window, linnet::detail::first_tokens<Globals>, Dilations...> {
+  static_assert(Globals >= 0, "linnet::attention::longformer: the number of global tokens");
+  static constexpr index least_context = 0;
+  using kind = longformer;
+  static std::string name() {
+    return "longformer<" + std::to_string(Window) + ", " + std::to_string(Globals) +
+           longformer::dilations();
+  }
 };
 
 }  // namespace attention

@@ -66,7 +66,10 @@ struct policy {
   static constexpr bool supports_trees = false;  ///< cached tokens can be a tree, whose branches do
                                                  ///< not see each other
   static constexpr bool takes_prefix = false;    ///< sees a prefix of the sequence both ways
+  static constexpr index block_tokens = 1;       ///< tokens that see each other both ways;
+                                                 ///< sessions read whole blocks of them
   static constexpr index min_positions = 0;      ///< positions that it needs whatever the length
+  static constexpr index least_context = 0;      ///< tokens that a model's context must have
   static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
   static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
   static constexpr bool rotary = true;           ///< can take rotary positions

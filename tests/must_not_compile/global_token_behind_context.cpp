@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A causal Longformer is scored and trained over whole texts; it keeps no cache.
-// expect: linnet::session: this kind of attention cannot continue cached sequences
+// A model's global tokens stand in its context.
+// expect: linnet::decoder: a global token stands behind the context
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 constexpr ln::decoder_shape shape{.d_model = 8,
@@ -10,9 +10,11 @@ constexpr ln::decoder_shape shape{.d_model = 8,
                                   .layers = 1,
                                   .vocabulary = 10,
                                   .context = 8};
-using Model = ln::decoder<shape, ln::attention::longformer<4, 1, 1, 2>>;
 #if defined(LINNET_FAIL)
-static_assert(ln::session<Model>::footprint({}) > 0);
+constexpr ln::index last = 8;
 #else
-static_assert(ln::evaluator<Model>::footprint({}) > 0);
+constexpr ln::index last = 7;
 #endif
+using Model =
+    ln::decoder<shape, ln::attention::longformer_at<4, ln::attention::global_tokens<2, last>>>;
+static_assert(Model::parameters() > 0);
