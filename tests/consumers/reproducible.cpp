@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What compute::reproducible promises: one digest of losses, logits and drawn tokens, whatever the
-// instruction-set level, compiler, flags and processor. Its golden values are below.
+// What compute::reproducible promises: a decoder, a T5 and an encoder have the same losses while
+// they train and then the same 1,000,000 logits, in f32 and in W8A8, whatever the instruction-set
+// level, compiler, flags and processor. Golden digests are below.
 
 #define LINNET_REPRODUCIBLE  // the kernels of that policy; before the first header
 
@@ -14,15 +15,31 @@ namespace ln = linnet;
 
 namespace {
 
-constexpr ln::decoder_shape shape{.d_model = 40,
+constexpr ln::index vocabulary = 500, length = 40;
+constexpr ln::decoder_shape llama{.d_model = 40,
                                   .d_ff = 72,
                                   .heads = 4,
                                   .kv_heads = 2,
                                   .layers = 2,
-                                  .vocabulary = 61,
+                                  .vocabulary = vocabulary,
                                   .context = 48};
-using llama = ln::decoder<shape, ln::compute::reproducible>;
-using rounded = ln::decoder<shape, ln::compute::reproducible, ln::storage::int8, ln::compute::int8>;
+constexpr ln::t5_shape t5{.d_model = 40,
+                          .d_ff = 72,
+                          .d_kv = 12,
+                          .heads = 3,
+                          .encoder_layers = 1,
+                          .decoder_layers = 1,
+                          .vocabulary = vocabulary};
+constexpr ln::encoder_shape bert{.d_model = 40,
+                                 .d_ff = 72,
+                                 .heads = 4,
+                                 .layers = 1,
+                                 .vocabulary = vocabulary,
+                                 .context = length};
+using arithmetic = ln::compute::reproducible;
+using decoder = ln::decoder<llama, arithmetic>;
+using encoder_decoder = ln::t5<t5, arithmetic, ln::encoder_stack<ln::ffn::gated_gelu>>;
+using encoder = ln::encoder<bert, arithmetic, ln::embedding::factorised<24>>;
 
 /// FNV-1a of words.
 struct digest {
@@ -35,28 +52,95 @@ struct digest {
     __builtin_memcpy(&bits, &x, sizeof x);
     hash = (hash ^ bits) * 0x100000001b3ull;
   }
+  void add(std::span<const float> all) {
+    for (const float x : all) add<std::uint32_t>(x);
+  }
 };
 
 /// Prints a digest; whether it is the golden one.
 bool same(const char* of, const digest& d, std::uint64_t golden) {
   const bool right = d.hash == golden;
-  std::printf("%-8s %016llx%s\n", of, static_cast<unsigned long long>(d.hash),
+  std::printf("  %-24s %016llx%s\n", of, static_cast<unsigned long long>(d.hash),
               right ? "" : ", which differs");
   return right;
 }
 
-/// The digest of 40 drawn tokens and all their logits.
+/// Texts of some words, some shorter than others.
+struct texts {
+  std::vector<ln::token> words, labels, types;
+  std::vector<ln::index> lengths;
+  ln::index batch;
+
+  explicit texts(ln::index rows) : batch(rows) {
+    for (ln::index i = 0; i < rows * length; ++i) {
+      const ln::index row = i / length, at = i % length, valid = length - row % 3;
+      words.push_back(static_cast<ln::token>((i * i + 7 * row) % vocabulary));
+      labels.push_back(at < valid ? static_cast<ln::token>((i * i + 2 * i) % vocabulary)
+                                  : ln::ignored);
+      types.push_back(at > 20);
+      if (at == 0) lengths.push_back(valid);
+    }
+  }
+  /// These texts as a batch of a model. A T5 writes the labels.
+  template <class M>
+  typename M::batch as() const {
+    typename M::batch b;
+    b.labels = labels.data();
+    b.batch = batch;
+    if constexpr (M::encodes) {
+      b.source = words.data();
+      b.source_lengths = lengths.data();
+      b.source_length = b.target_length = length;
+    } else {
+      b.tokens = words.data();
+      b.length = length;
+    }
+    if constexpr (!M::supports_cache) {
+      b.lengths = lengths.data();
+      b.types = types.data();
+    }
+    return b;
+  }
+};
+
+/// The digest of ten losses; trains `w`.
 template <class M>
-digest drawn(const ln::packed<M>& weights, ln::simd::level level) {
+digest trained(ln::weights<M>& w, ln::limits limits) {
   digest d;
-  auto run = ln::session<M>::open(weights, {.target = 48, .level = level});
+  const texts some(limits.batch = 2);
+  auto train = ln::trainer<M>::open(w, limits, {.rate = ln::schedule::cosine(1e-2, 2, 12)},
+                                    {.dropout = 0.1, .z_loss = 1e-4});
+  for (int step = 0; train && step < 10; ++step) d.add<std::uint64_t>(train->step(some.as<M>()));
+  return d;
+}
+
+/// The digest of the logits of some texts.
+template <class M>
+digest scored(const ln::packed<M>& weights, ln::limits limits, std::size_t& count) {
+  digest d;
+  const texts some(limits.batch);
+  std::vector<float> logits(some.words.size() * vocabulary);
+  auto score = ln::evaluator<M>::open(weights, limits);
+  if (!score) return d;
+  d.add<std::uint64_t>(score->loss(some.as<M>(), logits).nats);
+  d.add(logits);
+  count += logits.size();
+  return d;
+}
+
+/// The digest of 30 drawn tokens and all their logits.
+template <class M>
+digest drawn(const ln::packed<M>& weights, ln::limits limits) {
+  digest d;
+  limits.batch = 1;
+  auto run = ln::session<M>::open(weights, limits);
   if (!run) return d;
   ln::sampler choose({.temperature = 0.8, .top_k = 20, .top_p = 0.95, .seed = 5});
   constexpr std::array<ln::token, 7> prompt{1, 2, 3, 5, 8, 13, 21};
-  std::vector<ln::token> order(shape.vocabulary);
-  auto logits = run->feed(prompt);
-  for (int i = 0; i < 40; ++i) {
-    for (const float x : logits) d.add<std::uint32_t>(x);
+  std::vector<ln::token> order(vocabulary);
+  auto logits = run->reset_and_prefill(prompt);
+  for (int i = 0; i < 30; ++i) {
+    d.add(logits);
     const std::array<ln::token, 1> next{choose(logits, std::span(order))};
     d.add<std::uint32_t>(next[0]);
     logits = run->feed(next);
@@ -64,28 +148,63 @@ digest drawn(const ln::packed<M>& weights, ln::simd::level level) {
   return d;
 }
 
-/// Whether training and decoding at one level give the golden digests.
-bool right_at(ln::simd::level level) {
-  ln::weights<llama> w;
+/// The digest of vectors of texts.
+digest embedded(const ln::packed<encoder>& weights, const ln::limits& limits) {
+  digest d;
+  const texts some(limits.batch);
+  auto embed = ln::embedder<encoder>::open(weights, limits);
+  if (embed) d.add(embed->embed(some.as<encoder>()));
+  return d;
+}
+
+/// Golden digests of a model; the last two of what it draws, or of the vectors of an encoder.
+struct golden {
+  std::uint64_t losses, f32, w8a8, drawn, drawn_w8a8;
+};
+
+/// Whether a model gives its golden digests. `limits.batch` texts are scored; counts logits.
+template <class M>
+bool right_of(const char* name, const ln::limits& limits, const golden& g, std::size_t& count) {
+  using rounded = ln::quantized<M, ln::storage::int8, ln::compute::int8>;
+  ln::weights<M> w;
   ln::initialize(w, ln::seed{3});
-  std::array<ln::token, 41> text{};
-  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<ln::token>(i * i % 61);
-  auto train = ln::trainer<llama>::open(w, {.target = 40, .level = level},
-                                        {.rate = ln::schedule::cosine(1e-2, 2, 12)},
-                                        {.dropout = 0.1, .z_loss = 1e-4});
-  if (!train) return false;
-  digest losses;
-  for (int step = 0; step < 10; ++step) {
-    const double loss =
-        train->step({.tokens = text.data(), .labels = text.data() + 1, .batch = 1, .length = 40});
-    losses.add<std::uint64_t>(loss);
-  }
+  std::printf(" %s\n", name);
+  bool right = same("losses", trained(w, limits), g.losses);
   const auto whole = ln::pack(w);
-  const auto codes = ln::pack(ln::quantize<ln::storage::int8, ln::compute::int8>(w));
+  const ln::packed<rounded> codes = ln::pack(ln::quantize<ln::storage::int8, ln::compute::int8>(w));
+  right = same("f32", scored(whole, limits, count), g.f32) && right;
+  right = same("W8A8", scored(codes, limits, count), g.w8a8) && right;
+  if constexpr (M::supports_cache) {
+    right = same("f32, drawn", drawn(whole, limits), g.drawn) && right;
+    return same("W8A8, drawn", drawn(codes, limits), g.drawn_w8a8) && right;
+  } else {
+    return same("f32, vectors", embedded(whole, limits), g.drawn) && right;
+  }
+}
+
+/// Whether all models do so at one level.
+bool right_at(ln::simd::level level) {
+  std::size_t count = 0;
   std::printf("%s\n", ln::simd::name(level));
-  bool right = same("losses", losses, 0x681dbfd1177159a7);
-  right = same("f32", drawn<llama>(whole, level), 0x96da64f4760fc61b) && right;
-  return same("W8A8", drawn<rounded>(codes, level), 0x1bdb8926b65b995f) && right;
+  ln::limits limits{.batch = 9, .target = length, .level = level};
+  bool right = right_of<decoder>("decoder", limits,
+                                 {0xfa79eb241232eb51, 0x45bba5489c38116b, 0xb0eebb6286e095d1,
+                                  0xec37c640f793336f, 0x8409ac0c7a08e649},
+                                 count);
+  limits.batch = 8;
+  right = right_of<encoder>(
+              "encoder", limits,
+              {0xa38f651a0cd45a37, 0xc7572becb0c276d8, 0xaa04be90f21e0ddf, 0xac5b081c06792843, 0},
+              count) &&
+          right;
+  limits.source = length;
+  right = right_of<encoder_decoder>("T5", limits,
+                                    {0x836e53e7b294ef17, 0xfa54797b5fc56359, 0xd2668867bd4f3071,
+                                     0x8072728ec8f7d95a, 0xf75768aafb825a5f},
+                                    count) &&
+          right;
+  std::printf(" %zu logits\n", count);
+  return right && count == 1000000;
 }
 
 }  // namespace

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Only decoders have a choice of their arithmetic.
-// expect: linnet::compute::reproducible: is for decoders alone
+// A T5 has the same bits everywhere where reproducible kernels compute all that it asks for.
+// expect: linnet::compute::reproducible: one of these policies computes what it does not cover
+#if defined(LINNET_FAIL)
+#define LINNET_REPRODUCIBLE
+#endif
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 constexpr ln::t5_shape shape{.d_model = 8,
@@ -11,8 +14,9 @@ constexpr ln::t5_shape shape{.d_model = 8,
                              .decoder_layers = 1,
                              .vocabulary = 9};
 #if defined(LINNET_FAIL)
-using M = ln::t5<shape, ln::compute::reproducible>;
+using arithmetic = ln::compute::reproducible;
 #else
-using M = ln::t5<shape>;
+using arithmetic = ln::compute::fast;
 #endif
+using M = ln::t5<shape, arithmetic, ln::encoder_stack<ln::mixer::fnet>>;
 static_assert(M::parameters() > 0);

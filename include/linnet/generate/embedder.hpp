@@ -18,6 +18,9 @@ LINNET_NAMESPACE_BEGIN
 template <class M, class T = float>
 class embedder {
   static_assert(detail::is_encoder<M>, "linnet::embedder: the model must be an encoder<>");
+  static_assert(!detail::is_reproducible<M> || std::is_same_v<T, float>,
+                "linnet::compute::reproducible: its kernels compute in float; embedders of these "
+                "models have that scalar");
   using S = storage_of<M, T>;
 
  public:

@@ -217,7 +217,8 @@ struct checked_decoder {
       pick<depths::policy, depths::all, Ps...>::routes ||
       has_layer_widths<pick<ffn::policy, ffn::swiglu, Ps...>>;
   static constexpr bool fits =
-      policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() && reproducible_fits<Ps...>() &&
+      policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
+      reproducible_fits<covers_decoder<Ps...>, Ps...>() &&
       ffn_fits<decoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::swiglu, Ps...>>() &&
       layers_fit<typename pick_model_storage<Ps...>::type, Shape.layers, alike>();
   using type = typename make_decoder<fits, Shape, Ps...>::type;

@@ -44,6 +44,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   using position = typename body::position;
   using sharing = typename body::sharing;
   using embedding = typename body::embedding;
+  using arithmetic = typename body::arithmetic;
   using head = Head;
   using storage = typename Policies::template of<linnet::storage::policy>;
   using batch = encoder_batch;
@@ -304,9 +305,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// `dp`, also adds the gradient of that sum. `call.logits` receives a row for each label. A
   /// masked model computes only the rows that have a label where neither logits nor another
   /// criterion asks for all. A criterion may see hidden states, see detail::show_layer() and
-  /// hidden_nats(). A contrastive head's criterion is
-  /// ops::contrastive_criterion, with defaults for others; `tokens` of the sum are pairs. Called by
-  /// every thread.
+  /// hidden_nats(). A contrastive head's criterion is ops::contrastive_criterion, with defaults for
+  /// others; `tokens` of the sum are pairs. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,

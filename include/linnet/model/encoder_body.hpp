@@ -48,6 +48,7 @@ struct encoder_body {
   using position = typename Policies::template of<linnet::position::policy>;
   using sharing = typename Policies::template of<linnet::sharing::policy>;
   using embedding = typename Policies::template of<linnet::embedding::policy>;
+  using arithmetic = typename Policies::template of<linnet::compute::arithmetic>;
   static constexpr bool biased =
       std::is_same_v<typename Policies::template of<linnet::bias::policy>, bias::all>;
   static constexpr bool learned = std::is_base_of_v<linnet::position::learned, position>;
@@ -218,7 +219,7 @@ struct encoder_body {
   template <class T>
   static context<T> context_of(const encoder_batch& b, const ops::execution& on) {
     context<T> ctx;
-    ctx.on = on;
+    ctx.on = linnet::detail::arithmetic_of<arithmetic>(on);
     ctx.batch = b.batch;
     ctx.length = b.length;
     ctx.lengths = b.lengths;

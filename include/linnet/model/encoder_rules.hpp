@@ -5,6 +5,7 @@
 
 #include <linnet/model/encoder_heads.hpp>
 #include <linnet/model/policy_set.hpp>
+#include <linnet/model/reproducible.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -30,10 +31,9 @@ constexpr bool encoder_fits() {
   using Position = pick<position::policy, position::learned, Ps...>;
   using Sharing = pick<sharing::policy, sharing::none, Ps...>;
   using Embedding = pick<embedding::policy, embedding::full, Ps...>;
-  if constexpr (chooses_arithmetic<Ps...>)
-    static_assert(never<Ps...>, "linnet::compute::reproducible: is for decoders alone");
-  else if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
-                        std::is_base_of_v<head::policy, Ps>)&&...))
+  if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
+                   std::is_base_of_v<head::policy, Ps> ||
+                   std::is_base_of_v<compute::arithmetic, Ps>)&&...))
     static_assert(never<Ps...>,
                   "linnet::encoder<shape, policies...>: an argument is not a policy; derive your "
                   "own from ffn::policy, attention::policy or norm::policy");
@@ -143,6 +143,31 @@ constexpr bool encoder_fits() {
     return true;
   return false;
 }
+/// Whether reproducible kernels compute what is special to encoders: all heads but those that
+/// compare texts, and narrow tables of tokens.
+template <class P>
+inline constexpr bool covers_encoder_policy = covers_policy<P>;
+template <index Width>
+inline constexpr bool covers_encoder_policy<embedding::factorised<Width>> = true;
+template <>
+inline constexpr bool covers_encoder_policy<head::none> = true;
+template <>
+inline constexpr bool covers_encoder_policy<head::pooler> = true;
+template <>
+inline constexpr bool covers_encoder_policy<head::masked_lm> = true;
+template <index Classes, activation_kind A>
+inline constexpr bool covers_encoder_policy<head::sequence_classification<Classes, A>> = true;
+template <index Classes, sentence_pooling Pooling>
+inline constexpr bool covers_encoder_policy<head::linear_classification<Classes, Pooling>> = true;
+template <index Classes>
+inline constexpr bool covers_encoder_policy<head::token_classification<Classes>> = true;
+template <class... Ps>
+inline constexpr bool covers_encoder = covers_policies<
+    pick<attention::policy, attention::full, Ps...>, pick<ffn::policy, ffn::gelu, Ps...>,
+    pick<norm::policy, norm::layer_norm, Ps...>, pick<sharing::policy, sharing::none, Ps...>,
+    typename pick_storage<Ps...>::type>&&
+    covers_encoder_policy<pick<embedding::policy, embedding::full, Ps...>>&&
+        covers_encoder_policy<pick<head::policy, head::masked_lm, Ps...>>;
 /// The fault of the feed-forward of an encoder that fits otherwise.
 template <encoder_shape S, class... Ps>
 constexpr ffn_fault encoder_ffn_fault() {
@@ -167,7 +192,8 @@ struct make_encoder {
           typename stack_storage<typename pick_model_storage<Ps...>::type, Shape.layers>::type,
           pick<sharing::policy, sharing::none, Ps...>,
           pick<embedding::policy, embedding::full, Ps...>,
-          pick<head::policy, head::masked_lm, Ps...>>>;
+          pick<head::policy, head::masked_lm, Ps...>,
+          pick<compute::arithmetic, compute::fast, Ps...>>>;
 };
 /// Stands in for an encoder that was refused, so that nothing is said of it again.
 template <encoder_shape Shape, class... Ps>
@@ -184,6 +210,7 @@ struct checked_encoder {
       !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none>;
   static constexpr bool fits =
       policies_fit<Ps...>() && encoder_fits<Shape, Ps...>() &&
+      reproducible_fits<covers_encoder<Ps...>, Ps...>() &&
       ffn_fits<encoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::gelu, Ps...>>() &&
       layers_fit<typename pick_model_storage<Ps...>::type, Shape.layers, alike>();
   using type = typename make_encoder<fits, Shape, Ps...>::type;

@@ -49,6 +49,10 @@ consteval bool reads_images() {
     static_assert(never<Text>,
                   "linnet::image_text: storage::layers counts the layers of one stack; take one "
                   "storage for both");
+  else if constexpr (is_reproducible<Text>)
+    static_assert(never<Text>,
+                  "linnet::compute::reproducible: not of models of images; take compute::fast for "
+                  "the decoder of image_text");
   else if constexpr (Text::depths::routes || !Text::embedding::whole_rows)
     static_assert(never<Text>,
                   "linnet::image_text: rows of an image stand neither before routed layers nor in "

@@ -122,9 +122,6 @@ inline constexpr bool known_policy =
     std::is_base_of_v<storage::policy, P> || std::is_base_of_v<compute::policy, P> ||
     std::is_base_of_v<kv::policy, P> || std::is_base_of_v<depths::policy, P> ||
     std::is_base_of_v<sharing::policy, P> || std::is_base_of_v<embedding::policy, P>;
-/// Whether a list says by which arithmetic a model computes.
-template <class... Ps>
-inline constexpr bool chooses_arithmetic = (std::is_base_of_v<compute::arithmetic, Ps> || ...);
 
 /// Compile-time errors for a list with two policies of one slot; true for other lists.
 template <class... Ps>

@@ -63,14 +63,24 @@ inline constexpr bool covers_policy<storage::int8> = true;
 template <>
 inline constexpr bool covers_policy<storage::with_compute<storage::int8, compute::int8>> = true;
 
+/// Whether all of these policies' layers have it.
+template <class... Ps>
+inline constexpr bool covers_policies = (covers_policy<Ps> && ...);
+template <class... Ps>
+inline constexpr bool covers_decoder = covers_policies<
+    pick<attention::policy, attention::full, Ps...>, pick<ffn::policy, ffn::swiglu, Ps...>,
+    pick<norm::policy, norm::rms, Ps...>, pick<kv::policy, kv::exact, Ps...>,
+    pick<depths::policy, depths::all, Ps...>, pick<sharing::policy, sharing::none, Ps...>,
+    pick<embedding::policy, embedding::full, Ps...>, typename pick_storage<Ps...>::type>;
+
 /// Whether a list of policies asks for the same bits everywhere.
 template <class... Ps>
 inline constexpr bool asks_reproducible =
     std::is_same_v<pick<compute::arithmetic, compute::fast, Ps...>, compute::reproducible>;
 
-/// Words for a decoder that asks for the same bits everywhere where it cannot have them; true for
-/// others.
-template <class... Ps>
+/// Words for a model that asks for the same bits everywhere where it cannot have them; true for
+/// others. `Covered` says whether its policies can.
+template <bool Covered, class... Ps>
 constexpr bool reproducible_fits() {
   if constexpr (!asks_reproducible<Ps...>) {
     return true;
@@ -87,18 +97,10 @@ constexpr bool reproducible_fits() {
                   "add -DLINNET_REPRODUCIBLE");
     return false;
 #else
-    constexpr bool covered = covers_policy<pick<attention::policy, attention::full, Ps...>> &&
-                             covers_policy<pick<ffn::policy, ffn::swiglu, Ps...>> &&
-                             covers_policy<pick<norm::policy, norm::rms, Ps...>> &&
-                             covers_policy<pick<kv::policy, kv::exact, Ps...>> &&
-                             covers_policy<pick<depths::policy, depths::all, Ps...>> &&
-                             covers_policy<pick<sharing::policy, sharing::none, Ps...>> &&
-                             covers_policy<pick<embedding::policy, embedding::full, Ps...>> &&
-                             covers_policy<typename pick_storage<Ps...>::type>;
-    static_assert(covered,
+    static_assert(Covered,
                   "linnet::compute::reproducible: one of these policies computes what it does not "
                   "cover; docs/reproducible.md lists what it does");
-    return covered;
+    return Covered;
 #endif
   }
 }

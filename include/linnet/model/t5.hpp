@@ -16,7 +16,8 @@ LINNET_NAMESPACE_BEGIN
 
 /// A T5 model as a type; spelled t5<shape, policies...>.
 template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class EncoderAttention,
-          class DecoderAttention, class Norm, class Tie, class Storage, class Cache>
+          class DecoderAttention, class Norm, class Tie, class Storage, class Cache,
+          class Arithmetic = compute::fast>
 struct t5_model : model_defaults {
   static constexpr t5_shape shape = Shape;
   static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
@@ -36,29 +37,31 @@ struct t5_model : model_defaults {
   using norm = Norm;
   using storage = Storage;
   using cache = Cache;
+  using arithmetic = Arithmetic;
   using batch = t5_batch;
   /// This model with other feed-forward policies.
   template <class E, class D = E>
-  using with_ffn =
-      t5_model<Shape, E, D, EncoderAttention, DecoderAttention, Norm, Tie, Storage, Cache>;
+  using with_ffn = t5_model<Shape, E, D, EncoderAttention, DecoderAttention, Norm, Tie, Storage,
+                            Cache, Arithmetic>;
   /// This model with other attention policies.
   template <class E, class D = E>
-  using with_attention = t5_model<Shape, EncoderFfn, DecoderFfn, E, D, Norm, Tie, Storage, Cache>;
+  using with_attention =
+      t5_model<Shape, EncoderFfn, DecoderFfn, E, D, Norm, Tie, Storage, Cache, Arithmetic>;
   /// This model with another key-value cache policy.
   template <class Other>
   using with_cache = t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
-                              Norm, Tie, Storage, Other>;
+                              Norm, Tie, Storage, Other, Arithmetic>;
   /// This model of another shape.
   template <t5_shape Other>
   using with_shape = t5_model<Other, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
-                              Norm, Tie, Storage, Cache>;
+                              Norm, Tie, Storage, Cache, Arithmetic>;
   /// This model with another storage type.
   template <class Other>
   using with_storage =
       t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention, Norm, Tie,
                typename detail::t5_storage<
                    Shape, typename detail::pick_model_storage<Tie, Other>::type>::type,
-               Cache>;
+               Cache, Arithmetic>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary;
   /// The token that starts every target, and pads (Raffel et al. 2020).
@@ -214,8 +217,9 @@ struct t5_model : model_defaults {
   /// target_length, vocabulary]. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
-                       const batch& b, workspace<T>& w, const ops::execution& on,
+                       const batch& b, workspace<T>& w, const ops::execution& caller,
                        const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    const ops::execution on = detail::arithmetic_of<Arithmetic>(caller);
     context<T> ctx = source_context<T>(b, on);
     ctx.dropout = call.dropout;
     context<T> target = target_context<T>(b, w, ctx);
@@ -264,7 +268,8 @@ struct t5_model : model_defaults {
   /// `call.source.cached`. Called by every thread.
   template <class T, class S>
   static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
-                   const ops::execution& on) {
+                   const ops::execution& caller) {
+    const ops::execution on = detail::arithmetic_of<Arithmetic>(caller);
     context<T> ctx = detail::step_context<T>(call, on);
     ctx.pages = w.pages;
     ctx.memory = {w.memory, nullptr, call.source.length, call.source.lengths, call.source.cached};
@@ -308,7 +313,7 @@ struct t5_model : model_defaults {
   static context<T> source_context(index batch_size, index length, const index* lengths,
                                    const ops::execution& on) {
     context<T> ctx;
-    ctx.on = on;
+    ctx.on = detail::arithmetic_of<Arithmetic>(on);
     ctx.batch = batch_size;
     ctx.length = length;
     ctx.lengths = lengths;
@@ -366,13 +371,14 @@ inline constexpr bool is_t5<t5_model<Shape, Choices...>> = true;
 /// The T5 of a list of policies that fit.
 template <bool Fits, t5_shape Shape, class... Ps>
 struct make_t5 {
-  using type = t5_model<Shape, pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
-                        pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
-                        pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
-                        pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
-                        pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
-                        typename t5_storage<Shape, typename pick_model_storage<Ps...>::type>::type,
-                        pick<kv::policy, kv::exact, Ps...>>;
+  using type =
+      t5_model<Shape, pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
+               pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
+               pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
+               pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
+               pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+               typename t5_storage<Shape, typename pick_model_storage<Ps...>::type>::type,
+               pick<kv::policy, kv::exact, Ps...>, pick<compute::arithmetic, compute::fast, Ps...>>;
 };
 /// Stands in for a T5 that was refused, so that nothing is said of it again.
 template <t5_shape Shape, class... Ps>
@@ -391,6 +397,7 @@ template <t5_shape Shape, class... Ps>
 struct checked_t5 {
   static constexpr bool fits =
       policies_fit<Ps...>() && t5_fits<Shape, Ps...>() &&
+      reproducible_fits<covers_t5<Ps...>, Ps...>() &&
       ffn_fits<t5_ffn_fault<encoder_stack, Shape, Ps...>(),
                pick_for<encoder_stack, ffn::policy, ffn::relu, Ps...>>() &&
       ffn_fits<t5_ffn_fault<decoder_stack, Shape, Ps...>(),

@@ -11,7 +11,8 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 template <class P>
-inline constexpr bool known_t5_policy = known_policy<P>;
+inline constexpr bool known_t5_policy =
+    known_policy<P> || std::is_base_of_v<compute::arithmetic, P>;
 template <class P>
 inline constexpr bool known_t5_policy<encoder_stack<P>> =
     std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<attention::policy, P>;
@@ -24,9 +25,7 @@ constexpr bool t5_fits() {
   using EncoderAttention =
       pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>;
   using DecoderAttention = pick_for<decoder_stack, attention::policy, attention::full, Ps...>;
-  if constexpr (chooses_arithmetic<Ps...>)
-    static_assert(never<Ps...>, "linnet::compute::reproducible: is for decoders alone");
-  else if constexpr (!(known_t5_policy<Ps> && ...))
+  if constexpr (!(known_t5_policy<Ps> && ...))
     static_assert(never<Ps...>,
                   "linnet::t5<shape, policies...>: an argument is not a policy; derive your own "
                   "from ffn::policy, attention::policy or norm::policy, and wrap only ffn:: and "
@@ -101,6 +100,15 @@ constexpr bool t5_fits() {
     return true;
   return false;
 }
+/// Whether reproducible kernels compute all that a T5's policies ask for.
+template <class... Ps>
+inline constexpr bool covers_t5 =
+    covers_policies<pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
+                    pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
+                    pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
+                    pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
+                    pick<norm::policy, norm::rms, Ps...>, pick<kv::policy, kv::exact, Ps...>,
+                    typename pick_storage<Ps...>::type>;
 /// The fault of the feed-forward of the stack that `Wrapper` addresses, in a T5 that fits
 /// otherwise.
 template <template <class> class Wrapper, t5_shape S, class... Ps>

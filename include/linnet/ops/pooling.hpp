@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include <linnet/core/portable_math.hpp>
 #include <linnet/ops/execution.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -80,7 +81,7 @@ namespace detail {
 template <class T>
 T row_length(index d, const T* x) {
   T sum = 0;
-  for (index j = 0; j < d; ++j) sum += x[j] * x[j];
+  for (index j = 0; j < d; ++j) sum += linnet::detail::unfused(x[j] * x[j]);
   return (std::max)(std::sqrt(sum), T(1e-12));
 }
 }  // namespace detail

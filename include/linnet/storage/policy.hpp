@@ -65,8 +65,8 @@ struct arithmetic {};
 struct fast : arithmetic {};
 /// Equal bits at every instruction-set level, on every processor and with every compiler: 16
 /// numbers of a row are added side by side, then by halves, and each product is rounded before it
-/// is added. For decoders; docs/reproducible.md says of which kinds. Units that use it are compiled
-/// with -DLINNET_REPRODUCIBLE.
+/// is added. For decoders, T5 and encoders; docs/reproducible.md says of which kinds. Units that
+/// use it are compiled with -DLINNET_REPRODUCIBLE.
 struct reproducible : arithmetic {};
 
 /// Whether compute type `A` rounds inputs to integers.

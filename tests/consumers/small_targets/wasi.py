@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""wasi.py MODULE: runs a WebAssembly program under Wasmtime; its exit code is the program's."""
+"""wasi.py MODULE [FOLDER ARGUMENT...]: runs a WebAssembly program under Wasmtime; its exit code is
+the program's. FOLDER is the one that it sees."""
 import sys
 
 import wasmtime
@@ -12,6 +13,9 @@ store = wasmtime.Store(engine)
 settings = wasmtime.WasiConfig()
 settings.inherit_stdout()
 settings.inherit_stderr()
+settings.argv = [sys.argv[1], *sys.argv[3:]]
+if len(sys.argv) > 2:
+    settings.preopen_dir(sys.argv[2], ".")
 store.set_wasi(settings)
 program = linker.instantiate(store, wasmtime.Module.from_file(engine, sys.argv[1]))
 try:
