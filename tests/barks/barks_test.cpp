@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+// The game of examples/barks, without a window: what is said depends on the seed and the keys
+// alone, and frames ask for no memory. Its times decide nothing here.
+
+#include <boost/test/unit_test.hpp>
+
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "support/program.hpp"
+
+namespace test::barks_test {
+
+BOOST_AUTO_TEST_SUITE(barks)
+
+namespace {
+
+outcome barks(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "--headless");
+  return run_program(BARKS_PROGRAM, arguments);
+}
+/// What was said, with a digest of it: all that is printed but the last line, which has times.
+std::string said(const std::vector<std::string>& arguments) {
+  const outcome o = barks(arguments);
+  BOOST_REQUIRE_MESSAGE(o.status == 0, o.err);
+  const std::size_t digest = o.out.find("transcript ");
+  BOOST_REQUIRE_MESSAGE(digest != o.out.npos, o.out);
+  return o.out.substr(0, o.out.find('\n', digest));
+}
+void write(const std::string& path, const std::string& text) { std::ofstream(path) << text; }
+
+}  // namespace
+
+// Of g++ 12 and clang++ 14, at each level. A change of the game, the weights or a bit alters it.
+BOOST_AUTO_TEST_CASE(golden_transcript) {
+  const std::string first = said({"--frames", "120"});
+  BOOST_TEST(first.find("transcript 34f338587de03955 of") != first.npos, first);
+  BOOST_TEST(said({"--frames", "120"}) == first);
+}
+
+BOOST_AUTO_TEST_CASE(recorded_keys_say_the_same) {
+  const scratch_folder folder;
+  const std::string keys = folder.path("keys"), again = folder.path("again");
+  const std::string first = said({"--frames", "100", "--seed", "7", "--record", keys});
+  BOOST_TEST(said({"--replay", keys, "--record", again}) == first);
+  BOOST_TEST(contents(again) == contents(keys));
+  BOOST_TEST(contents(keys).size() == std::string("barks 1 7\n\n").size() + 100);
+  // Other keys, to the north-west and shouting, are other lines.
+  write(keys, "barks 1 7\n" + std::string(100, '@' + 1 + 4 + 16) + "\n");
+  BOOST_TEST(said({"--replay", keys}) != first);
+}
+
+// All that the program and SDL ask for, by an interposed malloc: as much in 40 frames as in 100.
+BOOST_AUTO_TEST_CASE(frames_allocate_nothing) {
+  const auto calls = [](const char* frames) {
+    const outcome o = run_program("env", {"LD_PRELOAD=" BARKS_COUNTING_HEAP, BARKS_PROGRAM,
+                                          "--headless", "--frames", frames});
+    BOOST_REQUIRE_MESSAGE(o.status == 0, o.err);
+    const std::size_t at = o.err.rfind("heap calls: ");
+    BOOST_REQUIRE_MESSAGE(at != o.err.npos, o.err);
+    return std::stol(o.err.substr(at + 12));
+  };
+  const long few = calls("40");
+  BOOST_TEST(few > 0);
+  BOOST_TEST(calls("100") == few);
+}
+
+BOOST_AUTO_TEST_CASE(screenshot) {
+  const scratch_folder folder;
+  (void)said({"--frames", "2", "--screenshot", folder.path("shot.bmp")});
+  const std::string image = contents(folder.path("shot.bmp"));
+  BOOST_TEST(image.substr(0, 2) == "BM");
+  BOOST_TEST(image.size() > 640 * 360 * 3);
+}
+
+BOOST_AUTO_TEST_CASE(refusals) {
+  const scratch_folder folder;
+  const auto refused = [](const std::vector<std::string>& arguments, int status,
+                          const char* words) {
+    const outcome o = barks(arguments);
+    BOOST_TEST(o.status == status);
+    BOOST_TEST(o.err.find(words) != o.err.npos, o.err);
+    BOOST_TEST(o.out.empty());
+  };
+  refused({"--frame", "3"}, 2, "usage: barks");
+  refused({"--frames"}, 2, "usage: barks");
+  refused({"--frames", "3x"}, 1, "--frames 3x: give a number");
+  refused({"--frames", "1000000"}, 1, "--frames 1000000");
+  refused({"--seed", "-1"}, 1, "--seed -1");
+  refused({"--weights", folder.path("none")}, 1, "none");
+  const std::string keys = folder.path("keys");
+  for (const char* text : {"", "barks 1 ", "barks 1 7", "barks 1 7\n", "barks 2 7\n@@",
+                           "barks 1 x\n@", "barks 1 7\n@@?@"}) {
+    write(keys, text);
+    refused({"--replay", keys}, 1, "no recording");
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::barks_test
