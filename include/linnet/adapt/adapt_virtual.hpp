@@ -46,7 +46,7 @@ LINNET_TRY {
   const auto refuse = [](errc code, const char* field, const char* expected, std::string got) {
     return error{code, "adapt", field, expected, std::move(got)};
   };
-  const auto most = static_cast<token>(M::vocabulary);
+  const auto most = static_cast<token>(M::shape.vocabulary);
   if (how.start == prompt_start::text) {
     if (how.text.empty())
       return refuse(errc::invalid, "prompt_options.text", "at least one token", "none");
@@ -55,7 +55,12 @@ LINNET_TRY {
         return refuse(errc::invalid, "prompt_options.text", "tokens of the vocabulary",
                       std::to_string(t));
   }
-  if (M::factorised && how.start != prompt_start::random)
+  constexpr index width = adapted<M, Method>::width;
+  constexpr bool widened = [] {  // an encoder's soft tokens are as wide as its table
+    if constexpr (detail::is_decoder<M>) return M::factorised;
+    return false;
+  }();
+  if (widened && how.start != prompt_start::random)
     return refuse(errc::unsupported, "prompt_options.start",
                   "random, as this embedding is factorised", "another");
   auto made = detail::begin_adapter<Method>(base);
@@ -69,8 +74,8 @@ LINNET_TRY {
     const token t = how.start == prompt_start::text
                         ? how.text[static_cast<std::size_t>(i) % how.text.size()]
                         : static_cast<token>(random.bits() % static_cast<std::uint64_t>(most));
-    for (index j = 0; j < M::d; ++j)
-      made->tree().prompt[i * M::d + j] = base.tree().embedding.at(t, j, M::d);
+    for (index j = 0; j < width; ++j)
+      made->tree().prompt[i * width + j] = base.tree().embedding.at(t, j, width);
   }
   return made;
 }

@@ -7,10 +7,10 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Prefix tuning (Li and Liang 2021), a method of adapted<> for decoders with softmax attention.
-/// Every layer finds keys and values of `Count` virtual tokens before those of each text. They are
-/// as a cache would have them: no position is added. Tokens have their places behind them, as
-/// PEFT's have.
+/// Prefix tuning (Li and Liang 2021), a method of adapted<> for softmax attention. Every layer
+/// finds keys and values of `Count` virtual tokens before those of each text, of a T5 before those
+/// of each target. They are as a cache would have them: no position is added. Tokens have their
+/// places behind them, as PEFT's have.
 template <index Count>
 struct prefix_tuning {
   static constexpr index virtual_count = Count;
@@ -20,8 +20,8 @@ namespace detail {
 /// Whether every layer's attention takes keys that are given.
 template <class M>
 consteval bool takes_virtual_keys() {
-  if constexpr (is_decoder<M>) {
-    using layer = typename M::attention::template layer<M::self>;
+  if constexpr (is_decoder<M> || is_encoder<M> || is_t5<M>) {
+    using layer = typename virtual_stack<M>::attention::template layer<virtual_self<M>>;
     if constexpr (requires { layer::takes_virtual_keys; }) return layer::takes_virtual_keys;
     return false;
   }
@@ -36,8 +36,9 @@ struct adapted<M, prefix_tuning<Count>> : detail::virtual_model<M, prefix_tuning
                 "linnet::prefix_tuning: this kind of attention takes no keys that are given; full "
                 "attention and sliding windows do");
   /// Values of the keys of a token in one layer.
-  static constexpr index key_width = M::self.kv_heads * M::self.d_kv;
-  static constexpr index width = M::shape.layers * 2 * key_width;
+  static constexpr index key_width =
+      detail::virtual_self<M>.kv_heads * detail::virtual_self<M>.d_kv;
+  static constexpr index width = detail::virtual_layers<M>() * 2 * key_width;
 
   template <class Form>
   struct params {
@@ -69,11 +70,11 @@ struct adapted<M, prefix_tuning<Count>> : detail::virtual_model<M, prefix_tuning
   /// by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
-                       const typename M::batch& b, detail::adapted_workspace<M, T>& w,
+                       const typename M::batch& b, detail::virtual_workspace<M, T>& w,
                        const ops::execution& on, const loss_call<T>& call = {},
                        const Criterion& criterion = {}) {
     adapted::template check_storage<S, T>();
-    return adapted::loss_with(p, dp != nullptr, b, w, on, hook<T>(p, dp), call, criterion);
+    return adapted::loss_behind(p, dp != nullptr, b, w, on, hook<T>(p, dp), call, criterion);
   }
 };
 

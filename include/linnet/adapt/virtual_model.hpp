@@ -1,21 +1,67 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The common part of adapters that put virtual tokens before a decoder's texts.
+/// The common part of adapters that put virtual tokens before texts.
 
 #include <linnet/adapt/base.hpp>
 #include <linnet/model/decoder.hpp>
+#include <linnet/model/encoder.hpp>
+#include <linnet/model/t5.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Whether a decoder's texts may have virtual tokens before them; words for the others.
+/// The stack of a model that reads what virtual keys stand before: an encoder-decoder's decoder.
+template <class M>
+struct virtual_stack {
+  using of = M;
+  using attention = typename M::attention;
+};
+template <class M>
+requires is_encoder<M>
+struct virtual_stack<M> {
+  using of = typename M::body;
+  using attention = typename M::attention;
+};
+template <class M>
+requires is_t5<M>
+struct virtual_stack<M> {
+  using of = typename M::decoder;
+  using attention = typename M::decoder_attention;
+};
+/// The shape of that attention, and its layers.
+template <class M>
+inline constexpr attention_shape virtual_self = virtual_stack<M>::of::self;
+template <class M>
+consteval index virtual_layers() {
+  if constexpr (is_t5<M>)
+    return M::shape.decoder_layers;
+  else
+    return M::shape.layers;
+}
+/// Width of the rows that soft tokens are: an encoder's stand before its norm, as embedded tokens.
+template <class M>
+consteval index virtual_width() {
+  if constexpr (is_encoder<M>)
+    return M::width;
+  else
+    return M::d;
+}
+
+/// Whether a model's texts may have virtual tokens before them; words for the others.
 template <class M>
 consteval bool takes_virtual_tokens() {
-  if constexpr (!is_decoder<M>)
+  if constexpr (is_t5<M>)
+    return true;
+  else if constexpr (is_encoder<M>)
+    static_assert(!M::of_images,
+                  "linnet::prompt_tuning and prefix_tuning: they stand before texts; an encoder of "
+                  "images reads none");
+  else if constexpr (!is_decoder<M>)
     static_assert(never<M>,
-                  "linnet::prompt_tuning and prefix_tuning: only decoders take virtual tokens");
+                  "linnet::prompt_tuning and prefix_tuning: decoders, encoders and T5 take virtual "
+                  "tokens, other models do not");
   else if constexpr (M::depths::routes)
     static_assert(
         never<M>,
@@ -38,9 +84,15 @@ consteval bool takes_virtual_tokens() {
   return true;
 }
 
-/// A decoder with an adapter that puts `Count` virtual tokens before each text. Limits and batches
-/// count the text alone.
-template <class M, class Method, index Count>
+/// Buffers of a model with virtual tokens.
+template <class M, class T>
+struct virtual_workspace : adapted_workspace<M, T> {
+  index* lengths = nullptr;  ///< [batch] of texts or sources that have lengths, with virtual tokens
+};
+
+/// A model with an adapter that puts `Count` virtual tokens before each text, or with
+/// `BeforeSource` before each source. Limits and batches count the text alone.
+template <class M, class Method, index Count, bool BeforeSource = false>
 struct virtual_model : adapted_model<M, Method> {
   static_assert(Count > 0 && Count <= 4096,
                 "linnet::prompt_tuning and prefix_tuning: 1 to 4096 virtual tokens");
@@ -51,41 +103,78 @@ struct virtual_model : adapted_model<M, Method> {
 
   /// The longest text for these limits: `target`, or what the context leaves when it is 0.
   static constexpr index longest(const limits& l) {
+    if (BeforeSource) return M::longest(l);
     return l.target > 0 ? l.target : (std::max)(M::longest(l) - Count, index{0});
   }
   /// A learned table of positions has an end, which virtual tokens come nearer to.
   static constexpr limits_refusal check_limits(const limits& l) {
+    if constexpr (M::encodes)
+      if (const limits_refusal bare = M::check_limits(l); bare.field) return bare;
     if (longest(l) < 1) return {"limits.target", "at least 1 beside the virtual tokens", l.target};
     const limits_refusal refused = M::check_limits(whole(l));
     if (refused.field && refused.most >= 0)
-      return {refused.field, "the model's context less the virtual tokens", l.target,
-              refused.most - Count};
+      return {refused.field, "the model's context less the virtual tokens",
+              BeforeSource ? l.source : l.target, refused.most - Count};
     return refused;
   }
   /// Why a batch does not fit the limits, the vocabulary or the attention.
   static refusal refuses(const batch& b, const limits& l) {
     limits text = l;
     text.target = longest(l);
-    return b.documents ? refusal::documents_unknown : M::refuses(b, text);
+    return has_documents(b) ? refusal::documents_unknown : M::refuses(b, text);
   }
   /// Whether a batch fits them.
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
   template <class T>
-  using workspace = adapted_workspace<M, T>;
+  using workspace = virtual_workspace<M, T>;
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    return plan_adapted<M, T>(m, whole(l), use, 0);
+    workspace<T> w;
+    if (BeforeSource || is_encoder<M>) w.lengths = m.saved.take<index>(l.batch);
+    static_cast<adapted_workspace<M, T>&>(w) = plan_adapted<M, T>(m, whole(l), use, 0);
+    return w;
   }
   template <class T>
   static void prepare(workspace<T>& w, const limits& l) {
     M::prepare(w.base, whole(l));
   }
 
+ protected:
+  /// The loss of the base with the hooks of an adapter, as adapted_model::loss_with().
+  template <class T, class P, class Criterion>
+  static loss_sum loss_behind(const P& p, bool trains, const batch& b, workspace<T>& w,
+                              const ops::execution& on, ops::adapter_hooks<T> hooks,
+                              const loss_call<T>& call, const Criterion& criterion) {
+    if (const index* const lengths = lengths_of(b)) {
+      on.threads.each(b.batch, [&](index i) { w.lengths[i] = Count + lengths[i]; });
+      hooks.front.lengths = w.lengths;
+    }
+    return virtual_model::loss_with(p, trains, b, w, on, hooks, call, criterion);
+  }
+
  private:
+  /// Lengths of the texts that virtual tokens stand before, where a batch has them.
+  static const index* lengths_of([[maybe_unused]] const batch& b) {
+    if constexpr (BeforeSource)
+      return b.source_lengths;
+    else if constexpr (is_encoder<M>)
+      return b.lengths;
+    else
+      return nullptr;
+  }
+  static bool has_documents(const batch& b) {
+    if constexpr (is_t5<M>)
+      return b.source_documents || b.target_documents;
+    else
+      return b.documents != nullptr;
+  }
   /// Limits of the base's sequences, virtual tokens included.
   static constexpr limits whole(limits l) {
-    l.target = add_sizes(longest(l), Count);
+    if (BeforeSource)
+      l.source = add_sizes(l.source, Count);
+    else
+      l.target = add_sizes(longest(l), Count);
     return l;
   }
 };

@@ -50,6 +50,7 @@ class fed_sequences {
   index front(index b) const { return front_[b]; }
   /// Records more of them, `counts` [batch].
   void add_front(index batch, const index* counts) {
+    cached_sources_ = (std::max)(cached_sources_, batch);
     for (index b = 0; b < batch; ++b) {
       past_[b] += counts[b];
       front_[b] += counts[b];

@@ -214,19 +214,23 @@ class session : detail::session_state<M, T> {
     return encode(source, 1, {&length, 1});
   }
   /// Encodes [batch, length] sources, padded on the right to one length, and starts new targets.
+  /// Virtual tokens before sources take the first rows of limits.source.
   [[nodiscard]] bool encode(std::span<const token> source, index batch,
                             std::span<const index> lengths) requires(encodes) {
     const index length = length_of(source, batch);
-    auto c = checked(source, batch, lengths, limits_.source, refusal::over_source);
+    const index front = has(batch - 1) ? adapters_.most_before_source(batch) : 0;
+    auto c = checked(source, batch, lengths, limits_.source - front, refusal::over_source);
     c.no(lengths.empty(), refusal::lengths_missing);
     if (!takes(c.why)) return false;
     reset();
-    sequences_.encode(batch, length, lengths.data());
-    this->run_adapted(batch, detail::step_flops<M>(batch, length, 0),
+    sequences_.encode(batch, length + front, adapters_.source_lengths(batch, lengths.data()));
+    const index* const whole = sequences_.source(batch).lengths;
+    this->run_adapted(batch, detail::step_flops<M>(batch, length + front, 0),
                       [&](const ops::execution& on) {
                         M::template encode<T, S>(packed_->tree(), source.data(), batch, length,
-                                                 sequences_.source(batch).lengths, work_.work, on);
-                      });
+                                                 whole, work_.work, on);
+                      },
+                      {.count = front, .lengths = whole, .before_source = front > 0});
     return true;
   }
 

@@ -59,14 +59,25 @@ class session_adapters {
   index most_front() const {
     index most = 0;
     for (index b = 0; b < batch_; ++b)
-      most = (std::max)({most, used_[b].front.count, given_[b].front.count});
+      most = (std::max)({most, before_text(used_[b]), before_text(given_[b])});
     return most;
+  }
+  /// Most virtual tokens that an adapter puts before the sources of the first `batch` sequences.
+  index most_before_source(index batch) const {
+    index most = 0;
+    for (index b = 0; b < batch; ++b) most = (std::max)(most, before_source(b));
+    return most;
+  }
+  /// Lengths [batch] of sources of these lengths, virtual tokens included.
+  const index* source_lengths(index batch, const index* lengths) {
+    for (index b = 0; b < batch; ++b) lengths_[b] = before_source(b) + lengths[b];
+    return lengths_;
   }
   /// Virtual tokens that sequence `b` has to read before its next token, or with `anew` before its
   /// first one.
   index lacking(const fed_sequences& fed, index b, bool anew) const {
-    if (anew) return given_[b].front.count;
-    return fed.length(b) > 0 ? 0 : used_[b].front.count - fed.front(b);
+    if (anew) return before_text(given_[b]);
+    return fed.length(b) > 0 ? 0 : before_text(used_[b]) - fed.front(b);
   }
   /// The most of those that any of `batch` sequences reads next, at most `chunk`; see lengths().
   index next_front(const fed_sequences& fed, index batch, index chunk) {
@@ -87,6 +98,15 @@ class session_adapters {
   void see(index b, const ops::virtual_tokens<T>& rows) { used_[b].front = given_[b].front = rows; }
 
  private:
+  static index before_text(const hooks& one) {
+    return one.front.before_source ? 0 : one.front.count;
+  }
+  /// Of what sequence `b` was given: sources are read anew.
+  index before_source(index b) const {
+    const auto& front = given_[b].front;
+    return front.before_source ? front.count : 0;
+  }
+
   index batch_ = 0;
   hooks* used_ = nullptr;     ///< [batch]
   hooks* given_ = nullptr;    ///< [batch]

@@ -67,11 +67,13 @@ class session_state {
     step(call);
     if (call.tree.parents == nullptr) sequences_.add(call, back, prefix);
   }
-  /// Runs f(execution) with the adapters of the first `batch` sequences.
+  /// Runs f(execution) with the adapters of the first `batch` sequences, which put `source` before
+  /// what it encodes.
   template <class F>
-  void run_adapted(index batch, index work, F&& f) {
+  void run_adapted(index batch, index work, F&& f, const ops::virtual_tokens<T>& source = {}) {
     const ops::sequence_adapters<T> all = adapters_.of(batch);
-    const ops::adapter_hooks<T> hooks = all.hooks();
+    ops::adapter_hooks<T> hooks = all.hooks();
+    hooks.front = source;
     const bool any = all.any();
     run(limits_, work_.converted, work, [&](const ops::execution& on) {
       const detail::timed<S> time(on.threads, operation::other);
@@ -115,7 +117,8 @@ class session_state {
           .lengths = adapters_.lengths(),
           .past = sequences_.past(),
           .front = most,
-          .layers = {call.layers.first, call.layers.last, false}});
+          .layers = {call.layers.first, call.layers.last, false},
+          .source = sequences_.source(call.batch)});
     sequences_.add_front(call.batch, adapters_.lengths());
     return true;
   }

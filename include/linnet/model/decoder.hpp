@@ -411,8 +411,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     context<T> ctx;
     ctx.on = on;
     ctx.batch = b.batch;
-    if (on.adapter) ctx.front = ops::adapter_hooks<T>::in(on)->front.count;
-    ctx.length = ctx.front + b.length;
+    ctx.length = b.length;
+    linnet::detail::begin_virtual(ctx);
     if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
     if constexpr (supports_documents) ctx.documents = b.documents;
     return ctx;

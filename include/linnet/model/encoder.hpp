@@ -67,7 +67,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// The layer between the hidden states and the logits.
   using reader = typename Head::template reader<d, width, norm, body::eps,
                                                 detail::ffn_activation<ffn>(), biased>;
-  static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>;
+  static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>,
+                        reads_first = label_per_sequence && !Head::pools && !Head::contrasts;
 
   /// Storage of what the head reads, in a model stored as `S`.
   template <class S>
@@ -292,8 +293,9 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     context<T> ctx = context_of<T>(b, on);
     ctx.stack.hook = hook;
     forward<T, S>(p, b, w, ctx);
-    const index rows = choose(b, true, w, ctx);
-    read_rows<T, S>(p, rows, w, ctx);
+    const context<T> text = body::template leave<T>(b, w, ctx, reads_first);
+    const index rows = choose(b, true, w, text);
+    read_rows<T, S>(p, rows, w, text);
     return head_of<T, S>(p, rows, w);
   }
   /// The hidden states [batch * length, d] behind read().
@@ -337,7 +339,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static loss_sum contrast(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                            const batch& b, workspace<T>& w, context<T>& ctx,
                            const contrast_call<T>& c) {
-    const ops::pooled_rows rows = pooled_of(ctx);
+    const context<T> text = body::template leave<T>(b, w, ctx, reads_first);
+    const ops::pooled_rows rows = pooled_of(text);
     ops::pool_rows(ctx.on, Head::pooling, rows, w.hidden, w.vectors);
     ops::unit_length(ctx.on, b.batch, d, w.vectors, w.norms);
     ops::contrastive_call<T> pairs{b.batch, d, w.vectors, w.scores, w.sums, w.losses};
@@ -349,6 +352,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
         ops::unit_length_backward(ctx.on, b.batch, d, w.vectors, w.norms, w.d_vectors);
         ops::fill(ctx.on, ctx.rows() * d, T(0), w.d_hidden);
         ops::pool_rows_backward(ctx.on, Head::pooling, rows, w.hidden, w.d_vectors, w.d_hidden);
+        body::template enter<T>(w, ctx, text);
         backward<T, S>(p, *dp, b, w, ctx);
       }
     return sum;
@@ -359,13 +363,14 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
                              const batch& b, workspace<T>& w, context<T>& ctx,
                              const loss_call<T>& call, const Criterion& criterion) {
     constexpr bool plain = std::is_same_v<Criterion, ops::label_cross_entropy>;
-    const index rows = choose(b, !plain || call.logits != nullptr, w, ctx);
+    const context<T> text = body::template leave<T>(b, w, ctx, reads_first);
+    const index rows = choose(b, !plain || call.logits != nullptr, w, text);
     if (rows == 0) return {};
     const detail::timed_head<S, T, head_storage<S>> reading(ctx.on.threads, rows, read_width,
                                                             vocabulary, dp != nullptr);
     if constexpr (detail::is_profiled<S> && reads)
       reading.add(detail::layer_cost<reader, T, S>((dp ? 3 : 1) * rows));
-    read_rows<T, S>(p, rows, w, ctx);
+    read_rows<T, S>(p, rows, w, text);
     // Classifiers drop some of what they read, as BERT does.
     if (!masked) drop_read(rows, w.read, w, ctx);
     ops::head_call<T, head_storage<S>> h = head_of<T, S>(p, rows, w);
@@ -383,12 +388,13 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     if constexpr (ops::trainable<S>)
       if (dp) {
         if (!masked) drop_read(rows, w.d_read, w, ctx);
-        read_backward<T, S>(p, *dp, rows, w, ctx);
+        read_backward<T, S>(p, *dp, rows, w, text);
       }
     reading.next(operation::other);
     sum.nats += detail::hidden_nats(criterion, ctx.on, w.hidden, dp ? w.d_hidden : nullptr);
     if constexpr (ops::trainable<S>)
       if (dp) {
+        body::template enter<T>(w, ctx, text);
         backward<T, S>(p, *dp, b, w, ctx);
       }
     return sum;
@@ -398,8 +404,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static index choose(const batch& b, bool all, workspace<T>& w, const context<T>& ctx) {
     const index labels = label_per_sequence ? ctx.batch : ctx.rows();
     all = all || !reads || label_per_sequence;
-    index rows = labels;
-    if (!all) rows -= std::count(b.labels, b.labels + labels, ignored);
+    const index rows = labels - (all ? 0 : std::count(b.labels, b.labels + labels, ignored));
     ctx.on.threads.once([&] {
       index n = 0;
       for (index i = 0; i < labels; ++i) {
@@ -443,11 +448,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// The context of the head's layer: rows that are no sequences.
   template <class T>
   static context<T> read_context(index rows, const context<T>& ctx) {
-    context<T> one;
-    one.on = ctx.on;
-    one.batch = rows;
-    one.length = 1;
-    return one;
+    return {.on = ctx.on, .batch = rows, .length = 1};
   }
   /// Sequences whose hidden states the head pools.
   template <class T>

@@ -6,6 +6,7 @@
 #include <linnet/model/encoder_rules.hpp>
 #include <linnet/model/limits.hpp>
 #include <linnet/nn/position_tables.hpp>
+#include <linnet/nn/virtual_tokens.hpp>
 #include <linnet/ops/language.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -224,6 +225,7 @@ struct encoder_body {
     ctx.length = b.length;
     ctx.lengths = b.lengths;
     if constexpr (supports_documents) ctx.documents = b.documents;
+    linnet::detail::begin_virtual(ctx);
     return ctx;
   }
   /// Texts or images -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every
@@ -243,17 +245,22 @@ struct encoder_body {
     if constexpr (linnet::detail::is_profiled<S> && !of_images)
       time.add(
           linnet::detail::lookup_cost<T, linnet::storage::at<S, linnet::storage::part::embedding>>(
-              rows, width));
-    if constexpr (of_images)
+              b.batch * b.length, width));
+    if constexpr (of_images) {
       patches::template forward<T, S>(p.embedding, b.images, w.summed, w.images, ctx);
-    else
-      ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
+    } else {
+      linnet::detail::embed_behind(ctx, width, b.tokens, p.embedding, w.summed);
+      linnet::detail::put_virtual_rows(ctx, width, w.summed);
+    }
     ctx.on.threads.each(rows, [&](index i) {
       T* const x = w.summed + i * width;
       const auto add = [&](const T* table, index at) {
         for (index j = 0; j < width; ++j) x[j] += table[at * width + j];
       };
-      if constexpr (Shape.types > 0) add(p.types, b.types ? b.types[i] : 0);
+      if constexpr (Shape.types > 0) {
+        const index t = i % ctx.length - ctx.front;  // virtual tokens have type 0
+        add(p.types, b.types && t >= 0 ? b.types[i / ctx.length * b.length + t] : 0);
+      }
       if constexpr (learned) add(p.positions, position_offset + ctx.position_of(i));
       if constexpr (sinusoidal) add(w.positions.table, ctx.position_of(i));
     });
@@ -275,6 +282,26 @@ struct encoder_body {
     blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
     if constexpr (placement::first)
       norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.hidden, rows}, w.norm, ctx);
+  }
+  /// Leaves the states of texts alone in w.hidden behind virtual tokens; the context of what a head
+  /// reads then. One that reads each sequence's first token reads that of soft tokens, which stay,
+  /// as PEFT's models do.
+  template <class T>
+  static context<T> leave(const encoder_batch& b, workspace<T>& w, const context<T>& ctx,
+                          bool reads_first) {
+    context<T> text = ctx;
+    if (ctx.front == 0 || (reads_first && ops::adapter_hooks<T>::in(ctx.on)->front.rows))
+      return text;
+    linnet::detail::leave_virtual(ctx, d, w.hidden);
+    text.front = 0;
+    text.length = b.length;
+    text.lengths = b.lengths;
+    return text;
+  }
+  /// Moves the gradient of what leave() left back to its rows.
+  template <class T>
+  static void enter(workspace<T>& w, const context<T>& ctx, const context<T>& text) {
+    if (text.front == 0) linnet::detail::enter_virtual(ctx, d, w.d_hidden);
   }
   /// Gradient of w.hidden, in w.d_hidden (overwritten): ADDS the gradients of all parameters but
   /// the head's. After forward() of the same batch, called by every thread.
@@ -305,16 +332,20 @@ struct encoder_body {
       embedding_norm::template backward<T, S>(p.embedding_scale, dp.embedding_scale,
                                               {w.summed, rows}, {w.d_scaled, rows},
                                               {w.d_summed, rows}, w.embedding_scale, ctx);
-      ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
+      linnet::detail::virtual_rows_backward(ctx, width, w.d_summed);
     }
     if constexpr (learned)
       ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed,
                              dp.positions + position_offset * width, ctx.documents);
-    if constexpr (Shape.types > 0) {
-      if (b.types)
-        ops::embed_backward(ctx.on, rows, width, b.types, w.d_summed, dp.types);
-      else
-        ops::bias_gradient(ctx.on, rows, width, w.d_summed, dp.types);
+    if constexpr (Shape.types > 0)
+      if (!b.types) ops::bias_gradient(ctx.on, rows, width, w.d_summed, dp.types);
+    if constexpr (!of_images) {
+      linnet::detail::leave_virtual(ctx, width, w.d_summed);
+      const index read = b.batch * b.length;
+      ops::embed_backward(ctx.on, read, width, b.tokens, w.d_summed, dp.embedding);
+      // Types of virtual tokens train with nobody: a base with an adapter is frozen.
+      if constexpr (Shape.types > 0)
+        if (b.types) ops::embed_backward(ctx.on, read, width, b.types, w.d_summed, dp.types);
     }
     if constexpr (of_images)
       patches::template backward<T, S>(p.embedding, dp.embedding, w.d_summed, w.images, ctx);

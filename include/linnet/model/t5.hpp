@@ -225,7 +225,9 @@ struct t5_model : model_defaults {
     context<T> target = target_context<T>(b, w, ctx);
     const index rows = target.rows();
     ops::head_call<T, head_storage<S>> head = read<T, S>(p, b, w, ctx, target);
-    const detail::timed_head<S, T, head_storage<S>> head_time(on.threads, rows, d, vocabulary, dp);
+    const index read_rows = head.rows;  // without virtual tokens
+    const detail::timed_head<S, T, head_storage<S>> head_time(on.threads, read_rows, d, vocabulary,
+                                                              dp);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     head.logits = call.logits;
     head.z_loss = call.z_loss;
@@ -241,15 +243,14 @@ struct t5_model : model_defaults {
     head_time.next(operation::other);
     if constexpr (ops::trainable<S>)
       if (dp) {
+        linnet::detail::enter_virtual(target, d, w.d_out);
         ops::fill(on, ctx.rows() * d, T(0), w.d_memory);
         decoder::template backward<T, S>(p.decoder_stack, dp->decoder_stack, {w.d_out, rows},
                                          w.decoder_stack, target);
-        detail::timed_embed_backward<T, S>(on, rows, d, w.inputs, w.decoder_stack.dx,
-                                           dp->embedding);
+        detail::timed_embed_backward<T, S>(target, d, w.inputs, w.decoder_stack.dx, dp->embedding);
         encoder::template backward<T, S>(p.encoder_stack, dp->encoder_stack,
                                          {w.d_memory, ctx.rows()}, w.encoder_stack, ctx);
-        detail::timed_embed_backward<T, S>(on, ctx.rows(), d, b.source, w.encoder_stack.dx,
-                                           dp->embedding);
+        detail::timed_embed_backward<T, S>(ctx, d, b.source, w.encoder_stack.dx, dp->embedding);
       }
     return sum;
   }
@@ -274,8 +275,9 @@ struct t5_model : model_defaults {
     ctx.pages = w.pages;
     ctx.memory = {w.memory, nullptr, call.source.length, call.source.lengths, call.source.cached};
     const index rows = ctx.rows();
-    detail::timed_embed<T, S>(on, rows, d, call.tokens, p.embedding, w.decoder_stack.x);
+    detail::timed_embed<T, S>(ctx, d, call.tokens, p.embedding, w.decoder_stack.x);
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, ctx);
+    if (!call.layers.head) return;
     if (!call.every)
       on.threads.each(ctx.batch, [&](index i) {
         std::copy_n(w.out + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
@@ -317,6 +319,7 @@ struct t5_model : model_defaults {
     ctx.batch = batch_size;
     ctx.length = length;
     ctx.lengths = lengths;
+    linnet::detail::begin_virtual(ctx, true);
     return ctx;
   }
   template <class T>
@@ -331,7 +334,9 @@ struct t5_model : model_defaults {
     context<T> target = source;
     target.length = b.target_length;
     target.lengths = nullptr;
-    target.memory = {w.memory, w.d_memory, b.source_length, b.source_lengths};
+    target.front = 0;
+    linnet::detail::begin_virtual(target);
+    target.memory = {w.memory, w.d_memory, source.length, source.lengths};
     if constexpr (supports_documents) {
       target.documents = b.target_documents;
       target.memory.documents = b.source_documents;
@@ -343,21 +348,22 @@ struct t5_model : model_defaults {
                                                  const batch& b, workspace<T>& w, context<T>& ctx,
                                                  context<T>& target) {
     encode<T, S>(p, b.source, w, ctx);
-    const index rows = target.rows();
-    target.on.threads.each(rows, [&](index i) {
+    const index rows = target.rows(), read_rows = b.batch * b.target_length;
+    target.on.threads.each(read_rows, [&](index i) {
       const index at = i % b.target_length;
       const bool first = at == 0 || (b.target_documents && b.target_documents[i] == at);
       w.inputs[i] = first || b.labels[i - 1] == ignored ? start : b.labels[i - 1];
     });
-    detail::timed_embed<T, S>(target.on, rows, d, w.inputs, p.embedding, w.decoder_stack.x);
+    detail::timed_embed<T, S>(target, d, w.inputs, p.embedding, w.decoder_stack.x);
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, target);
-    return {rows,     d,       vocabulary, w.out, head_matrix<T, S>(p), head_scale<T>(),
-            b.labels, w.chunk, w.losses};
+    linnet::detail::leave_virtual(target, d, w.out);
+    return {read_rows,       d,        vocabulary, w.out,   head_matrix<T, S>(p),
+            head_scale<T>(), b.labels, w.chunk,    w.losses};
   }
   template <class T, class S>
   static void encode(const params<form::packed<T, S>>& p, const token* source, workspace<T>& w,
                      context<T>& ctx) {
-    detail::timed_embed<T, S>(ctx.on, ctx.rows(), d, source, p.embedding, w.encoder_stack.x);
+    detail::timed_embed<T, S>(ctx, d, source, p.embedding, w.encoder_stack.x);
     encoder::template forward<T, S>(p.encoder_stack, {w.memory, ctx.rows()}, w.encoder_stack, ctx);
   }
 };

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include <linnet/nn/layer.hpp>
+#include <linnet/nn/virtual_tokens.hpp>
 #include <linnet/ops/language.hpp>
 #include <linnet/storage/profiled.hpp>
 
@@ -110,21 +111,26 @@ using timed_head =
     std::conditional_t<is_profiled<S>, head_scope<typename profile_of<S>::type, T, Table>,
                        no_profile::scope>;
 
-/// ops::embed() of a model stored as `S`, timed.
+/// x[rows, d] = the embedding of a call's tokens behind their virtual ones, of a model stored as
+/// `S`; timed.
 template <class T, class S, class Matrix>
-void timed_embed(const ops::execution& on, index rows, index d, const token* tokens,
-                 const Matrix& table, T* x) {
-  const timed<S> time(on.threads, operation::embedding);
+void timed_embed(const context<T>& ctx, index d, const token* tokens, const Matrix& table, T* x) {
+  const timed<S> time(ctx.on.threads, operation::embedding);
   if constexpr (is_profiled<S>)
-    time.add(lookup_cost<T, storage::at<S, storage::part::embedding>>(rows, d));
-  ops::embed(on, rows, d, tokens, table, x);
+    time.add(lookup_cost<T, storage::at<S, storage::part::embedding>>(
+        ctx.batch * (ctx.length - ctx.front), d));
+  embed_behind(ctx, d, tokens, table, x);
+  put_virtual_rows(ctx, d, x);
 }
-/// ops::embed_backward() of a model stored as `S`, timed.
+/// Adds the derivatives of timed_embed(). `dx` is overwritten where there are virtual tokens.
 template <class T, class S>
-void timed_embed_backward(const ops::execution& on, index rows, index d, const token* tokens,
-                          const T* dx, T* d_table) {
-  const timed_pass<S, T> time(on.threads, operation::embedding, 3 * rows * d, direction::backward);
-  ops::embed_backward(on, rows, d, tokens, dx, d_table);
+void timed_embed_backward(const context<T>& ctx, index d, const token* tokens, T* dx, T* d_table) {
+  const index rows = ctx.batch * (ctx.length - ctx.front);
+  const timed_pass<S, T> time(ctx.on.threads, operation::embedding, 3 * rows * d,
+                              direction::backward);
+  virtual_rows_backward(ctx, d, dx);
+  leave_virtual(ctx, d, dx);
+  ops::embed_backward(ctx.on, rows, d, tokens, dx, d_table);
 }
 
 }  // namespace detail

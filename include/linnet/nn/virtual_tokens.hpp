@@ -22,8 +22,20 @@ void each_virtual(const context<T>& ctx, F&& f) {
   ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
     const index b = at / ctx.front, t = at % ctx.front, i = ctx.past_of(b) + t;
     const ops::virtual_tokens<T>& front = hooks.of(b).front;
-    if (t < ctx.length_of(b) && i < front.count) f(b, t, i, front);
+    if (t < ctx.length_of(b) && i < hooks.front_of(b)) f(b, t, i, front);
   });
+}
+
+/// Puts an adapter's virtual tokens before the sequences of a call that reads them whole, or those
+/// that stand `before_source` before sources.
+template <class T>
+void begin_virtual(context<T>& ctx, bool before_source = false) {
+  if (ctx.on.adapter == nullptr) return;
+  const ops::virtual_tokens<T>& front = ops::adapter_hooks<T>::in(ctx.on)->front;
+  if (front.count == 0 || front.before_source != before_source) return;
+  ctx.front = front.count;
+  ctx.length += front.count;
+  if (ctx.lengths) ctx.lengths = front.lengths;
 }
 
 /// x[rows, d] = the embedding of tokens [batch, length - front]; 0 for virtual tokens and padding.
@@ -35,7 +47,7 @@ void embed_behind(const context<T>& ctx, index d, const token* tokens, const Tab
   const index real = ctx.length - ctx.front;
   ctx.on.threads.each(ctx.rows(), [&](index row) {
     const index b = row / ctx.length;
-    const index lacks = hooks.of(b).front.count - ctx.past_of(b);
+    const index lacks = hooks.front_of(b) - ctx.past_of(b);
     const index t = row % ctx.length - (std::clamp)(lacks, index{0}, ctx.front);
     for (index j = 0; j < d; ++j)
       x[row * d + j] = t < 0 || t >= real ? T(0) : table.at(tokens[b * real + t], j, d);

@@ -55,6 +55,9 @@ struct virtual_tokens {
   const T* keys_values = nullptr;  ///< [count, layers, 2, width of keys], or null
   T* d_keys_values = nullptr;      ///< their gradient, while training
   index stride = 0;                ///< from one token's keys and values to the next one's
+  const index* lengths = nullptr;  ///< [batch] valid tokens of sequences that have lengths, these
+                                   ///< included; of calls that read whole texts or sources
+  bool before_source = false;      ///< whether they stand before an encoder-decoder's source
 };
 
 /// Rows that a residual branch has made, which an adapter changes before they join the stream. The
@@ -106,6 +109,11 @@ struct adapter_hooks {
 
   /// The hooks of a sequence.
   const adapter_hooks& of(index sequence) const { return each ? each[sequence] : *this; }
+  /// Virtual tokens of a sequence before what a call reads, a source or not.
+  index front_of(index sequence) const {
+    const virtual_tokens<T>& own = of(sequence).front;
+    return own.before_source == front.before_source ? own.count : 0;
+  }
   /// The hooks of an execution, or null.
   static const adapter_hooks* in(const execution& on) {
     return static_cast<const adapter_hooks*>(on.adapter);

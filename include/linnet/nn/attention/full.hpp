@@ -33,7 +33,8 @@ struct softmax_attention {
   static constexpr bool rotates = A.rope != rope_pairing::none || A.hadamard;
   /// Whether adapters may put keys and values before its own.
   static constexpr bool takes_virtual_keys =
-      !A.cross && A.causal && !Slots && !A.hadamard && Window.block == 0;
+      !A.cross && !Slots && !A.hadamard && Window.block == 0;
+  static constexpr bool takes_gated_keys = takes_virtual_keys && A.causal;
   template <class T, bool Keys>
   using buffer =
       typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, A.d_kv, Keys>::type;
@@ -173,7 +174,7 @@ struct softmax_attention {
       ops::attention(ctx.on, a);
       show<T>(a, ctx, nullptr);
     }
-    if constexpr (takes_virtual_keys) linnet::detail::add_gated(ctx, gated<T>(), c.q, c.mixed);
+    if constexpr (takes_gated_keys) linnet::detail::add_gated(ctx, gated<T>(), c.q, c.mixed);
     if constexpr (projections::predicts) ops::keep_heads(ctx.on, chosen(c, rows), c.mixed);
     time.next(operation::attention_output);
     if constexpr (is_profiled<S>) projections::template add_output_cost<T, S>(time, rows);
@@ -205,10 +206,9 @@ struct softmax_attention {
         dv.data(),      c.dq_first, A.relative ? ctx.bias.d_lines : nullptr};
     ops::attention_backward(ctx.on, a, gradient);
     show<T>(a, ctx, &gradient);
-    if constexpr (takes_virtual_keys) {
-      linnet::detail::virtual_keys_backward(ctx, kv, c.dk, c.dv);
+    if constexpr (takes_virtual_keys) linnet::detail::virtual_keys_backward(ctx, kv, c.dk, c.dv);
+    if constexpr (takes_gated_keys)
       linnet::detail::gated_backward(ctx, gated<T>(), c.q, c.d_mixed, c.dq);
-    }
     if constexpr (!A.cross && rotates)
       ctx.on.threads.each(rows, [&](index row) {
         rotate_row(c.dq, A.heads, row, ctx, true);
