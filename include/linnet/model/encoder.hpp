@@ -404,7 +404,6 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static index choose(const batch& b, bool all, workspace<T>& w, const context<T>& ctx) {
     const index labels = label_per_sequence ? ctx.batch : ctx.rows();
     all = all || !reads || label_per_sequence;
-    const index rows = labels - (all ? 0 : std::count(b.labels, b.labels + labels, ignored));
     ctx.on.threads.once([&] {
       index n = 0;
       for (index i = 0; i < labels; ++i) {
@@ -413,7 +412,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
         w.labels[n++] = b.labels[i];
       }
     });
-    return rows;
+    return labels - (all ? 0 : std::count(b.labels, b.labels + labels, ignored));
   }
   template <class T, class S>
   static ops::head_call<T, head_storage<S>> head_of(const params<form::packed<T, S>>& p, index rows,
