@@ -5014,9 +5014,9 @@ requires(is_decoder<M>&& M::tied) struct untied_model<M> {
   static constexpr double factor = 1;
 };
 template <t5_shape Shape, class E, class D, class EA, class DA, class Norm, class Storage,
-          class Cache>
-struct untied_model<t5_model<Shape, E, D, EA, DA, Norm, tie::tied, Storage, Cache>> {
-  using type = t5_model<Shape, E, D, EA, DA, Norm, tie::untied, Storage, Cache>;
+          class Cache, class Arithmetic>
+struct untied_model<t5_model<Shape, E, D, EA, DA, Norm, tie::tied, Storage, Cache, Arithmetic>> {
+  using type = t5_model<Shape, E, D, EA, DA, Norm, tie::untied, Storage, Cache, Arithmetic>;
   static constexpr double factor = 1 / sqrt(Shape.d_model);
 };
 

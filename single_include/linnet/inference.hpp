@@ -21998,8 +21998,8 @@ struct arithmetic {};
 struct fast : arithmetic {};
 /// Equal bits at every instruction-set level, on every processor and with every compiler: 16
 /// numbers of a row are added side by side, then by halves, and each product is rounded before it
-/// is added. For decoders; docs/reproducible.md says of which kinds. Units that use it are compiled
-/// with -DLINNET_REPRODUCIBLE.
+/// is added. For decoders, T5 and encoders; docs/reproducible.md says of which kinds. Units that
+/// use it are compiled with -DLINNET_REPRODUCIBLE.
 struct reproducible : arithmetic {};
 
 /// Whether compute type `A` rounds inputs to integers.
@@ -25535,6 +25535,9 @@ struct virtual_tokens {
   const T* keys_values = nullptr;  ///< [count, layers, 2, width of keys], or null
   T* d_keys_values = nullptr;      ///< their gradient, while training
   index stride = 0;                ///< from one token's keys and values to the next one's
+  const index* lengths = nullptr;  ///< [batch] valid tokens of sequences that have lengths, these
+                                   ///< included; of calls that read whole texts or sources
+  bool before_source = false;      ///< whether they stand before an encoder-decoder's source
 };
 
 /// Rows that a residual branch has made, which an adapter changes before they join the stream. The
@@ -25586,6 +25589,11 @@ struct adapter_hooks {
 
   /// The hooks of a sequence.
   const adapter_hooks& of(index sequence) const { return each ? each[sequence] : *this; }
+  /// Virtual tokens of a sequence before what a call reads, a source or not.
+  index front_of(index sequence) const {
+    const virtual_tokens<T>& own = of(sequence).front;
+    return own.before_source == front.before_source ? own.count : 0;
+  }
   /// The hooks of an execution, or null.
   static const adapter_hooks* in(const execution& on) {
     return static_cast<const adapter_hooks*>(on.adapter);
@@ -29801,6 +29809,7 @@ enum class refusal : unsigned char {
   no_sequence,               ///< a number that no sequence has
   no_such_length,            ///< truncate() to more tokens than there are, or fewer than none
   length_gone,               ///< truncate() to a length that the cache has forgotten
+  inside_block,              ///< a call or a length that begins inside of a block
   no_layer,                  ///< exit_after() a layer that the model does not have
   other_base,                ///< an adapter of other packed weights
   adapter_late,              ///< an adapter for a sequence that has read tokens
@@ -29892,6 +29901,9 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::length_gone:
       return "the cache has forgotten the sequence at that length: give 0, or take back at most "
              "max_truncation() tokens";
+    case refusal::inside_block:
+      return "tokens of one block see each other: feed whole blocks, truncate() to the first token "
+             "of one, and give a limits.chunk that is a multiple of it";
     case refusal::no_layer:
       return "the model has no such layer: give 1 to its layers";
     case refusal::other_base:
@@ -30253,6 +30265,19 @@ struct attention_window {
   index before = any_distance;
   index after = any_distance;
   index first = 0;
+  /// Where above 0, a query sees to the end of its block of so many tokens; `after` is block - 1.
+  /// If the window is bounded, it sees that block alone; `before` is block - 1.
+  index block = 0;
+
+  /// Where the keys begin that a query at position p sees by its distance or block alone.
+  constexpr index recent_from(index p) const {
+    return block > 0 && bounded() ? p / block * block : p - before;
+  }
+  /// The keys [begin_of(p), end_of(p)) near a query at position p, without the `first` ones.
+  constexpr index begin_of(index p) const { return (std::max)(first, recent_from(p)); }
+  constexpr index end_of(index p) const {
+    return block > 0 ? (p / block + 1) * block : p + after + 1;
+  }
 
   /// Whether some query may not see a key that is earlier than another one it sees.
   constexpr bool bounded() const { return before < any_distance; }
@@ -30538,7 +30563,8 @@ struct attention_unit {
         values(key_columns + c.h * wide) {
     // What follows the last valid query of a causal sequence was never there.
     const index queries = (c.query_lengths ? c.query_lengths[b] : c.queries) - from;
-    valid = (std::min)(valid, (std::max)(prefix, past + queries + call.window.after));
+    const index later = call.window.block > 0 ? 0 : call.window.after;
+    valid = (std::min)(valid, (std::max)(prefix, past + queries + later));
     if (!c.documents) return;
     const auto seen = c.keys_from(b, from);
     key_origin = seen.first;
@@ -30550,12 +30576,10 @@ struct attention_unit {
 
   /// End of the keys that query i sees.
   index end_of(index i) const {
-    return (std::min)(valid, (std::max)(prefix, past + i + call.window.after + 1));
+    return (std::min)(valid, (std::max)(prefix, call.window.end_of(past + i)));
   }
   /// Beginning of the keys that query i sees, not counting the `first` ones.
-  index begin_of(index i) const {
-    return (std::max)(call.window.first, past + i - call.window.before);
-  }
+  index begin_of(index i) const { return call.window.begin_of(past + i); }
   /// Whether kernels read keys and values where they are: one query, codes that they know.
   bool direct(const block& some) const {
     return some.rows == 1 && !std::is_same_v<Code, int4_code> &&
@@ -31573,7 +31597,10 @@ struct policy {
   static constexpr bool supports_trees = false;  ///< cached tokens can be a tree, whose branches do
                                                  ///< not see each other
   static constexpr bool takes_prefix = false;    ///< sees a prefix of the sequence both ways
+  static constexpr index block_tokens = 1;       ///< tokens that see each other both ways;
+                                                 ///< sessions read whole blocks of them
   static constexpr index min_positions = 0;      ///< positions that it needs whatever the length
+  static constexpr index least_context = 0;      ///< tokens that a model's context must have
   static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
   static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
   static constexpr bool rotary = true;           ///< can take rotary positions
@@ -31588,6 +31615,146 @@ struct policy {
 LINNET_NAMESPACE_END
 /// @file
 /// Operations of layers as a profile sees them: their time and their work.
+
+/// @file
+/// Virtual tokens that an adapter puts before sequences: their rows in a stream, their keys and
+/// values in attention, and the derivatives of both.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Calls f(b, t, i, virtual_tokens) for the rows of virtual tokens in this call: row t of sequence
+/// b is virtual token i. Rows are divided among the threads, and all have finished.
+template <class T, class F>
+void each_virtual(const context<T>& ctx, F&& f) {
+  const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
+  ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
+    const index b = at / ctx.front, t = at % ctx.front, i = ctx.past_of(b) + t;
+    const ops::virtual_tokens<T>& front = hooks.of(b).front;
+    if (t < ctx.length_of(b) && i < hooks.front_of(b)) f(b, t, i, front);
+  });
+}
+
+/// Puts an adapter's virtual tokens before the sequences of a call that reads them whole, or those
+/// that stand `before_source` before sources.
+template <class T>
+void begin_virtual(context<T>& ctx, bool before_source = false) {
+  if (ctx.on.adapter == nullptr) return;
+  const ops::virtual_tokens<T>& front = ops::adapter_hooks<T>::in(ctx.on)->front;
+  if (front.count == 0 || front.before_source != before_source) return;
+  ctx.front = front.count;
+  ctx.length += front.count;
+  if (ctx.lengths) ctx.lengths = front.lengths;
+}
+
+/// x[rows, d] = the embedding of tokens [batch, length - front]; 0 for virtual tokens and padding.
+/// The tokens of a sequence follow its virtual ones, of which others may have more.
+template <class T, class Table>
+void embed_behind(const context<T>& ctx, index d, const token* tokens, const Table& table, T* x) {
+  if (ctx.front == 0) return ops::embed(ctx.on, ctx.rows(), d, tokens, table, x);
+  const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
+  const index real = ctx.length - ctx.front;
+  ctx.on.threads.each(ctx.rows(), [&](index row) {
+    const index b = row / ctx.length;
+    const index lacks = hooks.front_of(b) - ctx.past_of(b);
+    const index t = row % ctx.length - (std::clamp)(lacks, index{0}, ctx.front);
+    for (index j = 0; j < d; ++j)
+      x[row * d + j] = t < 0 || t >= real ? T(0) : table.at(tokens[b * real + t], j, d);
+  });
+}
+/// Puts the rows of virtual tokens into x[rows, d], where adapters have some.
+template <class T>
+void put_virtual_rows(const context<T>& ctx, index d, T* x) {
+  if (ctx.front == 0) return;
+  each_virtual(ctx, [&](index b, index t, index i, const ops::virtual_tokens<T>& front) {
+    if (front.rows)
+      std::copy_n(front.rows + b * front.of_sequence + i * d, d, x + (b * ctx.length + t) * d);
+  });
+}
+/// Adds the derivative of put_virtual_rows() to the adapter's gradient, sequences in order.
+template <class T>
+void virtual_rows_backward(const context<T>& ctx, index d, const T* dx) {
+  if (ctx.front == 0) return;
+  const ops::virtual_tokens<T>& front = ops::adapter_hooks<T>::in(ctx.on)->front;
+  if (front.d_rows == nullptr) return;
+  if (front.of_sequence > 0) {
+    ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
+      const index b = at / ctx.front, t = at % ctx.front;
+      for (index j = 0; j < d; ++j)
+        front.d_rows[b * front.of_sequence + t * d + j] += dx[(b * ctx.length + t) * d + j];
+    });
+    return;
+  }
+  ctx.on.threads.each(ctx.front, [&](index t) {
+    for (index b = 0; b < ctx.batch; ++b)
+      for (index j = 0; j < d; ++j) front.d_rows[t * d + j] += dx[(b * ctx.length + t) * d + j];
+  });
+}
+
+/// Moves the rows behind virtual tokens together: x[batch * length, d] becomes [batch * (length -
+/// front), d]. Split by columns, as rows take the places of others.
+template <class T>
+void leave_virtual(const context<T>& ctx, index d, T* x) {
+  if (ctx.front == 0) return;
+  const index real = ctx.length - ctx.front;
+  const auto [first, last] = ctx.on.threads.range(d);
+  for (index b = 0; b < ctx.batch; ++b)
+    for (index t = 0; t < real; ++t)
+      std::copy(x + (b * ctx.length + ctx.front + t) * d + first,
+                x + (b * ctx.length + ctx.front + t) * d + last, x + (b * real + t) * d + first);
+  ctx.on.threads.wait();
+}
+/// Moves rows [batch * (length - front), d] back to where leave_virtual() found them; 0 for virtual
+/// tokens.
+template <class T>
+void enter_virtual(const context<T>& ctx, index d, T* x) {
+  if (ctx.front == 0) return;
+  const index real = ctx.length - ctx.front;
+  const auto [first, last] = ctx.on.threads.range(d);
+  for (index b = ctx.batch; b-- > 0;) {
+    for (index t = real; t-- > 0;)
+      std::copy(x + (b * real + t) * d + first, x + (b * real + t) * d + last,
+                x + (b * ctx.length + ctx.front + t) * d + first);
+    for (index t = 0; t < ctx.front; ++t)
+      std::fill(x + (b * ctx.length + t) * d + first, x + (b * ctx.length + t) * d + last, T(0));
+  }
+  ctx.on.threads.wait();
+}
+
+/// Puts keys and values of virtual tokens into those of this call, [rows, kv], where adapters have
+/// some for this layer of the stack. They are as a cache has them: no position is added.
+template <class T>
+void put_virtual_keys(const context<T>& ctx, index kv, T* k, T* v) {
+  if (ctx.front == 0) return;
+  each_virtual(ctx, [&](index b, index t, index i, const ops::virtual_tokens<T>& front) {
+    if (front.keys_values == nullptr) return;
+    const T* const from = front.keys_values + i * front.stride + 2 * ctx.stack.layer * kv;
+    std::copy_n(from, kv, k + (b * ctx.length + t) * kv);
+    std::copy_n(from + kv, kv, v + (b * ctx.length + t) * kv);
+  });
+}
+/// Takes the derivative of put_virtual_keys() out of those of keys and values, sequences in order.
+template <class T>
+void virtual_keys_backward(const context<T>& ctx, index kv, T* dk, T* dv) {
+  if (ctx.front == 0) return;
+  const ops::virtual_tokens<T>& front = ops::adapter_hooks<T>::in(ctx.on)->front;
+  if (front.keys_values == nullptr) return;
+  ctx.on.threads.each(ctx.front, [&](index t) {
+    T* const to = front.d_keys_values + t * front.stride + 2 * ctx.stack.layer * kv;
+    for (index b = 0; b < ctx.batch; ++b)
+      for (index j = 0; j < kv; ++j) {
+        T &k = dk[(b * ctx.length + t) * kv + j], &v = dv[(b * ctx.length + t) * kv + j];
+        to[j] += k;
+        to[kv + j] += v;
+        k = v = T(0);
+      }
+  });
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -31690,21 +31857,26 @@ using timed_head =
     std::conditional_t<is_profiled<S>, head_scope<typename profile_of<S>::type, T, Table>,
                        no_profile::scope>;
 
-/// ops::embed() of a model stored as `S`, timed.
+/// x[rows, d] = the embedding of a call's tokens behind their virtual ones, of a model stored as
+/// `S`; timed.
 template <class T, class S, class Matrix>
-void timed_embed(const ops::execution& on, index rows, index d, const token* tokens,
-                 const Matrix& table, T* x) {
-  const timed<S> time(on.threads, operation::embedding);
+void timed_embed(const context<T>& ctx, index d, const token* tokens, const Matrix& table, T* x) {
+  const timed<S> time(ctx.on.threads, operation::embedding);
   if constexpr (is_profiled<S>)
-    time.add(lookup_cost<T, storage::at<S, storage::part::embedding>>(rows, d));
-  ops::embed(on, rows, d, tokens, table, x);
+    time.add(lookup_cost<T, storage::at<S, storage::part::embedding>>(
+        ctx.batch * (ctx.length - ctx.front), d));
+  embed_behind(ctx, d, tokens, table, x);
+  put_virtual_rows(ctx, d, x);
 }
-/// ops::embed_backward() of a model stored as `S`, timed.
+/// Adds the derivatives of timed_embed(). `dx` is overwritten where there are virtual tokens.
 template <class T, class S>
-void timed_embed_backward(const ops::execution& on, index rows, index d, const token* tokens,
-                          const T* dx, T* d_table) {
-  const timed_pass<S, T> time(on.threads, operation::embedding, 3 * rows * d, direction::backward);
-  ops::embed_backward(on, rows, d, tokens, dx, d_table);
+void timed_embed_backward(const context<T>& ctx, index d, const token* tokens, T* dx, T* d_table) {
+  const index rows = ctx.batch * (ctx.length - ctx.front);
+  const timed_pass<S, T> time(ctx.on.threads, operation::embedding, 3 * rows * d,
+                              direction::backward);
+  virtual_rows_backward(ctx, d, dx);
+  leave_virtual(ctx, d, dx);
+  ops::embed_backward(ctx.on, rows, d, tokens, dx, d_table);
 }
 
 }  // namespace detail
@@ -31721,8 +31893,8 @@ constexpr index seen_keys(const ops::attention_window& window, index past, index
                           index keys) {
   index count = 0;
   for (index i = 0; i < queries; ++i) {
-    const index at = past + i, begin = at < window.before ? 0 : at - window.before,
-                end = window.after < keys - at ? at + window.after + 1 : keys;
+    const index at = past + i, begin = (std::max)(index{0}, window.recent_from(at)),
+                end = window.after < keys - at ? window.end_of(at) : keys;
     count += (std::max)(index{0}, (std::min)(end, keys) - begin) + (std::min)(window.first, begin);
   }
   return count;
@@ -33823,133 +33995,6 @@ struct attention_projections {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Virtual tokens that an adapter puts before sequences: their rows in a stream, their keys and
-/// values in attention, and the derivatives of both.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Calls f(b, t, i, virtual_tokens) for the rows of virtual tokens in this call: row t of sequence
-/// b is virtual token i. Rows are divided among the threads, and all have finished.
-template <class T, class F>
-void each_virtual(const context<T>& ctx, F&& f) {
-  const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
-  ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
-    const index b = at / ctx.front, t = at % ctx.front, i = ctx.past_of(b) + t;
-    const ops::virtual_tokens<T>& front = hooks.of(b).front;
-    if (t < ctx.length_of(b) && i < front.count) f(b, t, i, front);
-  });
-}
-
-/// x[rows, d] = the embedding of tokens [batch, length - front]; 0 for virtual tokens and padding.
-/// The tokens of a sequence follow its virtual ones, of which others may have more.
-template <class T, class Table>
-void embed_behind(const context<T>& ctx, index d, const token* tokens, const Table& table, T* x) {
-  if (ctx.front == 0) return ops::embed(ctx.on, ctx.rows(), d, tokens, table, x);
-  const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
-  const index real = ctx.length - ctx.front;
-  ctx.on.threads.each(ctx.rows(), [&](index row) {
-    const index b = row / ctx.length;
-    const index lacks = hooks.of(b).front.count - ctx.past_of(b);
-    const index t = row % ctx.length - (std::clamp)(lacks, index{0}, ctx.front);
-    for (index j = 0; j < d; ++j)
-      x[row * d + j] = t < 0 || t >= real ? T(0) : table.at(tokens[b * real + t], j, d);
-  });
-}
-/// Puts the rows of virtual tokens into x[rows, d], where adapters have some.
-template <class T>
-void put_virtual_rows(const context<T>& ctx, index d, T* x) {
-  if (ctx.front == 0) return;
-  each_virtual(ctx, [&](index b, index t, index i, const ops::virtual_tokens<T>& front) {
-    if (front.rows)
-      std::copy_n(front.rows + b * front.of_sequence + i * d, d, x + (b * ctx.length + t) * d);
-  });
-}
-/// Adds the derivative of put_virtual_rows() to the adapter's gradient, sequences in order.
-template <class T>
-void virtual_rows_backward(const context<T>& ctx, index d, const T* dx) {
-  if (ctx.front == 0) return;
-  const ops::virtual_tokens<T>& front = ops::adapter_hooks<T>::in(ctx.on)->front;
-  if (front.d_rows == nullptr) return;
-  if (front.of_sequence > 0) {
-    ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
-      const index b = at / ctx.front, t = at % ctx.front;
-      for (index j = 0; j < d; ++j)
-        front.d_rows[b * front.of_sequence + t * d + j] += dx[(b * ctx.length + t) * d + j];
-    });
-    return;
-  }
-  ctx.on.threads.each(ctx.front, [&](index t) {
-    for (index b = 0; b < ctx.batch; ++b)
-      for (index j = 0; j < d; ++j) front.d_rows[t * d + j] += dx[(b * ctx.length + t) * d + j];
-  });
-}
-
-/// Moves the rows behind virtual tokens together: x[batch * length, d] becomes [batch * (length -
-/// front), d]. Split by columns, as rows take the places of others.
-template <class T>
-void leave_virtual(const context<T>& ctx, index d, T* x) {
-  if (ctx.front == 0) return;
-  const index real = ctx.length - ctx.front;
-  const auto [first, last] = ctx.on.threads.range(d);
-  for (index b = 0; b < ctx.batch; ++b)
-    for (index t = 0; t < real; ++t)
-      std::copy(x + (b * ctx.length + ctx.front + t) * d + first,
-                x + (b * ctx.length + ctx.front + t) * d + last, x + (b * real + t) * d + first);
-  ctx.on.threads.wait();
-}
-/// Moves rows [batch * (length - front), d] back to where leave_virtual() found them; 0 for virtual
-/// tokens.
-template <class T>
-void enter_virtual(const context<T>& ctx, index d, T* x) {
-  if (ctx.front == 0) return;
-  const index real = ctx.length - ctx.front;
-  const auto [first, last] = ctx.on.threads.range(d);
-  for (index b = ctx.batch; b-- > 0;) {
-    for (index t = real; t-- > 0;)
-      std::copy(x + (b * real + t) * d + first, x + (b * real + t) * d + last,
-                x + (b * ctx.length + ctx.front + t) * d + first);
-    for (index t = 0; t < ctx.front; ++t)
-      std::fill(x + (b * ctx.length + t) * d + first, x + (b * ctx.length + t) * d + last, T(0));
-  }
-  ctx.on.threads.wait();
-}
-
-/// Puts keys and values of virtual tokens into those of this call, [rows, kv], where adapters have
-/// some for this layer of the stack. They are as a cache has them: no position is added.
-template <class T>
-void put_virtual_keys(const context<T>& ctx, index kv, T* k, T* v) {
-  if (ctx.front == 0) return;
-  each_virtual(ctx, [&](index b, index t, index i, const ops::virtual_tokens<T>& front) {
-    if (front.keys_values == nullptr) return;
-    const T* const from = front.keys_values + i * front.stride + 2 * ctx.stack.layer * kv;
-    std::copy_n(from, kv, k + (b * ctx.length + t) * kv);
-    std::copy_n(from + kv, kv, v + (b * ctx.length + t) * kv);
-  });
-}
-/// Takes the derivative of put_virtual_keys() out of those of keys and values, sequences in order.
-template <class T>
-void virtual_keys_backward(const context<T>& ctx, index kv, T* dk, T* dv) {
-  if (ctx.front == 0) return;
-  const ops::virtual_tokens<T>& front = ops::adapter_hooks<T>::in(ctx.on)->front;
-  if (front.keys_values == nullptr) return;
-  ctx.on.threads.each(ctx.front, [&](index t) {
-    T* const to = front.d_keys_values + t * front.stride + 2 * ctx.stack.layer * kv;
-    for (index b = 0; b < ctx.batch; ++b)
-      for (index j = 0; j < kv; ++j) {
-        T &k = dk[(b * ctx.length + t) * kv + j], &v = dv[(b * ctx.length + t) * kv + j];
-        to[j] += k;
-        to[kv + j] += v;
-        k = v = T(0);
-      }
-  });
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
 /// Heads that are left out.
 
 LINNET_NAMESPACE_BEGIN
@@ -33992,10 +34037,13 @@ struct softmax_attention {
   /// Most tokens that are kept, and so the largest distance to the first ones.
   static constexpr index kept = Slots ? Window.first + Window.before + 1 : ops::any_distance;
   static constexpr bool two_queries = Slots && A.rope != rope_pairing::none;
+  /// Whether no ops::attention_tap is shown it.
+  static constexpr bool hidden = two_queries || Window.block > 0;
   /// Whether queries and keys are rotated, by their positions or by a Hadamard transform.
   static constexpr bool rotates = A.rope != rope_pairing::none || A.hadamard;
   /// Whether adapters may put keys and values before its own.
-  static constexpr bool takes_virtual_keys = !A.cross && A.causal && !Slots && !A.hadamard;
+  static constexpr bool takes_virtual_keys = !A.cross && !Slots && !A.hadamard && Window.block == 0;
+  static constexpr bool takes_gated_keys = takes_virtual_keys && A.causal;
   template <class T, bool Keys>
   using buffer =
       typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, A.d_kv, Keys>::type;
@@ -34038,7 +34086,7 @@ struct softmax_attention {
     const bool cached = e.capacity > 0;
     const index keys = A.cross ? e.memory : e.length;
     c.dropout_id = m.dropout_ids++;
-    if (!two_queries) m.attention.add(A.heads, e.batch, e.length, keys, n, kv);
+    if (!hidden) m.attention.add(A.heads, e.batch, e.length, keys, n, kv);
     const index stored = A.cross ? e.memory : e.capacity;
     c.capacity = stored;
     if (cached) {
@@ -34135,7 +34183,7 @@ struct softmax_attention {
       ops::attention(ctx.on, a);
       show<T>(a, ctx, nullptr);
     }
-    if constexpr (takes_virtual_keys) linnet::detail::add_gated(ctx, gated<T>(), c.q, c.mixed);
+    if constexpr (takes_gated_keys) linnet::detail::add_gated(ctx, gated<T>(), c.q, c.mixed);
     if constexpr (projections::predicts) ops::keep_heads(ctx.on, chosen(c, rows), c.mixed);
     time.next(operation::attention_output);
     if constexpr (is_profiled<S>) projections::template add_output_cost<T, S>(time, rows);
@@ -34167,10 +34215,9 @@ struct softmax_attention {
         dv.data(),      c.dq_first, A.relative ? ctx.bias.d_lines : nullptr};
     ops::attention_backward(ctx.on, a, gradient);
     show<T>(a, ctx, &gradient);
-    if constexpr (takes_virtual_keys) {
-      linnet::detail::virtual_keys_backward(ctx, kv, c.dk, c.dv);
+    if constexpr (takes_virtual_keys) linnet::detail::virtual_keys_backward(ctx, kv, c.dk, c.dv);
+    if constexpr (takes_gated_keys)
       linnet::detail::gated_backward(ctx, gated<T>(), c.q, c.d_mixed, c.dq);
-    }
     if constexpr (!A.cross && rotates)
       ctx.on.threads.each(rows, [&](index row) {
         rotate_row(c.dq, A.heads, row, ctx, true);
@@ -34217,7 +34264,9 @@ struct softmax_attention {
     const index queries = e.length, keys = A.cross ? e.memory : e.length;
     call_shape key_rows = e;
     key_rows.length = keys;
-    const index recent = (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
+    const index recent = window.block > 0 && window.bounded()
+                             ? window.block
+                             : (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
     const index seen = window.bounded() ? (std::min)(keys, window.first + recent) : keys;
     return projections::predictor_flops(e) + to_query::flops(e) + to_output::flops(e) +
            to_key::flops(key_rows) + to_value::flops(key_rows) + e.batch * 4 * queries * seen * n;
@@ -34286,7 +34335,7 @@ struct softmax_attention {
   template <class T>
   static void show(ops::attention_call<T> a, const context<T>& ctx,
                    const ops::attention_gradient<T>* gradient) {
-    if (ctx.on.attention == nullptr || two_queries) return;
+    if (ctx.on.attention == nullptr || hidden) return;
     a.query_lengths = ctx.lengths;  // of encoders as well
     const auto& tap = *static_cast<const ops::attention_tap<T>*>(ctx.on.attention);
     tap.call(tap.object, ctx.on, a, gradient);
@@ -37222,9 +37271,6 @@ inline constexpr bool known_policy =
     std::is_base_of_v<storage::policy, P> || std::is_base_of_v<compute::policy, P> ||
     std::is_base_of_v<kv::policy, P> || std::is_base_of_v<depths::policy, P> ||
     std::is_base_of_v<sharing::policy, P> || std::is_base_of_v<embedding::policy, P>;
-/// Whether a list says by which arithmetic a model computes.
-template <class... Ps>
-inline constexpr bool chooses_arithmetic = (std::is_base_of_v<compute::arithmetic, Ps> || ...);
 
 /// Compile-time errors for a list with two policies of one slot; true for other lists.
 template <class... Ps>
@@ -37494,14 +37540,24 @@ inline constexpr bool covers_policy<storage::int8> = true;
 template <>
 inline constexpr bool covers_policy<storage::with_compute<storage::int8, compute::int8>> = true;
 
+/// Whether all of these policies' layers have it.
+template <class... Ps>
+inline constexpr bool covers_policies = (covers_policy<Ps> && ...);
+template <class... Ps>
+inline constexpr bool covers_decoder = covers_policies<
+    pick<attention::policy, attention::full, Ps...>, pick<ffn::policy, ffn::swiglu, Ps...>,
+    pick<norm::policy, norm::rms, Ps...>, pick<kv::policy, kv::exact, Ps...>,
+    pick<depths::policy, depths::all, Ps...>, pick<sharing::policy, sharing::none, Ps...>,
+    pick<embedding::policy, embedding::full, Ps...>, typename pick_storage<Ps...>::type>;
+
 /// Whether a list of policies asks for the same bits everywhere.
 template <class... Ps>
 inline constexpr bool asks_reproducible =
     std::is_same_v<pick<compute::arithmetic, compute::fast, Ps...>, compute::reproducible>;
 
-/// Words for a decoder that asks for the same bits everywhere where it cannot have them; true for
-/// others.
-template <class... Ps>
+/// Words for a model that asks for the same bits everywhere where it cannot have them; true for
+/// others. `Covered` says whether its policies can.
+template <bool Covered, class... Ps>
 constexpr bool reproducible_fits() {
   if constexpr (!asks_reproducible<Ps...>) {
     return true;
@@ -37518,18 +37574,10 @@ constexpr bool reproducible_fits() {
                   "add -DLINNET_REPRODUCIBLE");
     return false;
 #else
-    constexpr bool covered = covers_policy<pick<attention::policy, attention::full, Ps...>> &&
-                             covers_policy<pick<ffn::policy, ffn::swiglu, Ps...>> &&
-                             covers_policy<pick<norm::policy, norm::rms, Ps...>> &&
-                             covers_policy<pick<kv::policy, kv::exact, Ps...>> &&
-                             covers_policy<pick<depths::policy, depths::all, Ps...>> &&
-                             covers_policy<pick<sharing::policy, sharing::none, Ps...>> &&
-                             covers_policy<pick<embedding::policy, embedding::full, Ps...>> &&
-                             covers_policy<typename pick_storage<Ps...>::type>;
-    static_assert(covered,
+    static_assert(Covered,
                   "linnet::compute::reproducible: one of these policies computes what it does not "
                   "cover; docs/reproducible.md lists what it does");
-    return covered;
+    return Covered;
 #endif
   }
 }
@@ -37583,6 +37631,7 @@ struct model_defaults {
   static constexpr bool can_truncate = false;        ///< decoding can take tokens back
   static constexpr bool evicts = false;              ///< decoding forgets old tokens
   static constexpr bool takes_prefix = false;        ///< the first tokens see each other both ways
+  static constexpr index block_tokens = 1;           ///< tokens that see each other both ways
   static constexpr bool supports_documents = false;  ///< loss() keeps documents of a row apart
   static constexpr bool supports_trees = false;      ///< step() takes a tree of tokens, and
                                                      ///< copy_state() moves single ones
@@ -37856,6 +37905,10 @@ constexpr bool decoder_fits() {
   else if constexpr (!Attention::causal)
     static_assert(never<Ps...>,
                   "linnet::decoder: this kind of attention sees later tokens; it fits encoders");
+  else if constexpr (Attention::least_context > S.context)
+    static_assert(never<Ps...>,
+                  "linnet::decoder: a global token stands behind the context, the longest sequence "
+                  "in tokens; positions are less than shape.context");
   else if constexpr (Position::pairing != rope_pairing::none && !Attention::rotary)
     static_assert(never<Ps...>,
                   "linnet::decoder: this kind of mixing has no rotary positions; add "
@@ -37977,7 +38030,8 @@ struct checked_decoder {
       pick<depths::policy, depths::all, Ps...>::routes ||
       has_layer_widths<pick<ffn::policy, ffn::swiglu, Ps...>>;
   static constexpr bool fits =
-      policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() && reproducible_fits<Ps...>() &&
+      policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
+      reproducible_fits<covers_decoder<Ps...>, Ps...>() &&
       ffn_fits<decoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::swiglu, Ps...>>() &&
       layers_fit<typename pick_model_storage<Ps...>::type, Shape.layers, alike>();
   using type = typename make_decoder<fits, Shape, Ps...>::type;
@@ -38480,8 +38534,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static constexpr bool can_truncate = Attention::can_truncate && Ffn::can_truncate,
                         evicts = Attention::evicts, causal = !Attention::noncausal_grouping,
                         supports_cache = Attention::supports_cache,
-                        takes_prefix = Attention::takes_prefix,
-                        supports_documents = Attention::supports_documents && Ffn::can_truncate &&
+                        takes_prefix = Attention::takes_prefix;
+  static constexpr index block_tokens = Attention::block_tokens;
+  static constexpr bool supports_documents = Attention::supports_documents && Ffn::can_truncate &&
                                              !Ffn::couples_tokens && !Depths::routes,
                         supports_trees =
                             detail::decoder_takes_trees<Policies, Attention, Ffn, Depths>;
@@ -38853,8 +38908,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     context<T> ctx;
     ctx.on = on;
     ctx.batch = b.batch;
-    if (on.adapter) ctx.front = ops::adapter_hooks<T>::in(on)->front.count;
-    ctx.length = ctx.front + b.length;
+    ctx.length = b.length;
+    linnet::detail::begin_virtual(ctx);
     if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
     if constexpr (supports_documents) ctx.documents = b.documents;
     return ctx;
@@ -40189,7 +40244,7 @@ namespace detail {
 template <class T>
 T row_length(index d, const T* x) {
   T sum = 0;
-  for (index j = 0; j < d; ++j) sum += x[j] * x[j];
+  for (index j = 0; j < d; ++j) sum += linnet::detail::unfused(x[j] * x[j]);
   return (std::max)(std::sqrt(sum), T(1e-12));
 }
 }  // namespace detail
@@ -40365,10 +40420,9 @@ constexpr bool encoder_fits() {
   using Position = pick<position::policy, position::learned, Ps...>;
   using Sharing = pick<sharing::policy, sharing::none, Ps...>;
   using Embedding = pick<embedding::policy, embedding::full, Ps...>;
-  if constexpr (chooses_arithmetic<Ps...>)
-    static_assert(never<Ps...>, "linnet::compute::reproducible: is for decoders alone");
-  else if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
-                        std::is_base_of_v<head::policy, Ps>)&&...))
+  if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
+                   std::is_base_of_v<head::policy, Ps> ||
+                   std::is_base_of_v<compute::arithmetic, Ps>)&&...))
     static_assert(never<Ps...>,
                   "linnet::encoder<shape, policies...>: an argument is not a policy; derive your "
                   "own from ffn::policy, attention::policy or norm::policy");
@@ -40451,6 +40505,10 @@ constexpr bool encoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::encoder: this kind of mixing has no rotary positions; take "
                   "position::learned, sinusoidal or none");
+  else if constexpr (Attention::least_context > S.context)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: a global token stands behind the context, the longest sequence "
+                  "in tokens; positions are less than shape.context");
   else if constexpr (!Attention::bidirectional)
     static_assert(never<Ps...>,
                   "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");
@@ -40474,6 +40532,31 @@ constexpr bool encoder_fits() {
     return true;
   return false;
 }
+/// Whether reproducible kernels compute what is special to encoders: all heads but those that
+/// compare texts, and narrow tables of tokens.
+template <class P>
+inline constexpr bool covers_encoder_policy = covers_policy<P>;
+template <index Width>
+inline constexpr bool covers_encoder_policy<embedding::factorised<Width>> = true;
+template <>
+inline constexpr bool covers_encoder_policy<head::none> = true;
+template <>
+inline constexpr bool covers_encoder_policy<head::pooler> = true;
+template <>
+inline constexpr bool covers_encoder_policy<head::masked_lm> = true;
+template <index Classes, activation_kind A>
+inline constexpr bool covers_encoder_policy<head::sequence_classification<Classes, A>> = true;
+template <index Classes, sentence_pooling Pooling>
+inline constexpr bool covers_encoder_policy<head::linear_classification<Classes, Pooling>> = true;
+template <index Classes>
+inline constexpr bool covers_encoder_policy<head::token_classification<Classes>> = true;
+template <class... Ps>
+inline constexpr bool covers_encoder = covers_policies<
+    pick<attention::policy, attention::full, Ps...>, pick<ffn::policy, ffn::gelu, Ps...>,
+    pick<norm::policy, norm::layer_norm, Ps...>, pick<sharing::policy, sharing::none, Ps...>,
+    typename pick_storage<Ps...>::type>&&
+    covers_encoder_policy<pick<embedding::policy, embedding::full, Ps...>>&&
+        covers_encoder_policy<pick<head::policy, head::masked_lm, Ps...>>;
 /// The fault of the feed-forward of an encoder that fits otherwise.
 template <encoder_shape S, class... Ps>
 constexpr ffn_fault encoder_ffn_fault() {
@@ -40498,7 +40581,8 @@ struct make_encoder {
           typename stack_storage<typename pick_model_storage<Ps...>::type, Shape.layers>::type,
           pick<sharing::policy, sharing::none, Ps...>,
           pick<embedding::policy, embedding::full, Ps...>,
-          pick<head::policy, head::masked_lm, Ps...>>>;
+          pick<head::policy, head::masked_lm, Ps...>,
+          pick<compute::arithmetic, compute::fast, Ps...>>>;
 };
 /// Stands in for an encoder that was refused, so that nothing is said of it again.
 template <encoder_shape Shape, class... Ps>
@@ -40515,6 +40599,7 @@ struct checked_encoder {
       !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none>;
   static constexpr bool fits =
       policies_fit<Ps...>() && encoder_fits<Shape, Ps...>() &&
+      reproducible_fits<covers_encoder<Ps...>, Ps...>() &&
       ffn_fits<encoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::gelu, Ps...>>() &&
       layers_fit<typename pick_model_storage<Ps...>::type, Shape.layers, alike>();
   using type = typename make_encoder<fits, Shape, Ps...>::type;
@@ -40569,6 +40654,7 @@ struct encoder_body {
   using position = typename Policies::template of<linnet::position::policy>;
   using sharing = typename Policies::template of<linnet::sharing::policy>;
   using embedding = typename Policies::template of<linnet::embedding::policy>;
+  using arithmetic = typename Policies::template of<linnet::compute::arithmetic>;
   static constexpr bool biased =
       std::is_same_v<typename Policies::template of<linnet::bias::policy>, bias::all>;
   static constexpr bool learned = std::is_base_of_v<linnet::position::learned, position>;
@@ -40739,11 +40825,12 @@ struct encoder_body {
   template <class T>
   static context<T> context_of(const encoder_batch& b, const ops::execution& on) {
     context<T> ctx;
-    ctx.on = on;
+    ctx.on = linnet::detail::arithmetic_of<arithmetic>(on);
     ctx.batch = b.batch;
     ctx.length = b.length;
     ctx.lengths = b.lengths;
     if constexpr (supports_documents) ctx.documents = b.documents;
+    linnet::detail::begin_virtual(ctx);
     return ctx;
   }
   /// Texts or images -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every
@@ -40763,17 +40850,22 @@ struct encoder_body {
     if constexpr (linnet::detail::is_profiled<S> && !of_images)
       time.add(
           linnet::detail::lookup_cost<T, linnet::storage::at<S, linnet::storage::part::embedding>>(
-              rows, width));
-    if constexpr (of_images)
+              b.batch * b.length, width));
+    if constexpr (of_images) {
       patches::template forward<T, S>(p.embedding, b.images, w.summed, w.images, ctx);
-    else
-      ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
+    } else {
+      linnet::detail::embed_behind(ctx, width, b.tokens, p.embedding, w.summed);
+      linnet::detail::put_virtual_rows(ctx, width, w.summed);
+    }
     ctx.on.threads.each(rows, [&](index i) {
       T* const x = w.summed + i * width;
       const auto add = [&](const T* table, index at) {
         for (index j = 0; j < width; ++j) x[j] += table[at * width + j];
       };
-      if constexpr (Shape.types > 0) add(p.types, b.types ? b.types[i] : 0);
+      if constexpr (Shape.types > 0) {
+        const index t = i % ctx.length - ctx.front;  // virtual tokens have type 0
+        add(p.types, b.types && t >= 0 ? b.types[i / ctx.length * b.length + t] : 0);
+      }
       if constexpr (learned) add(p.positions, position_offset + ctx.position_of(i));
       if constexpr (sinusoidal) add(w.positions.table, ctx.position_of(i));
     });
@@ -40795,6 +40887,26 @@ struct encoder_body {
     blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
     if constexpr (placement::first)
       norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.hidden, rows}, w.norm, ctx);
+  }
+  /// Leaves the states of texts alone in w.hidden behind virtual tokens; the context of what a head
+  /// reads then. One that reads each sequence's first token reads that of soft tokens, which stay,
+  /// as PEFT's models do.
+  template <class T>
+  static context<T> leave(const encoder_batch& b, workspace<T>& w, const context<T>& ctx,
+                          bool reads_first) {
+    context<T> text = ctx;
+    if (ctx.front == 0 || (reads_first && ops::adapter_hooks<T>::in(ctx.on)->front.rows))
+      return text;
+    linnet::detail::leave_virtual(ctx, d, w.hidden);
+    text.front = 0;
+    text.length = b.length;
+    text.lengths = b.lengths;
+    return text;
+  }
+  /// Moves the gradient of what leave() left back to its rows.
+  template <class T>
+  static void enter(workspace<T>& w, const context<T>& ctx, const context<T>& text) {
+    if (text.front == 0) linnet::detail::enter_virtual(ctx, d, w.d_hidden);
   }
   /// Gradient of w.hidden, in w.d_hidden (overwritten): ADDS the gradients of all parameters but
   /// the head's. After forward() of the same batch, called by every thread.
@@ -40825,16 +40937,20 @@ struct encoder_body {
       embedding_norm::template backward<T, S>(p.embedding_scale, dp.embedding_scale,
                                               {w.summed, rows}, {w.d_scaled, rows},
                                               {w.d_summed, rows}, w.embedding_scale, ctx);
-      ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
+      linnet::detail::virtual_rows_backward(ctx, width, w.d_summed);
     }
     if constexpr (learned)
       ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed,
                              dp.positions + position_offset * width, ctx.documents);
-    if constexpr (Shape.types > 0) {
-      if (b.types)
-        ops::embed_backward(ctx.on, rows, width, b.types, w.d_summed, dp.types);
-      else
-        ops::bias_gradient(ctx.on, rows, width, w.d_summed, dp.types);
+    if constexpr (Shape.types > 0)
+      if (!b.types) ops::bias_gradient(ctx.on, rows, width, w.d_summed, dp.types);
+    if constexpr (!of_images) {
+      linnet::detail::leave_virtual(ctx, width, w.d_summed);
+      const index read = b.batch * b.length;
+      ops::embed_backward(ctx.on, read, width, b.tokens, w.d_summed, dp.embedding);
+      // Types of virtual tokens train with nobody: a base with an adapter is frozen.
+      if constexpr (Shape.types > 0)
+        if (b.types) ops::embed_backward(ctx.on, read, width, b.types, w.d_summed, dp.types);
     }
     if constexpr (of_images)
       patches::template backward<T, S>(p.embedding, dp.embedding, w.d_summed, w.images, ctx);
@@ -41078,6 +41194,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   using position = typename body::position;
   using sharing = typename body::sharing;
   using embedding = typename body::embedding;
+  using arithmetic = typename body::arithmetic;
   using head = Head;
   using storage = typename Policies::template of<linnet::storage::policy>;
   using batch = encoder_batch;
@@ -41100,7 +41217,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// The layer between the hidden states and the logits.
   using reader = typename Head::template reader<d, width, norm, body::eps,
                                                 detail::ffn_activation<ffn>(), biased>;
-  static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>;
+  static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>,
+                        reads_first = label_per_sequence && !Head::pools && !Head::contrasts;
 
   /// Storage of what the head reads, in a model stored as `S`.
   template <class S>
@@ -41325,8 +41443,9 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     context<T> ctx = context_of<T>(b, on);
     ctx.stack.hook = hook;
     forward<T, S>(p, b, w, ctx);
-    const index rows = choose(b, true, w, ctx);
-    read_rows<T, S>(p, rows, w, ctx);
+    const context<T> text = body::template leave<T>(b, w, ctx, reads_first);
+    const index rows = choose(b, true, w, text);
+    read_rows<T, S>(p, rows, w, text);
     return head_of<T, S>(p, rows, w);
   }
   /// The hidden states [batch * length, d] behind read().
@@ -41338,9 +41457,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// `dp`, also adds the gradient of that sum. `call.logits` receives a row for each label. A
   /// masked model computes only the rows that have a label where neither logits nor another
   /// criterion asks for all. A criterion may see hidden states, see detail::show_layer() and
-  /// hidden_nats(). A contrastive head's criterion is
-  /// ops::contrastive_criterion, with defaults for others; `tokens` of the sum are pairs. Called by
-  /// every thread.
+  /// hidden_nats(). A contrastive head's criterion is ops::contrastive_criterion, with defaults for
+  /// others; `tokens` of the sum are pairs. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
@@ -41371,7 +41489,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static loss_sum contrast(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                            const batch& b, workspace<T>& w, context<T>& ctx,
                            const contrast_call<T>& c) {
-    const ops::pooled_rows rows = pooled_of(ctx);
+    const context<T> text = body::template leave<T>(b, w, ctx, reads_first);
+    const ops::pooled_rows rows = pooled_of(text);
     ops::pool_rows(ctx.on, Head::pooling, rows, w.hidden, w.vectors);
     ops::unit_length(ctx.on, b.batch, d, w.vectors, w.norms);
     ops::contrastive_call<T> pairs{b.batch, d, w.vectors, w.scores, w.sums, w.losses};
@@ -41383,6 +41502,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
         ops::unit_length_backward(ctx.on, b.batch, d, w.vectors, w.norms, w.d_vectors);
         ops::fill(ctx.on, ctx.rows() * d, T(0), w.d_hidden);
         ops::pool_rows_backward(ctx.on, Head::pooling, rows, w.hidden, w.d_vectors, w.d_hidden);
+        body::template enter<T>(w, ctx, text);
         backward<T, S>(p, *dp, b, w, ctx);
       }
     return sum;
@@ -41393,13 +41513,14 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
                              const batch& b, workspace<T>& w, context<T>& ctx,
                              const loss_call<T>& call, const Criterion& criterion) {
     constexpr bool plain = std::is_same_v<Criterion, ops::label_cross_entropy>;
-    const index rows = choose(b, !plain || call.logits != nullptr, w, ctx);
+    const context<T> text = body::template leave<T>(b, w, ctx, reads_first);
+    const index rows = choose(b, !plain || call.logits != nullptr, w, text);
     if (rows == 0) return {};
     const detail::timed_head<S, T, head_storage<S>> reading(ctx.on.threads, rows, read_width,
                                                             vocabulary, dp != nullptr);
     if constexpr (detail::is_profiled<S> && reads)
       reading.add(detail::layer_cost<reader, T, S>((dp ? 3 : 1) * rows));
-    read_rows<T, S>(p, rows, w, ctx);
+    read_rows<T, S>(p, rows, w, text);
     // Classifiers drop some of what they read, as BERT does.
     if (!masked) drop_read(rows, w.read, w, ctx);
     ops::head_call<T, head_storage<S>> h = head_of<T, S>(p, rows, w);
@@ -41417,12 +41538,13 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     if constexpr (ops::trainable<S>)
       if (dp) {
         if (!masked) drop_read(rows, w.d_read, w, ctx);
-        read_backward<T, S>(p, *dp, rows, w, ctx);
+        read_backward<T, S>(p, *dp, rows, w, text);
       }
     reading.next(operation::other);
     sum.nats += detail::hidden_nats(criterion, ctx.on, w.hidden, dp ? w.d_hidden : nullptr);
     if constexpr (ops::trainable<S>)
       if (dp) {
+        body::template enter<T>(w, ctx, text);
         backward<T, S>(p, *dp, b, w, ctx);
       }
     return sum;
@@ -41432,8 +41554,6 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static index choose(const batch& b, bool all, workspace<T>& w, const context<T>& ctx) {
     const index labels = label_per_sequence ? ctx.batch : ctx.rows();
     all = all || !reads || label_per_sequence;
-    index rows = labels;
-    if (!all) rows -= std::count(b.labels, b.labels + labels, ignored);
     ctx.on.threads.once([&] {
       index n = 0;
       for (index i = 0; i < labels; ++i) {
@@ -41442,7 +41562,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
         w.labels[n++] = b.labels[i];
       }
     });
-    return rows;
+    return labels - (all ? 0 : std::count(b.labels, b.labels + labels, ignored));
   }
   template <class T, class S>
   static ops::head_call<T, head_storage<S>> head_of(const params<form::packed<T, S>>& p, index rows,
@@ -41477,11 +41597,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// The context of the head's layer: rows that are no sequences.
   template <class T>
   static context<T> read_context(index rows, const context<T>& ctx) {
-    context<T> one;
-    one.on = ctx.on;
-    one.batch = rows;
-    one.length = 1;
-    return one;
+    return {.on = ctx.on, .batch = rows, .length = 1};
   }
   /// Sequences whose hidden states the head pools.
   template <class T>
@@ -41540,6 +41656,9 @@ LINNET_NAMESPACE_BEGIN
 template <class M, class T = float>
 class embedder {
   static_assert(detail::is_encoder<M>, "linnet::embedder: the model must be an encoder<>");
+  static_assert(!detail::is_reproducible<M> || std::is_same_v<T, float>,
+                "linnet::compute::reproducible: its kernels compute in float; embedders of these "
+                "models have that scalar");
   using S = storage_of<M, T>;
 
  public:
@@ -42336,6 +42455,7 @@ class fed_sequences {
   index front(index b) const { return front_[b]; }
   /// Records more of them, `counts` [batch].
   void add_front(index batch, const index* counts) {
+    cached_sources_ = (std::max)(cached_sources_, batch);
     for (index b = 0; b < batch; ++b) {
       past_[b] += counts[b];
       front_[b] += counts[b];
@@ -42477,14 +42597,25 @@ class session_adapters {
   index most_front() const {
     index most = 0;
     for (index b = 0; b < batch_; ++b)
-      most = (std::max)({most, used_[b].front.count, given_[b].front.count});
+      most = (std::max)({most, before_text(used_[b]), before_text(given_[b])});
     return most;
+  }
+  /// Most virtual tokens that an adapter puts before the sources of the first `batch` sequences.
+  index most_before_source(index batch) const {
+    index most = 0;
+    for (index b = 0; b < batch; ++b) most = (std::max)(most, before_source(b));
+    return most;
+  }
+  /// Lengths [batch] of sources of these lengths, virtual tokens included.
+  const index* source_lengths(index batch, const index* lengths) {
+    for (index b = 0; b < batch; ++b) lengths_[b] = before_source(b) + lengths[b];
+    return lengths_;
   }
   /// Virtual tokens that sequence `b` has to read before its next token, or with `anew` before its
   /// first one.
   index lacking(const fed_sequences& fed, index b, bool anew) const {
-    if (anew) return given_[b].front.count;
-    return fed.length(b) > 0 ? 0 : used_[b].front.count - fed.front(b);
+    if (anew) return before_text(given_[b]);
+    return fed.length(b) > 0 ? 0 : before_text(used_[b]) - fed.front(b);
   }
   /// The most of those that any of `batch` sequences reads next, at most `chunk`; see lengths().
   index next_front(const fed_sequences& fed, index batch, index chunk) {
@@ -42505,6 +42636,15 @@ class session_adapters {
   void see(index b, const ops::virtual_tokens<T>& rows) { used_[b].front = given_[b].front = rows; }
 
  private:
+  static index before_text(const hooks& one) {
+    return one.front.before_source ? 0 : one.front.count;
+  }
+  /// Of what sequence `b` was given: sources are read anew.
+  index before_source(index b) const {
+    const auto& front = given_[b].front;
+    return front.before_source ? front.count : 0;
+  }
+
   index batch_ = 0;
   hooks* used_ = nullptr;     ///< [batch]
   hooks* given_ = nullptr;    ///< [batch]
@@ -42569,11 +42709,13 @@ class session_state {
     step(call);
     if (call.tree.parents == nullptr) sequences_.add(call, back, prefix);
   }
-  /// Runs f(execution) with the adapters of the first `batch` sequences.
+  /// Runs f(execution) with the adapters of the first `batch` sequences, which put `source` before
+  /// what it encodes.
   template <class F>
-  void run_adapted(index batch, index work, F&& f) {
+  void run_adapted(index batch, index work, F&& f, const ops::virtual_tokens<T>& source = {}) {
     const ops::sequence_adapters<T> all = adapters_.of(batch);
-    const ops::adapter_hooks<T> hooks = all.hooks();
+    ops::adapter_hooks<T> hooks = all.hooks();
+    hooks.front = source;
     const bool any = all.any();
     run(limits_, work_.converted, work, [&](const ops::execution& on) {
       const detail::timed<S> time(on.threads, operation::other);
@@ -42617,7 +42759,8 @@ class session_state {
           .lengths = adapters_.lengths(),
           .past = sequences_.past(),
           .front = most,
-          .layers = {call.layers.first, call.layers.last, false}});
+          .layers = {call.layers.first, call.layers.last, false},
+          .source = sequences_.source(call.batch)});
     sequences_.add_front(call.batch, adapters_.lengths());
     return true;
   }
@@ -42854,10 +42997,11 @@ class session : detail::session_state<M, T> {
   [[nodiscard]] bool truncate(index length, index b = 0) {
     static_assert(M::can_truncate,
                   "linnet::session::truncate: this kind of attention cannot take tokens back");
-    if (!takes(!has(b)                                      ? refusal::no_sequence
-               : length < 0 || length > position(b)         ? refusal::no_such_length
-               : length > 0 && length < sequences_.floor(b) ? refusal::length_gone
-                                                            : refusal::none))
+    if (!takes(!has(b)                                                 ? refusal::no_sequence
+               : length < 0 || length > position(b)                    ? refusal::no_such_length
+               : length > 0 && length < sequences_.floor(b)            ? refusal::length_gone
+               : length % M::block_tokens != 0 && length < position(b) ? refusal::inside_block
+                                                                       : refusal::none))
       return false;
     sequences_.truncate(b, length);
     if (limits_.kv_blocks > 0) tables_.truncate(b, sequences_.past()[b]);
@@ -42896,8 +43040,9 @@ class session : detail::session_state<M, T> {
       if constexpr (encodes || sees) sequences_.forget_source(to);
       adapters_.fork(from, to);
     }
-    // What a prefix holds depends on all of it.
-    M::copy_state(work_.work, from, to, sequences_.missing(from, to, takes_prefix));
+    // What a prefix or a block holds depends on all of it.
+    M::copy_state(work_.work, from, to,
+                  sequences_.missing(from, to, takes_prefix || M::block_tokens > 1));
     if (limits_.kv_blocks > 0) tables_.share(from, to);
     sequences_.fork(from, to);
     if constexpr (sees) adapters_.see(to, adapters_.image(from));
@@ -42911,19 +43056,23 @@ class session : detail::session_state<M, T> {
     return encode(source, 1, {&length, 1});
   }
   /// Encodes [batch, length] sources, padded on the right to one length, and starts new targets.
+  /// Virtual tokens before sources take the first rows of limits.source.
   [[nodiscard]] bool encode(std::span<const token> source, index batch,
                             std::span<const index> lengths) requires(encodes) {
     const index length = length_of(source, batch);
-    auto c = checked(source, batch, lengths, limits_.source, refusal::over_source);
+    const index front = has(batch - 1) ? adapters_.most_before_source(batch) : 0;
+    auto c = checked(source, batch, lengths, limits_.source - front, refusal::over_source);
     c.no(lengths.empty(), refusal::lengths_missing);
     if (!takes(c.why)) return false;
     reset();
-    sequences_.encode(batch, length, lengths.data());
-    this->run_adapted(batch, detail::step_flops<M>(batch, length, 0),
+    sequences_.encode(batch, length + front, adapters_.source_lengths(batch, lengths.data()));
+    const index* const whole = sequences_.source(batch).lengths;
+    this->run_adapted(batch, detail::step_flops<M>(batch, length + front, 0),
                       [&](const ops::execution& on) {
                         M::template encode<T, S>(packed_->tree(), source.data(), batch, length,
-                                                 sequences_.source(batch).lengths, work_.work, on);
-                      });
+                                                 whole, work_.work, on);
+                      },
+                      {.count = front, .lengths = whole, .before_source = front > 0});
     return true;
   }
 
@@ -43027,6 +43176,9 @@ class session : detail::session_state<M, T> {
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation_options& g = {}) requires(ids_per_token == 1) {
+    static_assert(M::block_tokens == 1,
+                  "linnet::session::generate: tokens of one block see each other, so they are not "
+                  "written one after the other; feed() whole blocks");
     if (!takes(detail::in_range(g) ? refusal::none : refusal::options)) return 0;
     return detail::generate_text(*this, {order_, static_cast<std::size_t>(M::vocabulary)}, tokens,
                                  choose, on_token, g);
@@ -43100,6 +43252,11 @@ class session : detail::session_state<M, T> {
     for (index b = 0; c.fits() && b < batch; ++b) {
       c.no((encodes || sees) && !sequences_.has_source(b), refusal::no_source);
       c.no(past(b) + front(b) + length > room, refusal::over_target);
+    }
+    if constexpr (M::block_tokens > 1) {
+      for (index b = 0; c.fits() && b < batch; ++b)
+        c.no(past(b) % M::block_tokens != 0, refusal::inside_block);
+      c.no(length > chunk() && chunk() % M::block_tokens != 0, refusal::inside_block);
     }
     c.no(length > most, refusal::over_chunk);
     if (!c.fits() || limits_.kv_blocks == 0) return c.why;
@@ -43678,6 +43835,8 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
                 "policies out");
   static_assert(!Core::attention::takes_prefix,
                 "linnet::byte_pooled: attention::prefix is not supported");
+  static_assert(Core::attention::block_tokens == 1,
+                "linnet::byte_pooled: attention::block_causal is not supported");
   static_assert(!detail::by_layer<typename Core::storage>,
                 "linnet::byte_pooled: the ends have layers of their own, so ranges of layers "
                 "(storage::layers) are not supported; give storage::per_role");
@@ -45465,7 +45624,8 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 template <class P>
-inline constexpr bool known_t5_policy = known_policy<P>;
+inline constexpr bool known_t5_policy =
+    known_policy<P> || std::is_base_of_v<compute::arithmetic, P>;
 template <class P>
 inline constexpr bool known_t5_policy<encoder_stack<P>> =
     std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<attention::policy, P>;
@@ -45478,9 +45638,7 @@ constexpr bool t5_fits() {
   using EncoderAttention =
       pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>;
   using DecoderAttention = pick_for<decoder_stack, attention::policy, attention::full, Ps...>;
-  if constexpr (chooses_arithmetic<Ps...>)
-    static_assert(never<Ps...>, "linnet::compute::reproducible: is for decoders alone");
-  else if constexpr (!(known_t5_policy<Ps> && ...))
+  if constexpr (!(known_t5_policy<Ps> && ...))
     static_assert(never<Ps...>,
                   "linnet::t5<shape, policies...>: an argument is not a policy; derive your own "
                   "from ffn::policy, attention::policy or norm::policy, and wrap only ffn:: and "
@@ -45541,6 +45699,10 @@ constexpr bool t5_fits() {
     static_assert(
         never<Ps...>,
         "linnet::t5: the source is seen both ways already; attention::prefix is for decoders");
+  else if constexpr (DecoderAttention::block_tokens > 1)
+    static_assert(never<Ps...>,
+                  "linnet::t5: a target is written token by token; attention::block_causal is for "
+                  "decoders");
   else if constexpr (!EncoderAttention::bidirectional || !DecoderAttention::causal ||
                      !DecoderAttention::supports_cache)
     static_assert(never<Ps...>,
@@ -45551,6 +45713,15 @@ constexpr bool t5_fits() {
     return true;
   return false;
 }
+/// Whether reproducible kernels compute all that a T5's policies ask for.
+template <class... Ps>
+inline constexpr bool covers_t5 =
+    covers_policies<pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
+                    pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
+                    pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
+                    pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
+                    pick<norm::policy, norm::rms, Ps...>, pick<kv::policy, kv::exact, Ps...>,
+                    typename pick_storage<Ps...>::type>;
 /// The fault of the feed-forward of the stack that `Wrapper` addresses, in a T5 that fits
 /// otherwise.
 template <template <class> class Wrapper, t5_shape S, class... Ps>
@@ -45790,7 +45961,8 @@ LINNET_NAMESPACE_BEGIN
 
 /// A T5 model as a type; spelled t5<shape, policies...>.
 template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class EncoderAttention,
-          class DecoderAttention, class Norm, class Tie, class Storage, class Cache>
+          class DecoderAttention, class Norm, class Tie, class Storage, class Cache,
+          class Arithmetic = compute::fast>
 struct t5_model : model_defaults {
   static constexpr t5_shape shape = Shape;
   static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
@@ -45810,29 +45982,31 @@ struct t5_model : model_defaults {
   using norm = Norm;
   using storage = Storage;
   using cache = Cache;
+  using arithmetic = Arithmetic;
   using batch = t5_batch;
   /// This model with other feed-forward policies.
   template <class E, class D = E>
-  using with_ffn =
-      t5_model<Shape, E, D, EncoderAttention, DecoderAttention, Norm, Tie, Storage, Cache>;
+  using with_ffn = t5_model<Shape, E, D, EncoderAttention, DecoderAttention, Norm, Tie, Storage,
+                            Cache, Arithmetic>;
   /// This model with other attention policies.
   template <class E, class D = E>
-  using with_attention = t5_model<Shape, EncoderFfn, DecoderFfn, E, D, Norm, Tie, Storage, Cache>;
+  using with_attention =
+      t5_model<Shape, EncoderFfn, DecoderFfn, E, D, Norm, Tie, Storage, Cache, Arithmetic>;
   /// This model with another key-value cache policy.
   template <class Other>
   using with_cache = t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
-                              Norm, Tie, Storage, Other>;
+                              Norm, Tie, Storage, Other, Arithmetic>;
   /// This model of another shape.
   template <t5_shape Other>
   using with_shape = t5_model<Other, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
-                              Norm, Tie, Storage, Cache>;
+                              Norm, Tie, Storage, Cache, Arithmetic>;
   /// This model with another storage type.
   template <class Other>
   using with_storage =
       t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention, Norm, Tie,
                typename detail::t5_storage<
                    Shape, typename detail::pick_model_storage<Tie, Other>::type>::type,
-               Cache>;
+               Cache, Arithmetic>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary;
   /// The token that starts every target, and pads (Raffel et al. 2020).
@@ -45988,14 +46162,17 @@ struct t5_model : model_defaults {
   /// target_length, vocabulary]. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
-                       const batch& b, workspace<T>& w, const ops::execution& on,
+                       const batch& b, workspace<T>& w, const ops::execution& caller,
                        const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    const ops::execution on = detail::arithmetic_of<Arithmetic>(caller);
     context<T> ctx = source_context<T>(b, on);
     ctx.dropout = call.dropout;
     context<T> target = target_context<T>(b, w, ctx);
     const index rows = target.rows();
     ops::head_call<T, head_storage<S>> head = read<T, S>(p, b, w, ctx, target);
-    const detail::timed_head<S, T, head_storage<S>> head_time(on.threads, rows, d, vocabulary, dp);
+    const index read_rows = head.rows;  // without virtual tokens
+    const detail::timed_head<S, T, head_storage<S>> head_time(on.threads, read_rows, d, vocabulary,
+                                                              dp);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     head.logits = call.logits;
     head.z_loss = call.z_loss;
@@ -46011,15 +46188,14 @@ struct t5_model : model_defaults {
     head_time.next(operation::other);
     if constexpr (ops::trainable<S>)
       if (dp) {
+        linnet::detail::enter_virtual(target, d, w.d_out);
         ops::fill(on, ctx.rows() * d, T(0), w.d_memory);
         decoder::template backward<T, S>(p.decoder_stack, dp->decoder_stack, {w.d_out, rows},
                                          w.decoder_stack, target);
-        detail::timed_embed_backward<T, S>(on, rows, d, w.inputs, w.decoder_stack.dx,
-                                           dp->embedding);
+        detail::timed_embed_backward<T, S>(target, d, w.inputs, w.decoder_stack.dx, dp->embedding);
         encoder::template backward<T, S>(p.encoder_stack, dp->encoder_stack,
                                          {w.d_memory, ctx.rows()}, w.encoder_stack, ctx);
-        detail::timed_embed_backward<T, S>(on, ctx.rows(), d, b.source, w.encoder_stack.dx,
-                                           dp->embedding);
+        detail::timed_embed_backward<T, S>(ctx, d, b.source, w.encoder_stack.dx, dp->embedding);
       }
     return sum;
   }
@@ -46038,13 +46214,15 @@ struct t5_model : model_defaults {
   /// `call.source.cached`. Called by every thread.
   template <class T, class S>
   static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
-                   const ops::execution& on) {
+                   const ops::execution& caller) {
+    const ops::execution on = detail::arithmetic_of<Arithmetic>(caller);
     context<T> ctx = detail::step_context<T>(call, on);
     ctx.pages = w.pages;
     ctx.memory = {w.memory, nullptr, call.source.length, call.source.lengths, call.source.cached};
     const index rows = ctx.rows();
-    detail::timed_embed<T, S>(on, rows, d, call.tokens, p.embedding, w.decoder_stack.x);
+    detail::timed_embed<T, S>(ctx, d, call.tokens, p.embedding, w.decoder_stack.x);
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, ctx);
+    if (!call.layers.head) return;
     if (!call.every)
       on.threads.each(ctx.batch, [&](index i) {
         std::copy_n(w.out + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
@@ -46082,10 +46260,11 @@ struct t5_model : model_defaults {
   static context<T> source_context(index batch_size, index length, const index* lengths,
                                    const ops::execution& on) {
     context<T> ctx;
-    ctx.on = on;
+    ctx.on = detail::arithmetic_of<Arithmetic>(on);
     ctx.batch = batch_size;
     ctx.length = length;
     ctx.lengths = lengths;
+    linnet::detail::begin_virtual(ctx, true);
     return ctx;
   }
   template <class T>
@@ -46100,7 +46279,9 @@ struct t5_model : model_defaults {
     context<T> target = source;
     target.length = b.target_length;
     target.lengths = nullptr;
-    target.memory = {w.memory, w.d_memory, b.source_length, b.source_lengths};
+    target.front = 0;
+    linnet::detail::begin_virtual(target);
+    target.memory = {w.memory, w.d_memory, source.length, source.lengths};
     if constexpr (supports_documents) {
       target.documents = b.target_documents;
       target.memory.documents = b.source_documents;
@@ -46112,21 +46293,22 @@ struct t5_model : model_defaults {
                                                  const batch& b, workspace<T>& w, context<T>& ctx,
                                                  context<T>& target) {
     encode<T, S>(p, b.source, w, ctx);
-    const index rows = target.rows();
-    target.on.threads.each(rows, [&](index i) {
+    const index rows = target.rows(), read_rows = b.batch * b.target_length;
+    target.on.threads.each(read_rows, [&](index i) {
       const index at = i % b.target_length;
       const bool first = at == 0 || (b.target_documents && b.target_documents[i] == at);
       w.inputs[i] = first || b.labels[i - 1] == ignored ? start : b.labels[i - 1];
     });
-    detail::timed_embed<T, S>(target.on, rows, d, w.inputs, p.embedding, w.decoder_stack.x);
+    detail::timed_embed<T, S>(target, d, w.inputs, p.embedding, w.decoder_stack.x);
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, target);
-    return {rows,     d,       vocabulary, w.out, head_matrix<T, S>(p), head_scale<T>(),
-            b.labels, w.chunk, w.losses};
+    linnet::detail::leave_virtual(target, d, w.out);
+    return {read_rows,       d,        vocabulary, w.out,   head_matrix<T, S>(p),
+            head_scale<T>(), b.labels, w.chunk,    w.losses};
   }
   template <class T, class S>
   static void encode(const params<form::packed<T, S>>& p, const token* source, workspace<T>& w,
                      context<T>& ctx) {
-    detail::timed_embed<T, S>(ctx.on, ctx.rows(), d, source, p.embedding, w.encoder_stack.x);
+    detail::timed_embed<T, S>(ctx, d, source, p.embedding, w.encoder_stack.x);
     encoder::template forward<T, S>(p.encoder_stack, {w.memory, ctx.rows()}, w.encoder_stack, ctx);
   }
 };
@@ -46140,13 +46322,14 @@ inline constexpr bool is_t5<t5_model<Shape, Choices...>> = true;
 /// The T5 of a list of policies that fit.
 template <bool Fits, t5_shape Shape, class... Ps>
 struct make_t5 {
-  using type = t5_model<Shape, pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
-                        pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
-                        pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
-                        pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
-                        pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
-                        typename t5_storage<Shape, typename pick_model_storage<Ps...>::type>::type,
-                        pick<kv::policy, kv::exact, Ps...>>;
+  using type =
+      t5_model<Shape, pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
+               pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
+               pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
+               pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
+               pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+               typename t5_storage<Shape, typename pick_model_storage<Ps...>::type>::type,
+               pick<kv::policy, kv::exact, Ps...>, pick<compute::arithmetic, compute::fast, Ps...>>;
 };
 /// Stands in for a T5 that was refused, so that nothing is said of it again.
 template <t5_shape Shape, class... Ps>
@@ -46165,6 +46348,7 @@ template <t5_shape Shape, class... Ps>
 struct checked_t5 {
   static constexpr bool fits =
       policies_fit<Ps...>() && t5_fits<Shape, Ps...>() &&
+      reproducible_fits<covers_t5<Ps...>, Ps...>() &&
       ffn_fits<t5_ffn_fault<encoder_stack, Shape, Ps...>(),
                pick_for<encoder_stack, ffn::policy, ffn::relu, Ps...>>() &&
       ffn_fits<t5_ffn_fault<decoder_stack, Shape, Ps...>(),

@@ -2478,6 +2478,24 @@ template <class A>
 inline constexpr bool is_prefix = requires {
   A::key_width;
 };
+/// An adapter's token_dim, as PEFT calls it.
+template <class A>
+consteval index token_width() {
+  if constexpr (is_prefix<A>)
+    return A::key_width;
+  else
+    return A::width;
+}
+/// PEFT's word for what a model does.
+template <class M>
+std::string peft_task() {
+  if (is_t5<M>) return "SEQ_2_SEQ_LM";
+  if constexpr (is_encoder<M>) {
+    if (M::label_per_sequence && M::labelled) return "SEQ_CLS";
+    return M::labelled && !M::masked ? "TOKEN_CLS" : "FEATURE_EXTRACTION";
+  }
+  return "CAUSAL_LM";
+}
 /// The configuration of an adapter that puts virtual tokens before texts.
 template <class A>
 std::string make_virtual_config(const std::string& base_name) {
@@ -2486,21 +2504,24 @@ std::string make_virtual_config(const std::string& base_name) {
     return std::string("  \"") + key + "\": " + std::to_string(value) + ",\n";
   };
   const bool prefix = is_prefix<A>;
-  const index heads = prefix ? M::self.kv_heads : M::self.heads;
+  constexpr attention_shape self = virtual_self<M>;
+  const index heads = prefix ? self.kv_heads : self.heads;
   return "{\n  \"base_model_name_or_path\": " +
          (base_name.empty() ? "null" : json_quoted(base_name)) + ",\n" +
-         (prefix ? number("encoder_hidden_size", heads * M::self.d_kv) : "") +
+         (prefix ? number("encoder_hidden_size", token_width<A>()) : "") +
          "  \"inference_mode\": true,\n" + number("num_attention_heads", heads) +
-         number("num_layers", M::shape.layers) + number("num_transformer_submodules", 1) +
+         number("num_layers", virtual_layers<M>()) +
+         number("num_transformer_submodules", prefix && is_t5<M> ? 2 : 1) +
          number("num_virtual_tokens", A::virtual_count) + "  \"peft_type\": " +
          (prefix ? "\"PREFIX_TUNING\",\n  \"prefix_projection\": false,\n"
                  : "\"PROMPT_TUNING\",\n  \"prompt_tuning_init\": \"RANDOM\",\n") +
-         "  \"task_type\": \"CAUSAL_LM\",\n  \"token_dim\": " +
-         std::to_string(prefix ? heads * M::self.d_kv : M::d) + "\n}\n";
+         "  \"task_type\": \"" + peft_task<M>() +
+         "\",\n  \"token_dim\": " + std::to_string(token_width<A>()) + "\n}\n";
 }
-/// Whether a configuration is one of an adapter of type `A`.
+/// Checks that a configuration is one of an adapter of type `A`; gives the rows of its tensor. PEFT
+/// gives an encoder-decoder's soft tokens as many rows again, which it does not read.
 template <class A>
-result<void> check_virtual_config(std::span<const std::byte> text, const std::string& where) {
+result<index> check_virtual_config(std::span<const std::byte> text, const std::string& where) {
   using M = typename A::base_model;
   std::vector<peft_rule> rules;
   if (is_prefix<A>)
@@ -2515,14 +2536,27 @@ result<void> check_virtual_config(std::span<const std::byte> text, const std::st
   for (const char* const one :
        {"num_virtual_tokens", "token_dim", "num_attention_heads", "num_layers"})
     rules.push_back({one});
-  rules.push_back({"num_transformer_submodules", {"1", "null"}});
+  if (is_t5<M>)
+    rules.push_back({"num_transformer_submodules", {"1", "2"}});
+  else
+    rules.push_back({"num_transformer_submodules", {"1", "null"}});
   for (const peft_rule& one : usual_peft_rules()) rules.push_back(one);
   const auto config = read_peft_config(text, where, rules);
   if (!config) return config.error();
   if (auto fit = check_peft_number(*config, "num_virtual_tokens", A::virtual_count, 0); !fit)
-    return fit;
-  const index width = is_prefix<A> ? M::self.kv_heads * M::self.d_kv : M::d;
-  return check_peft_number(*config, "token_dim", width, static_cast<double>(width));
+    return fit.error();
+  constexpr index width = token_width<A>();
+  if (auto fit = check_peft_number(*config, "token_dim", width, static_cast<double>(width)); !fit)
+    return fit.error();
+  const auto* const stacks = config->find("num_transformer_submodules");
+  const bool twice = !is_prefix<A> && stacks && stacks->value == "2";
+  return (twice ? 2 : 1) * A::virtual_count;
+}
+/// The place of a layer's keys and values in PEFT's files. An encoder-decoder's layers take every
+/// second place there and begin anew at the end. Of an even number, two have one in common.
+template <class M>
+constexpr index virtual_place(index layer) {
+  return is_t5<M> ? 2 * layer % virtual_layers<M>() : layer;
 }
 /// Calls f(place in memory, place in the file) for each number of an adapter. Keys of a model that
 /// rotates neighbours have their channels in another order there.
@@ -2532,7 +2566,13 @@ void each_virtual_number(F&& f) {
   index all = 0;
   A::visit([&](const parameter_path&, const tensor_info& info) { all = info.size(); },
            parameter_path{});
-  if constexpr (is_prefix<A> && hf_kind_of<M>() == hf_kind::llama) {
+  if constexpr (is_prefix<A> && is_t5<M>) {
+    constexpr index both = 2 * A::key_width, layers = virtual_layers<M>();
+    for (index i = 0; i < all; ++i) {
+      const index layer = i / both % layers;
+      f(i, i + (virtual_place<M>(layer) - layer) * both);
+    }
+  } else if constexpr (is_prefix<A> && hf_kind_of<M>() == hf_kind::llama) {
     constexpr index kv = A::key_width;
     placement heads;
     heads.half_heads = hf_layout_of<M>().rope_heads;
@@ -2547,6 +2587,8 @@ void each_virtual_number(F&& f) {
 /// Saves soft tokens or a prefix for PEFT and load_peft() into a directory that exists. `base_name`
 /// is what PEFT loads its base by. The tensors' file also says a hash of the base. Errors:
 /// errc::io; errc::invalid for an adapter without a base; that of `a` if it is not valid().
+/// Of an even number of decoder layers L, PEFT's layers l and l + L/2 of a T5 have one prefix:
+/// other ones are errc::unsupported.
 template <class A, class T>
 requires requires { A::virtual_count; }
 result<void> save_peft(const weights<A, T>& a, const std::string& directory,
@@ -2558,7 +2600,15 @@ result<void> save_peft(const weights<A, T>& a, const std::string& directory,
   if (!reordered.valid()) return reordered.error();
   const T* const from = static_cast<const T*>(a.data());
   T* const to = static_cast<T*>(reordered.data());
+  std::fill_n(to, A::parameters(), T(0));
   detail::each_virtual_number<A>([&](index i, index at) { to[at] = from[i]; });
+  bool kept = true;
+  detail::each_virtual_number<A>([&](index i, index at) { kept = kept && to[at] == from[i]; });
+  if (!kept)
+    return error{errc::unsupported, "save_peft", "prompt_embeddings",
+                 "one prefix for two decoder layers, as PEFT has it of an even number; "
+                 "save_safetensors() keeps others",
+                 "two"};
   parts[0].data = reinterpret_cast<std::byte*>(to);
   const detail::placement at{"prompt_embeddings", parts[0].rows, parts[0].columns};
   if (auto saved = detail::save_parts(
@@ -2585,20 +2635,22 @@ result<void> load_peft(weights<A, T>& a, const std::string& directory,
   const std::string path = directory + "/adapter_config.json";
   const auto text = read_file(path);
   if (!text) return text.error();
-  if (auto fit = detail::check_virtual_config<A>(*text, path); !fit) return fit;
+  const auto rows = detail::check_virtual_config<A>(*text, path);
+  if (!rows) return rows.error();
   const auto file = read_safetensors(directory + "/adapter_model.safetensors");
   if (!file) return file.error();
   if (auto fit = detail::check_peft_base<A, T>(*file, a.tree().base, base); !fit) return fit;
-  auto read = a.clone();
-  if (!read.valid()) return read.error();
-  auto parts = detail::leaves_of(read);
+  auto parts = detail::leaves_of(a);
+  std::vector<T> read(static_cast<std::size_t>(*rows * parts[0].columns));
+  parts[0].rows = *rows;
+  parts[0].data = reinterpret_cast<std::byte*>(read.data());
   const detail::placement at{"prompt_embeddings", parts[0].rows, parts[0].columns};
   if (auto loaded = detail::load_parts(*file, {{parts[0], at, {}}}, {}, nonfinite::keep,
                                        [](std::string_view) { return false; });
       !loaded)
     return loaded;
   T* const to = static_cast<T*>(a.data());
-  const T* const from = static_cast<const T*>(read.data());
+  const T* const from = read.data();
   detail::each_virtual_number<A>([&](index i, index place) { to[i] = from[place]; });
   return {};
 }

@@ -21434,8 +21434,8 @@ struct arithmetic {};
 struct fast : arithmetic {};
 /// Equal bits at every instruction-set level, on every processor and with every compiler: 16
 /// numbers of a row are added side by side, then by halves, and each product is rounded before it
-/// is added. For decoders; docs/reproducible.md says of which kinds. Units that use it are compiled
-/// with -DLINNET_REPRODUCIBLE.
+/// is added. For decoders, T5 and encoders; docs/reproducible.md says of which kinds. Units that
+/// use it are compiled with -DLINNET_REPRODUCIBLE.
 struct reproducible : arithmetic {};
 
 /// Whether compute type `A` rounds inputs to integers.
@@ -24971,6 +24971,9 @@ struct virtual_tokens {
   const T* keys_values = nullptr;  ///< [count, layers, 2, width of keys], or null
   T* d_keys_values = nullptr;      ///< their gradient, while training
   index stride = 0;                ///< from one token's keys and values to the next one's
+  const index* lengths = nullptr;  ///< [batch] valid tokens of sequences that have lengths, these
+                                   ///< included; of calls that read whole texts or sources
+  bool before_source = false;      ///< whether they stand before an encoder-decoder's source
 };
 
 /// Rows that a residual branch has made, which an adapter changes before they join the stream. The
@@ -25022,6 +25025,11 @@ struct adapter_hooks {
 
   /// The hooks of a sequence.
   const adapter_hooks& of(index sequence) const { return each ? each[sequence] : *this; }
+  /// Virtual tokens of a sequence before what a call reads, a source or not.
+  index front_of(index sequence) const {
+    const virtual_tokens<T>& own = of(sequence).front;
+    return own.before_source == front.before_source ? own.count : 0;
+  }
   /// The hooks of an execution, or null.
   static const adapter_hooks* in(const execution& on) {
     return static_cast<const adapter_hooks*>(on.adapter);
@@ -28971,6 +28979,7 @@ enum class refusal : unsigned char {
   no_sequence,               ///< a number that no sequence has
   no_such_length,            ///< truncate() to more tokens than there are, or fewer than none
   length_gone,               ///< truncate() to a length that the cache has forgotten
+  inside_block,              ///< a call or a length that begins inside of a block
   no_layer,                  ///< exit_after() a layer that the model does not have
   other_base,                ///< an adapter of other packed weights
   adapter_late,              ///< an adapter for a sequence that has read tokens
@@ -29062,6 +29071,9 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::length_gone:
       return "the cache has forgotten the sequence at that length: give 0, or take back at most "
              "max_truncation() tokens";
+    case refusal::inside_block:
+      return "tokens of one block see each other: feed whole blocks, truncate() to the first token "
+             "of one, and give a limits.chunk that is a multiple of it";
     case refusal::no_layer:
       return "the model has no such layer: give 1 to its layers";
     case refusal::other_base:
@@ -29423,6 +29435,19 @@ struct attention_window {
   index before = any_distance;
   index after = any_distance;
   index first = 0;
+  /// Where above 0, a query sees to the end of its block of so many tokens; `after` is block - 1.
+  /// If the window is bounded, it sees that block alone; `before` is block - 1.
+  index block = 0;
+
+  /// Where the keys begin that a query at position p sees by its distance or block alone.
+  constexpr index recent_from(index p) const {
+    return block > 0 && bounded() ? p / block * block : p - before;
+  }
+  /// The keys [begin_of(p), end_of(p)) near a query at position p, without the `first` ones.
+  constexpr index begin_of(index p) const { return (std::max)(first, recent_from(p)); }
+  constexpr index end_of(index p) const {
+    return block > 0 ? (p / block + 1) * block : p + after + 1;
+  }
 
   /// Whether some query may not see a key that is earlier than another one it sees.
   constexpr bool bounded() const { return before < any_distance; }
@@ -29708,7 +29733,8 @@ struct attention_unit {
         values(key_columns + c.h * wide) {
     // What follows the last valid query of a causal sequence was never there.
     const index queries = (c.query_lengths ? c.query_lengths[b] : c.queries) - from;
-    valid = (std::min)(valid, (std::max)(prefix, past + queries + call.window.after));
+    const index later = call.window.block > 0 ? 0 : call.window.after;
+    valid = (std::min)(valid, (std::max)(prefix, past + queries + later));
     if (!c.documents) return;
     const auto seen = c.keys_from(b, from);
     key_origin = seen.first;
@@ -29720,12 +29746,10 @@ struct attention_unit {
 
   /// End of the keys that query i sees.
   index end_of(index i) const {
-    return (std::min)(valid, (std::max)(prefix, past + i + call.window.after + 1));
+    return (std::min)(valid, (std::max)(prefix, call.window.end_of(past + i)));
   }
   /// Beginning of the keys that query i sees, not counting the `first` ones.
-  index begin_of(index i) const {
-    return (std::max)(call.window.first, past + i - call.window.before);
-  }
+  index begin_of(index i) const { return call.window.begin_of(past + i); }
   /// Whether kernels read keys and values where they are: one query, codes that they know.
   bool direct(const block& some) const {
     return some.rows == 1 && !std::is_same_v<Code, int4_code> &&
@@ -30743,7 +30767,10 @@ struct policy {
   static constexpr bool supports_trees = false;  ///< cached tokens can be a tree, whose branches do
                                                  ///< not see each other
   static constexpr bool takes_prefix = false;    ///< sees a prefix of the sequence both ways
+  static constexpr index block_tokens = 1;       ///< tokens that see each other both ways;
+                                                 ///< sessions read whole blocks of them
   static constexpr index min_positions = 0;      ///< positions that it needs whatever the length
+  static constexpr index least_context = 0;      ///< tokens that a model's context must have
   static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
   static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
   static constexpr bool rotary = true;           ///< can take rotary positions
@@ -30758,6 +30785,146 @@ struct policy {
 LINNET_NAMESPACE_END
 /// @file
 /// Operations of layers as a profile sees them: their time and their work.
+
+/// @file
+/// Virtual tokens that an adapter puts before sequences: their rows in a stream, their keys and
+/// values in attention, and the derivatives of both.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Calls f(b, t, i, virtual_tokens) for the rows of virtual tokens in this call: row t of sequence
+/// b is virtual token i. Rows are divided among the threads, and all have finished.
+template <class T, class F>
+void each_virtual(const context<T>& ctx, F&& f) {
+  const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
+  ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
+    const index b = at / ctx.front, t = at % ctx.front, i = ctx.past_of(b) + t;
+    const ops::virtual_tokens<T>& front = hooks.of(b).front;
+    if (t < ctx.length_of(b) && i < hooks.front_of(b)) f(b, t, i, front);
+  });
+}
+
+/// Puts an adapter's virtual tokens before the sequences of a call that reads them whole, or those
+/// that stand `before_source` before sources.
+template <class T>
+void begin_virtual(context<T>& ctx, bool before_source = false) {
+  if (ctx.on.adapter == nullptr) return;
+  const ops::virtual_tokens<T>& front = ops::adapter_hooks<T>::in(ctx.on)->front;
+  if (front.count == 0 || front.before_source != before_source) return;
+  ctx.front = front.count;
+  ctx.length += front.count;
+  if (ctx.lengths) ctx.lengths = front.lengths;
+}
+
+/// x[rows, d] = the embedding of tokens [batch, length - front]; 0 for virtual tokens and padding.
+/// The tokens of a sequence follow its virtual ones, of which others may have more.
+template <class T, class Table>
+void embed_behind(const context<T>& ctx, index d, const token* tokens, const Table& table, T* x) {
+  if (ctx.front == 0) return ops::embed(ctx.on, ctx.rows(), d, tokens, table, x);
+  const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
+  const index real = ctx.length - ctx.front;
+  ctx.on.threads.each(ctx.rows(), [&](index row) {
+    const index b = row / ctx.length;
+    const index lacks = hooks.front_of(b) - ctx.past_of(b);
+    const index t = row % ctx.length - (std::clamp)(lacks, index{0}, ctx.front);
+    for (index j = 0; j < d; ++j)
+      x[row * d + j] = t < 0 || t >= real ? T(0) : table.at(tokens[b * real + t], j, d);
+  });
+}
+/// Puts the rows of virtual tokens into x[rows, d], where adapters have some.
+template <class T>
+void put_virtual_rows(const context<T>& ctx, index d, T* x) {
+  if (ctx.front == 0) return;
+  each_virtual(ctx, [&](index b, index t, index i, const ops::virtual_tokens<T>& front) {
+    if (front.rows)
+      std::copy_n(front.rows + b * front.of_sequence + i * d, d, x + (b * ctx.length + t) * d);
+  });
+}
+/// Adds the derivative of put_virtual_rows() to the adapter's gradient, sequences in order.
+template <class T>
+void virtual_rows_backward(const context<T>& ctx, index d, const T* dx) {
+  if (ctx.front == 0) return;
+  const ops::virtual_tokens<T>& front = ops::adapter_hooks<T>::in(ctx.on)->front;
+  if (front.d_rows == nullptr) return;
+  if (front.of_sequence > 0) {
+    ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
+      const index b = at / ctx.front, t = at % ctx.front;
+      for (index j = 0; j < d; ++j)
+        front.d_rows[b * front.of_sequence + t * d + j] += dx[(b * ctx.length + t) * d + j];
+    });
+    return;
+  }
+  ctx.on.threads.each(ctx.front, [&](index t) {
+    for (index b = 0; b < ctx.batch; ++b)
+      for (index j = 0; j < d; ++j) front.d_rows[t * d + j] += dx[(b * ctx.length + t) * d + j];
+  });
+}
+
+/// Moves the rows behind virtual tokens together: x[batch * length, d] becomes [batch * (length -
+/// front), d]. Split by columns, as rows take the places of others.
+template <class T>
+void leave_virtual(const context<T>& ctx, index d, T* x) {
+  if (ctx.front == 0) return;
+  const index real = ctx.length - ctx.front;
+  const auto [first, last] = ctx.on.threads.range(d);
+  for (index b = 0; b < ctx.batch; ++b)
+    for (index t = 0; t < real; ++t)
+      std::copy(x + (b * ctx.length + ctx.front + t) * d + first,
+                x + (b * ctx.length + ctx.front + t) * d + last, x + (b * real + t) * d + first);
+  ctx.on.threads.wait();
+}
+/// Moves rows [batch * (length - front), d] back to where leave_virtual() found them; 0 for virtual
+/// tokens.
+template <class T>
+void enter_virtual(const context<T>& ctx, index d, T* x) {
+  if (ctx.front == 0) return;
+  const index real = ctx.length - ctx.front;
+  const auto [first, last] = ctx.on.threads.range(d);
+  for (index b = ctx.batch; b-- > 0;) {
+    for (index t = real; t-- > 0;)
+      std::copy(x + (b * real + t) * d + first, x + (b * real + t) * d + last,
+                x + (b * ctx.length + ctx.front + t) * d + first);
+    for (index t = 0; t < ctx.front; ++t)
+      std::fill(x + (b * ctx.length + t) * d + first, x + (b * ctx.length + t) * d + last, T(0));
+  }
+  ctx.on.threads.wait();
+}
+
+/// Puts keys and values of virtual tokens into those of this call, [rows, kv], where adapters have
+/// some for this layer of the stack. They are as a cache has them: no position is added.
+template <class T>
+void put_virtual_keys(const context<T>& ctx, index kv, T* k, T* v) {
+  if (ctx.front == 0) return;
+  each_virtual(ctx, [&](index b, index t, index i, const ops::virtual_tokens<T>& front) {
+    if (front.keys_values == nullptr) return;
+    const T* const from = front.keys_values + i * front.stride + 2 * ctx.stack.layer * kv;
+    std::copy_n(from, kv, k + (b * ctx.length + t) * kv);
+    std::copy_n(from + kv, kv, v + (b * ctx.length + t) * kv);
+  });
+}
+/// Takes the derivative of put_virtual_keys() out of those of keys and values, sequences in order.
+template <class T>
+void virtual_keys_backward(const context<T>& ctx, index kv, T* dk, T* dv) {
+  if (ctx.front == 0) return;
+  const ops::virtual_tokens<T>& front = ops::adapter_hooks<T>::in(ctx.on)->front;
+  if (front.keys_values == nullptr) return;
+  ctx.on.threads.each(ctx.front, [&](index t) {
+    T* const to = front.d_keys_values + t * front.stride + 2 * ctx.stack.layer * kv;
+    for (index b = 0; b < ctx.batch; ++b)
+      for (index j = 0; j < kv; ++j) {
+        T &k = dk[(b * ctx.length + t) * kv + j], &v = dv[(b * ctx.length + t) * kv + j];
+        to[j] += k;
+        to[kv + j] += v;
+        k = v = T(0);
+      }
+  });
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -30860,21 +31027,26 @@ using timed_head =
     std::conditional_t<is_profiled<S>, head_scope<typename profile_of<S>::type, T, Table>,
                        no_profile::scope>;
 
-/// ops::embed() of a model stored as `S`, timed.
+/// x[rows, d] = the embedding of a call's tokens behind their virtual ones, of a model stored as
+/// `S`; timed.
 template <class T, class S, class Matrix>
-void timed_embed(const ops::execution& on, index rows, index d, const token* tokens,
-                 const Matrix& table, T* x) {
-  const timed<S> time(on.threads, operation::embedding);
+void timed_embed(const context<T>& ctx, index d, const token* tokens, const Matrix& table, T* x) {
+  const timed<S> time(ctx.on.threads, operation::embedding);
   if constexpr (is_profiled<S>)
-    time.add(lookup_cost<T, storage::at<S, storage::part::embedding>>(rows, d));
-  ops::embed(on, rows, d, tokens, table, x);
+    time.add(lookup_cost<T, storage::at<S, storage::part::embedding>>(
+        ctx.batch * (ctx.length - ctx.front), d));
+  embed_behind(ctx, d, tokens, table, x);
+  put_virtual_rows(ctx, d, x);
 }
-/// ops::embed_backward() of a model stored as `S`, timed.
+/// Adds the derivatives of timed_embed(). `dx` is overwritten where there are virtual tokens.
 template <class T, class S>
-void timed_embed_backward(const ops::execution& on, index rows, index d, const token* tokens,
-                          const T* dx, T* d_table) {
-  const timed_pass<S, T> time(on.threads, operation::embedding, 3 * rows * d, direction::backward);
-  ops::embed_backward(on, rows, d, tokens, dx, d_table);
+void timed_embed_backward(const context<T>& ctx, index d, const token* tokens, T* dx, T* d_table) {
+  const index rows = ctx.batch * (ctx.length - ctx.front);
+  const timed_pass<S, T> time(ctx.on.threads, operation::embedding, 3 * rows * d,
+                              direction::backward);
+  virtual_rows_backward(ctx, d, dx);
+  leave_virtual(ctx, d, dx);
+  ops::embed_backward(ctx.on, rows, d, tokens, dx, d_table);
 }
 
 }  // namespace detail
@@ -30891,8 +31063,8 @@ constexpr index seen_keys(const ops::attention_window& window, index past, index
                           index keys) {
   index count = 0;
   for (index i = 0; i < queries; ++i) {
-    const index at = past + i, begin = at < window.before ? 0 : at - window.before,
-                end = window.after < keys - at ? at + window.after + 1 : keys;
+    const index at = past + i, begin = (std::max)(index{0}, window.recent_from(at)),
+                end = window.after < keys - at ? window.end_of(at) : keys;
     count += (std::max)(index{0}, (std::min)(end, keys) - begin) + (std::min)(window.first, begin);
   }
   return count;
@@ -32993,133 +33165,6 @@ struct attention_projections {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Virtual tokens that an adapter puts before sequences: their rows in a stream, their keys and
-/// values in attention, and the derivatives of both.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Calls f(b, t, i, virtual_tokens) for the rows of virtual tokens in this call: row t of sequence
-/// b is virtual token i. Rows are divided among the threads, and all have finished.
-template <class T, class F>
-void each_virtual(const context<T>& ctx, F&& f) {
-  const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
-  ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
-    const index b = at / ctx.front, t = at % ctx.front, i = ctx.past_of(b) + t;
-    const ops::virtual_tokens<T>& front = hooks.of(b).front;
-    if (t < ctx.length_of(b) && i < front.count) f(b, t, i, front);
-  });
-}
-
-/// x[rows, d] = the embedding of tokens [batch, length - front]; 0 for virtual tokens and padding.
-/// The tokens of a sequence follow its virtual ones, of which others may have more.
-template <class T, class Table>
-void embed_behind(const context<T>& ctx, index d, const token* tokens, const Table& table, T* x) {
-  if (ctx.front == 0) return ops::embed(ctx.on, ctx.rows(), d, tokens, table, x);
-  const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
-  const index real = ctx.length - ctx.front;
-  ctx.on.threads.each(ctx.rows(), [&](index row) {
-    const index b = row / ctx.length;
-    const index lacks = hooks.of(b).front.count - ctx.past_of(b);
-    const index t = row % ctx.length - (std::clamp)(lacks, index{0}, ctx.front);
-    for (index j = 0; j < d; ++j)
-      x[row * d + j] = t < 0 || t >= real ? T(0) : table.at(tokens[b * real + t], j, d);
-  });
-}
-/// Puts the rows of virtual tokens into x[rows, d], where adapters have some.
-template <class T>
-void put_virtual_rows(const context<T>& ctx, index d, T* x) {
-  if (ctx.front == 0) return;
-  each_virtual(ctx, [&](index b, index t, index i, const ops::virtual_tokens<T>& front) {
-    if (front.rows)
-      std::copy_n(front.rows + b * front.of_sequence + i * d, d, x + (b * ctx.length + t) * d);
-  });
-}
-/// Adds the derivative of put_virtual_rows() to the adapter's gradient, sequences in order.
-template <class T>
-void virtual_rows_backward(const context<T>& ctx, index d, const T* dx) {
-  if (ctx.front == 0) return;
-  const ops::virtual_tokens<T>& front = ops::adapter_hooks<T>::in(ctx.on)->front;
-  if (front.d_rows == nullptr) return;
-  if (front.of_sequence > 0) {
-    ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
-      const index b = at / ctx.front, t = at % ctx.front;
-      for (index j = 0; j < d; ++j)
-        front.d_rows[b * front.of_sequence + t * d + j] += dx[(b * ctx.length + t) * d + j];
-    });
-    return;
-  }
-  ctx.on.threads.each(ctx.front, [&](index t) {
-    for (index b = 0; b < ctx.batch; ++b)
-      for (index j = 0; j < d; ++j) front.d_rows[t * d + j] += dx[(b * ctx.length + t) * d + j];
-  });
-}
-
-/// Moves the rows behind virtual tokens together: x[batch * length, d] becomes [batch * (length -
-/// front), d]. Split by columns, as rows take the places of others.
-template <class T>
-void leave_virtual(const context<T>& ctx, index d, T* x) {
-  if (ctx.front == 0) return;
-  const index real = ctx.length - ctx.front;
-  const auto [first, last] = ctx.on.threads.range(d);
-  for (index b = 0; b < ctx.batch; ++b)
-    for (index t = 0; t < real; ++t)
-      std::copy(x + (b * ctx.length + ctx.front + t) * d + first,
-                x + (b * ctx.length + ctx.front + t) * d + last, x + (b * real + t) * d + first);
-  ctx.on.threads.wait();
-}
-/// Moves rows [batch * (length - front), d] back to where leave_virtual() found them; 0 for virtual
-/// tokens.
-template <class T>
-void enter_virtual(const context<T>& ctx, index d, T* x) {
-  if (ctx.front == 0) return;
-  const index real = ctx.length - ctx.front;
-  const auto [first, last] = ctx.on.threads.range(d);
-  for (index b = ctx.batch; b-- > 0;) {
-    for (index t = real; t-- > 0;)
-      std::copy(x + (b * real + t) * d + first, x + (b * real + t) * d + last,
-                x + (b * ctx.length + ctx.front + t) * d + first);
-    for (index t = 0; t < ctx.front; ++t)
-      std::fill(x + (b * ctx.length + t) * d + first, x + (b * ctx.length + t) * d + last, T(0));
-  }
-  ctx.on.threads.wait();
-}
-
-/// Puts keys and values of virtual tokens into those of this call, [rows, kv], where adapters have
-/// some for this layer of the stack. They are as a cache has them: no position is added.
-template <class T>
-void put_virtual_keys(const context<T>& ctx, index kv, T* k, T* v) {
-  if (ctx.front == 0) return;
-  each_virtual(ctx, [&](index b, index t, index i, const ops::virtual_tokens<T>& front) {
-    if (front.keys_values == nullptr) return;
-    const T* const from = front.keys_values + i * front.stride + 2 * ctx.stack.layer * kv;
-    std::copy_n(from, kv, k + (b * ctx.length + t) * kv);
-    std::copy_n(from + kv, kv, v + (b * ctx.length + t) * kv);
-  });
-}
-/// Takes the derivative of put_virtual_keys() out of those of keys and values, sequences in order.
-template <class T>
-void virtual_keys_backward(const context<T>& ctx, index kv, T* dk, T* dv) {
-  if (ctx.front == 0) return;
-  const ops::virtual_tokens<T>& front = ops::adapter_hooks<T>::in(ctx.on)->front;
-  if (front.keys_values == nullptr) return;
-  ctx.on.threads.each(ctx.front, [&](index t) {
-    T* const to = front.d_keys_values + t * front.stride + 2 * ctx.stack.layer * kv;
-    for (index b = 0; b < ctx.batch; ++b)
-      for (index j = 0; j < kv; ++j) {
-        T &k = dk[(b * ctx.length + t) * kv + j], &v = dv[(b * ctx.length + t) * kv + j];
-        to[j] += k;
-        to[kv + j] += v;
-        k = v = T(0);
-      }
-  });
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
 /// Heads that are left out.
 
 LINNET_NAMESPACE_BEGIN
@@ -33162,10 +33207,13 @@ struct softmax_attention {
   /// Most tokens that are kept, and so the largest distance to the first ones.
   static constexpr index kept = Slots ? Window.first + Window.before + 1 : ops::any_distance;
   static constexpr bool two_queries = Slots && A.rope != rope_pairing::none;
+  /// Whether no ops::attention_tap is shown it.
+  static constexpr bool hidden = two_queries || Window.block > 0;
   /// Whether queries and keys are rotated, by their positions or by a Hadamard transform.
   static constexpr bool rotates = A.rope != rope_pairing::none || A.hadamard;
   /// Whether adapters may put keys and values before its own.
-  static constexpr bool takes_virtual_keys = !A.cross && A.causal && !Slots && !A.hadamard;
+  static constexpr bool takes_virtual_keys = !A.cross && !Slots && !A.hadamard && Window.block == 0;
+  static constexpr bool takes_gated_keys = takes_virtual_keys && A.causal;
   template <class T, bool Keys>
   using buffer =
       typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, A.d_kv, Keys>::type;
@@ -33208,7 +33256,7 @@ struct softmax_attention {
     const bool cached = e.capacity > 0;
     const index keys = A.cross ? e.memory : e.length;
     c.dropout_id = m.dropout_ids++;
-    if (!two_queries) m.attention.add(A.heads, e.batch, e.length, keys, n, kv);
+    if (!hidden) m.attention.add(A.heads, e.batch, e.length, keys, n, kv);
     const index stored = A.cross ? e.memory : e.capacity;
     c.capacity = stored;
     if (cached) {
@@ -33305,7 +33353,7 @@ struct softmax_attention {
       ops::attention(ctx.on, a);
       show<T>(a, ctx, nullptr);
     }
-    if constexpr (takes_virtual_keys) linnet::detail::add_gated(ctx, gated<T>(), c.q, c.mixed);
+    if constexpr (takes_gated_keys) linnet::detail::add_gated(ctx, gated<T>(), c.q, c.mixed);
     if constexpr (projections::predicts) ops::keep_heads(ctx.on, chosen(c, rows), c.mixed);
     time.next(operation::attention_output);
     if constexpr (is_profiled<S>) projections::template add_output_cost<T, S>(time, rows);
@@ -33337,10 +33385,9 @@ struct softmax_attention {
         dv.data(),      c.dq_first, A.relative ? ctx.bias.d_lines : nullptr};
     ops::attention_backward(ctx.on, a, gradient);
     show<T>(a, ctx, &gradient);
-    if constexpr (takes_virtual_keys) {
-      linnet::detail::virtual_keys_backward(ctx, kv, c.dk, c.dv);
+    if constexpr (takes_virtual_keys) linnet::detail::virtual_keys_backward(ctx, kv, c.dk, c.dv);
+    if constexpr (takes_gated_keys)
       linnet::detail::gated_backward(ctx, gated<T>(), c.q, c.d_mixed, c.dq);
-    }
     if constexpr (!A.cross && rotates)
       ctx.on.threads.each(rows, [&](index row) {
         rotate_row(c.dq, A.heads, row, ctx, true);
@@ -33387,7 +33434,9 @@ struct softmax_attention {
     const index queries = e.length, keys = A.cross ? e.memory : e.length;
     call_shape key_rows = e;
     key_rows.length = keys;
-    const index recent = (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
+    const index recent = window.block > 0 && window.bounded()
+                             ? window.block
+                             : (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
     const index seen = window.bounded() ? (std::min)(keys, window.first + recent) : keys;
     return projections::predictor_flops(e) + to_query::flops(e) + to_output::flops(e) +
            to_key::flops(key_rows) + to_value::flops(key_rows) + e.batch * 4 * queries * seen * n;
@@ -33456,7 +33505,7 @@ struct softmax_attention {
   template <class T>
   static void show(ops::attention_call<T> a, const context<T>& ctx,
                    const ops::attention_gradient<T>* gradient) {
-    if (ctx.on.attention == nullptr || two_queries) return;
+    if (ctx.on.attention == nullptr || hidden) return;
     a.query_lengths = ctx.lengths;  // of encoders as well
     const auto& tap = *static_cast<const ops::attention_tap<T>*>(ctx.on.attention);
     tap.call(tap.object, ctx.on, a, gradient);
@@ -36392,9 +36441,6 @@ inline constexpr bool known_policy =
     std::is_base_of_v<storage::policy, P> || std::is_base_of_v<compute::policy, P> ||
     std::is_base_of_v<kv::policy, P> || std::is_base_of_v<depths::policy, P> ||
     std::is_base_of_v<sharing::policy, P> || std::is_base_of_v<embedding::policy, P>;
-/// Whether a list says by which arithmetic a model computes.
-template <class... Ps>
-inline constexpr bool chooses_arithmetic = (std::is_base_of_v<compute::arithmetic, Ps> || ...);
 
 /// Compile-time errors for a list with two policies of one slot; true for other lists.
 template <class... Ps>
@@ -36664,14 +36710,24 @@ inline constexpr bool covers_policy<storage::int8> = true;
 template <>
 inline constexpr bool covers_policy<storage::with_compute<storage::int8, compute::int8>> = true;
 
+/// Whether all of these policies' layers have it.
+template <class... Ps>
+inline constexpr bool covers_policies = (covers_policy<Ps> && ...);
+template <class... Ps>
+inline constexpr bool covers_decoder = covers_policies<
+    pick<attention::policy, attention::full, Ps...>, pick<ffn::policy, ffn::swiglu, Ps...>,
+    pick<norm::policy, norm::rms, Ps...>, pick<kv::policy, kv::exact, Ps...>,
+    pick<depths::policy, depths::all, Ps...>, pick<sharing::policy, sharing::none, Ps...>,
+    pick<embedding::policy, embedding::full, Ps...>, typename pick_storage<Ps...>::type>;
+
 /// Whether a list of policies asks for the same bits everywhere.
 template <class... Ps>
 inline constexpr bool asks_reproducible =
     std::is_same_v<pick<compute::arithmetic, compute::fast, Ps...>, compute::reproducible>;
 
-/// Words for a decoder that asks for the same bits everywhere where it cannot have them; true for
-/// others.
-template <class... Ps>
+/// Words for a model that asks for the same bits everywhere where it cannot have them; true for
+/// others. `Covered` says whether its policies can.
+template <bool Covered, class... Ps>
 constexpr bool reproducible_fits() {
   if constexpr (!asks_reproducible<Ps...>) {
     return true;
@@ -36688,18 +36744,10 @@ constexpr bool reproducible_fits() {
                   "add -DLINNET_REPRODUCIBLE");
     return false;
 #else
-    constexpr bool covered = covers_policy<pick<attention::policy, attention::full, Ps...>> &&
-                             covers_policy<pick<ffn::policy, ffn::swiglu, Ps...>> &&
-                             covers_policy<pick<norm::policy, norm::rms, Ps...>> &&
-                             covers_policy<pick<kv::policy, kv::exact, Ps...>> &&
-                             covers_policy<pick<depths::policy, depths::all, Ps...>> &&
-                             covers_policy<pick<sharing::policy, sharing::none, Ps...>> &&
-                             covers_policy<pick<embedding::policy, embedding::full, Ps...>> &&
-                             covers_policy<typename pick_storage<Ps...>::type>;
-    static_assert(covered,
+    static_assert(Covered,
                   "linnet::compute::reproducible: one of these policies computes what it does not "
                   "cover; docs/reproducible.md lists what it does");
-    return covered;
+    return Covered;
 #endif
   }
 }
@@ -36753,6 +36801,7 @@ struct model_defaults {
   static constexpr bool can_truncate = false;        ///< decoding can take tokens back
   static constexpr bool evicts = false;              ///< decoding forgets old tokens
   static constexpr bool takes_prefix = false;        ///< the first tokens see each other both ways
+  static constexpr index block_tokens = 1;           ///< tokens that see each other both ways
   static constexpr bool supports_documents = false;  ///< loss() keeps documents of a row apart
   static constexpr bool supports_trees = false;      ///< step() takes a tree of tokens, and
                                                      ///< copy_state() moves single ones
@@ -37026,6 +37075,10 @@ constexpr bool decoder_fits() {
   else if constexpr (!Attention::causal)
     static_assert(never<Ps...>,
                   "linnet::decoder: this kind of attention sees later tokens; it fits encoders");
+  else if constexpr (Attention::least_context > S.context)
+    static_assert(never<Ps...>,
+                  "linnet::decoder: a global token stands behind the context, the longest sequence "
+                  "in tokens; positions are less than shape.context");
   else if constexpr (Position::pairing != rope_pairing::none && !Attention::rotary)
     static_assert(never<Ps...>,
                   "linnet::decoder: this kind of mixing has no rotary positions; add "
@@ -37147,7 +37200,8 @@ struct checked_decoder {
       pick<depths::policy, depths::all, Ps...>::routes ||
       has_layer_widths<pick<ffn::policy, ffn::swiglu, Ps...>>;
   static constexpr bool fits =
-      policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() && reproducible_fits<Ps...>() &&
+      policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
+      reproducible_fits<covers_decoder<Ps...>, Ps...>() &&
       ffn_fits<decoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::swiglu, Ps...>>() &&
       layers_fit<typename pick_model_storage<Ps...>::type, Shape.layers, alike>();
   using type = typename make_decoder<fits, Shape, Ps...>::type;
@@ -37652,8 +37706,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static constexpr bool can_truncate = Attention::can_truncate && Ffn::can_truncate,
                         evicts = Attention::evicts, causal = !Attention::noncausal_grouping,
                         supports_cache = Attention::supports_cache,
-                        takes_prefix = Attention::takes_prefix,
-                        supports_documents = Attention::supports_documents && Ffn::can_truncate &&
+                        takes_prefix = Attention::takes_prefix;
+  static constexpr index block_tokens = Attention::block_tokens;
+  static constexpr bool supports_documents = Attention::supports_documents && Ffn::can_truncate &&
                                              !Ffn::couples_tokens && !Depths::routes,
                         supports_trees =
                             detail::decoder_takes_trees<Policies, Attention, Ffn, Depths>;
@@ -38025,8 +38080,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     context<T> ctx;
     ctx.on = on;
     ctx.batch = b.batch;
-    if (on.adapter) ctx.front = ops::adapter_hooks<T>::in(on)->front.count;
-    ctx.length = ctx.front + b.length;
+    ctx.length = b.length;
+    linnet::detail::begin_virtual(ctx);
     if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
     if constexpr (supports_documents) ctx.documents = b.documents;
     return ctx;
@@ -38162,7 +38217,8 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 template <class P>
-inline constexpr bool known_t5_policy = known_policy<P>;
+inline constexpr bool known_t5_policy =
+    known_policy<P> || std::is_base_of_v<compute::arithmetic, P>;
 template <class P>
 inline constexpr bool known_t5_policy<encoder_stack<P>> =
     std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<attention::policy, P>;
@@ -38175,9 +38231,7 @@ constexpr bool t5_fits() {
   using EncoderAttention =
       pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>;
   using DecoderAttention = pick_for<decoder_stack, attention::policy, attention::full, Ps...>;
-  if constexpr (chooses_arithmetic<Ps...>)
-    static_assert(never<Ps...>, "linnet::compute::reproducible: is for decoders alone");
-  else if constexpr (!(known_t5_policy<Ps> && ...))
+  if constexpr (!(known_t5_policy<Ps> && ...))
     static_assert(never<Ps...>,
                   "linnet::t5<shape, policies...>: an argument is not a policy; derive your own "
                   "from ffn::policy, attention::policy or norm::policy, and wrap only ffn:: and "
@@ -38238,6 +38292,10 @@ constexpr bool t5_fits() {
     static_assert(
         never<Ps...>,
         "linnet::t5: the source is seen both ways already; attention::prefix is for decoders");
+  else if constexpr (DecoderAttention::block_tokens > 1)
+    static_assert(never<Ps...>,
+                  "linnet::t5: a target is written token by token; attention::block_causal is for "
+                  "decoders");
   else if constexpr (!EncoderAttention::bidirectional || !DecoderAttention::causal ||
                      !DecoderAttention::supports_cache)
     static_assert(never<Ps...>,
@@ -38248,6 +38306,15 @@ constexpr bool t5_fits() {
     return true;
   return false;
 }
+/// Whether reproducible kernels compute all that a T5's policies ask for.
+template <class... Ps>
+inline constexpr bool covers_t5 =
+    covers_policies<pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
+                    pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
+                    pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
+                    pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
+                    pick<norm::policy, norm::rms, Ps...>, pick<kv::policy, kv::exact, Ps...>,
+                    typename pick_storage<Ps...>::type>;
 /// The fault of the feed-forward of the stack that `Wrapper` addresses, in a T5 that fits
 /// otherwise.
 template <template <class> class Wrapper, t5_shape S, class... Ps>
@@ -38487,7 +38554,8 @@ LINNET_NAMESPACE_BEGIN
 
 /// A T5 model as a type; spelled t5<shape, policies...>.
 template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class EncoderAttention,
-          class DecoderAttention, class Norm, class Tie, class Storage, class Cache>
+          class DecoderAttention, class Norm, class Tie, class Storage, class Cache,
+          class Arithmetic = compute::fast>
 struct t5_model : model_defaults {
   static constexpr t5_shape shape = Shape;
   static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
@@ -38507,29 +38575,31 @@ struct t5_model : model_defaults {
   using norm = Norm;
   using storage = Storage;
   using cache = Cache;
+  using arithmetic = Arithmetic;
   using batch = t5_batch;
   /// This model with other feed-forward policies.
   template <class E, class D = E>
-  using with_ffn =
-      t5_model<Shape, E, D, EncoderAttention, DecoderAttention, Norm, Tie, Storage, Cache>;
+  using with_ffn = t5_model<Shape, E, D, EncoderAttention, DecoderAttention, Norm, Tie, Storage,
+                            Cache, Arithmetic>;
   /// This model with other attention policies.
   template <class E, class D = E>
-  using with_attention = t5_model<Shape, EncoderFfn, DecoderFfn, E, D, Norm, Tie, Storage, Cache>;
+  using with_attention =
+      t5_model<Shape, EncoderFfn, DecoderFfn, E, D, Norm, Tie, Storage, Cache, Arithmetic>;
   /// This model with another key-value cache policy.
   template <class Other>
   using with_cache = t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
-                              Norm, Tie, Storage, Other>;
+                              Norm, Tie, Storage, Other, Arithmetic>;
   /// This model of another shape.
   template <t5_shape Other>
   using with_shape = t5_model<Other, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
-                              Norm, Tie, Storage, Cache>;
+                              Norm, Tie, Storage, Cache, Arithmetic>;
   /// This model with another storage type.
   template <class Other>
   using with_storage =
       t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention, Norm, Tie,
                typename detail::t5_storage<
                    Shape, typename detail::pick_model_storage<Tie, Other>::type>::type,
-               Cache>;
+               Cache, Arithmetic>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary;
   /// The token that starts every target, and pads (Raffel et al. 2020).
@@ -38685,14 +38755,17 @@ struct t5_model : model_defaults {
   /// target_length, vocabulary]. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
-                       const batch& b, workspace<T>& w, const ops::execution& on,
+                       const batch& b, workspace<T>& w, const ops::execution& caller,
                        const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    const ops::execution on = detail::arithmetic_of<Arithmetic>(caller);
     context<T> ctx = source_context<T>(b, on);
     ctx.dropout = call.dropout;
     context<T> target = target_context<T>(b, w, ctx);
     const index rows = target.rows();
     ops::head_call<T, head_storage<S>> head = read<T, S>(p, b, w, ctx, target);
-    const detail::timed_head<S, T, head_storage<S>> head_time(on.threads, rows, d, vocabulary, dp);
+    const index read_rows = head.rows;  // without virtual tokens
+    const detail::timed_head<S, T, head_storage<S>> head_time(on.threads, read_rows, d, vocabulary,
+                                                              dp);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     head.logits = call.logits;
     head.z_loss = call.z_loss;
@@ -38708,15 +38781,14 @@ struct t5_model : model_defaults {
     head_time.next(operation::other);
     if constexpr (ops::trainable<S>)
       if (dp) {
+        linnet::detail::enter_virtual(target, d, w.d_out);
         ops::fill(on, ctx.rows() * d, T(0), w.d_memory);
         decoder::template backward<T, S>(p.decoder_stack, dp->decoder_stack, {w.d_out, rows},
                                          w.decoder_stack, target);
-        detail::timed_embed_backward<T, S>(on, rows, d, w.inputs, w.decoder_stack.dx,
-                                           dp->embedding);
+        detail::timed_embed_backward<T, S>(target, d, w.inputs, w.decoder_stack.dx, dp->embedding);
         encoder::template backward<T, S>(p.encoder_stack, dp->encoder_stack,
                                          {w.d_memory, ctx.rows()}, w.encoder_stack, ctx);
-        detail::timed_embed_backward<T, S>(on, ctx.rows(), d, b.source, w.encoder_stack.dx,
-                                           dp->embedding);
+        detail::timed_embed_backward<T, S>(ctx, d, b.source, w.encoder_stack.dx, dp->embedding);
       }
     return sum;
   }
@@ -38735,13 +38807,15 @@ struct t5_model : model_defaults {
   /// `call.source.cached`. Called by every thread.
   template <class T, class S>
   static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
-                   const ops::execution& on) {
+                   const ops::execution& caller) {
+    const ops::execution on = detail::arithmetic_of<Arithmetic>(caller);
     context<T> ctx = detail::step_context<T>(call, on);
     ctx.pages = w.pages;
     ctx.memory = {w.memory, nullptr, call.source.length, call.source.lengths, call.source.cached};
     const index rows = ctx.rows();
-    detail::timed_embed<T, S>(on, rows, d, call.tokens, p.embedding, w.decoder_stack.x);
+    detail::timed_embed<T, S>(ctx, d, call.tokens, p.embedding, w.decoder_stack.x);
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, ctx);
+    if (!call.layers.head) return;
     if (!call.every)
       on.threads.each(ctx.batch, [&](index i) {
         std::copy_n(w.out + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
@@ -38779,10 +38853,11 @@ struct t5_model : model_defaults {
   static context<T> source_context(index batch_size, index length, const index* lengths,
                                    const ops::execution& on) {
     context<T> ctx;
-    ctx.on = on;
+    ctx.on = detail::arithmetic_of<Arithmetic>(on);
     ctx.batch = batch_size;
     ctx.length = length;
     ctx.lengths = lengths;
+    linnet::detail::begin_virtual(ctx, true);
     return ctx;
   }
   template <class T>
@@ -38797,7 +38872,9 @@ struct t5_model : model_defaults {
     context<T> target = source;
     target.length = b.target_length;
     target.lengths = nullptr;
-    target.memory = {w.memory, w.d_memory, b.source_length, b.source_lengths};
+    target.front = 0;
+    linnet::detail::begin_virtual(target);
+    target.memory = {w.memory, w.d_memory, source.length, source.lengths};
     if constexpr (supports_documents) {
       target.documents = b.target_documents;
       target.memory.documents = b.source_documents;
@@ -38809,21 +38886,22 @@ struct t5_model : model_defaults {
                                                  const batch& b, workspace<T>& w, context<T>& ctx,
                                                  context<T>& target) {
     encode<T, S>(p, b.source, w, ctx);
-    const index rows = target.rows();
-    target.on.threads.each(rows, [&](index i) {
+    const index rows = target.rows(), read_rows = b.batch * b.target_length;
+    target.on.threads.each(read_rows, [&](index i) {
       const index at = i % b.target_length;
       const bool first = at == 0 || (b.target_documents && b.target_documents[i] == at);
       w.inputs[i] = first || b.labels[i - 1] == ignored ? start : b.labels[i - 1];
     });
-    detail::timed_embed<T, S>(target.on, rows, d, w.inputs, p.embedding, w.decoder_stack.x);
+    detail::timed_embed<T, S>(target, d, w.inputs, p.embedding, w.decoder_stack.x);
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, target);
-    return {rows,     d,       vocabulary, w.out, head_matrix<T, S>(p), head_scale<T>(),
-            b.labels, w.chunk, w.losses};
+    linnet::detail::leave_virtual(target, d, w.out);
+    return {read_rows,       d,        vocabulary, w.out,   head_matrix<T, S>(p),
+            head_scale<T>(), b.labels, w.chunk,    w.losses};
   }
   template <class T, class S>
   static void encode(const params<form::packed<T, S>>& p, const token* source, workspace<T>& w,
                      context<T>& ctx) {
-    detail::timed_embed<T, S>(ctx.on, ctx.rows(), d, source, p.embedding, w.encoder_stack.x);
+    detail::timed_embed<T, S>(ctx, d, source, p.embedding, w.encoder_stack.x);
     encoder::template forward<T, S>(p.encoder_stack, {w.memory, ctx.rows()}, w.encoder_stack, ctx);
   }
 };
@@ -38837,13 +38915,14 @@ inline constexpr bool is_t5<t5_model<Shape, Choices...>> = true;
 /// The T5 of a list of policies that fit.
 template <bool Fits, t5_shape Shape, class... Ps>
 struct make_t5 {
-  using type = t5_model<Shape, pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
-                        pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
-                        pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
-                        pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
-                        pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
-                        typename t5_storage<Shape, typename pick_model_storage<Ps...>::type>::type,
-                        pick<kv::policy, kv::exact, Ps...>>;
+  using type =
+      t5_model<Shape, pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
+               pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
+               pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
+               pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
+               pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+               typename t5_storage<Shape, typename pick_model_storage<Ps...>::type>::type,
+               pick<kv::policy, kv::exact, Ps...>, pick<compute::arithmetic, compute::fast, Ps...>>;
 };
 /// Stands in for a T5 that was refused, so that nothing is said of it again.
 template <t5_shape Shape, class... Ps>
@@ -38862,6 +38941,7 @@ template <t5_shape Shape, class... Ps>
 struct checked_t5 {
   static constexpr bool fits =
       policies_fit<Ps...>() && t5_fits<Shape, Ps...>() &&
+      reproducible_fits<covers_t5<Ps...>, Ps...>() &&
       ffn_fits<t5_ffn_fault<encoder_stack, Shape, Ps...>(),
                pick_for<encoder_stack, ffn::policy, ffn::relu, Ps...>>() &&
       ffn_fits<t5_ffn_fault<decoder_stack, Shape, Ps...>(),
@@ -39229,7 +39309,7 @@ namespace detail {
 template <class T>
 T row_length(index d, const T* x) {
   T sum = 0;
-  for (index j = 0; j < d; ++j) sum += x[j] * x[j];
+  for (index j = 0; j < d; ++j) sum += linnet::detail::unfused(x[j] * x[j]);
   return (std::max)(std::sqrt(sum), T(1e-12));
 }
 }  // namespace detail
@@ -39405,10 +39485,9 @@ constexpr bool encoder_fits() {
   using Position = pick<position::policy, position::learned, Ps...>;
   using Sharing = pick<sharing::policy, sharing::none, Ps...>;
   using Embedding = pick<embedding::policy, embedding::full, Ps...>;
-  if constexpr (chooses_arithmetic<Ps...>)
-    static_assert(never<Ps...>, "linnet::compute::reproducible: is for decoders alone");
-  else if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
-                        std::is_base_of_v<head::policy, Ps>)&&...))
+  if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
+                   std::is_base_of_v<head::policy, Ps> ||
+                   std::is_base_of_v<compute::arithmetic, Ps>)&&...))
     static_assert(never<Ps...>,
                   "linnet::encoder<shape, policies...>: an argument is not a policy; derive your "
                   "own from ffn::policy, attention::policy or norm::policy");
@@ -39491,6 +39570,10 @@ constexpr bool encoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::encoder: this kind of mixing has no rotary positions; take "
                   "position::learned, sinusoidal or none");
+  else if constexpr (Attention::least_context > S.context)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: a global token stands behind the context, the longest sequence "
+                  "in tokens; positions are less than shape.context");
   else if constexpr (!Attention::bidirectional)
     static_assert(never<Ps...>,
                   "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");
@@ -39514,6 +39597,31 @@ constexpr bool encoder_fits() {
     return true;
   return false;
 }
+/// Whether reproducible kernels compute what is special to encoders: all heads but those that
+/// compare texts, and narrow tables of tokens.
+template <class P>
+inline constexpr bool covers_encoder_policy = covers_policy<P>;
+template <index Width>
+inline constexpr bool covers_encoder_policy<embedding::factorised<Width>> = true;
+template <>
+inline constexpr bool covers_encoder_policy<head::none> = true;
+template <>
+inline constexpr bool covers_encoder_policy<head::pooler> = true;
+template <>
+inline constexpr bool covers_encoder_policy<head::masked_lm> = true;
+template <index Classes, activation_kind A>
+inline constexpr bool covers_encoder_policy<head::sequence_classification<Classes, A>> = true;
+template <index Classes, sentence_pooling Pooling>
+inline constexpr bool covers_encoder_policy<head::linear_classification<Classes, Pooling>> = true;
+template <index Classes>
+inline constexpr bool covers_encoder_policy<head::token_classification<Classes>> = true;
+template <class... Ps>
+inline constexpr bool covers_encoder = covers_policies<
+    pick<attention::policy, attention::full, Ps...>, pick<ffn::policy, ffn::gelu, Ps...>,
+    pick<norm::policy, norm::layer_norm, Ps...>, pick<sharing::policy, sharing::none, Ps...>,
+    typename pick_storage<Ps...>::type>&&
+    covers_encoder_policy<pick<embedding::policy, embedding::full, Ps...>>&&
+        covers_encoder_policy<pick<head::policy, head::masked_lm, Ps...>>;
 /// The fault of the feed-forward of an encoder that fits otherwise.
 template <encoder_shape S, class... Ps>
 constexpr ffn_fault encoder_ffn_fault() {
@@ -39538,7 +39646,8 @@ struct make_encoder {
           typename stack_storage<typename pick_model_storage<Ps...>::type, Shape.layers>::type,
           pick<sharing::policy, sharing::none, Ps...>,
           pick<embedding::policy, embedding::full, Ps...>,
-          pick<head::policy, head::masked_lm, Ps...>>>;
+          pick<head::policy, head::masked_lm, Ps...>,
+          pick<compute::arithmetic, compute::fast, Ps...>>>;
 };
 /// Stands in for an encoder that was refused, so that nothing is said of it again.
 template <encoder_shape Shape, class... Ps>
@@ -39555,6 +39664,7 @@ struct checked_encoder {
       !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none>;
   static constexpr bool fits =
       policies_fit<Ps...>() && encoder_fits<Shape, Ps...>() &&
+      reproducible_fits<covers_encoder<Ps...>, Ps...>() &&
       ffn_fits<encoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::gelu, Ps...>>() &&
       layers_fit<typename pick_model_storage<Ps...>::type, Shape.layers, alike>();
   using type = typename make_encoder<fits, Shape, Ps...>::type;
@@ -39609,6 +39719,7 @@ struct encoder_body {
   using position = typename Policies::template of<linnet::position::policy>;
   using sharing = typename Policies::template of<linnet::sharing::policy>;
   using embedding = typename Policies::template of<linnet::embedding::policy>;
+  using arithmetic = typename Policies::template of<linnet::compute::arithmetic>;
   static constexpr bool biased =
       std::is_same_v<typename Policies::template of<linnet::bias::policy>, bias::all>;
   static constexpr bool learned = std::is_base_of_v<linnet::position::learned, position>;
@@ -39779,11 +39890,12 @@ struct encoder_body {
   template <class T>
   static context<T> context_of(const encoder_batch& b, const ops::execution& on) {
     context<T> ctx;
-    ctx.on = on;
+    ctx.on = linnet::detail::arithmetic_of<arithmetic>(on);
     ctx.batch = b.batch;
     ctx.length = b.length;
     ctx.lengths = b.lengths;
     if constexpr (supports_documents) ctx.documents = b.documents;
+    linnet::detail::begin_virtual(ctx);
     return ctx;
   }
   /// Texts or images -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every
@@ -39803,17 +39915,22 @@ struct encoder_body {
     if constexpr (linnet::detail::is_profiled<S> && !of_images)
       time.add(
           linnet::detail::lookup_cost<T, linnet::storage::at<S, linnet::storage::part::embedding>>(
-              rows, width));
-    if constexpr (of_images)
+              b.batch * b.length, width));
+    if constexpr (of_images) {
       patches::template forward<T, S>(p.embedding, b.images, w.summed, w.images, ctx);
-    else
-      ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
+    } else {
+      linnet::detail::embed_behind(ctx, width, b.tokens, p.embedding, w.summed);
+      linnet::detail::put_virtual_rows(ctx, width, w.summed);
+    }
     ctx.on.threads.each(rows, [&](index i) {
       T* const x = w.summed + i * width;
       const auto add = [&](const T* table, index at) {
         for (index j = 0; j < width; ++j) x[j] += table[at * width + j];
       };
-      if constexpr (Shape.types > 0) add(p.types, b.types ? b.types[i] : 0);
+      if constexpr (Shape.types > 0) {
+        const index t = i % ctx.length - ctx.front;  // virtual tokens have type 0
+        add(p.types, b.types && t >= 0 ? b.types[i / ctx.length * b.length + t] : 0);
+      }
       if constexpr (learned) add(p.positions, position_offset + ctx.position_of(i));
       if constexpr (sinusoidal) add(w.positions.table, ctx.position_of(i));
     });
@@ -39835,6 +39952,26 @@ struct encoder_body {
     blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
     if constexpr (placement::first)
       norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.hidden, rows}, w.norm, ctx);
+  }
+  /// Leaves the states of texts alone in w.hidden behind virtual tokens; the context of what a head
+  /// reads then. One that reads each sequence's first token reads that of soft tokens, which stay,
+  /// as PEFT's models do.
+  template <class T>
+  static context<T> leave(const encoder_batch& b, workspace<T>& w, const context<T>& ctx,
+                          bool reads_first) {
+    context<T> text = ctx;
+    if (ctx.front == 0 || (reads_first && ops::adapter_hooks<T>::in(ctx.on)->front.rows))
+      return text;
+    linnet::detail::leave_virtual(ctx, d, w.hidden);
+    text.front = 0;
+    text.length = b.length;
+    text.lengths = b.lengths;
+    return text;
+  }
+  /// Moves the gradient of what leave() left back to its rows.
+  template <class T>
+  static void enter(workspace<T>& w, const context<T>& ctx, const context<T>& text) {
+    if (text.front == 0) linnet::detail::enter_virtual(ctx, d, w.d_hidden);
   }
   /// Gradient of w.hidden, in w.d_hidden (overwritten): ADDS the gradients of all parameters but
   /// the head's. After forward() of the same batch, called by every thread.
@@ -39865,16 +40002,20 @@ struct encoder_body {
       embedding_norm::template backward<T, S>(p.embedding_scale, dp.embedding_scale,
                                               {w.summed, rows}, {w.d_scaled, rows},
                                               {w.d_summed, rows}, w.embedding_scale, ctx);
-      ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
+      linnet::detail::virtual_rows_backward(ctx, width, w.d_summed);
     }
     if constexpr (learned)
       ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed,
                              dp.positions + position_offset * width, ctx.documents);
-    if constexpr (Shape.types > 0) {
-      if (b.types)
-        ops::embed_backward(ctx.on, rows, width, b.types, w.d_summed, dp.types);
-      else
-        ops::bias_gradient(ctx.on, rows, width, w.d_summed, dp.types);
+    if constexpr (Shape.types > 0)
+      if (!b.types) ops::bias_gradient(ctx.on, rows, width, w.d_summed, dp.types);
+    if constexpr (!of_images) {
+      linnet::detail::leave_virtual(ctx, width, w.d_summed);
+      const index read = b.batch * b.length;
+      ops::embed_backward(ctx.on, read, width, b.tokens, w.d_summed, dp.embedding);
+      // Types of virtual tokens train with nobody: a base with an adapter is frozen.
+      if constexpr (Shape.types > 0)
+        if (b.types) ops::embed_backward(ctx.on, read, width, b.types, w.d_summed, dp.types);
     }
     if constexpr (of_images)
       patches::template backward<T, S>(p.embedding, dp.embedding, w.d_summed, w.images, ctx);
@@ -46157,26 +46298,53 @@ class evaluator_scorer {
 };
 
 namespace detail {
-/// score_windows() for functions that report a lack of memory themselves.
+/// The windows in which `scores` tokens are scored, see score_windows().
+struct window_plan {
+  index scores = 0, longest = 1, stride = 1;
+
+  constexpr window_plan(index of_scores, index of_window, index asked)
+      : scores(of_scores),
+        longest(of_window),
+        stride(asked > 0 ? asked : (std::max)(of_window / 2, index{1})) {}
+  constexpr bool valid() const { return scores >= 0 && longest >= 1 && stride <= longest; }
+  /// Number of windows.
+  constexpr index count() const {
+    if (scores <= longest) return scores > 0 ? 1 : 0;
+    return 1 + (scores - longest + stride - 1) / stride;
+  }
+  /// The first token of window `i`.
+  constexpr index first(index i) const { return i * stride; }
+  /// The first score that window `i` gives; all of them for i = count().
+  constexpr index scores_before(index i) const {
+    return i == 0 ? 0 : (std::min)(first(i - 1) + longest, scores);
+  }
+};
+/// score_windows() for functions that report a lack of memory themselves, in the windows [from, to)
+/// of a plan.
 template <loglikelihood_scorer P>
-bool score_all_windows(P& paths, std::span<const token> tokens, std::span<token_score> scores,
-                       index stride = 0) {
-  const index n = std::ssize(tokens);
-  const index longest = paths.longest();
-  if (stride <= 0) stride = (std::max)(longest / 2, index{1});
-  if (n < 1 || longest < 1 || stride > longest || std::ssize(scores) != n - 1) return false;
+bool score_some_windows(P& paths, std::span<const token> tokens, std::span<token_score> scores,
+                        const window_plan& plan, std::pair<index, index> some) {
   const auto at = [](index i) { return static_cast<std::size_t>(i); };
   std::vector<token_score> window;
-  for (index first = 0, done = 0; done < n - 1; first += stride) {
-    const index end = (std::min)(first + longest, n - 1);  // its last token only gets a score
-    window.resize(at(end - first));
+  for (index i = some.first; i < some.second; ++i) {
+    const index first = plan.first(i), end = plan.scores_before(i + 1);
+    window.resize(at(end - first));  // its last token only gets a score
     const std::span<token_score> all(window);
     if (!paths.begin(tokens.subspan(at(first), at(end - first)), all.first(all.size() - 1)) ||
         !paths.score(tokens.subspan(at(end), 1), all.last(1)))
       return false;
-    for (; done < end; ++done) scores[at(done)] = window[at(done - first)];
+    for (index done = plan.scores_before(i); done < end; ++done)
+      scores[at(done)] = window[at(done - first)];
   }
   return true;
+}
+/// score_windows() for functions that report a lack of memory themselves.
+template <loglikelihood_scorer P>
+bool score_all_windows(P& paths, std::span<const token> tokens, std::span<token_score> scores,
+                       index stride = 0) {
+  const window_plan plan(std::ssize(tokens) - 1, paths.longest(), stride);
+  return plan.valid() && std::ssize(scores) == plan.scores &&
+         score_some_windows(paths, tokens, scores, plan, {0, plan.count()});
 }
 }  // namespace detail
 
@@ -46429,6 +46597,7 @@ class fed_sequences {
   index front(index b) const { return front_[b]; }
   /// Records more of them, `counts` [batch].
   void add_front(index batch, const index* counts) {
+    cached_sources_ = (std::max)(cached_sources_, batch);
     for (index b = 0; b < batch; ++b) {
       past_[b] += counts[b];
       front_[b] += counts[b];
@@ -46570,14 +46739,25 @@ class session_adapters {
   index most_front() const {
     index most = 0;
     for (index b = 0; b < batch_; ++b)
-      most = (std::max)({most, used_[b].front.count, given_[b].front.count});
+      most = (std::max)({most, before_text(used_[b]), before_text(given_[b])});
     return most;
+  }
+  /// Most virtual tokens that an adapter puts before the sources of the first `batch` sequences.
+  index most_before_source(index batch) const {
+    index most = 0;
+    for (index b = 0; b < batch; ++b) most = (std::max)(most, before_source(b));
+    return most;
+  }
+  /// Lengths [batch] of sources of these lengths, virtual tokens included.
+  const index* source_lengths(index batch, const index* lengths) {
+    for (index b = 0; b < batch; ++b) lengths_[b] = before_source(b) + lengths[b];
+    return lengths_;
   }
   /// Virtual tokens that sequence `b` has to read before its next token, or with `anew` before its
   /// first one.
   index lacking(const fed_sequences& fed, index b, bool anew) const {
-    if (anew) return given_[b].front.count;
-    return fed.length(b) > 0 ? 0 : used_[b].front.count - fed.front(b);
+    if (anew) return before_text(given_[b]);
+    return fed.length(b) > 0 ? 0 : before_text(used_[b]) - fed.front(b);
   }
   /// The most of those that any of `batch` sequences reads next, at most `chunk`; see lengths().
   index next_front(const fed_sequences& fed, index batch, index chunk) {
@@ -46598,6 +46778,15 @@ class session_adapters {
   void see(index b, const ops::virtual_tokens<T>& rows) { used_[b].front = given_[b].front = rows; }
 
  private:
+  static index before_text(const hooks& one) {
+    return one.front.before_source ? 0 : one.front.count;
+  }
+  /// Of what sequence `b` was given: sources are read anew.
+  index before_source(index b) const {
+    const auto& front = given_[b].front;
+    return front.before_source ? front.count : 0;
+  }
+
   index batch_ = 0;
   hooks* used_ = nullptr;     ///< [batch]
   hooks* given_ = nullptr;    ///< [batch]
@@ -46662,11 +46851,13 @@ class session_state {
     step(call);
     if (call.tree.parents == nullptr) sequences_.add(call, back, prefix);
   }
-  /// Runs f(execution) with the adapters of the first `batch` sequences.
+  /// Runs f(execution) with the adapters of the first `batch` sequences, which put `source` before
+  /// what it encodes.
   template <class F>
-  void run_adapted(index batch, index work, F&& f) {
+  void run_adapted(index batch, index work, F&& f, const ops::virtual_tokens<T>& source = {}) {
     const ops::sequence_adapters<T> all = adapters_.of(batch);
-    const ops::adapter_hooks<T> hooks = all.hooks();
+    ops::adapter_hooks<T> hooks = all.hooks();
+    hooks.front = source;
     const bool any = all.any();
     run(limits_, work_.converted, work, [&](const ops::execution& on) {
       const detail::timed<S> time(on.threads, operation::other);
@@ -46710,7 +46901,8 @@ class session_state {
           .lengths = adapters_.lengths(),
           .past = sequences_.past(),
           .front = most,
-          .layers = {call.layers.first, call.layers.last, false}});
+          .layers = {call.layers.first, call.layers.last, false},
+          .source = sequences_.source(call.batch)});
     sequences_.add_front(call.batch, adapters_.lengths());
     return true;
   }
@@ -46947,10 +47139,11 @@ class session : detail::session_state<M, T> {
   [[nodiscard]] bool truncate(index length, index b = 0) {
     static_assert(M::can_truncate,
                   "linnet::session::truncate: this kind of attention cannot take tokens back");
-    if (!takes(!has(b)                                      ? refusal::no_sequence
-               : length < 0 || length > position(b)         ? refusal::no_such_length
-               : length > 0 && length < sequences_.floor(b) ? refusal::length_gone
-                                                            : refusal::none))
+    if (!takes(!has(b)                                                 ? refusal::no_sequence
+               : length < 0 || length > position(b)                    ? refusal::no_such_length
+               : length > 0 && length < sequences_.floor(b)            ? refusal::length_gone
+               : length % M::block_tokens != 0 && length < position(b) ? refusal::inside_block
+                                                                       : refusal::none))
       return false;
     sequences_.truncate(b, length);
     if (limits_.kv_blocks > 0) tables_.truncate(b, sequences_.past()[b]);
@@ -46989,8 +47182,9 @@ class session : detail::session_state<M, T> {
       if constexpr (encodes || sees) sequences_.forget_source(to);
       adapters_.fork(from, to);
     }
-    // What a prefix holds depends on all of it.
-    M::copy_state(work_.work, from, to, sequences_.missing(from, to, takes_prefix));
+    // What a prefix or a block holds depends on all of it.
+    M::copy_state(work_.work, from, to,
+                  sequences_.missing(from, to, takes_prefix || M::block_tokens > 1));
     if (limits_.kv_blocks > 0) tables_.share(from, to);
     sequences_.fork(from, to);
     if constexpr (sees) adapters_.see(to, adapters_.image(from));
@@ -47004,19 +47198,23 @@ class session : detail::session_state<M, T> {
     return encode(source, 1, {&length, 1});
   }
   /// Encodes [batch, length] sources, padded on the right to one length, and starts new targets.
+  /// Virtual tokens before sources take the first rows of limits.source.
   [[nodiscard]] bool encode(std::span<const token> source, index batch,
                             std::span<const index> lengths) requires(encodes) {
     const index length = length_of(source, batch);
-    auto c = checked(source, batch, lengths, limits_.source, refusal::over_source);
+    const index front = has(batch - 1) ? adapters_.most_before_source(batch) : 0;
+    auto c = checked(source, batch, lengths, limits_.source - front, refusal::over_source);
     c.no(lengths.empty(), refusal::lengths_missing);
     if (!takes(c.why)) return false;
     reset();
-    sequences_.encode(batch, length, lengths.data());
-    this->run_adapted(batch, detail::step_flops<M>(batch, length, 0),
+    sequences_.encode(batch, length + front, adapters_.source_lengths(batch, lengths.data()));
+    const index* const whole = sequences_.source(batch).lengths;
+    this->run_adapted(batch, detail::step_flops<M>(batch, length + front, 0),
                       [&](const ops::execution& on) {
                         M::template encode<T, S>(packed_->tree(), source.data(), batch, length,
-                                                 sequences_.source(batch).lengths, work_.work, on);
-                      });
+                                                 whole, work_.work, on);
+                      },
+                      {.count = front, .lengths = whole, .before_source = front > 0});
     return true;
   }
 
@@ -47120,6 +47318,9 @@ class session : detail::session_state<M, T> {
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation_options& g = {}) requires(ids_per_token == 1) {
+    static_assert(M::block_tokens == 1,
+                  "linnet::session::generate: tokens of one block see each other, so they are not "
+                  "written one after the other; feed() whole blocks");
     if (!takes(detail::in_range(g) ? refusal::none : refusal::options)) return 0;
     return detail::generate_text(*this, {order_, static_cast<std::size_t>(M::vocabulary)}, tokens,
                                  choose, on_token, g);
@@ -47193,6 +47394,11 @@ class session : detail::session_state<M, T> {
     for (index b = 0; c.fits() && b < batch; ++b) {
       c.no((encodes || sees) && !sequences_.has_source(b), refusal::no_source);
       c.no(past(b) + front(b) + length > room, refusal::over_target);
+    }
+    if constexpr (M::block_tokens > 1) {
+      for (index b = 0; c.fits() && b < batch; ++b)
+        c.no(past(b) % M::block_tokens != 0, refusal::inside_block);
+      c.no(length > chunk() && chunk() % M::block_tokens != 0, refusal::inside_block);
     }
     c.no(length > most, refusal::over_chunk);
     if (!c.fits() || limits_.kv_blocks == 0) return c.why;
@@ -47457,8 +47663,9 @@ inline std::from_chars_result real_by_strtod(const char* first, const char* last
   const int before = std::exchange(errno, 0);
   const double read = std::strtod(text.c_str(), nullptr);
   const bool outside = std::exchange(errno, before) == ERANGE;
-  // A number below the normal ones is in range, though strtod() may report it.
-  if (outside && (read == 0 || std::abs(read) >= HUGE_VAL))
+  // A number below the normal ones is in range, though strtod() may report it. Looked at as bits:
+  // under -ffast-math such a number may count as zero.
+  if (outside && (std::bit_cast<std::uint64_t>(read) << 1 == 0 || !is_finite(read)))
     return {end, std::errc::result_out_of_range};
   x = read;
   return {end, std::errc()};
@@ -48614,6 +48821,30 @@ constexpr index characters_in(std::string_view text) {
                        [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; });
 }
 
+namespace detail {
+/// The error of a text that could not be scored.
+template <loglikelihood_scorer P>
+error text_not_scored(P& paths, index stride) {
+  if (stride > paths.longest())
+    return {errc::invalid, "score_text", "stride", "at most " + std::to_string(paths.longest()),
+            std::to_string(stride)};
+  return not_scored(paths, "score_text", scorable);
+}
+/// Scores a whole text, see score_text(); score(tokens, scores) scores all tokens but the first.
+template <class Encode, class Score>
+result<text_score> score_text_by(const Encode& encode, token opening, std::string_view text,
+                                 Score&& score) {
+  std::vector<token> tokens{opening};
+  for (const token t : encode(text)) tokens.push_back(t);
+  std::vector<token_score> scores(tokens.size() - 1);
+  if (result<void> done = score(std::span<const token>(tokens), std::span(scores)); !done)
+    return done.error();
+  text_score total{0, std::ssize(scores), std::ssize(text), characters_in(text)};
+  for (const token_score& s : scores) total.nats -= s.log_probability;
+  return total;
+}
+}  // namespace detail
+
 /// Scores a whole text. `encode(text)` gives its tokens, without special ones; `opening` is the
 /// token that stands before a text, such as begin or end of text. Nothing predicts it, but every
 /// token of the text is predicted, from it at least. Longer texts go in windows, see score_windows.
@@ -48622,19 +48853,12 @@ constexpr index characters_in(std::string_view text) {
 template <loglikelihood_scorer P, class Encode>
 result<text_score> score_text(P& paths, const Encode& encode, token opening, std::string_view text,
                               index stride = 0) LINNET_TRY {
-  const auto wrong = [](const char* what, std::string expected, std::string got) {
-    return error{errc::invalid, "score_text", what, std::move(expected), std::move(got)};
-  };
-  if (stride > paths.longest())
-    return wrong("stride", "at most " + std::to_string(paths.longest()), std::to_string(stride));
-  std::vector<token> tokens{opening};
-  for (const token t : encode(text)) tokens.push_back(t);
-  std::vector<token_score> scores(tokens.size() - 1);
-  if (!detail::score_all_windows(paths, std::span<const token>(tokens), std::span(scores), stride))
-    return detail::not_scored(paths, "score_text", detail::scorable);
-  text_score total{0, std::ssize(scores), std::ssize(text), characters_in(text)};
-  for (const token_score& s : scores) total.nats -= s.log_probability;
-  return total;
+  return detail::score_text_by(
+      encode, opening, text,
+      [&](std::span<const token> tokens, std::span<token_score> scores) -> result<void> {
+        if (detail::score_all_windows(paths, tokens, scores, stride)) return {};
+        return detail::text_not_scored(paths, stride);
+      });
 }
 LINNET_OR_OUT_OF_MEMORY("score_text")
 
@@ -50731,6 +50955,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   using position = typename body::position;
   using sharing = typename body::sharing;
   using embedding = typename body::embedding;
+  using arithmetic = typename body::arithmetic;
   using head = Head;
   using storage = typename Policies::template of<linnet::storage::policy>;
   using batch = encoder_batch;
@@ -50753,7 +50978,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// The layer between the hidden states and the logits.
   using reader = typename Head::template reader<d, width, norm, body::eps,
                                                 detail::ffn_activation<ffn>(), biased>;
-  static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>;
+  static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>,
+                        reads_first = label_per_sequence && !Head::pools && !Head::contrasts;
 
   /// Storage of what the head reads, in a model stored as `S`.
   template <class S>
@@ -50978,8 +51204,9 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     context<T> ctx = context_of<T>(b, on);
     ctx.stack.hook = hook;
     forward<T, S>(p, b, w, ctx);
-    const index rows = choose(b, true, w, ctx);
-    read_rows<T, S>(p, rows, w, ctx);
+    const context<T> text = body::template leave<T>(b, w, ctx, reads_first);
+    const index rows = choose(b, true, w, text);
+    read_rows<T, S>(p, rows, w, text);
     return head_of<T, S>(p, rows, w);
   }
   /// The hidden states [batch * length, d] behind read().
@@ -50991,9 +51218,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// `dp`, also adds the gradient of that sum. `call.logits` receives a row for each label. A
   /// masked model computes only the rows that have a label where neither logits nor another
   /// criterion asks for all. A criterion may see hidden states, see detail::show_layer() and
-  /// hidden_nats(). A contrastive head's criterion is
-  /// ops::contrastive_criterion, with defaults for others; `tokens` of the sum are pairs. Called by
-  /// every thread.
+  /// hidden_nats(). A contrastive head's criterion is ops::contrastive_criterion, with defaults for
+  /// others; `tokens` of the sum are pairs. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
@@ -51024,7 +51250,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static loss_sum contrast(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                            const batch& b, workspace<T>& w, context<T>& ctx,
                            const contrast_call<T>& c) {
-    const ops::pooled_rows rows = pooled_of(ctx);
+    const context<T> text = body::template leave<T>(b, w, ctx, reads_first);
+    const ops::pooled_rows rows = pooled_of(text);
     ops::pool_rows(ctx.on, Head::pooling, rows, w.hidden, w.vectors);
     ops::unit_length(ctx.on, b.batch, d, w.vectors, w.norms);
     ops::contrastive_call<T> pairs{b.batch, d, w.vectors, w.scores, w.sums, w.losses};
@@ -51036,6 +51263,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
         ops::unit_length_backward(ctx.on, b.batch, d, w.vectors, w.norms, w.d_vectors);
         ops::fill(ctx.on, ctx.rows() * d, T(0), w.d_hidden);
         ops::pool_rows_backward(ctx.on, Head::pooling, rows, w.hidden, w.d_vectors, w.d_hidden);
+        body::template enter<T>(w, ctx, text);
         backward<T, S>(p, *dp, b, w, ctx);
       }
     return sum;
@@ -51046,13 +51274,14 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
                              const batch& b, workspace<T>& w, context<T>& ctx,
                              const loss_call<T>& call, const Criterion& criterion) {
     constexpr bool plain = std::is_same_v<Criterion, ops::label_cross_entropy>;
-    const index rows = choose(b, !plain || call.logits != nullptr, w, ctx);
+    const context<T> text = body::template leave<T>(b, w, ctx, reads_first);
+    const index rows = choose(b, !plain || call.logits != nullptr, w, text);
     if (rows == 0) return {};
     const detail::timed_head<S, T, head_storage<S>> reading(ctx.on.threads, rows, read_width,
                                                             vocabulary, dp != nullptr);
     if constexpr (detail::is_profiled<S> && reads)
       reading.add(detail::layer_cost<reader, T, S>((dp ? 3 : 1) * rows));
-    read_rows<T, S>(p, rows, w, ctx);
+    read_rows<T, S>(p, rows, w, text);
     // Classifiers drop some of what they read, as BERT does.
     if (!masked) drop_read(rows, w.read, w, ctx);
     ops::head_call<T, head_storage<S>> h = head_of<T, S>(p, rows, w);
@@ -51070,12 +51299,13 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     if constexpr (ops::trainable<S>)
       if (dp) {
         if (!masked) drop_read(rows, w.d_read, w, ctx);
-        read_backward<T, S>(p, *dp, rows, w, ctx);
+        read_backward<T, S>(p, *dp, rows, w, text);
       }
     reading.next(operation::other);
     sum.nats += detail::hidden_nats(criterion, ctx.on, w.hidden, dp ? w.d_hidden : nullptr);
     if constexpr (ops::trainable<S>)
       if (dp) {
+        body::template enter<T>(w, ctx, text);
         backward<T, S>(p, *dp, b, w, ctx);
       }
     return sum;
@@ -51085,8 +51315,6 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static index choose(const batch& b, bool all, workspace<T>& w, const context<T>& ctx) {
     const index labels = label_per_sequence ? ctx.batch : ctx.rows();
     all = all || !reads || label_per_sequence;
-    index rows = labels;
-    if (!all) rows -= std::count(b.labels, b.labels + labels, ignored);
     ctx.on.threads.once([&] {
       index n = 0;
       for (index i = 0; i < labels; ++i) {
@@ -51095,7 +51323,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
         w.labels[n++] = b.labels[i];
       }
     });
-    return rows;
+    return labels - (all ? 0 : std::count(b.labels, b.labels + labels, ignored));
   }
   template <class T, class S>
   static ops::head_call<T, head_storage<S>> head_of(const params<form::packed<T, S>>& p, index rows,
@@ -51130,11 +51358,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// The context of the head's layer: rows that are no sequences.
   template <class T>
   static context<T> read_context(index rows, const context<T>& ctx) {
-    context<T> one;
-    one.on = ctx.on;
-    one.batch = rows;
-    one.length = 1;
-    return one;
+    return {.on = ctx.on, .batch = rows, .length = 1};
   }
   /// Sequences whose hidden states the head pools.
   template <class T>
@@ -55766,10 +55990,18 @@ consteval bool reads_images() {
   else if constexpr (!std::is_same_v<typename Text::storage, typename Vision::storage>)
     static_assert(never<Text>,
                   "linnet::image_text: decoder and encoder must have the same storage");
+  else if constexpr (Text::block_tokens > 1)
+    static_assert(never<Text>,
+                  "linnet::image_text: attention::block_causal counts its blocks from a text's "
+                  "first token, and rows of an image are not among them");
   else if constexpr (by_layer<typename Text::storage>)
     static_assert(never<Text>,
                   "linnet::image_text: storage::layers counts the layers of one stack; take one "
                   "storage for both");
+  else if constexpr (is_reproducible<Text>)
+    static_assert(never<Text>,
+                  "linnet::compute::reproducible: not of models of images; take compute::fast for "
+                  "the decoder of image_text");
   else if constexpr (Text::depths::routes || !Text::embedding::whole_rows)
     static_assert(never<Text>,
                   "linnet::image_text: rows of an image stand neither before routed layers nor in "
@@ -56776,6 +57008,61 @@ weights<profiled<M, Profile>, T> profiled_weights(const weights<M, T>& w) {
   if (copy.valid()) __builtin_memcpy(copy.data(), w.data(), static_cast<std::size_t>(copy.bytes()));
   return copy;
 }
+
+LINNET_NAMESPACE_END
+/// @file
+/// Softmax attention in blocks of tokens that see each other: alone, or with all blocks before.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace attention {
+
+/// Tokens see each other in blocks of `Size`, and everything before their block ("block-causal",
+/// Arriola et al. 2025, arXiv:2503.09573). Blocks are counted from the beginning of a text, or of a
+/// packed document; the last one may be shorter. A label must not be a token that its row sees.
+/// This is for masked tokens, as in block diffusion, or for labels of a block behind. A session
+/// reads whole blocks in a call. The last block of a text may be part of one: truncate() to its
+/// first token before it is read anew. Rows of a batch must not be padded inside of a block.
+template <index Size>
+struct block_causal : policy {
+  static_assert(Size > 0, "linnet::attention::block_causal: a block has at least one token");
+  static constexpr bool bidirectional = false;
+  static constexpr bool can_truncate = true, supports_low_rank = true, supports_documents = true;
+  static constexpr index block_tokens = Size;
+  using kind = block_causal;
+  static std::string name() { return "block_causal<" + std::to_string(Size) + ">"; }
+  template <attention_shape A>
+  struct layer : linnet::detail::softmax_attention<A, ops::attention_window{.after = Size - 1,
+                                                                            .block = Size}> {
+    static_assert(A.causal && !A.cross,
+                  "linnet::attention::block_causal: for causal self-attention: decoders");
+    static_assert(
+        A.cache != kv_code::int4 || ops::token_block % Size == 0,
+        "linnet::attention::block_causal: kv::int4 rounds the keys of 32 tokens together; "
+        "blocks divide them, or take kv::int8");
+  };
+};
+
+/// Tokens see each other in blocks of `Size`, and nothing else ("block-diagonal"; Qiu et al. 2020
+/// have such heads). Time grows with the length. Blocks are counted from the beginning of a text.
+template <index Size>
+struct block_diagonal : policy {
+  static_assert(Size > 0, "linnet::attention::block_diagonal: a block has at least one token");
+  static constexpr bool causal = false, supports_cache = false;
+  static constexpr bool supports_low_rank = true, supports_documents = true;
+  using kind = block_diagonal;
+  static std::string name() { return "block_diagonal<" + std::to_string(Size) + ">"; }
+  template <attention_shape A>
+  struct layer
+      : linnet::detail::softmax_attention<
+            A, ops::attention_window{.before = Size - 1, .after = Size - 1, .block = Size}> {
+    static_assert(!A.causal && !A.cross,
+                  "linnet::attention::block_diagonal: for self-attention that sees both ways: "
+                  "encoders");
+  };
+};
+
+}  // namespace attention
 
 LINNET_NAMESPACE_END
 /// @file
@@ -57845,6 +58132,363 @@ LINNET_NAMESPACE_END
 /// Longformer: a window of neighbours, and a few global tokens that see all and that all see.
 
 /// @file
+/// Longformer's global tokens as queries: they attend to all tokens through maps of their own.
+
+/// @file
+/// Positions of global tokens in a sequence, as a type.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// An ascending list of positions, with what attention asks of it while it compiles.
+template <index Count>
+struct position_list {
+  index at[Count > 0 ? std::size_t{Count} : 1]{};
+
+  /// The last position, -1 of none.
+  constexpr index last() const { return Count > 0 ? at[Count > 0 ? Count - 1 : 0] : -1; }
+  /// How many of the positions come before `token`.
+  constexpr index before(index token) const { return std::lower_bound(at, at + Count, token) - at; }
+  /// Whether `token` is one of the positions.
+  constexpr bool holds(index token) const {
+    const index i = before(token);
+    return i < Count && at[i] == token;
+  }
+  /// Number of runs of positions without a gap.
+  constexpr index runs() const {
+    index n = 0;
+    for (index i = 0; i < Count; ++i) n += i == 0 || at[i] != at[i - 1] + 1;
+    return n;
+  }
+  /// Number of the first position of run `r`; `Count` behind the last run.
+  constexpr index run_begin(index r) const {
+    for (index i = 0; i < Count; ++i)
+      if ((i == 0 || at[i] != at[i - 1] + 1) && r-- == 0) return i;
+    return Count;
+  }
+  /// Whether they ascend from 0 on, none twice.
+  constexpr bool valid() const {
+    for (index i = 0; i < Count; ++i)
+      if (at[i] < 0 || (i > 0 && at[i] <= at[i - 1])) return false;
+    return true;
+  }
+};
+
+/// The first `Count` tokens of a sequence.
+template <index Count>
+struct first_tokens {
+  static constexpr index count = Count;
+  static constexpr position_list<Count> list = [] {
+    position_list<Count> l;
+    for (index i = 0; i < Count; ++i) l.at[i] = i;
+    return l;
+  }();
+};
+
+}  // namespace detail
+
+namespace attention {
+
+/// Positions of global tokens, ascending: global_tokens<0, 17, 40>. A sequence that ends before one
+/// of them does without it.
+template <index... Positions>
+struct global_tokens {
+  static constexpr index count = sizeof...(Positions);
+  static constexpr linnet::detail::position_list<count> list{{Positions...}};
+  static_assert(list.valid(),
+                "linnet::attention::global_tokens: positions of a sequence count from 0 and "
+                "ascend, each given once");
+  static std::string name() {
+    std::string text;
+    ((text += (text.empty() ? "" : ", ") + std::to_string(Positions)), ...);
+    return "global_tokens<" + text + ">";
+  }
+};
+
+}  // namespace attention
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Attention of the tokens at `Globals` to all tokens, or to those before them (Beltagy et al.
+/// 2020, section 3.1). Positions that follow each other are one call of softmax attention. Sessions
+/// keep keys and values up to the last global token, as no later token asks for more.
+template <attention_shape A, class Globals>
+struct global_queries {
+  using projections = attention_projections<A>;
+  static constexpr index in = projections::in, n = projections::n, kv = projections::kv, h = A.d_kv;
+  static constexpr index count = Globals::count, runs = Globals::list.runs();
+  /// Tokens up to the last global one.
+  static constexpr index reach = Globals::list.last() + 1;
+  template <class T, bool Keys>
+  using buffer = typename pick_kv_buffer<T, A.cache, A.kv_heads, h, Keys>::type;
+
+  template <class Form>
+  struct params {
+    typename projections::to_query::template params<form::at<Form, storage::part::attention_q>> q{};
+    typename projections::to_key::template params<form::at<Form, storage::part::attention_k>> k{};
+    typename projections::to_key::template params<form::at<Form, storage::part::attention_v>> v{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    projections::visit_query(f, at / "q_global", p.q...);
+    projections::to_key::visit(f, at / "k_global", p.k...);
+    projections::to_key::visit(f, at / "v_global", p.v...);
+  }
+
+  template <class T>
+  struct cache {
+    T *x = nullptr, *q = nullptr, *mixed = nullptr;  ///< [queries, in or n], by run and sequence
+    T *k = nullptr, *v = nullptr;                    ///< [rows, kv]
+    buffer<T, true> keys{};                          ///< what decoding keeps
+    buffer<T, false> values{};
+    index* first = nullptr;   ///< [runs, batch] position of a run's first query
+    index* counts = nullptr;  ///< [runs, batch] its queries
+    T *dx = nullptr, *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
+    T* scratch = nullptr;  ///< per thread
+    index scratch_size = 0, kept = 0;
+    int dropout_id = 0;
+  };
+  /// Plans the gradients in scratch memory, which the caller releases.
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    cache<T> c;
+    const bool cached = e.capacity > 0;
+    const index queries = e.batch * queries_before(runs, e.length);
+    c.dropout_id = m.dropout_ids;
+    m.dropout_ids += static_cast<int>(runs);
+    if (cached) {
+      c.kept = (std::min)(e.capacity, reach);
+      c.keys.plan(m.state, e.batch, c.kept, 0, c.kept, 0);
+      c.values.plan(m.state, e.batch, c.kept, 0, c.kept, 0);
+    }
+    c.x = m.saved.take<T>(queries * in);
+    c.q = m.saved.take<T>(queries * n);
+    c.mixed = m.saved.take<T>(queries * n);
+    c.k = m.saved.take<T>(e.rows() * kv);
+    c.v = m.saved.take<T>(e.rows() * kv);
+    c.first = m.saved.take<index>(runs * e.batch);
+    c.counts = m.saved.take<index>(runs * e.batch);
+    if (e.training) {
+      c.dx = m.scratch.take<T>(queries * in);
+      c.dq = m.scratch.take<T>(queries * n);
+      c.d_mixed = m.scratch.take<T>(queries * n);
+      c.dk = m.scratch.take<T>(e.rows() * kv);
+      c.dv = m.scratch.take<T>(e.rows() * kv);
+    }
+    c.scratch_size = ops::attention_scratch((std::min)(count, e.length), cached ? c.kept : e.length,
+                                            h, {}, e.training, cached && c.keys.gathered());
+    c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
+    return c;
+  }
+
+  /// Writes the rows of global tokens among mixed[rows, n].
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, T* mixed,
+                      cache<T>& c, const context<T>& ctx) {
+    if (!any_before_reach(ctx)) return;
+    const index queries = ctx.batch * queries_before(runs, ctx.length);
+    find_queries(c, ctx);
+    ops::fill(ctx.on, queries * in, T(0), c.x);
+    each_query(c, ctx, [&](index i, index row) { std::copy_n(x.row(row), in, c.x + i * in); });
+    ops::gemm_each(ctx.on, queries, in, c.x, projections::to_query::product(p.q, c.q));
+    ops::gemm_each(ctx.on, x.rows(), in, x.data(), projections::to_key::product(p.k, c.k),
+                   projections::to_key::product(p.v, c.v));
+    rotate(c.q, c.k, c, ctx, false);
+    if (ctx.past) {
+      keep(c, ctx);
+      for (index r = 0; r < runs; ++r)
+        if (open(c, ctx, r))
+          ops::attention(ctx.on, call(c, ctx, r, c.keys.rows(ops::page_tables{}),
+                                      c.values.rows(ops::page_tables{})));
+    } else {
+      for (index r = 0; r < runs; ++r)
+        if (open(c, ctx, r)) ops::attention(ctx.on, call(c, ctx, r));
+    }
+    each_query(c, ctx,
+               [&](index i, index row) { std::copy_n(c.mixed + i * n, n, mixed + row * n); });
+  }
+  /// Adds to the maps' gradients and to dx, from d_mixed[rows, n].
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, const T* d_mixed, view<T, in> dx, const cache<T>& c,
+                       context<T>& ctx) {
+    without_cache::cache<T> none;
+    const index queries = ctx.batch * queries_before(runs, ctx.length), rows = x.rows();
+    ops::fill(ctx.on, queries * n, T(0), c.d_mixed);
+    ops::fill(ctx.on, queries * in, T(0), c.dx);
+    ops::fill(ctx.on, queries * n, T(0), c.dq);
+    ops::fill(ctx.on, rows * kv, T(0), c.dk);
+    ops::fill(ctx.on, rows * kv, T(0), c.dv);
+    each_query(c, ctx,
+               [&](index i, index row) { std::copy_n(d_mixed + row * n, n, c.d_mixed + i * n); });
+    for (index r = 0; r < runs; ++r) {
+      if (!open(c, ctx, r)) continue;
+      const index at = ctx.batch * queries_before(r, ctx.length) * n;
+      ops::attention_backward(ctx.on, call(c, ctx, r),
+                              {c.d_mixed + at, c.dq + at, c.dk, c.dv, nullptr,
+                               A.relative ? ctx.bias.d_lines : nullptr});
+    }
+    rotate(c.dq, c.dk, c, ctx, true);
+    projections::to_query::template backward<T>(p.q, dp.q, {c.x, queries}, {c.dq, queries},
+                                                {c.dx, queries}, none, ctx);
+    projections::to_key::template backward<T>(p.k, dp.k, x, {c.dk, rows}, dx, none, ctx);
+    projections::to_key::template backward<T>(p.v, dp.v, x, {c.dv, rows}, dx, none, ctx);
+    each_query(c, ctx, [&](index i, index row) {
+      for (index j = 0; j < in; ++j) dx(row, j) += c.dx[i * in + j];
+    });
+  }
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    if (part.block) return;
+    const index first = (std::min)(part.first, c.kept), last = (std::min)(part.tokens, c.kept);
+    c.keys.copy(from, to, first, last);
+    c.values.copy(from, to, first, last);
+  }
+
+  /// Numbers that are kept for each sequence of up to `tokens` tokens.
+  static constexpr index state_values(index tokens) { return 2 * kv * (std::min)(tokens, reach); }
+  static constexpr index flops(const call_shape& e) {
+    const index g = e.batch * Globals::list.before(e.length);
+    return 2 * g * in * n + 4 * e.rows() * in * kv + 4 * g * e.length * n;
+  }
+
+ private:
+  /// Most queries of run `r` in a call of `length` tokens.
+  static constexpr index queries_of(index r, index length) {
+    return (std::min)(Globals::list.run_begin(r + 1) - Globals::list.run_begin(r), length);
+  }
+  /// Most queries of all runs before run `r`.
+  static constexpr index queries_before(index r, index length) {
+    index n_before = 0;
+    for (index i = 0; i < r; ++i) n_before += queries_of(i, length);
+    return n_before;
+  }
+  /// Whether some sequence may still bring a global token, or a key for one.
+  template <class T>
+  static bool any_before_reach(const context<T>& ctx) {
+    for (index b = 0; b < ctx.batch; ++b)
+      if (ctx.past_of(b) < reach) return true;
+    return false;
+  }
+  /// Finds the queries of each run in the tokens of this call.
+  template <class T>
+  static void find_queries(const cache<T>& c, const context<T>& ctx) {
+    ctx.on.threads.each(runs * ctx.batch, [&](index i) {
+      const index r = i / ctx.batch, b = i % ctx.batch, past = ctx.past_of(b);
+      const index begin = Globals::list.run_begin(r), end = Globals::list.run_begin(r + 1),
+                  from = (std::max)(past, Globals::list.at[begin]),
+                  to = (std::min)(past + ctx.length_of(b), Globals::list.at[begin] + end - begin);
+      c.first[i] = from;
+      c.counts[i] = (std::max)(to - from, index{0});
+    });
+  }
+  /// Whether some sequence has queries of run `r` in this call.
+  template <class T>
+  static bool open(const cache<T>& c, const context<T>& ctx, index r) {
+    const index* const counts = c.counts + r * ctx.batch;
+    return std::any_of(counts, counts + ctx.batch, [](index some) { return some > 0; });
+  }
+  /// Calls f(query, row) for all queries of this call.
+  template <class T, class F>
+  static void each_query(const cache<T>& c, const context<T>& ctx, F&& f) {
+    for (index r = 0; r < runs; ++r) {
+      const index most = queries_of(r, ctx.length), before = queries_before(r, ctx.length);
+      ctx.on.threads.each(ctx.batch * most, [&](index i) {
+        const index b = i / most, at = r * ctx.batch + b;
+        if (i % most >= c.counts[at]) return;
+        f(ctx.batch * before + i, b * ctx.length + c.first[at] - ctx.past_of(b) + i % most);
+      });
+    }
+  }
+  /// Stores the new keys and values that a global token may ask for.
+  template <class T>
+  static void keep(const cache<T>& c, const context<T>& ctx) {
+    const auto keys = c.keys.rows(ops::page_tables{});
+    const auto values = c.values.rows(ops::page_tables{});
+    ctx.on.threads.each(ctx.rows(), [&](index row) {
+      const index b = row / ctx.length, t = row % ctx.length, token = ctx.past[b] + t;
+      if (t >= ctx.length_of(b) || token >= c.kept) return;
+      c.keys.put(ctx.on, keys, b, token, c.k + row * kv);
+      c.values.put(ctx.on, values, b, token, c.v + row * kv);
+    });
+  }
+  /// Attention of the queries of run `r` to all valid tokens, or to those before them.
+  template <class T, class Code>
+  static ops::attention_call<T, Code> call(const cache<T>& c, const context<T>& ctx, index r,
+                                           const ops::kv_rows<Code>& keys,
+                                           const ops::kv_rows<Code>& values) {
+    ops::attention_call<T, Code> a{};
+    const index at = ctx.batch * queries_before(r, ctx.length) * n;
+    a.batch = ctx.batch;
+    a.queries = queries_of(r, ctx.length);
+    a.keys = ctx.past ? c.kept : ctx.length;
+    a.heads = A.heads;
+    a.kv_heads = A.kv_heads;
+    a.h = h;
+    a.scale = projections::template scale<T>;
+    a.q = c.q + at;
+    a.k = keys;
+    a.v = values;
+    a.out = c.mixed + at;
+    a.past = c.first + r * ctx.batch;
+    if constexpr (A.causal) {
+      a.window.after = 0;
+      a.query_lengths = c.counts + r * ctx.batch;
+    }
+    if (!ctx.past) a.key_lengths = ctx.lengths;
+    if constexpr (A.relative) {
+      a.bias = ctx.bias.lines;
+      a.bias_origin = ctx.bias.origin;
+    }
+    a.scratch = c.scratch;
+    a.scratch_size = c.scratch_size;
+    a.dropout = ctx.dropout;
+    a.dropout_id = c.dropout_id + static_cast<int>(r);
+    return a;
+  }
+  template <class T>
+  static ops::attention_call<T> call(const cache<T>& c, const context<T>& ctx, index r) {
+    return call<T, T>(c, ctx, r, {c.k, ctx.length, kv, h}, {c.v, ctx.length, kv, h});
+  }
+  /// Applies rotary positions to the global queries and their keys, or the derivative.
+  template <class T>
+  static void rotate(T* q, T* k, const cache<T>& c, const context<T>& ctx, bool inverse) {
+    if constexpr (A.rope != rope_pairing::none) {
+      ctx.on.threads.each(ctx.rows(), [&](index row) {
+        ops::rope_row(A.rope, A.kv_heads, h, ctx.rope_of(row, h), k + row * kv, inverse);
+      });
+      each_query(c, ctx, [&](index i, index row) {
+        ops::rope_row(A.rope, A.heads, h, ctx.rope_of(row, h), q + i * n, inverse);
+      });
+    }
+  }
+};
+
+/// No global tokens.
+template <attention_shape A, class Globals>
+requires(Globals::count == 0) struct global_queries<A, Globals> : without_parameters {
+  static constexpr index reach = 0;
+  template <class T>
+  struct cache {};
+  template <class T>
+  static constexpr cache<T> plan(planner&, const call_shape&) {
+    return {};
+  }
+  template <class T>
+  static void copy_state(cache<T>&, index, index, const state_part&) {}
+  static constexpr index state_values(index) { return 0; }
+  static constexpr index flops(const call_shape&) { return 0; }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
 /// Sparse attention: a block of query rows against a list of key rows that the caller chooses. Keys
 /// are copied together, so that the products stay dense.
 
@@ -57991,33 +58635,41 @@ LINNET_NAMESPACE_BEGIN
 
 namespace attention {
 
-/// Local and global attention (Beltagy et al. 2020) in O(T (Window + Globals)). The first `Globals`
-/// tokens of a sequence are global: they attend to all tokens, through projections q_global,
-/// k_global and v_global of their own. Every other token attends, in one softmax, to the global
-/// ones and to Window / 2 on either side. Head i looks at every `Dilations`[i]-th token there. The
-/// list begins anew where it ends, and is 1 if empty. A causal model has the half of the window
-/// that came before, and its global tokens see those before them. The paper starts the global
-/// projections as copies of the local ones, which training from a full model's weights should do.
-/// Fresh weights are drawn independently. Sessions refuse it.
-template <index Window = 512, index Globals = 1, index... Dilations>
-struct longformer : policy {
+/// Local and global attention (Beltagy et al. 2020) in O(T (Window + globals)). The tokens at
+/// `Globals`, such as global_tokens<0, 17, 40>, are global: all tokens attend to them. They attend
+/// to all, through projections q_global, k_global and v_global of their own. Every
+/// other token attends, in one softmax, to the global ones and to Window / 2 on either side. Head i
+/// looks at every `Dilations`[i]-th token there. The list begins anew where it ends, and is 1 if
+/// empty. A causal model has the half of the window that came before. Global tokens then see, and
+/// are seen by, what the order of the text allows. The paper starts the global projections as
+/// copies of the local ones, which training from a full model's weights should do. Fresh weights
+/// are drawn independently. The cache of a session keeps the window, and the tokens up to the last
+/// global one, also by its maps.
+template <index Window, class Globals, index... Dilations>
+struct longformer_at : policy {
   static_assert(Window > 0 && Window % 2 == 0,
                 "linnet::attention::longformer: the window has an even number of tokens, half on "
                 "each side");
-  static_assert(Globals >= 0, "linnet::attention::longformer: the number of global tokens");
   static_assert(((Dilations > 0) && ...),
                 "linnet::attention::longformer: a dilation is 1 (every token) or more");
-  static constexpr bool supports_cache = false;
-  using kind = longformer;
+  static constexpr bool can_truncate = true, evicts = true;
+  static constexpr auto globals = Globals::list;
+  /// The last global token is one of the model's context.
+  static constexpr index least_context = Globals::count > 0 ? globals.last() + 1 : 0;
+  using kind = longformer_at;
   static std::string name() {
-    std::string text = "longformer<" + std::to_string(Window) + ", " + std::to_string(Globals);
-    ((text += ", " + std::to_string(Dilations)), ...);
-    return text + ">";
+    return "longformer_at<" + std::to_string(Window) + ", " + Globals::name() + dilations();
   }
   /// Distance between neighbours in the window of a head.
   static constexpr index dilation(index head) {
     constexpr index list[] = {Dilations..., 1};
     return list[head % (std::max)(index{sizeof...(Dilations)}, index{1})];
+  }
+  /// The end of its name.
+  static std::string dilations() {
+    std::string text;
+    ((text += ", " + std::to_string(Dilations)), ...);
+    return text + ">";
   }
 
   template <attention_shape A>
@@ -58029,69 +58681,55 @@ struct longformer : policy {
     static constexpr index in = projections::in, out = projections::out, n = projections::n,
                            kv = projections::kv, h = A.d_kv;
     static constexpr index half = Window / 2, group = A.heads / A.kv_heads;
-    static constexpr bool global = Globals > 0;
+    /// Tokens in front that are global all: no window reaches them.
+    static constexpr index lead = Globals::count > 0 && globals.at[0] == 0 ? globals.run_begin(1)
+                                                                           : 0;
     /// Most keys of a block of local queries.
-    static constexpr index widest = Globals + Window + ops::attention_rows;
+    static constexpr index widest = Globals::count + Window + ops::attention_rows;
+    using all_tokens = linnet::detail::global_queries<A, Globals>;
+    static_assert(A.cache != kv_code::int4,
+                  "linnet::attention::longformer: queries of one block share a copy of their keys, "
+                  "which kv::int4 shows to each in another way; take kv::int8");
+    template <class T, bool Keys>
+    using buffer = typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, h, Keys>::type;
 
     template <class Form>
-    struct global_params {
-      typename projections::to_query::template params<form::at<Form, storage::part::attention_q>>
-          q{};
-      typename projections::to_key::template params<form::at<Form, storage::part::attention_k>> k{};
-      typename projections::to_key::template params<form::at<Form, storage::part::attention_v>> v{};
-    };
-    template <class Form>
     struct params : projections::template params<Form> {
-      [[no_unique_address]] std::conditional_t<global, global_params<Form>, std::nullptr_t> all{};
+      [[no_unique_address]] typename all_tokens::template params<Form> all{};
     };
     template <class F, class... P>
     static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
       projections::visit(f, at, p...);
-      if constexpr (global) {
-        projections::visit_query(f, at / "q_global", p.all.q...);
-        projections::to_key::visit(f, at / "k_global", p.all.k...);
-        projections::to_key::visit(f, at / "v_global", p.all.v...);
-      }
+      all_tokens::visit(f, at, p.all...);
     }
 
     template <class T>
     struct cache {
       typename projections::template buffers<T> b{};
-      T *x = nullptr, *q = nullptr, *mixed = nullptr;  ///< [batch * Globals, in or n]: global rows
-      T *k = nullptr, *v = nullptr;                    ///< [rows, kv] for the global queries
-      T *dx = nullptr, *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
+      [[no_unique_address]] typename all_tokens::template cache<T> all{};
+      buffer<T, true> keys{};  ///< what decoding keeps
+      buffer<T, false> values{};
       T* scratch = nullptr;  ///< per thread
       index scratch_size = 0, most = 0;
       bool training = false;
-      int dropout_id = 0, global_dropout_id = 0;
+      int dropout_id = 0;
     };
     template <class T>
     static constexpr cache<T> plan(planner& m, const call_shape& e) {
       cache<T> c;
-      const index mark = m.scratch.mark(), first = e.batch * (std::min)(Globals, e.length);
+      const index mark = m.scratch.mark(), tokens = (std::max)(e.length, e.capacity);
       c.dropout_id = m.dropout_ids++;
-      c.global_dropout_id = m.dropout_ids++;
       c.training = e.training;
-      c.most = (std::min)(widest, e.length);
-      c.b = projections::template plan<T>(m, e);
-      if (global) {
-        c.x = m.saved.take<T>(first * in);
-        c.q = m.saved.take<T>(first * n);
-        c.mixed = m.saved.take<T>(first * n);
-        c.k = m.saved.take<T>(e.rows() * kv);
-        c.v = m.saved.take<T>(e.rows() * kv);
-        if (e.training) {
-          c.dx = m.scratch.take<T>(first * in);
-          c.dq = m.scratch.take<T>(first * n);
-          c.d_mixed = m.scratch.take<T>(first * n);
-          c.dk = m.scratch.take<T>(e.rows() * kv);
-          c.dv = m.scratch.take<T>(e.rows() * kv);
-        }
+      c.most = (std::min)(Globals::count + nearby + (std::min)(e.length, ops::attention_rows),
+                          tokens + Globals::count - lead);
+      if (e.capacity > 0) {
+        const index recent = reach + e.length;  // that a call may look at
+        c.keys.plan(m.state, e.batch, e.capacity, all_tokens::reach, recent, 0);
+        c.values.plan(m.state, e.batch, e.capacity, all_tokens::reach, recent, 0);
       }
+      c.b = projections::template plan<T>(m, e);
+      c.all = all_tokens::template plan<T>(m, e);
       c.scratch_size = ops::attention_tile<T>::size(c.most, h, e.training);
-      if (global)
-        c.scratch_size = (std::max)(c.scratch_size,
-                                    ops::attention_scratch(Globals, e.length, h, {}, e.training));
       c.scratch = m.scratch.take<T>(c.scratch_size * e.threads);
       m.scratch.release(mark);
       return c;
@@ -58100,34 +58738,22 @@ struct longformer : policy {
     template <class T, class S>
     static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                         cache<T>& c, context<T>& ctx) {
-      assert(ctx.past == nullptr && "linnet::attention::longformer: no cached decoding");
       projections::template project<T, S>(p, x, c.b, ctx);
-      if constexpr (global) {
-        const index g = globals(ctx);
-        ctx.on.threads.each(ctx.batch * g, [&](index i) {
-          std::copy_n(x.row(i / g * ctx.length + i % g), in, c.x + i * in);
-        });
-        ops::gemm_each(ctx.on, ctx.batch * g, in, c.x,
-                       projections::to_query::product(p.all.q, c.q));
-        ops::gemm_each(ctx.on, x.rows(), in, x.data(), projections::to_key::product(p.all.k, c.k),
-                       projections::to_key::product(p.all.v, c.v));
-        rotate_global(c.q, c.k, ctx, false);
-        ops::attention(ctx.on, call(c, ctx));
-      }
-      // Global rows take what they were given, padding nothing, the rest what is below.
+      if (ctx.past)
+        linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.length, false, c.b.k, c.b.v);
+      // Padding takes nothing, global rows what all_tokens gives, the rest what is below.
       ctx.on.threads.each(x.rows(), [&](index row) {
-        const index b = row / ctx.length, t = row % ctx.length, g = globals(ctx);
-        if (t < g)
-          std::copy_n(c.mixed + (b * g + t) * n, n, c.b.mixed + row * n);
-        else if (t >= ctx.length_of(b))
+        if (row % ctx.length >= ctx.length_of(row / ctx.length))
           std::fill_n(c.b.mixed + row * n, n, T(0));
       });
+      if constexpr (Globals::count > 0)
+        all_tokens::template forward<T, S>(p.all, x, c.b.mixed, c.all, ctx);
       each_block(c, ctx, [&](auto kernels, ops::attention_tile<T>& tile, const block<T>& at) {
         for (index i = 0; i < at.rows; ++i)
           tile.drop(kernels, ctx.dropout, at.b, c.dropout_id, i, at.first_score(i, ctx), false);
         tile.mix(kernels, at.rows);
         for (index i = 0; i < at.rows; ++i)
-          std::copy_n(tile.out(i), h, c.b.mixed + at.query(i, ctx));
+          if (at.local(i)) std::copy_n(tile.out(i), h, c.b.mixed + at.query(i, ctx));
       });
       projections::template finish<T, S>(p, y, c.b, ctx);
     }
@@ -58141,7 +58767,7 @@ struct longformer : policy {
         using K = decltype(kernels);
         tile.begin_backward(
             kernels, at.rows, [&](index i) { return c.b.d_mixed + at.query(i, ctx); },
-            [](index) { return T(1); });
+            [&](index i) { return at.local(i) ? T(1) : T(0); });
         for (index i = 0; i < at.rows; ++i) {
           tile.drop(kernels, ctx.dropout, at.b, c.dropout_id, i, at.first_score(i, ctx), true);
           K::template softmax_backward<T>(tile.keys(), tile.row(i), tile.slopes(i), tile.slopes(i));
@@ -58162,31 +58788,48 @@ struct longformer : policy {
           K::template add<T>(h, c.b.dv + key, tile.dv(j), c.b.dv + key);
         }
       });
-      if constexpr (global) global_backward<T, S>(p.all, dp.all, x, dx, c, ctx);
+      if constexpr (Globals::count > 0)
+        all_tokens::template backward<T, S>(p.all, dp.all, x, c.b.d_mixed, dx, c.all, ctx);
       projections::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
     }
 
-    /// 0: this kind keeps nothing between tokens and needs whole sequences.
-    static constexpr index state_values(index) { return 0; }
+    /// Copies what one sequence keeps to another.
+    template <class T>
+    static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+      all_tokens::copy_state(c.all, from, to, part);
+      if (part.block) return;
+      c.keys.copy(from, to, part.first, part.tokens);
+      c.values.copy(from, to, part.first, part.tokens);
+    }
+
+    /// Numbers that are kept for each sequence of up to `tokens` tokens.
+    static constexpr index state_values(index tokens) {
+      return 2 * kv * (std::min)(tokens, all_tokens::reach + reach + 1) +
+             all_tokens::state_values(tokens);
+    }
     static constexpr index flops(const call_shape& e) {
-      const index g = e.batch * (std::min)(Globals, e.length);
-      constexpr index nearby = A.causal ? half : Window;
-      return projections::flops(e) + 4 * e.rows() * (std::min)(e.length, nearby + 1 + Globals) * n +
-             (global ? 2 * g * in * n + 4 * e.rows() * in * kv + 4 * g * e.length * n : 0);
+      return projections::flops(e) + all_tokens::flops(e) +
+             4 * e.rows() * (std::min)(e.length, nearby + 1 + Globals::count) * n;
     }
 
    private:
+    /// Neighbours of a token in its window, and how far back they may be.
+    static constexpr index nearby = A.causal ? half : Window,
+                           reach = half * (std::max)({Dilations..., index{1}});
     /// Local queries of one head, every `step`-th token from `origin` on: numbers [i0, i0 + rows)
-    /// of these. Their keys are the first `seen` tokens, then those of numbers from `low` on.
+    /// of these. Their keys are the first `seen` global tokens, then those of numbers from `low`
+    /// on. `past` tokens came before this call.
     template <class T>
     struct block {
-      index b, head, i0, rows, seen, low, origin, step;
+      index b, head, i0, rows, seen, low, origin, step, past;
       index token(index number) const { return origin + number * step; }
+      /// Whether query i is no global token.
+      bool local(index i) const { return !globals.holds(token(i0 + i)); }
       /// Token of the key of slot j.
-      index key_token(index j) const { return j < seen ? j : token(low + j - seen); }
+      index key_token(index j) const { return j < seen ? globals.at[j] : token(low + j - seen); }
       /// Where query i, or the key of slot j, starts in its rows.
       index query(index i, const context<T>& ctx) const {
-        return (b * ctx.length + token(i0 + i)) * n + head * h;
+        return (b * ctx.length + token(i0 + i) - past) * n + head * h;
       }
       index key(index j, const context<T>& ctx) const {
         return (b * ctx.length + key_token(j)) * kv + head / group * h;
@@ -58196,10 +58839,6 @@ struct longformer : policy {
         return (head * ctx.length + token(i0 + i)) * widest;
       }
     };
-    template <class T>
-    static index globals(const context<T>& ctx) {
-      return (std::min)(Globals, ctx.length);
-    }
     /// Calls f(kernels, tile, block) for all blocks of local queries, with their probabilities in
     /// the tile. Heads that share keys come after each other on one thread.
     template <class T, class F>
@@ -58207,24 +58846,27 @@ struct longformer : policy {
       constexpr index most_rows = ops::attention_rows;
       ctx.on.threads.each(ctx.batch * A.kv_heads, [&](index item) {
         ctx.on.with_kernels([&](auto kernels) {
-          const index b = item / A.kv_heads, g = item % A.kv_heads, valid = ctx.length_of(b);
-          const index seen = globals(ctx);
+          const index b = item / A.kv_heads, g = item % A.kv_heads, past = ctx.past_of(b),
+                      valid = past + ctx.length_of(b);
           ops::attention_tile<T> tile(c.scratch + ctx.on.threads.rank() * c.scratch_size, c.most, h,
                                       c.training);
           for (index head = g * group; head < (g + 1) * group; ++head) {
             const index step = dilation(head);
             for (index origin = 0; origin < step; ++origin) {
-              // Numbers of the tokens behind the global ones.
-              const index begin = (std::max)(seen - origin + step - 1, index{0}) / step,
-                          end = (std::max)(valid - origin + step - 1, index{0}) / step;
-              for (index i0 = begin; i0 < end; i0 += most_rows) {
+              // Numbers of the first token from `token` on.
+              const auto from = [&](index token) {
+                return (std::max)(token - origin + step - 1, index{0}) / step;
+              };
+              const index begin = from(lead), end = from(valid);
+              for (index i0 = from((std::max)(lead, past)); i0 < end; i0 += most_rows) {
                 const index rows = (std::min)(most_rows, end - i0);
                 const index low = (std::max)(begin, i0 - half),
                             high = (std::min)(end, i0 + rows + (A.causal ? 0 : half));
-                const block<T> at{b, head, i0, rows, seen, low, origin, step};
-                tile.load_keys(
-                    seen + high - low, [&](index j) { return c.b.k + at.key(j, ctx); },
-                    [&](index j) { return c.b.v + at.key(j, ctx); });
+                const index last = origin + (i0 + rows - 1) * step;
+                const block<T> at{
+                    b,   head,   i0,   rows, globals.before(A.causal ? last + 1 : valid),
+                    low, origin, step, past};
+                load(tile, c, ctx, at, at.seen + high - low);
                 tile.score(kernels, rows, projections::template scale<T>,
                            [&](index i) { return c.b.q + at.query(i, ctx); });
                 for (index i = 0; i < rows; ++i) normalize(kernels, tile, at, i, high - low, ctx);
@@ -58235,21 +58877,43 @@ struct longformer : policy {
         });
       });
     }
+    /// Loads the keys of a block: rows of this call, or of the cache.
+    template <class T>
+    static void load(ops::attention_tile<T>& tile, const cache<T>& c, const context<T>& ctx,
+                     const block<T>& at, index count) {
+      if (!ctx.past)
+        return tile.load_keys(
+            count, [&](index j) { return c.b.k + at.key(j, ctx); },
+            [&](index j) { return c.b.v + at.key(j, ctx); });
+      T k[std::size_t{h}], v[std::size_t{h}];
+      const auto decoded = [&](const auto& rows, index j, T* to) {
+        const index token = at.key_token(j), g = at.head / group;
+        rows.load(at.b, g, token, rows.of(at.b, g).place(token), h, to, 1, -1);
+        return to;
+      };
+      const auto keys = c.keys.rows(ops::page_tables{});
+      const auto values = c.values.rows(ops::page_tables{});
+      tile.load_keys(
+          count, [&](index j) { return decoded(keys, j, k); },
+          [&](index j) { return decoded(values, j, v); });
+    }
     /// Calls f(slot, token, count) for stretches of neighbouring tokens among the keys of a block.
     template <class T, class F>
     static void each_stretch(const block<T>& at, index keys, F&& f) {
-      f(index{0}, index{0}, at.seen);
+      const index first = (std::min)(lead, at.seen);
+      f(index{0}, index{0}, first);
+      for (index j = first; j < at.seen; ++j) f(j, at.key_token(j), index{1});
       const index count = at.step == 1 ? keys - at.seen : 1;
       for (index j = at.seen; j < keys; j += count) f(j, at.key_token(j), count);
     }
-    /// Turns the scores of query i, with `nearby` keys of the window's range, into probabilities.
+    /// Turns the scores of query i, with `wide` keys of the window's range, into probabilities.
     template <class Kernels, class T>
     static void normalize(Kernels, const ops::attention_tile<T>& tile, const block<T>& at, index i,
-                          index nearby, const context<T>& ctx) {
+                          index wide, const context<T>& ctx) {
       T* const row = tile.row(i);
       T* const window = row + at.seen;
       const index query = at.i0 + i, first = (std::max)(at.low, query - half) - at.low,
-                  last = (std::min)(nearby, query + (A.causal ? 0 : half) + 1 - at.low);
+                  last = (std::min)(wide, query + (A.causal ? 0 : half) + 1 - at.low);
       if constexpr (A.relative) {
         const T* const line = ctx.bias.of(at.head) - at.token(query);
         each_stretch(at, tile.keys(), [&](index slot, index token, index count) {
@@ -58257,68 +58921,34 @@ struct longformer : policy {
         });
       }
       std::fill_n(window, first, ops::hidden_score<T>);
-      std::fill(window + last, window + nearby, ops::hidden_score<T>);
+      std::fill(window + last, window + wide, ops::hidden_score<T>);
+      // A global token is seen as such, once; by a causal query if it came before.
+      for (index j = lead; j < at.seen; ++j) {
+        const index token = at.key_token(j), number = (token - at.origin) / at.step - at.low;
+        if (token >= at.origin && (token - at.origin) % at.step == 0 && number >= 0 &&
+            number < wide)
+          window[number] = ops::hidden_score<T>;
+        if (A.causal && token > at.token(query)) row[j] = ops::hidden_score<T>;
+      }
       // What comes behind a causal query changes no bit of its sums.
       const index used = A.causal ? at.seen + last : tile.keys();
       std::fill(row + used, row + tile.keys(), T(0));
       Kernels::template softmax<T>(used, row);
     }
-    /// Attention of the global queries to all valid tokens, or to those before them.
-    template <class T>
-    static ops::attention_call<T> call(const cache<T>& c, const context<T>& ctx) {
-      auto a = projections::call(ctx.batch, globals(ctx), c.q, ctx.length, c.k, c.v, c.mixed);
-      a.key_lengths = ctx.lengths;
-      if constexpr (A.causal) a.window.after = 0;
-      if constexpr (A.relative) {
-        a.bias = ctx.bias.lines;
-        a.bias_origin = ctx.bias.origin;
-      }
-      a.scratch = c.scratch;
-      a.scratch_size = c.scratch_size;
-      a.dropout = ctx.dropout;
-      a.dropout_id = c.global_dropout_id;
-      return a;
-    }
-    template <class T, class S>
-    static void global_backward(const global_params<form::packed<T, S>>& p,
-                                global_params<form::gradient<T>>& dp, view<const T, in> x,
-                                view<T, in> dx, const cache<T>& c, context<T>& ctx) {
-      without_cache::cache<T> none;
-      const index g = globals(ctx), first = ctx.batch * g, rows = x.rows();
-      ctx.on.threads.each(first, [&](index i) {
-        std::copy_n(c.b.d_mixed + (i / g * ctx.length + i % g) * n, n, c.d_mixed + i * n);
-      });
-      ops::fill(ctx.on, first * in, T(0), c.dx);
-      ops::fill(ctx.on, first * n, T(0), c.dq);
-      ops::fill(ctx.on, rows * kv, T(0), c.dk);
-      ops::fill(ctx.on, rows * kv, T(0), c.dv);
-      ops::attention_backward(
-          ctx.on, call(c, ctx),
-          {c.d_mixed, c.dq, c.dk, c.dv, nullptr, A.relative ? ctx.bias.d_lines : nullptr});
-      rotate_global(c.dq, c.dk, ctx, true);
-      projections::to_query::template backward<T>(p.q, dp.q, {c.x, first}, {c.dq, first},
-                                                  {c.dx, first}, none, ctx);
-      projections::to_key::template backward<T>(p.k, dp.k, x, {c.dk, rows}, dx, none, ctx);
-      projections::to_key::template backward<T>(p.v, dp.v, x, {c.dv, rows}, dx, none, ctx);
-      ctx.on.threads.each(first, [&](index i) {
-        T* const to = dx.row(i / g * ctx.length + i % g);
-        for (index j = 0; j < in; ++j) to[j] += c.dx[i * in + j];
-      });
-    }
-    /// Applies rotary positions to the global queries and their keys, or the derivative.
-    template <class T>
-    static void rotate_global(T* q, T* k, const context<T>& ctx, bool inverse) {
-      if constexpr (A.rope != rope_pairing::none) {
-        const index g = globals(ctx);
-        ctx.on.threads.each(ctx.rows(), [&](index row) {
-          const index b = row / ctx.length, t = row % ctx.length;
-          const T* const table = ctx.rope_of(row, h);
-          ops::rope_row(A.rope, A.kv_heads, h, table, k + row * kv, inverse);
-          if (t < g) ops::rope_row(A.rope, A.heads, h, table, q + (b * g + t) * n, inverse);
-        });
-      }
-    }
   };
+};
+
+/// Longformer whose first `Globals` tokens are global, as a classification token or a question in
+/// front.
+template <index Window = 512, index Globals = 1, index... Dilations>
+struct longformer : longformer_at<Window, linnet::detail::first_tokens<Globals>, Dilations...> {
+  static_assert(Globals >= 0, "linnet::attention::longformer: the number of global tokens");
+  static constexpr index least_context = 0;
+  using kind = longformer;
+  static std::string name() {
+    return "longformer<" + std::to_string(Window) + ", " + std::to_string(Globals) +
+           longformer::dilations();
+  }
 };
 
 }  // namespace attention
@@ -61764,18 +62394,62 @@ LINNET_NAMESPACE_END
 /// Prefix tuning: keys and values before each text train in every layer, and nothing else.
 
 /// @file
-/// The common part of adapters that put virtual tokens before a decoder's texts.
+/// The common part of adapters that put virtual tokens before texts.
 
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Whether a decoder's texts may have virtual tokens before them; words for the others.
+/// The stack of a model that reads what virtual keys stand before: an encoder-decoder's decoder.
+template <class M>
+struct virtual_stack {
+  using of = M;
+  using attention = typename M::attention;
+};
+template <class M>
+requires is_encoder<M>
+struct virtual_stack<M> {
+  using of = typename M::body;
+  using attention = typename M::attention;
+};
+template <class M>
+requires is_t5<M>
+struct virtual_stack<M> {
+  using of = typename M::decoder;
+  using attention = typename M::decoder_attention;
+};
+/// The shape of that attention, and its layers.
+template <class M>
+inline constexpr attention_shape virtual_self = virtual_stack<M>::of::self;
+template <class M>
+consteval index virtual_layers() {
+  if constexpr (is_t5<M>)
+    return M::shape.decoder_layers;
+  else
+    return M::shape.layers;
+}
+/// Width of the rows that soft tokens are: an encoder's stand before its norm, as embedded tokens.
+template <class M>
+consteval index virtual_width() {
+  if constexpr (is_encoder<M>)
+    return M::width;
+  else
+    return M::d;
+}
+
+/// Whether a model's texts may have virtual tokens before them; words for the others.
 template <class M>
 consteval bool takes_virtual_tokens() {
-  if constexpr (!is_decoder<M>)
+  if constexpr (is_t5<M>)
+    return true;
+  else if constexpr (is_encoder<M>)
+    static_assert(!M::of_images,
+                  "linnet::prompt_tuning and prefix_tuning: they stand before texts; an encoder of "
+                  "images reads none");
+  else if constexpr (!is_decoder<M>)
     static_assert(never<M>,
-                  "linnet::prompt_tuning and prefix_tuning: only decoders take virtual tokens");
+                  "linnet::prompt_tuning and prefix_tuning: decoders, encoders and T5 take virtual "
+                  "tokens, other models do not");
   else if constexpr (M::depths::routes)
     static_assert(
         never<M>,
@@ -61785,6 +62459,11 @@ consteval bool takes_virtual_tokens() {
     static_assert(
         never<M>,
         "linnet::prompt_tuning and prefix_tuning: a tensor train has a row for each token alone");
+  else if constexpr (M::block_tokens > 1)
+    static_assert(
+        never<M>,
+        "linnet::prompt_tuning and prefix_tuning: attention::block_causal counts its blocks from "
+        "a text's first token, and virtual ones are not among them");
   else if constexpr (M::takes_prefix)
     static_assert(
         never<M>,
@@ -61793,9 +62472,15 @@ consteval bool takes_virtual_tokens() {
   return true;
 }
 
-/// A decoder with an adapter that puts `Count` virtual tokens before each text. Limits and batches
-/// count the text alone.
-template <class M, class Method, index Count>
+/// Buffers of a model with virtual tokens.
+template <class M, class T>
+struct virtual_workspace : adapted_workspace<M, T> {
+  index* lengths = nullptr;  ///< [batch] of texts or sources that have lengths, with virtual tokens
+};
+
+/// A model with an adapter that puts `Count` virtual tokens before each text, or with
+/// `BeforeSource` before each source. Limits and batches count the text alone.
+template <class M, class Method, index Count, bool BeforeSource = false>
 struct virtual_model : adapted_model<M, Method> {
   static_assert(Count > 0 && Count <= 4096,
                 "linnet::prompt_tuning and prefix_tuning: 1 to 4096 virtual tokens");
@@ -61806,41 +62491,78 @@ struct virtual_model : adapted_model<M, Method> {
 
   /// The longest text for these limits: `target`, or what the context leaves when it is 0.
   static constexpr index longest(const limits& l) {
+    if (BeforeSource) return M::longest(l);
     return l.target > 0 ? l.target : (std::max)(M::longest(l) - Count, index{0});
   }
   /// A learned table of positions has an end, which virtual tokens come nearer to.
   static constexpr limits_refusal check_limits(const limits& l) {
+    if constexpr (M::encodes)
+      if (const limits_refusal bare = M::check_limits(l); bare.field) return bare;
     if (longest(l) < 1) return {"limits.target", "at least 1 beside the virtual tokens", l.target};
     const limits_refusal refused = M::check_limits(whole(l));
     if (refused.field && refused.most >= 0)
-      return {refused.field, "the model's context less the virtual tokens", l.target,
-              refused.most - Count};
+      return {refused.field, "the model's context less the virtual tokens",
+              BeforeSource ? l.source : l.target, refused.most - Count};
     return refused;
   }
   /// Why a batch does not fit the limits, the vocabulary or the attention.
   static refusal refuses(const batch& b, const limits& l) {
     limits text = l;
     text.target = longest(l);
-    return b.documents ? refusal::documents_unknown : M::refuses(b, text);
+    return has_documents(b) ? refusal::documents_unknown : M::refuses(b, text);
   }
   /// Whether a batch fits them.
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
   template <class T>
-  using workspace = adapted_workspace<M, T>;
+  using workspace = virtual_workspace<M, T>;
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    return plan_adapted<M, T>(m, whole(l), use, 0);
+    workspace<T> w;
+    if (BeforeSource || is_encoder<M>) w.lengths = m.saved.take<index>(l.batch);
+    static_cast<adapted_workspace<M, T>&>(w) = plan_adapted<M, T>(m, whole(l), use, 0);
+    return w;
   }
   template <class T>
   static void prepare(workspace<T>& w, const limits& l) {
     M::prepare(w.base, whole(l));
   }
 
+ protected:
+  /// The loss of the base with the hooks of an adapter, as adapted_model::loss_with().
+  template <class T, class P, class Criterion>
+  static loss_sum loss_behind(const P& p, bool trains, const batch& b, workspace<T>& w,
+                              const ops::execution& on, ops::adapter_hooks<T> hooks,
+                              const loss_call<T>& call, const Criterion& criterion) {
+    if (const index* const lengths = lengths_of(b)) {
+      on.threads.each(b.batch, [&](index i) { w.lengths[i] = Count + lengths[i]; });
+      hooks.front.lengths = w.lengths;
+    }
+    return virtual_model::loss_with(p, trains, b, w, on, hooks, call, criterion);
+  }
+
  private:
+  /// Lengths of the texts that virtual tokens stand before, where a batch has them.
+  static const index* lengths_of([[maybe_unused]] const batch& b) {
+    if constexpr (BeforeSource)
+      return b.source_lengths;
+    else if constexpr (is_encoder<M>)
+      return b.lengths;
+    else
+      return nullptr;
+  }
+  static bool has_documents(const batch& b) {
+    if constexpr (is_t5<M>)
+      return b.source_documents || b.target_documents;
+    else
+      return b.documents != nullptr;
+  }
   /// Limits of the base's sequences, virtual tokens included.
   static constexpr limits whole(limits l) {
-    l.target = add_sizes(longest(l), Count);
+    if (BeforeSource)
+      l.source = add_sizes(l.source, Count);
+    else
+      l.target = add_sizes(longest(l), Count);
     return l;
   }
 };
@@ -61851,10 +62573,10 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Prefix tuning (Li and Liang 2021), a method of adapted<> for decoders with softmax attention.
-/// Every layer finds keys and values of `Count` virtual tokens before those of each text. They are
-/// as a cache would have them: no position is added. Tokens have their places behind them, as
-/// PEFT's have.
+/// Prefix tuning (Li and Liang 2021), a method of adapted<> for softmax attention. Every layer
+/// finds keys and values of `Count` virtual tokens before those of each text, of a T5 before those
+/// of each target. They are as a cache would have them: no position is added. Tokens have their
+/// places behind them, as PEFT's have.
 template <index Count>
 struct prefix_tuning {
   static constexpr index virtual_count = Count;
@@ -61864,8 +62586,8 @@ namespace detail {
 /// Whether every layer's attention takes keys that are given.
 template <class M>
 consteval bool takes_virtual_keys() {
-  if constexpr (is_decoder<M>) {
-    using layer = typename M::attention::template layer<M::self>;
+  if constexpr (is_decoder<M> || is_encoder<M> || is_t5<M>) {
+    using layer = typename virtual_stack<M>::attention::template layer<virtual_self<M>>;
     if constexpr (requires { layer::takes_virtual_keys; }) return layer::takes_virtual_keys;
     return false;
   }
@@ -61880,8 +62602,9 @@ struct adapted<M, prefix_tuning<Count>> : detail::virtual_model<M, prefix_tuning
                 "linnet::prefix_tuning: this kind of attention takes no keys that are given; full "
                 "attention and sliding windows do");
   /// Values of the keys of a token in one layer.
-  static constexpr index key_width = M::self.kv_heads * M::self.d_kv;
-  static constexpr index width = M::shape.layers * 2 * key_width;
+  static constexpr index key_width =
+      detail::virtual_self<M>.kv_heads * detail::virtual_self<M>.d_kv;
+  static constexpr index width = detail::virtual_layers<M>() * 2 * key_width;
 
   template <class Form>
   struct params {
@@ -61913,11 +62636,11 @@ struct adapted<M, prefix_tuning<Count>> : detail::virtual_model<M, prefix_tuning
   /// by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
-                       const typename M::batch& b, detail::adapted_workspace<M, T>& w,
+                       const typename M::batch& b, detail::virtual_workspace<M, T>& w,
                        const ops::execution& on, const loss_call<T>& call = {},
                        const Criterion& criterion = {}) {
     adapted::template check_storage<S, T>();
-    return adapted::loss_with(p, dp != nullptr, b, w, on, hook<T>(p, dp), call, criterion);
+    return adapted::loss_behind(p, dp != nullptr, b, w, on, hook<T>(p, dp), call, criterion);
   }
 };
 
@@ -61927,17 +62650,20 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Prompt tuning (Lester et al. 2021), a method of adapted<> for decoders: `Count` rows that train
-/// stand before the embedded tokens of each text. Tokens have their places behind them, as PEFT's
-/// have.
+/// Prompt tuning (Lester et al. 2021), a method of adapted<>: `Count` rows that train stand before
+/// the embedded tokens of each text, of a T5 before those of each source. Tokens have their places
+/// behind them, as PEFT's have. An encoder adds positions and the first type to them, and its norm
+/// reads them.
 template <index Count>
 struct prompt_tuning {
   static constexpr index virtual_count = Count;
 };
 
-/// Model `M` with soft tokens, [Count, d_model].
+/// Model `M` with soft tokens, [Count, d_model], or of an encoder as wide as its embedding.
 template <class M, index Count>
-struct adapted<M, prompt_tuning<Count>> : detail::virtual_model<M, prompt_tuning<Count>, Count> {
+struct adapted<M, prompt_tuning<Count>>
+    : detail::virtual_model<M, prompt_tuning<Count>, Count, M::encodes> {
+  static constexpr index width = detail::virtual_width<M>();
   template <class Form>
   struct params {
     typename Form::vector prompt{};
@@ -61945,7 +62671,7 @@ struct adapted<M, prompt_tuning<Count>> : detail::virtual_model<M, prompt_tuning
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    f(at / "prompt_embeddings", tensor_info{Count, M::d, role::position, 1}, p.prompt...);
+    f(at / "prompt_embeddings", tensor_info{Count, width, role::position, 1}, p.prompt...);
   }
   /// Calls f(key, value) for what decides what the adapter computes.
   template <class F>
@@ -61959,17 +62685,20 @@ struct adapted<M, prompt_tuning<Count>> : detail::virtual_model<M, prompt_tuning
   static ops::adapter_hooks<T> hook(const params<form::packed<T, storage_of<adapted, T>>>& p,
                                     const params<form::gradient<T>>* dp = nullptr) {
     return {.object = &p,
-            .front = {.count = Count, .rows = p.prompt, .d_rows = dp ? dp->prompt : nullptr}};
+            .front = {.count = Count,
+                      .rows = p.prompt,
+                      .d_rows = dp ? dp->prompt : nullptr,
+                      .before_source = M::encodes}};
   }
   /// Summed loss of a batch behind the soft tokens, see M::loss(). With `dp`, adds their gradient.
   /// Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
-                       const typename M::batch& b, detail::adapted_workspace<M, T>& w,
+                       const typename M::batch& b, detail::virtual_workspace<M, T>& w,
                        const ops::execution& on, const loss_call<T>& call = {},
                        const Criterion& criterion = {}) {
     adapted::template check_storage<S, T>();
-    return adapted::loss_with(p, dp != nullptr, b, w, on, hook<T>(p, dp), call, criterion);
+    return adapted::loss_behind(p, dp != nullptr, b, w, on, hook<T>(p, dp), call, criterion);
   }
 };
 
@@ -62009,7 +62738,7 @@ LINNET_TRY {
   const auto refuse = [](errc code, const char* field, const char* expected, std::string got) {
     return error{code, "adapt", field, expected, std::move(got)};
   };
-  const auto most = static_cast<token>(M::vocabulary);
+  const auto most = static_cast<token>(M::shape.vocabulary);
   if (how.start == prompt_start::text) {
     if (how.text.empty())
       return refuse(errc::invalid, "prompt_options.text", "at least one token", "none");
@@ -62018,7 +62747,12 @@ LINNET_TRY {
         return refuse(errc::invalid, "prompt_options.text", "tokens of the vocabulary",
                       std::to_string(t));
   }
-  if (M::factorised && how.start != prompt_start::random)
+  constexpr index width = adapted<M, Method>::width;
+  constexpr bool widened = [] {  // an encoder's soft tokens are as wide as its table
+    if constexpr (detail::is_decoder<M>) return M::factorised;
+    return false;
+  }();
+  if (widened && how.start != prompt_start::random)
     return refuse(errc::unsupported, "prompt_options.start",
                   "random, as this embedding is factorised", "another");
   auto made = detail::begin_adapter<Method>(base);
@@ -62032,8 +62766,8 @@ LINNET_TRY {
     const token t = how.start == prompt_start::text
                         ? how.text[static_cast<std::size_t>(i) % how.text.size()]
                         : static_cast<token>(random.bits() % static_cast<std::uint64_t>(most));
-    for (index j = 0; j < M::d; ++j)
-      made->tree().prompt[i * M::d + j] = base.tree().embedding.at(t, j, M::d);
+    for (index j = 0; j < width; ++j)
+      made->tree().prompt[i * width + j] = base.tree().embedding.at(t, j, width);
   }
   return made;
 }
@@ -70153,6 +70887,9 @@ LINNET_NAMESPACE_BEGIN
 template <class M, class T = float>
 class embedder {
   static_assert(detail::is_encoder<M>, "linnet::embedder: the model must be an encoder<>");
+  static_assert(!detail::is_reproducible<M> || std::is_same_v<T, float>,
+                "linnet::compute::reproducible: its kernels compute in float; embedders of these "
+                "models have that scalar");
   using S = storage_of<M, T>;
 
  public:
@@ -70705,6 +71442,8 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
                 "policies out");
   static_assert(!Core::attention::takes_prefix,
                 "linnet::byte_pooled: attention::prefix is not supported");
+  static_assert(Core::attention::block_tokens == 1,
+                "linnet::byte_pooled: attention::block_causal is not supported");
   static_assert(!detail::by_layer<typename Core::storage>,
                 "linnet::byte_pooled: the ends have layers of their own, so ranges of layers "
                 "(storage::layers) are not supported; give storage::per_role");

@@ -25,70 +25,35 @@
 // SOFTWARE.
 #pragma once
 /// @file
-/// Opt-in: training on several processes, over MPI. Needs the headers and the library of an MPI 3,
-/// such as Debian's libopenmpi-dev.
+/// Opt-in: training and evaluation on several processes, over MPI. Needs the headers and the
+/// library of an MPI 3, such as Debian's libopenmpi-dev.
 
 /// @file
-/// Training on several processes that share each batch. Opt-in, through linnet/mpi.hpp.
+/// Work that needs no gradients, shared out over processes: items, and the windows of a text. All
+/// ranks get all results, with the bits of one process. Opt-in, through linnet/mpi.hpp.
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 /// @file
-/// Parts of a batch: some of its sequences, without a copy.
+/// Messages between processes, over MPI: every call ends, at the latest by a time-out. Opt-in,
+/// through linnet/mpi.hpp.
+
+#include <array>
+#include <tuple>
+
+#ifndef OMPI_SKIP_MPICXX
+#define OMPI_SKIP_MPICXX 1  // Open MPI's classes of C++, which are not used
+#endif
+#include <mpi.h>
 
 #include <linnet/linnet.hpp>
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Moves a pointer to rows of `width`, unless it is null.
-template <class T>
-void skip_rows(const T*& rows, index first, index width) {
-  if (rows) rows += first * width;
-}
-/// Sequences [first, first + count) of a batch of any family.
-template <class Batch>
-Batch part_of_batch(Batch b, index first, index count, bool label_per_sequence = false) {
-  b.batch = count;
-  if constexpr (requires { b.images; })
-    skip_rows(b.images.pixels, first, b.images.height * b.images.width * b.images.channels);
-  if constexpr (requires { b.source; }) {
-    skip_rows(b.source, first, b.source_length);
-    skip_rows(b.source_lengths, first, 1);
-  }
-  if constexpr (requires { b.target_length; }) {
-    skip_rows(b.labels, first, b.target_length);
-    if constexpr (requires { b.target_documents; }) {
-      skip_rows(b.source_documents, first, b.source_length);
-      skip_rows(b.target_documents, first, b.target_length);
-    }
-  } else {
-    static_assert(
-        requires { b.tokens, b.labels, b.length; },
-        "linnet::distributed_trainer: takes batches with `tokens`, `labels` and `length`, or with "
-        "`source`, `labels` and `target_length`");
-    skip_rows(b.tokens, first, b.length);
-    skip_rows(b.labels, first, label_per_sequence ? 1 : b.length);
-    if constexpr (requires { b.prefixes; }) skip_rows(b.prefixes, first, 1);
-    if constexpr (requires { b.lengths; }) skip_rows(b.lengths, first, 1);
-    if constexpr (requires { b.types; }) skip_rows(b.types, first, b.length);
-    if constexpr (requires { b.documents; }) skip_rows(b.documents, first, b.length);
-  }
-  return b;
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
 /// @file
 /// Digests of options and numbers, by which ranks see that they have the same ones. Knows no MPI.
 
@@ -130,27 +95,13 @@ struct digest {
 }  // namespace detail
 
 LINNET_NAMESPACE_END
-/// @file
-/// Sums of gradients over ranks. Those of the parts of a batch are added in one tree, whatever rank
-/// made them. Each rank gets its shard of the sum.
-
-/// @file
-/// Messages between processes, over MPI: every call ends, at the latest by a time-out. Opt-in,
-/// through linnet/mpi.hpp.
-
-#include <array>
-#include <tuple>
-#include <vector>
-
-#ifndef OMPI_SKIP_MPICXX
-#define OMPI_SKIP_MPICXX 1  // Open MPI's classes of C++, which are not used
-#endif
-#include <mpi.h>
 
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// The largest number of values, and the largest place of one, in a message.
+inline constexpr index most_in_message = 0x7fffffff;
 /// The words of a rank before a call, field by field.
 using rank_words = std::array<std::int64_t, 8>;
 /// The first rank that says something else than it should, and in which field.
@@ -272,6 +223,25 @@ class communicator {
       }
     return true;
   }
+  /// How many ranks, one behind the other, are on each machine, by the names that MPI has for
+  /// machines. It is 1 where machines have other numbers of ranks or do not have them in order; 0
+  /// after a failure.
+  index ranks_of_machine() {
+    char name[MPI_MAX_PROCESSOR_NAME] = {};
+    int length = 0;
+    failed_ = failed_ || MPI_Get_processor_name(name, &length) != MPI_SUCCESS;
+    detail::digest machine;
+    for (int i = 0; i < length; ++i) machine.add(static_cast<unsigned char>(name[i]));
+    detail::rank_difference unlike;
+    if (!compare({machine.number()}, 0, unlike)) return 0;
+    const auto machine_of = [&](index rank) { return said_[static_cast<std::size_t>(rank)][0]; };
+    index group = 1;
+    while (group < size() && machine_of(group) == machine_of(0)) ++group;
+    if (size() % group != 0) return 1;
+    for (index r = 1; r < size(); ++r)
+      if ((machine_of(r) == machine_of(r - 1)) != (r % group != 0)) return 1;
+    return group;
+  }
   /// Gives each rank the pieces of all others: counts[r] values at begins[r], which rank r has.
   template <class T>
   bool gather(T* all, const int* counts, const int* begins) {
@@ -296,6 +266,15 @@ class communicator {
                                 received.begins, type<T>(), comm_, &request),
                  request);
   }
+  /// exchange() inside one block, of places that have nothing in common and none for this rank.
+  template <class T>
+  bool exchange_within(T* block, places sent, places received) {
+    // Open MPI takes equal addresses for MPI_IN_PLACE, so these differ by a value.
+    for (int r = 0; r < size_; ++r) --received.begins[r];
+    const bool fine = exchange(block, sent, block + 1, received);
+    for (int r = 0; r < size_; ++r) ++received.begins[r];
+    return fine;
+  }
   /// Adds the values of all ranks, in MPI's order; counts[r] of the sums go to rank r, into `to`.
   template <class T>
   bool add(const T* from, T* to, const int* counts) {
@@ -317,6 +296,8 @@ class communicator {
       return MPI_DOUBLE;
     else if constexpr (std::is_same_v<T, std::int64_t>)
       return MPI_INT64_T;
+    else if constexpr (std::is_same_v<T, std::uint16_t>)
+      return MPI_UINT16_T;
     else
       return MPI_CHAR;
   }
@@ -355,6 +336,8 @@ LINNET_NAMESPACE_END
 /// How several processes share a batch and the parameters of a model. A batch has fixed parts,
 /// whose gradients are added in one tree. Each rank has a shard of the parameters.
 
+#include <algorithm>
+
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
@@ -363,6 +346,12 @@ namespace detail {
 constexpr std::pair<index, index> items_of(index n, index rank, index ranks) {
   return {n * rank / ranks, n * (rank + 1) / ranks};
 }
+/// The bytes [first, second) of a block of `size` bytes, which all ranks have, that a rank writes.
+constexpr std::pair<index, index> share_of_block(index size, index rank, index ranks) {
+  const auto [from, to] = items_of(size / alignment, rank, ranks);
+  return {from * alignment, rank + 1 == ranks ? size : to * alignment};
+}
+
 /// The rank that holds item `i` of `n`.
 constexpr index holder_of(index i, index n, index ranks) {
   index rank = i * ranks / n;
@@ -453,6 +442,13 @@ constexpr shard_place shard_begin(index rank, index ranks) {
   });
   return found;
 }
+/// The shard that rank `rank` adds gradients of, where `group` ranks, one behind the other, share
+/// out the optimizer's state; 0 stands for all. The shards of a group's rank and of the ranks with
+/// the same place in other groups stand side by side.
+constexpr index shard_of_rank(index rank, index ranks, index group) {
+  if (group < 1) return rank;
+  return rank % group * (ranks / group) + rank / group;
+}
 /// Values of a rank's shard.
 template <class M, class T>
 constexpr index shard_values(index rank, index ranks) {
@@ -473,10 +469,206 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// Refuses, on all ranks, work that differs between ranks, or that one of them could not do. The
+/// first word is 0 where all is well.
+inline result<void> agree_on_work(communicator& ranks, const char* where, const rank_words& own,
+                                  const char* const* fields) {
+  rank_difference unlike;
+  if (!ranks.compare(own, 1, unlike)) return ranks.error();
+  if (unlike.rank < 0) return {};
+  return failure(errc::mismatch, where,
+                 "rank " + std::to_string(unlike.rank) + ": " + fields[unlike.field],
+                 std::to_string(unlike.expected), std::to_string(unlike.got));
+}
+/// Gives all ranks the values [begin(r), begin(r + 1)) of each rank r; begin(0) is 0.
+template <class T, class Begin>
+result<void> gather_shares(communicator& ranks, const char* where, T* all, Begin&& begin) {
+  static_assert(std::is_trivially_copyable_v<T>);
+  const index n = ranks.size(), most = most_in_message / index{sizeof(T)};
+  if (begin(n) > most)
+    return failure(errc::invalid, where, "items", "at most " + std::to_string(most),
+                   std::to_string(begin(n)));
+  std::vector<int> numbers(static_cast<std::size_t>(2 * n));
+  for (index r = 0; r < n; ++r) {
+    const auto at = static_cast<std::size_t>(r);
+    numbers[at] = static_cast<int>((begin(r + 1) - begin(r)) * index{sizeof(T)});
+    numbers[at + static_cast<std::size_t>(n)] = static_cast<int>(begin(r) * index{sizeof(T)});
+  }
+  if (!ranks.gather(reinterpret_cast<std::byte*>(all), numbers.data(), numbers.data() + n))
+    return ranks.error();
+  return {};
+}
+
+}  // namespace detail
+
+/// Makes results[i] = make(i) for all items, each on one rank, and gives all ranks all of them.
+/// Ranks have stretches of items, of equal length but for one. All ranks call this with as many
+/// items. Errors, on all ranks: errc::mismatch (another number of items; the rank is named).
+/// Also errc::io (a rank did not answer) and errc::invalid (2 GB of results or more).
+template <class T, class Make>
+result<void> share_out(communicator& ranks, std::span<T> results, Make&& make) LINNET_TRY {
+  static_assert(std::is_trivially_copyable_v<T>,
+                "linnet::share_out: results are sent as bytes, so they are trivially copyable");
+  static constexpr const char* fields[] = {"", "items", "bytes of a result"};
+  const index n = std::ssize(results);
+  if (auto alike = detail::agree_on_work(ranks, "share_out", {0, n, index{sizeof(T)}}, fields);
+      !alike)
+    return alike;
+  const auto [first, last] = detail::items_of(n, ranks.rank(), ranks.size());
+  for (index i = first; i < last; ++i) results[static_cast<std::size_t>(i)] = make(i);
+  return detail::gather_shares(ranks, "share_out", results.data(), [&](index rank) {
+    return detail::items_of(n, rank, ranks.size()).first;
+  });
+}
+LINNET_OR_OUT_OF_MEMORY("share_out")
+
+/// Scores a whole text as score_text(paths, …) does, with its bits; each rank scores some of its
+/// windows. All ranks call this with scorers of the same weights. Errors, on all ranks: those of
+/// score_text(), errc::io (a rank did not answer). Also errc::mismatch, with the number of a rank
+/// that has another text, stride or longest sequence, or whose scorer refuses.
+template <loglikelihood_scorer P, class Encode>
+result<text_score> score_text(communicator& ranks, P& paths, const Encode& encode, token opening,
+                              std::string_view text, index stride = 0) LINNET_TRY {
+  static constexpr const char* fields[] = {"tokens that it could not score", "tokens",
+                                           "digest of the tokens", "longest sequence", "stride"};
+  return detail::score_text_by(
+      encode, opening, text,
+      [&](std::span<const token> tokens, std::span<token_score> scores) -> result<void> {
+        const detail::window_plan plan(std::ssize(scores), paths.longest(), stride);
+        detail::digest all;
+        for (const token t : tokens) all.add(static_cast<std::uint64_t>(t));
+        const auto agree = [&](bool fine) {
+          return detail::agree_on_work(
+              ranks, "score_text",
+              {fine ? 0 : 1, std::ssize(tokens), all.number(), plan.longest, plan.stride}, fields);
+        };
+        if (auto alike = agree(plan.valid()); !plan.valid() && !ranks.failed())
+          return detail::text_not_scored(paths, stride);
+        else if (!alike)
+          return alike;
+        const auto windows_before = [&](index rank) {
+          return detail::items_of(plan.count(), rank, ranks.size()).first;
+        };
+        const bool fine = detail::score_some_windows(
+            paths, tokens, scores, plan,
+            {windows_before(ranks.rank()), windows_before(ranks.rank() + 1)});
+        const auto done = agree(fine);
+        if (!fine && !ranks.failed()) return detail::text_not_scored(paths, stride);
+        if (!done) return done;
+        return detail::gather_shares(ranks, "score_text", scores.data(), [&](index rank) {
+          return plan.scores_before(windows_before(rank));
+        });
+      });
+}
+LINNET_OR_OUT_OF_MEMORY("score_text")
+
+LINNET_NAMESPACE_END
+/// @file
+/// Training on several processes that share each batch. Opt-in, through linnet/mpi.hpp.
+
+#include <optional>
+
+/// @file
+/// Parts of a batch: some of its sequences, without a copy.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Moves a pointer to rows of `width`, unless it is null.
+template <class T>
+void skip_rows(const T*& rows, index first, index width) {
+  if (rows) rows += first * width;
+}
+/// Sequences [first, first + count) of a batch of any family.
+template <class Batch>
+Batch part_of_batch(Batch b, index first, index count, bool label_per_sequence = false) {
+  b.batch = count;
+  if constexpr (requires { b.images; })
+    skip_rows(b.images.pixels, first, b.images.height * b.images.width * b.images.channels);
+  if constexpr (requires { b.source; }) {
+    skip_rows(b.source, first, b.source_length);
+    skip_rows(b.source_lengths, first, 1);
+  }
+  if constexpr (requires { b.target_length; }) {
+    skip_rows(b.labels, first, b.target_length);
+    if constexpr (requires { b.target_documents; }) {
+      skip_rows(b.source_documents, first, b.source_length);
+      skip_rows(b.target_documents, first, b.target_length);
+    }
+  } else {
+    static_assert(
+        requires { b.tokens, b.labels, b.length; },
+        "linnet::distributed_trainer: takes batches with `tokens`, `labels` and `length`, or with "
+        "`source`, `labels` and `target_length`");
+    skip_rows(b.tokens, first, b.length);
+    skip_rows(b.labels, first, label_per_sequence ? 1 : b.length);
+    if constexpr (requires { b.prefixes; }) skip_rows(b.prefixes, first, 1);
+    if constexpr (requires { b.lengths; }) skip_rows(b.lengths, first, 1);
+    if constexpr (requires { b.types; }) skip_rows(b.types, first, b.length);
+    if constexpr (requires { b.documents; }) skip_rows(b.documents, first, b.length);
+  }
+  return b;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Sums of gradients over ranks. Those of the parts of a batch are added in one tree, whatever rank
+/// made them. Each rank gets its shard of the sum.
+
+/// @file
+/// Numbers of messages in half of the bytes: bfloat16. Knows no MPI.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The code of the bfloat16 next to `x`, of two the even one.
+template <class T>
+std::uint16_t bf16_message(T x) {
+  if constexpr (std::is_same_v<T, float>) {  // as storage::bf16, in a few operations
+    std::uint32_t bits = 0;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>(bits >> 16 | 0x40u);
+    return static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+  } else {
+    return static_cast<std::uint16_t>(storage::bf16::encode(static_cast<double>(x)));
+  }
+}
+/// The number of a code.
+template <class T>
+T number_of_bf16(std::uint16_t code) {
+  const std::uint32_t bits = std::uint32_t{code} << 16;
+  float x = 0;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return static_cast<T>(x);
+}
+/// The bfloat16 next to `x`.
+template <class T>
+T rounded_to_bf16(T x) {
+  return number_of_bf16<T>(bf16_message(x));
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
 /// How gradients of several ranks are added.
 enum class reduction {
   fixed_order,  ///< in one tree over the parts of the batch: the same bits for any number of ranks
   mpi           ///< by MPI: other bits for another number of ranks, fewer messages
+};
+
+/// How gradients are sent.
+enum class gradient_messages {
+  as_computed,  ///< all their bits
+  bf16          ///< rounded to bfloat16, in half of the bytes; other bits of losses and weights
 };
 
 /// How several ranks share a batch.
@@ -485,6 +677,12 @@ struct distributed_options {
       8;  ///< equal parts that a batch is cut into: no fewer than ranks. Bits depend on it
   reduction sums = reduction::fixed_order;
   index bucket = 65536;  ///< values of a shard in one message; no bits depend on it
+  /// How sums of parts are sent. Each that is added to another is rounded so, wherever it is made:
+  /// the bits stay those of any number of ranks.
+  gradient_messages gradients = gradient_messages::as_computed;
+  /// Ranks, one behind the other, that share out the optimizer's state among them, such as those of
+  /// a machine; 0: all. It has to divide their number. No bits depend on it.
+  index group = 0;
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
@@ -492,16 +690,16 @@ struct distributed_options {
     f("parts", self.parts, detail::count(1));
     f("sums", self.sums, detail::one_of(ways));
     f("bucket", self.bucket, detail::count(1));
+    f("gradients", self.gradients, detail::one_of(formats));
+    f("group", self.group, detail::count(0));
   }
 
  private:
   static constexpr const char* ways[] = {"fixed_order", "mpi"};
+  static constexpr const char* formats[] = {"as_computed", "bf16"};
 };
 
 namespace detail {
-
-/// The largest number of values, and the largest place of one, in a message.
-inline constexpr index most_in_message = 0x7fffffff;
 
 /// A rank's shard of sums of gradients of type T of model M, where the shards of all ranks are, and
 /// the tree over parts.
@@ -518,13 +716,40 @@ class shard_sums {
   index begin() const { return begins()[ranks_->rank()]; }
   int* counts() const { return numbers_; }
   int* begins() const { return numbers_ + ranks_->size(); }
+  /// The shards of this rank's group of ranks that stand side by side, this one's among them: those
+  /// whose state it has.
+  T* state_gradient() { return state_; }
+  /// Values of these shards.
+  static constexpr index state_values(index rank, index ranks, index group) {
+    const index groups = group < 1 ? 1 : ranks / group, first = group < 1 ? rank : rank % group;
+    return shard_begin<M, T>((first + 1) * groups, ranks).value -
+           shard_begin<M, T>(first * groups, ranks).value;
+  }
   /// Notes where the shards are, after place().
   void start(communicator& ranks) {
     ranks_ = &ranks;
-    for (index r = 0; r < ranks.size(); ++r) {
-      counts()[r] = static_cast<int>(shard_values<M, T>(r, ranks.size()));
-      begins()[r] = static_cast<int>(shard_begin<M, T>(r, ranks.size()).value);
+    const index n = ranks.size();
+    for (index r = 0; r < n; ++r) {
+      const index shard = shard_of_rank(r, n, group_);
+      counts()[r] = static_cast<int>(shard_values<M, T>(shard, n));
+      begins()[r] = static_cast<int>(shard_begin<M, T>(shard, n).value);
     }
+    if (group_ > 0) shard_ = state_ + (begin() - begins()[ranks.rank() % group_]);
+  }
+  /// Gives the ranks with the same place in other groups this one's shard, and gets theirs.
+  bool spread() {
+    if (group_ < 1 || group_ == ranks_->size()) return true;
+    const index n = ranks_->size(), me = ranks_->rank();
+    const communicator::places sent{numbers_ + 2 * n, numbers_ + 3 * n};
+    const communicator::places got{numbers_ + 4 * n, numbers_ + 5 * n};
+    for (index r = 0; r < n; ++r) {
+      const bool twin = r != me && r % group_ == me % group_;
+      sent.counts[r] = twin ? static_cast<int>(own()) : 0;
+      sent.begins[r] = static_cast<int>(shard_ - state_);
+      got.counts[r] = twin ? counts()[r] : 0;
+      got.begins[r] = twin ? begins()[r] - begins()[me % group_] : 0;
+    }
+    return ranks_->exchange_within(state_, sent, got);
   }
 
  protected:
@@ -534,6 +759,45 @@ class shard_sums {
   static void add_to(T* to, const T* from, index n) {
     for (index i = 0; i < n; ++i) to[i] += from[i];
   }
+  /// Adds two sums of the tree, which may have been sent.
+  void join(T* to, const T* from, index n) const {
+    if (!rounds_) return add_to(to, from, n);
+    for (index i = 0; i < n; ++i) to[i] = rounded_to_bf16(to[i]) + rounded_to_bf16(from[i]);
+  }
+  /// Values of `how.gradients` for messages of buckets: those that go to `ranks` ranks, and all
+  /// that come.
+  static constexpr index codes(index ranks, index bucket, index received,
+                               const distributed_options& how) {
+    return how.gradients == gradient_messages::bf16 && ranks > 1 ? ranks * bucket + received : 0;
+  }
+  /// Places what all ways of adding have.
+  constexpr void place_shared(arena& memory, index rank, index ranks, index received,
+                              const distributed_options& how) {
+    parts_ = how.parts;
+    fixed_ = how.sums == reduction::fixed_order;
+    group_ = how.group;
+    rounds_ = how.gradients == gradient_messages::bf16;
+    state_ = memory.take<T>(state_values(rank, ranks, how.group));
+    shard_ = state_;
+    received_ = memory.take<T>(received);
+    coded_count_ = codes(ranks, bucket_, received, how);
+    coded_ = memory.take<std::uint16_t>(coded_count_);
+  }
+  /// Sends sums, bucket by bucket, to their ranks; those of all ranks come into received_.
+  bool send(const T* from, communicator::places sent, communicator::places got) {
+    if (coded_count_ == 0) return ranks_->exchange(from, sent, received_, got);
+    std::uint16_t* const come = coded_ + ranks_->size() * bucket_;
+    for (index r = 0; r < ranks_->size(); ++r) {
+      for (index i = 0; i < sent.counts[r]; ++i)
+        coded_[r * bucket_ + i] = bf16_message(from[sent.begins[r] + i]);
+      sent.begins[r] = static_cast<int>(r * bucket_);
+    }
+    if (!ranks_->exchange(coded_, sent, come, got)) return false;
+    for (index r = 0; r < ranks_->size(); ++r)
+      for (index i = got.begins[r]; i < got.begins[r] + got.counts[r]; ++i)
+        received_[i] = number_of_bf16<T>(come[i]);
+    return true;
+  }
   /// The sum of the parts [first, last), from of(part) of the sums of single ranks, in their order.
   template <class Of>
   T* fold(index first, index last, index count, Of&& of) const {
@@ -541,15 +805,16 @@ class shard_sums {
       return of(first);
     const index middle = middle_of(first, last);
     T* const left = fold(first, middle, count, of);
-    add_to(left, fold(middle, last, count, of), count);
+    join(left, fold(middle, last, count, of), count);
     return left;
   }
 
   communicator* ranks_ = nullptr;
-  T *shard_ = nullptr, *received_ = nullptr;
+  T *state_ = nullptr, *shard_ = nullptr, *received_ = nullptr;
+  std::uint16_t* coded_ = nullptr;  ///< values that go; behind them those that come
   int* numbers_ = nullptr;  ///< counts and begins of shards, of what is sent and of what is got
-  index parts_ = 1, bucket_ = 0;
-  bool fixed_ = true;
+  index parts_ = 1, bucket_ = 0, group_ = 0, coded_count_ = 0;
+  bool fixed_ = true, rounds_ = false;
 };
 
 /// Memory and messages with which a rank adds gradients of type T of model M.
@@ -557,15 +822,16 @@ template <class M, class T>
 class gradient_sums : public shard_sums<M, T> {
   using base = shard_sums<M, T>;
   using base::add_to;
-  using base::bucket_, base::fixed_, base::numbers_, base::parts_, base::ranks_, base::received_,
-      base::shard_;
+  using base::bucket_, base::fixed_, base::join, base::numbers_, base::parts_, base::ranks_,
+      base::received_, base::shard_;
 
  public:
   using base::begins, base::counts, base::own, base::values;
 
   /// Values of all sums that a rank receives at a time: a bucket of each.
   static constexpr index received_values(index rank, index ranks, const distributed_options& how) {
-    if (how.sums != reduction::fixed_order) return shard_values<M, T>(rank, ranks);
+    if (how.sums != reduction::fixed_order)
+      return shard_values<M, T>(shard_of_rank(rank, ranks, how.group), ranks);
     index sums = 0;
     for (index r = 0; r < ranks; ++r) sums += partial_sums_of(how.parts, r, ranks).sums;
     return sums * bucket_values(ranks, how);
@@ -574,13 +840,11 @@ class gradient_sums : public shard_sums<M, T> {
   static constexpr gradient_sums place(arena& memory, index rank, index ranks,
                                        const distributed_options& how) {
     gradient_sums g;
-    g.parts_ = how.parts;
-    g.fixed_ = how.sums == reduction::fixed_order;
-    const index own = shard_values<M, T>(rank, ranks);
-    g.bucket_ = g.fixed_ ? bucket_values(ranks, how) : own;
-    const index buffers = g.fixed_ ? partial_sums_of(how.parts, rank, ranks).buffers : 0;
-    g.shard_ = memory.take<T>(own);
-    g.received_ = memory.take<T>(received_values(rank, ranks, how));
+    const bool fixed = how.sums == reduction::fixed_order;
+    const index received = received_values(rank, ranks, how);
+    g.bucket_ = fixed ? bucket_values(ranks, how) : received;
+    const index buffers = fixed ? partial_sums_of(how.parts, rank, ranks).buffers : 0;
+    g.place_shared(memory, rank, ranks, received, how);
     g.partial_ = memory.take<T>(buffers * values);
     g.numbers_ = memory.take<int>(6 * ranks);
     return g;
@@ -629,11 +893,11 @@ class gradient_sums : public shard_sums<M, T> {
     sum(first, middle, to, gradient, make);
     if (last - middle == 1) {
       make(middle);
-      add_to(to, gradient, values);
+      join(to, gradient, values);
       std::fill_n(gradient, values, T(0));
     } else {
       sum(middle, last, to + values, gradient, make);
-      add_to(to, to + values, values);
+      join(to, to + values, values);
     }
   }
   /// Sends this rank's sums to the holders of the shards, bucket by bucket, and adds what it gets.
@@ -658,7 +922,7 @@ class gradient_sums : public shard_sums<M, T> {
           place += sums_of(r);
         }
         const index before = i < sums_of(ranks_->rank()) ? i * values : 0;
-        if (!ranks_->exchange(sums + before, sent, received_, got)) return false;
+        if (!this->send(sums + before, sent, got)) return false;
       }
       index next = 0;
       if (const index own_count = count(ranks_->rank(), at); own_count > 0)
@@ -918,30 +1182,43 @@ struct shard_memory {
   T *first = nullptr, *second = nullptr;  ///< [end - begin]
   const T* gradient = nullptr;            ///< [end - begin]
   double* squares = nullptr;              ///< [chunks of all ranks]
-  int* numbers = nullptr;                 ///< counts and begins of the shards, in values; in chunks
-  index begin = 0, end = 0;
+  int* numbers = nullptr;    ///< places of squares of each rank; places of values that go and come
+  index begin = 0, end = 0;  ///< values whose state it has: its shard, or several
+  index own_begin = 0, own_end = 0;  ///< of its shard
+  index group = 0;
 
-  static constexpr shard_memory place(arena& memory, index rank, index ranks) {
+  static constexpr shard_memory place(arena& memory, index rank, index ranks, index group = 0) {
     shard_memory s;
-    s.begin = shard_begin<M, T>(rank, ranks).value;
-    s.end = shard_begin<M, T>(rank + 1, ranks).value;
+    s.group = group < 1 ? ranks : group;
+    const index shard = shard_of_rank(rank, ranks, s.group), each = ranks / s.group;
+    s.begin = shard_begin<M, T>(rank % s.group * each, ranks).value;
+    s.end = shard_begin<M, T>((rank % s.group + 1) * each, ranks).value;
+    s.own_begin = shard_begin<M, T>(shard, ranks).value;
+    s.own_end = shard_begin<M, T>(shard + 1, ranks).value;
     s.first = memory.take<T>(s.end - s.begin);
     s.second = memory.take<T>(s.end - s.begin);
     s.squares = memory.take<double>(count_chunks<M, T>());
-    s.numbers = memory.take<int>(4 * ranks);
+    s.numbers = memory.take<int>(6 * ranks);
     return s;
   }
-  /// `own` is this rank's shard of the gradients.
+  /// `own` are the gradients [begin, end).
   void start(communicator& all, const T* own) {
     ranks = &all;
     gradient = own;
-    const index n = all.size();
+    const index n = all.size(), each = n / group;
     for (index r = 0; r < n; ++r) {
-      const shard_place from = shard_begin<M, T>(r, n), to = shard_begin<M, T>(r + 1, n);
-      numbers[r] = static_cast<int>(to.value - from.value);
-      numbers[n + r] = static_cast<int>(from.value);
-      numbers[2 * n + r] = static_cast<int>(to.chunk - from.chunk);
-      numbers[3 * n + r] = static_cast<int>(from.chunk);
+      const index shard = shard_of_rank(r, n, group);
+      const shard_place from = shard_begin<M, T>(shard, n), to = shard_begin<M, T>(shard + 1, n);
+      numbers[r] = static_cast<int>(to.chunk - from.chunk);
+      numbers[n + r] = static_cast<int>(from.chunk);
+      // Weights go to the ranks of the group alone, as other groups have moved them, too.
+      const bool near = r != all.rank() && r / group == all.rank() / group;
+      const index theirs = shard_begin<M, T>(r % group * each, n).value;
+      numbers[2 * n + r] = near ? static_cast<int>(end - begin) : 0;
+      numbers[3 * n + r] = static_cast<int>(begin);
+      numbers[4 * n + r] =
+          near ? static_cast<int>(shard_begin<M, T>((r % group + 1) * each, n).value - theirs) : 0;
+      numbers[5 * n + r] = static_cast<int>(theirs);
     }
   }
 };
@@ -977,7 +1254,7 @@ struct sharded {
   template <class Gradients>
   double sum_of_squares(const ops::execution& on, const Gradients&) const {
     each_chunk<M, T>([&](index chunk, index at, index count) {
-      if (at < memory.begin || at >= memory.end) return;
+      if (at < memory.own_begin || at >= memory.own_end) return;
       if (chunk % on.threads.size() != on.threads.rank()) return;
       on.with_kernels([&](auto k) {
         const T* const values = memory.gradient + (at - memory.begin);
@@ -988,7 +1265,7 @@ struct sharded {
     on.threads.wait();
     on.threads.once([&] {
       const index n = memory.ranks->size();
-      (void)memory.ranks->gather(memory.squares, memory.numbers + 2 * n, memory.numbers + 3 * n);
+      (void)memory.ranks->gather(memory.squares, memory.numbers, memory.numbers + n);
     });
     double sum = 0;
     for (index c = 0; c < count_chunks<M, T>(); ++c) sum += memory.squares[c];
@@ -1004,7 +1281,9 @@ struct sharded {
     w.visit(moves_shard{*this, on, t, gradient_scale, static_cast<const T*>(w.data())});
     on.threads.once([&] {
       const index n = memory.ranks->size();
-      (void)memory.ranks->gather(static_cast<T*>(w.data()), memory.numbers, memory.numbers + n);
+      (void)memory.ranks->exchange_within(static_cast<T*>(w.data()),
+                                          {memory.numbers + 2 * n, memory.numbers + 3 * n},
+                                          {memory.numbers + 4 * n, memory.numbers + 5 * n});
     });
   }
 
@@ -1079,8 +1358,8 @@ class unit_sums : public shard_sums<M, T> {
   using block = unit_gradients<M, T>;
   using base = shard_sums<M, T>;
   using base::add_to;
-  using base::bucket_, base::fixed_, base::numbers_, base::parts_, base::ranks_, base::received_,
-      base::shard_;
+  using base::bucket_, base::fixed_, base::join, base::numbers_, base::parts_, base::ranks_,
+      base::received_, base::shard_;
 
  public:
   using base::begin, base::begins, base::counts, base::own;
@@ -1095,17 +1374,15 @@ class unit_sums : public shard_sums<M, T> {
     if (how.sums != reduction::fixed_order || how.parts == ranks) return 0;
     index n = 0;
     for (index r = 0; r < ranks; ++r) n += most_waiting(how.parts, r, ranks);
-    return n * shard_values<M, T>(rank, ranks);
+    return n * shard_values<M, T>(shard_of_rank(rank, ranks, how.group), ranks);
   }
   /// Places the buffers of a rank in `memory`, or counts them.
   static constexpr unit_sums place(arena& memory, index rank, index ranks,
                                    const distributed_options& how) {
     unit_sums s;
-    s.parts_ = how.parts;
-    s.fixed_ = how.sums == reduction::fixed_order;
-    s.bucket_ = received_values(rank, ranks, how) / (s.fixed_ ? ranks : 1);
-    s.shard_ = memory.take<T>(shard_values<M, T>(rank, ranks));
-    s.received_ = memory.take<T>(received_values(rank, ranks, how));
+    const index received = received_values(rank, ranks, how);
+    s.bucket_ = received / (how.sums == reduction::fixed_order ? ranks : 1);
+    s.place_shared(memory, rank, ranks, received, how);
     s.waiting_ = memory.take<T>(waiting_values(rank, ranks, how));
     s.numbers_ = memory.take<int>(7 * ranks);
     return s;
@@ -1218,7 +1495,7 @@ class unit_sums : public shard_sums<M, T> {
         got.counts[r] = static_cast<int>(makes(r) ? own_count : 0);
         got.begins[r] = got.counts[r] > 0 ? static_cast<int>(r * bucket_) : 0;
       }
-      if (!ranks_->exchange(from, sent, received_, got)) return false;
+      if (!this->send(from, sent, got)) return false;
       if (own_count > 0) take(overlap(unit, me).first - begin() + at, own_count);
     }
     return true;
@@ -1239,7 +1516,7 @@ class unit_sums : public shard_sums<M, T> {
       if (ends == 0) std::copy_n(sum, count, waiting(r, place) + at);
       for (; ends > 0; --ends) {
         T* const left = waiting(r, --place) + at;
-        add_to(left, sum, count);
+        join(left, sum, count);
         sum = left;
       }
     }
@@ -1250,6 +1527,61 @@ class unit_sums : public shard_sums<M, T> {
   index round_ = 0;
   bool fine_ = true;
 };
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Bytes that ranks send in a step, by formulas, and the ways of sharing that go together. Opt-in,
+/// through linnet/mpi.hpp.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Refuses options of sharing that do not go together, or with this number of ranks.
+inline result<void> check_sharing(const char* where, const distributed_options& how, index ranks,
+                                  bool shards) {
+  if (how.parts < ranks)
+    return failure(errc::invalid, where, "distributed_options.parts",
+                   "no fewer than ranks, " + std::to_string(ranks), std::to_string(how.parts));
+  constexpr index most_parts = most_in_message / index{sizeof(loss_sum)};
+  if (how.parts > most_parts)
+    return failure(errc::invalid, where, "distributed_options.parts",
+                   "at most " + std::to_string(most_parts), std::to_string(how.parts));
+  if (how.group > 0 && (ranks % how.group != 0 || !shards))
+    return failure(
+        errc::invalid, where, "distributed_options.group",
+        shards ? "0, or a number of ranks that divides " + std::to_string(ranks) : "0 with zero<0>",
+        std::to_string(how.group));
+  if (how.sums != reduction::fixed_order &&
+      (how.group > 0 || how.gradients != gradient_messages::as_computed))
+    return failure(errc::invalid, where, "distributed_options.sums",
+                   "fixed_order with a group, or with gradients in bf16", "mpi");
+  return {};
+}
+
+/// Bytes that rank `rank` sends in a step, see distributed_trainer::sent_bytes().
+template <class M, class T, int Stage>
+constexpr index bytes_sent_in_step(index rank, index ranks, const distributed_options& how) {
+  const auto [first, last] = items_of(how.parts, rank, ranks);
+  const index shard = shard_of_rank(rank, ranks, how.group), others = ranks - 1;
+  const index own = shard_values<M, T>(shard, ranks);
+  const index chunks =
+      shard_begin<M, T>(shard + 1, ranks).chunk - shard_begin<M, T>(shard, ranks).chunk;
+  const bool fixed = how.sums == reduction::fixed_order;
+  index passes = fixed ? partial_sums_of(how.parts, rank, ranks).sums : 1;
+  if (Stage == 2) passes = fixed ? last - first : (how.parts + others) / ranks;
+  // Weights go to the ranks of a group; before, its shards' gradients to those of other groups.
+  const index group = how.group < 1 ? ranks : how.group;
+  const index afterwards =
+      (ranks / group - 1) * own + (group - 1) * shard_sums<M, T>::state_values(rank, ranks, group);
+  const bool rounds = how.gradients == gradient_messages::bf16;
+  const index each = rounds ? index{sizeof(std::uint16_t)} : index{sizeof(T)};
+  return passes * (shard_sums<M, T>::values - own) * each + afterwards * index{sizeof(T)} +
+         others * ((Stage > 0 ? chunks * index{sizeof(double)} : 0) +
+                   (last - first) * index{sizeof(loss_sum)});
+}
 
 }  // namespace detail
 
@@ -1325,16 +1657,7 @@ class distributed_trainer {
   /// Bytes that rank `rank` of `ranks` sends in a step(), as communicator::sent_bytes() counts
   /// them. They are gradients; then weights, or with zero<0> summed gradients; squares; losses.
   static constexpr index sent_bytes(index rank, index ranks, const distributed_options& how = {}) {
-    const auto [first, last] = detail::items_of(how.parts, rank, ranks);
-    const index own = detail::shard_values<M, T>(rank, ranks), others = ranks - 1;
-    const index chunks = detail::shard_begin<M, T>(rank + 1, ranks).chunk -
-                         detail::shard_begin<M, T>(rank, ranks).chunk;
-    const bool fixed = how.sums == reduction::fixed_order;
-    index passes = fixed ? detail::partial_sums_of(how.parts, rank, ranks).sums : 1;
-    if (Zero::stage == 2) passes = fixed ? last - first : (how.parts + others) / ranks;
-    return (passes * (sums::values - own) + others * own) * index{sizeof(T)} +
-           others * ((shards ? chunks * index{sizeof(double)} : 0) +
-                     (last - first) * index{sizeof(loss_sum)});
+    return detail::bytes_sent_in_step<M, T, Zero::stage>(rank, ranks, how);
   }
 
   /// Opens a trainer of `w` on all ranks; each allocates its footprint(), once. The limits are
@@ -1429,6 +1752,10 @@ class distributed_trainer {
     return gather_losses(all) ? all : loss_sum::refused();
   }
 
+  /// Summed loss of a batch that this rank has alone, of at most limits.batch sequences. No other
+  /// rank needs to call this.
+  loss_sum evaluate_alone(const batch& b) { return inner_.evaluate(b); }
+
   /// Global gradient norm of the last step, before clipping.
   double gradient_norm() const { return inner_.gradient_norm(); }
   /// Steps taken.
@@ -1472,8 +1799,14 @@ class distributed_trainer {
       f("optimizer.second", begin, std::as_writable_bytes(std::span(moments_.second, count)));
     }
   }
-  /// Whether this rank holds a shard of a block that visit_state() shows, instead of all of it.
-  static bool holds_shard(std::string_view name) { return shards && name != "weights"; }
+  /// The bytes [first, second) of what visit_state() shows of a block that this rank writes into a
+  /// checkpoint: all ranks together write each byte once.
+  std::pair<index, index> written_state(std::string_view name, index size) const {
+    if (!shards || name == "weights")
+      return detail::share_of_block(size, ranks_->rank(), ranks_->size());
+    return {(moments_.own_begin - moments_.begin) * index{sizeof(T)},
+            (moments_.own_end - moments_.begin) * index{sizeof(T)}};
+  }
   /// Goes on from `at`, after the blocks that visit_state() shows have been written on all ranks.
   /// Errors: those of trainer::resume.
   result<void> resume(const training_progress& at) {
@@ -1529,7 +1862,8 @@ class distributed_trainer {
     arena memory = block ? arena(block, size) : arena();
     placed p;
     p.gradients = sums::place(memory, rank, ranks, how);
-    if constexpr (shards) p.moments = detail::shard_memory<M, T>::place(memory, rank, ranks);
+    if constexpr (shards)
+      p.moments = detail::shard_memory<M, T>::place(memory, rank, ranks, how.group);
     p.losses = memory.take<loss_sum>(how.parts);
     p.numbers = memory.take<int>(2 * ranks);
     p.bytes = memory.peak();
@@ -1553,7 +1887,7 @@ class distributed_trainer {
   void start() {
     sums_.start(*ranks_);
     if constexpr (shards) {
-      moments_.start(*ranks_, sums_.shard());
+      moments_.start(*ranks_, sums_.state_gradient());
       inner_.optimizer().memory = moments_;
     }
     for (index r = 0; r < ranks_->size(); ++r) {
@@ -1569,14 +1903,8 @@ class distributed_trainer {
                                             const distributed_options& how) {
     constexpr const char* where = "distributed_trainer::open";
     if (auto fit = detail::acceptable(where, "distributed_options", how); !fit) return fit.error();
-    if (how.parts < ranks.size())
-      return detail::failure(errc::invalid, where, "distributed_options.parts",
-                             "no fewer than ranks, " + std::to_string(ranks.size()),
-                             std::to_string(how.parts));
-    constexpr index most_parts = detail::most_in_message / index{sizeof(loss_sum)};
-    if (how.parts > most_parts)
-      return detail::failure(errc::invalid, where, "distributed_options.parts",
-                             "at most " + std::to_string(most_parts), std::to_string(how.parts));
+    if (auto fit = detail::check_sharing(where, how, ranks.size(), shards); !fit)
+      return fit.error();
     if (const index got = sums::received_values(ranks.rank(), ranks.size(), how);
         got > detail::most_in_message)
       return detail::failure(errc::invalid, where, "distributed_options.bucket",
@@ -1611,6 +1939,8 @@ class distributed_trainer {
       d.add(static_cast<std::uint64_t>(ops::resolve(l.level)));
     if constexpr (detail::has_ranges<Optimizer>) d.add_options(optimizer);
     d.add_options(options);
+    d.add(static_cast<std::uint64_t>(how.gradients));
+    d.add(static_cast<std::uint64_t>(how.group));
     return d.number();
   }
   static std::int64_t numbers(const weights<M, T>& w) {
@@ -1706,6 +2036,8 @@ class distributed_trainer {
       std::copy_n(sums_.shard(), sums_.own(), gradient + sums_.begin());
       if (!ranks_->gather(gradient, sums_.counts(), sums_.begins())) return false;
     }
+    if constexpr (shards)
+      if (!sums_.spread()) return false;
     inner_.update();
     if (!inner_.progress().accumulating())
       sums_.clear();

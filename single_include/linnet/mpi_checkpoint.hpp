@@ -96,6 +96,8 @@ template <class Trainer>
 std::vector<key_value> shared_metadata(const Trainer& train) {
   std::vector<key_value> all = trainer_metadata<Trainer>();
   all.push_back({"parts", std::to_string(train.shared_options().parts)});
+  if (train.shared_options().gradients == gradient_messages::bf16)
+    all.push_back({"gradients", "bf16"});
   return all;
 }
 /// Refuses a file of another type of trainer.
@@ -124,12 +126,6 @@ inline index piece_begin(std::string_view section_name, std::string_view name) {
   const auto [stop, code] = std::from_chars(section_name.data() + mark + 1, end, from);
   return stop == end && code == std::errc() && from >= 0 ? from : -1;
 }
-/// The bytes [first, second) of a block of `size` bytes, which all ranks have, that a rank writes.
-constexpr std::pair<index, index> share_of_block(index size, index rank, index ranks) {
-  const auto [from, to] = items_of(size / alignment, rank, ranks);
-  return {from * alignment, rank + 1 == ranks ? size : to * alignment};
-}
-
 /// Reads one part: copies what this rank holds of it, if `apply`, and counts these bytes.
 template <class Trainer>
 result<index> read_part(const std::string& path, Trainer& train, const checkpoint_round& round,
@@ -236,9 +232,7 @@ result<void> save_checkpoint(const std::string& path,
   std::vector<section> sections{said};
   train.visit_state([&](std::string_view name, index offset, std::span<std::byte> block) {
     const index size = std::ssize(block);
-    const auto [first, last] = train.holds_shard(name)
-                                   ? std::pair(index{0}, size)
-                                   : detail::share_of_block(size, rank, ranks);  // all have it
+    const auto [first, last] = train.written_state(name, size);
     sections.push_back(
         {detail::piece_name(name, offset + first),
          block.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(last - first))});

@@ -32,8 +32,7 @@ struct softmax_attention {
   /// Whether queries and keys are rotated, by their positions or by a Hadamard transform.
   static constexpr bool rotates = A.rope != rope_pairing::none || A.hadamard;
   /// Whether adapters may put keys and values before its own.
-  static constexpr bool takes_virtual_keys =
-      !A.cross && !Slots && !A.hadamard && Window.block == 0;
+  static constexpr bool takes_virtual_keys = !A.cross && !Slots && !A.hadamard && Window.block == 0;
   static constexpr bool takes_gated_keys = takes_virtual_keys && A.causal;
   template <class T, bool Keys>
   using buffer =
