@@ -16,6 +16,7 @@ namespace {
 constexpr std::array stop_signals{SIGINT, SIGTERM, SIGHUP};
 static_assert(std::atomic<int>::is_always_lock_free);
 std::atomic<int> asked{0};
+bool is_quiet = false;
 std::array<struct sigaction, stop_signals.size()> before{};
 
 extern "C" void ask_to_stop(int signal) { asked = signal; }
@@ -37,8 +38,14 @@ void prepare_console() {
   std::signal(SIGXFSZ, SIG_IGN);
 }
 
-void detail::write_message(std::string_view text) { std::fputs(printable(text).c_str(), stderr); }
-void detail::write_result(std::string_view text) { put_raw(printable(text)); }
+void be_quiet(bool quiet) { is_quiet = quiet; }
+
+void detail::write_message(std::string_view text) {
+  if (!is_quiet) std::fputs(printable(text).c_str(), stderr);
+}
+void detail::write_result(std::string_view text) {
+  if (!is_quiet) put_raw(printable(text));
+}
 
 void put_text(std::string_view text) {
   static const bool terminal = isatty(STDOUT_FILENO) == 1;

@@ -20,6 +20,9 @@ void write_message(std::string_view text);
 void write_result(std::string_view text);
 }  // namespace detail
 
+/// From then on say() and put() write nothing: one of several processes speaks for all.
+void be_quiet(bool quiet);
+
 /// Writes a message to standard error, as printable() shows it. That it cannot be written never
 /// ends a program.
 template <class... T>

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <condition_variable>
 #include <exception>
@@ -13,6 +14,7 @@
 
 #include "console.hpp"
 #include "progress.hpp"
+#include "ranks.hpp"
 
 namespace support {
 
@@ -34,32 +36,58 @@ class pool {
   }
 
  private:
-  /// The first job whose needs are met; of those that measure time, the first alone.
-  std::vector<work>::iterator next() {
-    if (alone_) return waiting_.end();
-    const auto at = std::find_if(waiting_.begin(), waiting_.end(), [&](const work& j) {
-      const auto needed = [&](const std::string& name) { return name == j.needs; };
-      return std::none_of(waiting_.begin(), waiting_.end(),
-                          [&](const work& k) { return needed(k.name); }) &&
-             std::none_of(running_.begin(), running_.end(), needed);
+  /// Takes out the first job whose needs are met and that no other process has claimed; of those
+  /// that measure time, the first alone.
+  std::optional<work> next(std::optional<claim>& own) {
+    elsewhere_ = false;
+    std::erase_if(waiting_, [&](const work& j) {
+      return std::filesystem::exists(folder_ + "/" + j.name + ".json");
     });
-    const bool alone = at != waiting_.end() && at->alone;
-    return alone && !running_.empty() ? waiting_.end() : at;
+    for (auto at = waiting_.begin(); at != waiting_.end() && !alone_; ++at) {
+      const auto needed = [&](const std::string& name) { return name == at->needs; };
+      if (at->alone && !running_.empty()) break;
+      if (std::any_of(waiting_.begin(), waiting_.end(),
+                      [&](const work& k) { return needed(k.name); }) ||
+          std::any_of(running_.begin(), running_.end(), needed))
+        continue;
+      std::optional<claim> made = claim::try_now(folder_ + "/" + at->name + ".claim");
+      // Another process may have done it since the look above.
+      const bool free = made && !std::filesystem::exists(folder_ + "/" + at->name + ".json");
+      elsewhere_ = elsewhere_ || !free;
+      if (!free && at->alone) break;
+      if (!free) continue;
+      own.emplace(std::move(*made));
+      work found = std::move(*at);
+      waiting_.erase(at);
+      return found;
+    }
+    return {};
   }
   void take_jobs() {
     std::unique_lock lock(mutex_);
     while (!waiting_.empty() && !problem_ && !put_off_) {
-      const auto at = next();
-      if (at == waiting_.end()) {
-        changed_.wait(lock);
+      std::optional<claim> own;
+      std::optional<work> found;
+      std::exception_ptr problem;
+      try {
+        found = next(own);
+      } catch (...) {
+        if (!problem_) problem_ = std::current_exception();
+        changed_.notify_all();
+        break;
+      }
+      if (!found) {
+        if (waiting_.empty() || stop_requests::received() != 0) break;
+        if (elsewhere_)
+          changed_.wait_for(lock, std::chrono::milliseconds(50));
+        else
+          changed_.wait(lock);
         continue;
       }
-      const work j = std::move(*at);
-      waiting_.erase(at);
+      const work& j = *found;
       running_.push_back(j.name);
       alone_ = j.alone;
       lock.unlock();
-      std::exception_ptr problem;
       try {
         const std::optional<outcome> o = j.run();
         if (o) {
@@ -77,6 +105,7 @@ class pool {
         problem = std::current_exception();
         if (!lock.owns_lock()) lock.lock();
       }
+      own.reset();
       alone_ = false;
       if (problem && !problem_) problem_ = problem;
       running_.erase(std::find(running_.begin(), running_.end(), j.name));
@@ -94,8 +123,9 @@ class pool {
   std::condition_variable changed_;
   std::vector<work> waiting_;
   std::vector<std::string> running_;
-  bool put_off_ = false;  ///< no more jobs are begun
-  bool alone_ = false;    ///< whether a job that measures time is running
+  bool put_off_ = false;    ///< no more jobs are begun
+  bool alone_ = false;      ///< whether a job that measures time is running
+  bool elsewhere_ = false;  ///< whether other processes have jobs for which this one waits
   std::size_t total_, done_ = 0;
   std::exception_ptr problem_;
   const std::string& folder_;

@@ -17,9 +17,10 @@ struct work {
 };
 
 /// Runs all that has no result in FOLDER yet; what measures time before all others, what needs
-/// another after it. Removes the checkpoints FOLDER/NAME.ckpt of what is done. Says on standard
-/// error what is done. The first failure ends it, and so does the first that is put off; what is
-/// finished by then stays.
+/// another after it. Other processes that do so in the same folder, on this machine or another,
+/// take jobs from the same list, one each at a time; this call ends when all are done. Removes the
+/// checkpoints FOLDER/NAME.ckpt of what is done. Says on standard error what is done. The first
+/// failure ends it, and so does the first that is put off; what is finished by then stays.
 void run_all(std::vector<work> all, const std::string& folder, std::string_view settings,
              int threads);
 

@@ -7,6 +7,7 @@
 #include <new>
 
 #include "console.hpp"
+#include "ranks.hpp"
 
 namespace support {
 
@@ -46,6 +47,7 @@ void prepare_folder(const study_options& o) {
 }
 
 void write_report(const study_options& o, const document& d) {
+  if (!this_process().first()) return;  // one of them writes it
   const std::string shown = markdown(d);
   for (const auto& [end, text] :
        {std::pair{"html", html(d)}, std::pair{"csv", csv(d)}, std::pair{"md", shown}})

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <linnet/train/metrics_log.hpp>
+#include <optional>
 
 #include "checkpoints.hpp"
 #include "console.hpp"
@@ -49,12 +50,14 @@ struct run_record {
 struct run_keeping {
   double checkpoint_seconds = 30;  ///< from one checkpoint to the next
   bool logs_seconds = false;       ///< the log has a column of them, so that no two are the same
+  bool logs = true;                ///< false for a process whose log another one writes
 };
 
 /// Takes the steps of a training from where it stands, with a checkpoint BASE.ckpt now and then and
 /// a log BASE.jsonl; false if `deadline` (see now()) or a signal (see stop_requests) put it off,
 /// after one step at least. `model` has save_checkpoint(path, bytes), load_checkpoint(path, bytes),
-/// steps() and norm(); `take_step(step)` takes a step and returns its loss; `look(step, record)` is
+/// steps() and norm(); where several processes train it together, also any(bool), whether one of
+/// them says so. `take_step(step)` takes a step and returns its loss; `look(step, record)` is
 /// called before each step and after the last.
 template <class Model, class Step, class Look>
 bool take_steps(const std::string& base, Model& model, run_record& r, double deadline,
@@ -67,10 +70,17 @@ bool take_steps(const std::string& base, Model& model, run_record& r, double dea
     throw failure(checkpoint + ": of other settings: give another --out");
   std::vector<std::string> columns{"nats", "norm"};
   if (keep.logs_seconds) columns.emplace_back("seconds");
-  auto log = take(ln::metrics_log::open(base + ".jsonl", columns, model.steps()));
-  if (!log.note().empty()) say("{}\n", log.note());
+  std::optional<ln::metrics_log> log;
+  if (keep.logs) log.emplace(take(ln::metrics_log::open(base + ".jsonl", columns, model.steps())));
+  if (log && !log->note().empty()) say("{}\n", log->note());
+  const auto any = [&](bool own) {
+    if constexpr (requires { model.any(own); })
+      return model.any(own);
+    else
+      return own;
+  };
   const auto save = [&] {
-    take(log.sync());
+    if (log) take(log->sync());
     model.save_checkpoint(checkpoint, std::as_bytes(std::span(&r, 1)));
   };
   double saved = now();
@@ -78,7 +88,7 @@ bool take_steps(const std::string& base, Model& model, run_record& r, double dea
     const ln::index step = model.steps();
     look(step, r);
     if (step == r.steps) {
-      take(log.sync());
+      if (log) take(log->sync());
       return true;
     }
     const double start = processor_seconds();
@@ -87,15 +97,15 @@ bool take_steps(const std::string& base, Model& model, run_record& r, double dea
     const double end = now();
     if (!ln::is_finite(nats) || model.steps() == step)
       throw failure(base + ": the loss is not finite");
-    if (step % std::max<ln::index>(1, r.steps / log_lines) == 0) {
+    if (log && step % std::max<ln::index>(1, r.steps / log_lines) == 0) {
       const std::array figures{nats, model.norm(), r.seconds};
-      take(log.write(model.steps(), std::span(figures).first(columns.size())));
+      take(log->write(model.steps(), std::span(figures).first(columns.size())));
     }
-    if ((end >= deadline || stop_requests::received() != 0) && model.steps() < r.steps) {
+    if (any(end >= deadline || stop_requests::received() != 0) && model.steps() < r.steps) {
       save();
       return false;
     }
-    if (end - saved >= keep.checkpoint_seconds) {
+    if (any(end - saved >= keep.checkpoint_seconds)) {
       save();
       saved = end;
     }

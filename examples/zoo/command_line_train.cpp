@@ -129,6 +129,12 @@ void add_text_training(CLI::App& c, train_options& o) {
       ->description(
           "bytes, byt5, bpe:N (N ids learned from the text), gpt2:DIR, sentencepiece:FILE, or a "
           "tokenizer.json");
+  c.add_option("--parts", o.parts,
+               "equal parts of a batch, which the processes of mpirun share: the same bits for any "
+               "number of them; 0: under mpirun 8 or more, else one process")
+      ->transform(whole_in(0L, 1024L))
+      ->capture_default_str()
+      ->needs(text);
   c.callback([&o, &c, text] {
     const auto given = [&](const char* name) { return c.get_option(name)->count() > 0; };
     if (text->count() == 0) {

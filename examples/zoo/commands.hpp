@@ -211,6 +211,8 @@ struct train_options : course_options {
   long bottleneck = 0;          ///< width of maps behind branches that are trained instead, or 0
   double lora_alpha = 16, lora_dropout = 0;
   std::string lora_target = "all";  ///< or ends of matrices' names, such as "q,v"
+
+  long parts = 0;  ///< of a batch that the processes of mpirun share; 0: as they need
 };
 
 struct report_options : course_options {

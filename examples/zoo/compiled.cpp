@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include "support.hpp"
+#include "support/ranks.hpp"
 
 namespace zoo {
 
@@ -103,14 +104,16 @@ std::string first_error(const fs::path& file) {
 }
 
 fs::path compiled(const fs::path& folder, const std::string& name, const std::string& text,
-                  product kind) {
+                  product kind, const std::string& more) {
   if (!fs::exists(fs::path(ZOO_SOURCE_DIR) / "examples/zoo/bench_of.hpp"))
     throw failure(fmt::format("{}: linnet's sources are gone; build zoo again where they are now",
                               ZOO_SOURCE_DIR));
   const std::string compiler = variable("CXX").empty() ? "c++" : variable("CXX"),
                     flags = variable("CXXFLAGS");
   const fs::path program =
-      folder / fmt::format("{}-{}", name, key_of(compiler + ' ' + flags, text));
+      folder / fmt::format("{}-{}", name, key_of(compiler + ' ' + flags + more, text));
+  if (is_private(program)) return program;
+  const claim only_one = claim::wait(program.string() + ".lock");  // others wait for the program
   if (is_private(program)) return program;
 
   const std::string source = program.string() + ".cpp";
@@ -136,9 +139,9 @@ fs::path compiled(const fs::path& folder, const std::string& name, const std::st
   }
   const auto compile = [&](const char* openmp) {
     return succeeds(
-        fmt::format("{} -std=c++20 -O3 -DNDEBUG {} {} -pthread -Wno-psabi {}{} {} -o {}", compiler,
-                    openmp, kind == product::module ? "-shared -fPIC" : "", flags, includes,
-                    quoted(source), quoted(fresh.string())),
+        fmt::format("{} -std=c++20 -O3 -DNDEBUG {} {} -pthread -Wno-psabi {}{} {} {} -o {}",
+                    compiler, openmp, kind == product::module ? "-shared -fPIC" : "", flags,
+                    includes, quoted(source), more, quoted(fresh.string())),
         fresh);
   };
   const bool made = compile("-fopenmp") || compile("");
@@ -153,10 +156,30 @@ fs::path compiled(const fs::path& folder, const std::string& name, const std::st
   return program;
 }
 
+std::string options_of_mpi() {
+#if defined(ZOO_MPI_DIRS)
+  std::string options;
+  const auto each = [&](std::string_view all, const char* before) {
+    for (; !all.empty(); all.remove_prefix(std::min(all.find(':') + 1, all.size()))) {
+      const std::string_view one = all.substr(0, all.find(':'));
+      options += before + quoted(std::string(one));
+      if (one.size() == all.size()) break;
+    }
+  };
+  each(ZOO_MPI_DIRS, " -isystem ");
+  each(ZOO_MPI_LIBRARIES, " ");
+  return options;
+#else
+  throw failure(
+      "this zoo was built without an MPI (Debian: libopenmpi-dev), so it trains in one process, "
+      "without --parts");
+#endif
+}
+
 void* function_of(const std::string& begins, const std::string& text, const std::string& name,
-                  int number) {
+                  int number, const std::string& more) {
   const program_folder folder;
-  const std::string file = compiled(folder.path(), begins, text, product::module).string();
+  const std::string file = compiled(folder.path(), begins, text, product::module, more).string();
   void* const library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) throw failure(fmt::format("{}: {}", file, dlerror()));
   const auto interface = reinterpret_cast<int (*)()>(dlsym(library, (name + "_interface").c_str()));

@@ -31,13 +31,18 @@ class program_folder {
 /// The compiled text, made anew only when it or a header of linnet has changed, or when what lies
 /// there may be another user's, from a time when the folder was not private. `name` begins the
 /// file's. Refuses what the compiler refuses, with its first error.
+/// `more` are options of the compiler.
 std::filesystem::path compiled(const std::filesystem::path& folder, const std::string& name,
-                               const std::string& text, product kind);
+                               const std::string& text, product kind, const std::string& more = "");
 
 /// The function `name` of a module with this text; its file's name begins with `begins`. It stays
 /// loaded. Refuses one whose `name`_interface() is not `number`.
 void* function_of(const std::string& begins, const std::string& text, const std::string& name,
-                  int number);
+                  int number, const std::string& more = "");
+
+/// Options that a text with linnet/mpi.hpp is compiled with; refuses where zoo was built without an
+/// MPI.
+std::string options_of_mpi();
 
 /// All bytes of a file; none if there is no such file.
 std::string contents(const std::filesystem::path& file);

@@ -20,7 +20,7 @@
 namespace zoo {
 
 /// Number of this interface; a module for another one is not loaded.
-inline constexpr int module_interface = 3;
+inline constexpr int module_interface = 4;
 
 /// Examples of any family.
 using any_batch = std::variant<ln::decoder_batch, ln::t5_batch, ln::encoder_batch>;
@@ -39,6 +39,7 @@ struct training_plan {
   std::string weights{};  ///< file that a model which is tuned begins with, or a student's teacher
   ln::distillation_options lesson{};
   ln::lora_options adapter{};
+  ln::index parts = 0;  ///< of a batch that several ranks share, or 0
 };
 
 /// A model in training.
@@ -57,6 +58,8 @@ class trainee {
   virtual double norm() const = 0;
   /// Summed loss with the present weights and the number of labels; nothing is dropped.
   virtual ln::loss_sum loss(const any_batch& b) = 0;
+  /// Whether this process, or another that trains with it, says so. All of them call this.
+  virtual bool any(bool own) { return own; }
   virtual void save_checkpoint(const std::string& path, std::span<const std::byte> own) = 0;
   /// Continues where a checkpoint stands, if there is one.
   virtual bool load_checkpoint(const std::string& path, std::span<std::byte> own) = 0;
@@ -81,6 +84,10 @@ class module {
   virtual std::unique_ptr<trainee> train(const training_plan& p) const = 0;
   /// Weights that a trainee saved, ready to run.
   virtual std::unique_ptr<running> open(const std::string& weights, const ln::limits& l) const = 0;
+  /// Waits for the other processes that train together.
+  virtual void meet() const {}
+  /// The same for the last time; nothing of the module follows. No trainee is left.
+  virtual void finish() const {}
 };
 
 }  // namespace zoo

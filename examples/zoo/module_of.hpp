@@ -43,6 +43,29 @@ struct from_scratch {
   };
 };
 
+/// What the command line says of an optimizer; AdamW's beta2 is the one for language models.
+template <class Optimizer>
+Optimizer optimizer_of(const training_plan& p) {
+  Optimizer how{.rate = p.rate};
+  if constexpr (!std::is_same_v<Optimizer, ln::adafactor>) {
+    if constexpr (requires { how.eps; }) how.beta2 = 0.95;
+    if constexpr (std::is_same_v<Optimizer, ln::sgd>)
+      how.nesterov = true;
+    else
+      how.decay = p.decay;
+  }
+  if constexpr (std::is_same_v<Optimizer, ln::muon>) {
+    how.others.rate = p.rate;
+    how.others.rate.peak *= 0.1;
+    how.others.rate.floor *= 0.1;
+    how.others.decay = p.decay;
+  }
+  return how;
+}
+inline ln::training_options options_of(const training_plan& p) {
+  return {.clip = p.clip, .dropout = p.dropout, .seed = p.seed};
+}
+
 template <class M, class Optimizer, class Compute, class Start>
 class trainee_of final : public trainee {
   using start = typename Start::template of<M>;
@@ -53,12 +76,8 @@ class trainee_of final : public trainee {
     const ln::limits limits{
         .batch = p.batch, .source = p.source, .target = p.target, .threads = p.threads};
     start_.emplace(p, limits);
-    Optimizer how{.rate = p.rate};
-    if constexpr (!std::is_same_v<Optimizer, ln::adafactor>) {
-      set_numbers(how, p);
-    }
-    trainer_.emplace(take(trainer::open(start_->weights, limits, how,
-                                        {.clip = p.clip, .dropout = p.dropout, .seed = p.seed})));
+    trainer_.emplace(
+        take(trainer::open(start_->weights, limits, optimizer_of<Optimizer>(p), options_of(p))));
   }
 
   double step(ln::index parts, const std::function<any_batch(ln::index)>& part) override {
@@ -90,26 +109,12 @@ class trainee_of final : public trainee {
   static const typename M::batch& batch_of(const any_batch& b) {
     return std::get<typename M::batch>(b);
   }
-  /// What the command line says beside the rate; AdamW's beta2 is the one for language models.
-  static void set_numbers(Optimizer& how, const training_plan& p) {
-    if constexpr (requires { how.eps; }) how.beta2 = 0.95;
-    if constexpr (std::is_same_v<Optimizer, ln::sgd>)
-      how.nesterov = true;
-    else
-      how.decay = p.decay;
-    if constexpr (std::is_same_v<Optimizer, ln::muon>) {
-      how.others.rate = p.rate;
-      how.others.rate.peak *= 0.1;
-      how.others.rate.floor *= 0.1;
-      how.others.decay = p.decay;
-    }
-  }
 };
 
 /// `Start` gives the weights to begin with and the objective. `Deployed` is the model as it runs,
 /// with its weights in another storage if that is not `M`.
 template <class M, class Optimizer, class Compute, class Start = from_scratch, class Deployed = M>
-class module_of final : public module {
+class module_of : public module {
  public:
   ln::index parameters() const override { return M::parameters(); }
   ln::index trained() const override { return Start::template of<M>::trained::parameters(); }

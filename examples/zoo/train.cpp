@@ -10,6 +10,7 @@
 #include "commands.hpp"
 #include "course.hpp"
 #include "support.hpp"
+#include "support/ranks.hpp"
 
 namespace zoo {
 
@@ -35,6 +36,8 @@ void remove_checkpoint(const std::string& checkpoint) {
 
 void train(const train_options& o) {
   if (!o.texts.empty()) return train_folder(o);
+  if (!support::this_process().alone())
+    throw failure("several processes train with --text FILE --out DIR, not with TEXTFILE");
   const byte_model kind = parse_byte_model(o.model);
   const variant ffn = parse_trainable(o.ffn);
   check_writable(o.out, {o.text});

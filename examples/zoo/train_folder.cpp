@@ -9,13 +9,16 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <linnet/file/file.hpp>
 #include <linnet/text/bpe_trainer.hpp>
+#include <thread>
 
 #include "beginning.hpp"
+#include "support/ranks.hpp"
 #include "support/training.hpp"
 #include "train_report.hpp"
 #include "trained.hpp"
@@ -31,6 +34,8 @@ using json = nlohmann::ordered_json;
 constexpr ln::index checked = 48;    // held-out examples of each text, while training
 constexpr ln::index examined = 256;  // at the end
 constexpr ln::index usual_length = 256;
+
+const process_place here = this_process();
 
 void write(const std::string& path, std::string_view text) {
   take(ln::write_file(path, std::as_bytes(std::span(text))));
@@ -186,6 +191,7 @@ json description(const train_options& o, const model_spec& model, const tokenizi
               {"clip", o.clip},
               {"dropout", o.dropout},
               {"seed", o.seed}};
+  if (o.parts > 0) all["parts"] = o.parts;
   if (plan.what != parse_objective("", model.encodes())) all["objective"] = o.objective;
   if (const ln::mode_tokens& m = plan.modes; m.regular >= 0)
     all["mode_tokens"] = {{"R", m.regular}, {"S", m.sequential}, {"X", m.extreme}};
@@ -229,7 +235,8 @@ class course {
                          .threads = o.threads,
                          .weights = weights,
                          .lesson = lesson_of(o),
-                         .adapter = {.alpha = o.lora_alpha, .dropout = o.lora_dropout}});
+                         .adapter = {.alpha = o.lora_alpha, .dropout = o.lora_dropout},
+                         .parts = o.parts});
     record_.tokens_per_step = o.batch * o.accumulate * (from.source() + from.target());
     record_.bytes_per_label = from.bytes_per_label;
   }
@@ -248,7 +255,7 @@ class course {
         return from_.batch(static_cast<std::uint64_t>((number * o_.accumulate + part) * o_.batch));
       });
       const ln::index done = number + 1;
-      if (bar.due() || done == o_.steps) {
+      if (here.first() && (bar.due() || done == o_.steps)) {
         const double taken = now() - start, per_step = taken / static_cast<double>(done - begun);
         bar.show(static_cast<double>(done) / static_cast<double>(o_.steps),
                  per_step * static_cast<double>(o_.steps - done),
@@ -265,7 +272,7 @@ class course {
       to.look(number, [&] { return examine(checked); });
     };
     const bool over = support::take_steps(o_.out + "/training", *model_, r, deadline, step, look,
-                                          {o_.save_every, true});
+                                          {o_.save_every, true, here.first()});
     record_.steps = model_->steps();
     record_.seconds = r.seconds;
     record_.held_out = r.curve();
@@ -275,7 +282,7 @@ class course {
   /// Writes the weights, judges them, and lets them write.
   void save(ln::index examples_of_each) {
     const std::string weights = o_.out + "/model.safetensors";
-    model_->save(weights);
+    if (here.first()) model_->save(weights);
     text_score sum;
     for (std::size_t g = 0; g < text_.groups.size(); ++g) {
       const text_score one = from_.held_out(*model_, g, examples_of_each);
@@ -284,7 +291,7 @@ class course {
     }
     record_.held_out.emplace_back(static_cast<double>(record_.steps), sum.bits());
     model_.reset();
-    write_sample(weights);
+    if (here.first()) write_sample(weights);
   }
 
  private:
@@ -369,6 +376,7 @@ std::string adapter_of(const train_options& o) {
 /// The code of a training.
 module_kind kind_of(const train_options& o, const beginning* from) {
   module_kind kind{o.ffn, o.optimizer, o.compute};
+  kind.on_ranks = o.parts > 0;
   if (from) kind.start = "zoo::from_file";
   if (o.lora > 0 || o.qlora > 0 || o.prompt > 0 || o.prefix > 0 || o.bottleneck > 0) {
     if (o.compute != "f32")
@@ -382,6 +390,37 @@ module_kind kind_of(const train_options& o, const beginning* from) {
   return kind;
 }
 
+/// In how many parts several processes share a batch; refuses what they cannot train.
+void set_parts(train_options& o, const beginning* begun) {
+  if (o.parts == 0 && o.resume && is_trained(o.out))
+    o.parts = open_trained(o.out).described.value("parts", 0L);
+  if (o.parts == 0 && here.alone()) return;
+  if (begun || o.taught)
+    throw failure("zoo finetune and zoo distil train in one process; zoo train takes several");
+  if (o.compute != "f32" && o.compute != "bf16")
+    throw failure(fmt::format("--compute {}: several processes train in f32 or bf16", o.compute));
+  if (o.optimizer == "sophia")
+    throw failure("--optimizer sophia: several processes train with another one, such as adamw");
+  if (o.batch < here.size)
+    throw failure(
+        fmt::format("--batch {}: fewer examples than the {} processes", o.batch, here.size));
+  if (o.parts == 0) {
+    o.parts = std::max(std::min(8L, static_cast<long>(o.batch)), static_cast<long>(here.size));
+    while (o.batch % o.parts != 0) ++o.parts;
+  }
+  if (o.batch % o.parts != 0 || o.parts < here.size)
+    throw failure(
+        fmt::format("--parts {}: expected a divisor of the {} examples of a batch, no "
+                    "smaller than the {} processes",
+                    o.parts, o.batch, here.size));
+}
+
+/// Removes what checkpoints a training has left, of one process or of several.
+void remove_checkpoints(const std::string& out) {
+  for (const auto& file : fs::directory_iterator(out))
+    if (file.path().filename().string().starts_with("training.ckpt")) fs::remove(file.path());
+}
+
 /// Trains from nothing, or from what is there.
 void train_from(train_options o, const beginning* begun) {
   model_spec model = model_of(o, begun);
@@ -389,6 +428,7 @@ void train_from(train_options o, const beginning* begun) {
   if (model.encodes() && (o.prompt > 0 || o.prefix > 0))
     throw failure("--prompt and --prefix: only decoders take virtual tokens before their texts");
   const objective learns = parse_objective(o.objective, model.encodes());
+  set_parts(o, begun);
   const module_kind kind = kind_of(o, begun);
   check_kind(kind);
   (void)schedule_of(o);
@@ -429,9 +469,13 @@ void train_from(train_options o, const beginning* begun) {
     }
   }
   const auto code = load_module(model, kind);
-  fs::create_directories(o.out);
-  write(path, described.dump(2) + "\n");
-  keep_tokenizer(by, o.out);
+  code->meet();  // all have seen the folder as it was
+  if (here.first()) {
+    fs::create_directories(o.out);
+    write(path, described.dump(2) + "\n");
+    keep_tokenizer(by, o.out);
+  }
+  code->meet();
 
   training_record record;
   record.model = model.name();
@@ -453,14 +497,14 @@ void train_from(train_options o, const beginning* begun) {
   course training(o, *code, text, by, begun ? begun->weights : "", *from, record);
   const bool over = training.run();
   training.save(over ? examined : checked);
-  write_report(record, o.out + "/training.jsonl", o.out + "/report.html");
-  if (over) {
+  if (here.first()) write_report(record, o.out + "/training.jsonl", o.out + "/report.html");
+  if (over && here.first()) {
     json all = described;
     all["result"] = {{"steps", record.steps}, {"seconds", record.seconds}, {"bits", record.bits()}};
     write(path, all.dump(2) + "\n");
-    for (const char* const end : {"", ".previous", ".partial", ".damaged"})
-      fs::remove(o.out + "/training.ckpt" + end);
+    remove_checkpoints(o.out);
   }
+  code->finish();
   put("{} steps in {:.1f} s, {} tokens/s, held out {:.4f} {}\n", grouped(record.steps),
       record.seconds, grouped(std::lround(record.tokens_per_second())), record.bits(),
       record.unit());
@@ -478,8 +522,19 @@ void train_from(train_options o, const beginning* begun) {
 }  // namespace
 
 void train_folder(const train_options& o) {
-  check_folder(o);
-  train_from(o, nullptr);
+  be_quiet(!here.first());
+  try {
+    check_folder(o);
+    train_from(o, nullptr);
+  } catch (const interruption&) {
+    throw;
+  } catch (const failure& e) {
+    if (here.first()) throw;
+    // Most are those of all ranks: mpirun ends this one while the first says so.
+    std::this_thread::sleep_for(std::chrono::seconds(2));
+    be_quiet(false);
+    throw failure(fmt::format("rank {}: {}", here.rank, e.what()));
+  }
 }
 
 void finetune(const train_options& asked) {

@@ -46,12 +46,16 @@ std::shared_ptr<const module> load_module(const model_spec& model, const module_
       "#include \"{}/examples/zoo/{}\"\n"
       "namespace ln = linnet;\n\n{}{}"
       "using Model = {};\n"
-      "ZOO_MODULE(Model, ln::{}, ln::compute::{}{})\n",
+      "ZOO_MODULE{}(Model, ln::{}, ln::compute::{}{})\n",
       model.name(), kind.ffn, kind.optimizer, kind.compute, ZOO_SOURCE_DIR,
-      kind.start.empty() ? "module_of.hpp" : "tuned_of.hpp", kind.before, model.declarations(),
-      model.type(kind.ffn), kind.optimizer, kind.compute, more);
+      kind.on_ranks        ? "ranked_of.hpp"
+      : kind.start.empty() ? "module_of.hpp"
+                           : "tuned_of.hpp",
+      kind.before, model.declarations(), model.type(kind.ffn), kind.on_ranks ? "_ON_RANKS" : "",
+      kind.optimizer, kind.compute, more);
   const auto made = reinterpret_cast<const module* (*)()>(
-      function_of("module-" + model.base, text, "zoo_module", module_interface));
+      function_of("module-" + model.base, text, "zoo_module", module_interface,
+                  kind.on_ranks ? options_of_mpi() : ""));
   return {made(), [](const module*) {}};  // it stays loaded
 }
 

@@ -17,9 +17,10 @@ struct module_kind {
   std::string ffn = "standard";
   std::string optimizer = "adamw";
   std::string compute = "f32";
-  rounding runs_in{};    ///< what its weights run in
-  std::string start{};   ///< C++ of what it begins with, unless that is from_scratch
-  std::string before{};  ///< C++ that this needs
+  rounding runs_in{};     ///< what its weights run in
+  std::string start{};    ///< C++ of what it begins with, unless that is from_scratch
+  std::string before{};   ///< C++ that this needs
+  bool on_ranks = false;  ///< for several processes
 };
 
 /// Refuses unknown words.

@@ -79,6 +79,31 @@ BOOST_AUTO_TEST_CASE(jobs_run_once_and_give_the_same_bits) {
   BOOST_CHECK(std::filesystem::last_write_time(kept) == time);
   BOOST_CHECK_EQUAL(run_of(out, "untied.s1"), before);
 
+  // Two processes, as mpirun would begin them, share what is missing: each job is done once.
+  const auto first = run_of(out, "baseline.s1");
+  for (const char* const job : {"untied.s1", "baseline.s1"})
+    std::filesystem::remove(out + "/runs/" + job + ".json");
+  std::string command;
+  for (const std::string part : {"one", "two"}) {
+    command += test::quoted(STLM_STUDY_PROGRAM);
+    for (const std::string& word :
+         std::vector<std::string>{"--scale", "check", "--data", data, "--out", out, "--threads",
+                                  "1", "--only", "baseline", "--only", "untied"})
+      command += ' ' + test::quoted(word);
+    command += " >/dev/null 2>" + test::quoted(folder.path(part)) + " & ";
+  }
+  BOOST_CHECK_EQUAL(std::system((command + "wait").c_str()), 0);
+  std::size_t done = 0;
+  const std::string said = test::contents(folder.path("one")) + test::contents(folder.path("two"));
+  for (std::size_t at = said.find("bits/byte"); at != said.npos;
+       at = said.find("bits/byte", at + 1))
+    ++done;
+  BOOST_CHECK_MESSAGE(done == 2, said);
+  BOOST_CHECK_EQUAL(run_of(out, "untied.s1"), before);
+  BOOST_CHECK_EQUAL(run_of(out, "baseline.s1"), first);
+  for (const auto& file : std::filesystem::directory_iterator(out + "/runs"))
+    BOOST_CHECK(file.path().extension() != ".claim");
+
   // Results of another scale are refused, not mixed.
   const test::outcome other = test::stlm_study({"--scale", "minutes", "--out", out});
   BOOST_CHECK_EQUAL(other.status, 2);

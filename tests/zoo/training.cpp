@@ -194,6 +194,64 @@ BOOST_AUTO_TEST_CASE(a_training_that_was_ended_goes_on_to_the_same_bits) {
   BOOST_CHECK_EQUAL(mark("middle"), mark("prefix") + 2);
 }
 
+// Processes share each batch: the bits are those of one process with as many parts, also where
+// others go on with the training. Without an MPI, one line says so.
+BOOST_AUTO_TEST_CASE(processes_train_together_with_the_same_bits) {
+  const std::string one = folder.path("one"), two = folder.path("two");
+  const auto arguments = [&](const std::string& out, const std::vector<std::string>& more) {
+    std::vector<std::string> all = train(out, "120", {"--dropout", "0.1", "--length", "16"});
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const test::outcome alone = test::zoo(arguments(one, {"--parts", "2"}));
+  if (alone.err.find("built without an MPI") != alone.err.npos)
+    return check_refused(arguments(one, {"--parts", "2"}), "so it trains in one process");
+  BOOST_REQUIRE_MESSAGE(alone.status == 0, alone.err);
+  const auto ranks = [&](int n, const std::vector<std::string>& more) {
+    std::vector<std::string> all{"OMPI_ALLOW_RUN_AS_ROOT=1",
+                                 "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
+                                 "OMPI_MCA_rmaps_base_oversubscribe=1",
+                                 "mpirun",
+                                 "-n",
+                                 std::to_string(n),
+                                 ZOO_PROGRAM};
+    all.insert(all.end(), more.begin(), more.end());
+    return test::run_program("/usr/bin/env", all);
+  };
+  // Two processes for 0.6 s, whose parts zoo.json keeps; then one, and so on.
+  const auto ended = [&] {
+    return test::contents(two + "/zoo.json").find("\"result\"") != std::string::npos;
+  };
+  for (int calls = 0; calls < 40 && (calls == 0 || !ended()); ++calls) {
+    const test::outcome some =
+        ranks(2 - calls % 2, arguments(two, {"--resume", "--minutes", "0.01"}));
+    BOOST_REQUIRE_MESSAGE(some.status == 0, some.out + some.err);
+    // The first process alone prints.
+    BOOST_CHECK_EQUAL(some.out.find("saved"), some.out.rfind("saved"));
+  }
+  BOOST_CHECK(test::contents(two + "/model.safetensors") ==
+              test::contents(one + "/model.safetensors"));
+  const auto losses = [](const std::string& of) {
+    std::ifstream log(of + "/training.jsonl");
+    std::string lines;
+    for (std::string line; std::getline(log, line);)
+      lines += line.substr(0, line.find(",\"seconds")) + '\n';
+    return lines;
+  };
+  const std::string steps = losses(one);
+  BOOST_CHECK_EQUAL(losses(two), steps);
+  BOOST_CHECK_EQUAL(std::count(steps.begin(), steps.end(), '\n'), 120);
+  for (const auto& file : fs::directory_iterator(two))
+    BOOST_CHECK(!file.path().filename().string().starts_with("training.ckpt"));
+
+  check_refused(train(folder.path("odd"), "3", {"--parts", "3"}), "a divisor of the 2 examples");
+  const test::with_variable size("OMPI_COMM_WORLD_SIZE", "3"), rank("OMPI_COMM_WORLD_RANK", "0");
+  check_refused(train(folder.path("few"), "3"), "fewer examples than the 3 processes");
+  check_refused({"train", text}, "several processes train with --text");
+  check_refused({"finetune", "--weights", one, "--text", text, "--out", folder.path("tuned")},
+                "zoo train takes several");
+}
+
 BOOST_AUTO_TEST_CASE(other_objectives_train_the_same_model) {
   const std::string plain = folder.path("plain");
   test::zoo_prints(train(plain, "4"));

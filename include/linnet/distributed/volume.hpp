@@ -8,6 +8,7 @@
 #include <string>
 
 #include <linnet/distributed/reduction.hpp>
+#include <linnet/ops/language.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

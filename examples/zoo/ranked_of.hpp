@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+// Modules of zoo train under mpirun: a model that several processes train together.
+
+#include <linnet/mpi.hpp>
+#include <linnet/mpi_checkpoint.hpp>
+
+#include "module_of.hpp"
+
+namespace zoo {
+
+/// MPI, from the first call to finish().
+class mpi_ranks {
+ public:
+  static ln::communicator& all() {
+    std::optional<ln::communicator>& opened = instance();
+    if (!opened) {
+      int level = 0;
+      if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &level) != MPI_SUCCESS)
+        throw failure("MPI_Init: an error of MPI");
+      opened.emplace(take(ln::communicator::open(MPI_COMM_WORLD)));
+    }
+    return *opened;
+  }
+  /// Whether one of the ranks says so; all of them call this.
+  static bool any(bool own) {
+    ln::detail::rank_difference unlike;
+    if (!all().compare({own ? 1 : 0}, 1, unlike)) throw failure(all().error().message());
+    return unlike.rank >= 0;
+  }
+  /// Without it, as after a failure on a rank, mpirun ends all.
+  static void finish() {
+    (void)any(false);
+    instance().reset();
+    MPI_Finalize();
+  }
+
+ private:
+  static std::optional<ln::communicator>& instance() {
+    static auto& kept = *new std::optional<ln::communicator>();
+    return kept;
+  }
+};
+
+/// The stage of sharing that takes the least memory; all have the same bits.
+template <class M, class Optimizer>
+consteval int stage_for() {
+  if constexpr (!ln::detail::moves_values<Optimizer> || ln::detail::has_averages<M>())
+    return 0;
+  else
+    return ln::detail::has_own_layers<M>() ? 2 : 1;
+}
+
+template <class M, class Optimizer, class Compute>
+class trainee_on_ranks final : public trainee {
+  using start = from_scratch::of<M>;
+  using trainer =
+      ln::distributed_trainer<M, Optimizer, ln::zero<stage_for<M, Optimizer>()>, float, Compute>;
+  using batch = typename M::batch;
+
+ public:
+  explicit trainee_on_ranks(const training_plan& p) : each_(p.batch / p.parts) {
+    const ln::limits limits{
+        .batch = each_, .source = p.source, .target = p.target, .threads = p.threads};
+    start_.emplace(p, limits);
+    trainer_.emplace(
+        take(trainer::open(start_->weights, mpi_ranks::all(), limits, optimizer_of<Optimizer>(p),
+                           options_of(p), {.parts = p.parts})));
+  }
+
+  double step(ln::index parts, const std::function<any_batch(ln::index)>& part) override {
+    if (parts == 1) return told(trainer_->step(own_part(part(0)), start_->objective));
+    ln::loss_sum all;
+    for (ln::index i = 0; i < parts; ++i) {
+      const ln::loss_sum one = trainer_->accumulate(own_part(part(i)), start_->objective);
+      (void)told(one.nats);
+      all.nats += one.nats;
+      all.tokens += one.tokens;
+    }
+    trainer_->update();
+    return all.mean();
+  }
+  ln::index steps() const override { return trainer_->steps(); }
+  double norm() const override { return trainer_->gradient_norm(); }
+  /// Each rank computes some of the rows, a part of a batch at a time.
+  ln::loss_sum loss(const any_batch& given) override {
+    const batch& b = std::get<batch>(given);
+    std::vector<ln::loss_sum> parts(static_cast<std::size_t>((b.batch + each_ - 1) / each_));
+    take(ln::share_out(mpi_ranks::all(), std::span(parts), [&](ln::index i) {
+      const ln::index first = i * each_;
+      return trainer_->evaluate_alone(
+          ln::detail::part_of_batch(b, first, std::min(each_, b.batch - first)));
+    }));
+    ln::loss_sum all;
+    for (const ln::loss_sum& one : parts) {
+      all.nats += one.nats;
+      all.tokens += one.tokens;
+    }
+    return all;
+  }
+  bool any(bool own) override { return mpi_ranks::any(own); }
+  void save_checkpoint(const std::string& path, std::span<const std::byte> own) override {
+    support::save_run(path, *trainer_, own);
+  }
+  bool load_checkpoint(const std::string& path, std::span<std::byte> own) override {
+    return support::load_run(path, *trainer_, own);
+  }
+  void save(const std::string& path) override { start_->save(path); }
+
+ private:
+  ln::index each_;  ///< examples of a part
+  std::optional<start> start_;
+  std::optional<trainer> trainer_;
+
+  batch own_part(const any_batch& given) const {
+    const batch& b = std::get<batch>(given);
+    const auto [first, last] = trainer_->part_of(b.batch);
+    return ln::detail::part_of_batch(b, first, last - first);
+  }
+  /// The loss, or a failure where another rank is the reason that there is none.
+  double told(double nats) const {
+    if (trainer_->stopped() || !trainer_->last_refusal().empty())
+      throw failure(trainer_->error().message());
+    return nats;
+  }
+};
+
+template <class M, class Optimizer, class Compute>
+class module_on_ranks final : public module_of<M, Optimizer, Compute> {
+ public:
+  std::unique_ptr<trainee> train(const training_plan& p) const override {
+    return std::make_unique<trainee_on_ranks<M, Optimizer, Compute>>(p);
+  }
+  void meet() const override { (void)mpi_ranks::any(false); }
+  void finish() const override { mpi_ranks::finish(); }
+};
+
+}  // namespace zoo
+
+/// A module of several ranks.
+#define ZOO_MODULE_ON_RANKS(...)                                               \
+  extern "C" int zoo_module_interface() { return ::zoo::module_interface; }    \
+  extern "C" const ::zoo::module* zoo_module() {                               \
+    static const auto* const made = new ::zoo::module_on_ranks<__VA_ARGS__>(); \
+    return made;                                                               \
+  }
