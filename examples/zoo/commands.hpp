@@ -74,7 +74,9 @@ struct generate_options {
   rounding how;
   std::string tokenizer;
   std::string prompt;
-  long tokens = 0;  ///< of the text, prompt included; 0 means as many as fit
+  std::string prefix, suffix;  ///< texts between which a middle is written
+  bool fills = false;          ///< whether one of them is given
+  long tokens = 0;             ///< of the text, prompt included; 0 means as many as fit
   double temperature = 1;
   double top_p = 1;
   double min_p = 0;

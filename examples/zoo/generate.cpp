@@ -16,6 +16,7 @@
 #include "support.hpp"
 #include "tokenizing.hpp"
 #include "trained.hpp"
+#include "training_text.hpp"
 
 namespace zoo {
 
@@ -33,9 +34,9 @@ ln::index length_of_text(long asked, ln::index context) {
 }
 
 /// Refuses a prompt of more tokens than there is room for.
-void check_prompt(ln::index tokens, ln::index room, const char* of) {
+void check_prompt(ln::index tokens, ln::index room, const char* of, const char* what = "--prompt") {
   if (tokens > room)
-    throw failure(fmt::format("--prompt: {} tokens, but {} is {}", tokens, of, room));
+    throw failure(fmt::format("{}: {} tokens, but {} is {}", what, tokens, of, room));
 }
 
 void print_figures(ln::index read, ln::index written, double seconds) {
@@ -101,12 +102,76 @@ void answer(const generate_options& o, const runnable_preset& preset, const std:
   print_figures(std::ssize(source), written, now() - start);
 }
 
+/// The tokens that mark the parts of a text whose middle is written: those of the training, where
+/// the weights are of zoo train, else those that the tokenizer has by name.
+ln::middle_tokens middle_marks(const std::string& weights, const tokenizing& text) {
+  if (!is_trained(weights)) {
+    const lesson_plan plan = plan_lesson(objective::fim, text);
+    if (plan.vocabulary == text.vocabulary && !text.is_t5()) return plan.middles;
+    throw failure("--suffix: " + text.name +
+                  " has no <|fim_prefix|>, <|fim_suffix|> and <|fim_middle|>; give a model that "
+                  "learned to fill a middle");
+  }
+  const auto described = open_trained(weights).described;
+  const auto found = described.find("middle_tokens");
+  ln::middle_tokens m{.end = ln::no_token};
+  if (found != described.end() && found->is_object())
+    for (const auto& [name, to] :
+         {std::pair{"prefix", &m.prefix}, {"suffix", &m.suffix}, {"middle", &m.middle}})
+      if (const auto at = found->find(name); at != found->end() && at->is_number_integer())
+        *to = at->get<ln::token>();
+  if (!m.valid())
+    throw failure("--suffix: " + weights +
+                  " has not learned to fill a middle; zoo train --objective fim does");
+  return m;
+}
+
+/// A decoder writes what stands between two texts, in the order of parts that the training calls
+/// PSM. The middle ends where the model begins another document by a mark.
+void fill_middle(const generate_options& o, const runnable_preset& preset,
+                 const std::string& weights, const tokenizing& text) {
+  const ln::middle_tokens marks = middle_marks(weights, text);
+  const std::vector<ln::token> prefix = text.encode(o.prefix), suffix = text.encode(o.suffix);
+  std::vector<ln::token> prompt = text.opening;
+  prompt.push_back(marks.prefix);
+  prompt.insert(prompt.end(), prefix.begin(), prefix.end());
+  prompt.push_back(marks.suffix);
+  prompt.insert(prompt.end(), suffix.begin(), suffix.end());
+  prompt.push_back(marks.middle);
+  for (const ln::token id : prompt)
+    if (id < 0 || id >= preset.vocabulary)
+      throw failure(
+          fmt::format("--suffix: token {} is none of the model's {}", id, preset.vocabulary));
+  const ln::index all = length_of_text(o.tokens, preset.context),
+                  read = std::ssize(prompt) - std::ssize(text.opening);
+  check_prompt(read, all, o.tokens > 0 ? "--tokens" : "the model's context",
+               "--prefix and --suffix");
+  const auto model = open_runnable(
+      preset, weights,
+      {.batch = o.beams, .target = all, .chunk = std::min(all, longest_part), .threads = o.threads},
+      o.how);
+  std::vector<ln::token> stops = text.stops;
+  for (const ln::token mark : {marks.prefix, marks.suffix, marks.middle}) stops.push_back(mark);
+  const double start = now();
+  put_text(o.prefix);
+  ln::token previous = prefix.empty() ? ln::token{-1} : prefix.back();
+  const ln::index written = write_text(*model, prompt, all - read, stops, o, [&](ln::token id) {
+    return text.decode(std::exchange(previous, id), id);
+  });
+  put_text(o.suffix + "\n");
+  print_figures(read, written, now() - start);
+}
+
 /// A preset, or a model of zoo train, with the tokenizer that it has. What opens a text is not
 /// counted.
 void generate_preset(const generate_options& o) {
   const runnable_preset preset = find_runnable(o.model, o.weights);
   const std::string weights = weights_of(o.model, o.weights);
   const tokenizing text = find_tokenizer(o.tokenizer, weights, preset);
+  if (o.fills && preset.encodes)
+    throw failure("--prefix and --suffix are for decoders; " + preset.name +
+                  " is an encoder-decoder");
+  if (o.fills) return fill_middle(o, preset, weights, text);
   if (preset.encodes) return answer(o, preset, weights, text);
   const ln::index all = length_of_text(o.tokens, preset.context);
   const std::vector<ln::token> asked = text.encode(o.prompt);
@@ -173,6 +238,9 @@ void generate(const generate_options& o) {
   for (const std::string_view name : byte_model_names) bytes = bytes || o.model == name;
   if (bytes && o.weights.empty()) throw failure("--weights is required");
   if (bytes && !o.how.none()) throw failure("--storage and --compute go with a preset");
+  if (bytes && o.fills)
+    throw failure(
+        "--prefix and --suffix go with a preset, or with what zoo train --objective fim wrote");
   if (bytes)
     generate_bytes(o);
   else

@@ -190,7 +190,13 @@ void add_generate(CLI::App& app, generate_options& o) {
   c.add_option("--model", o.model, "preset; what zoo train wrote knows its own");
   add_weights(c, o);
   add_tokenizer(c, o.tokenizer);
-  c.add_option("--prompt", o.prompt, "text to continue");
+  auto* const prompt = c.add_option("--prompt", o.prompt, "text to continue");
+  auto* const prefix = c.add_option("--prefix", o.prefix, "text in front of a middle to write")
+                           ->excludes(prompt)
+                           ->type_name("TEXT");
+  auto* const suffix = c.add_option("--suffix", o.suffix, "text behind a middle to write")
+                           ->excludes(prompt)
+                           ->type_name("TEXT");
   c.add_option("--tokens", o.tokens,
                "length of the text, prompt included, in tokens; 0: as many as fit")
       ->transform(whole_in(0, 1'000'000))
@@ -225,7 +231,10 @@ void add_generate(CLI::App& app, generate_options& o) {
            "makes tokens of the text so far less likely; 1: as they are");
   add_seed(c, o.seed);
   add_threads(c, o.threads);
-  c.callback([&] { generate(o); });
+  c.callback([&, prefix, suffix] {
+    o.fills = prefix->count() + suffix->count() > 0;
+    generate(o);
+  });
 }
 
 void add_chat(CLI::App& app, chat_options& o) {

@@ -25,8 +25,11 @@ static_assert(ln::trainable_layer<decoder::blocks> && ln::layer<forward_only> &&
               !ln::trainable_layer<forward_only>);
 
 constexpr ln::thought_shape thoughts{.vocabulary = 11, .context = 8};
-static_assert(ln::language_model<ln::next_thought<thoughts>>);
-static_assert(!ln::decoding_model<ln::next_thought<thoughts>>);
+static_assert(ln::decoding_model<ln::next_thought<thoughts>>);
+struct scores_alone : ln::next_thought<thoughts> {
+  void step() = delete;
+};
+static_assert(ln::language_model<scores_alone> && !ln::decoding_model<scores_alone>);
 
 /// A decoder behind another name, with no member that the contract does not ask for.
 template <class S = ln::storage::f32>

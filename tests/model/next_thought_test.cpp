@@ -210,6 +210,59 @@ BOOST_AUTO_TEST_CASE(what_matters) {
   BOOST_TEST(!(ln::evaluator<model, double>::open(p, wide)));
 }
 
+// A session writes behind the vectors of a thought what an evaluator scores: token by token, in
+// parts, by unequal lengths, forked and taken back.
+BOOST_AUTO_TEST_CASE(sessions_continue_sources) {
+  const auto p = random_packed<model, double>();
+  thoughts data(3, 8, 5);
+  for (index b = 0; b < 3; ++b) data.inputs[at(b * 5)] = model::start;
+  const auto want = logits_of(p, data);
+  const auto is_row = [&](std::span<const double> got, index b, index t) {
+    BOOST_TEST(distance(got, std::span(want).subspan(at((b * 5 + t) * 7), 7)) <= 1e-12,
+               b << ", " << t);
+  };
+  const auto of = [&](index b, index t) { return data.inputs[at(b * 5 + t)]; };
+  auto s = ln::session<model, double>::open(
+      p, {.batch = 3, .source = 8, .target = 8, .chunk = 3, .max_logits = 3});
+  BOOST_REQUIRE(static_cast<bool>(s));
+  const std::vector<token> firsts(3, model::start);
+  BOOST_TEST(s->feed(firsts, 3, {}).empty());  // no source yet
+  for (int round = 0; round < 2; ++round) {
+    BOOST_REQUIRE(s->encode(data.sources, 3, data.lengths));
+    for (index t = 0; t < 5; ++t) {
+      const std::vector<token> next{of(0, t), of(1, t), of(2, t)};
+      const auto got = s->feed(next, 3, {});
+      BOOST_REQUIRE(got.size() == 21);
+      for (index b = 0; b < 3; ++b) is_row(got.subspan(at(b * 7), 7), b, t);
+    }
+  }
+  BOOST_REQUIRE(s->encode(data.sources, 3, data.lengths));
+  const std::vector<token> some{of(0, 0), of(0, 1), of(0, 2), of(1, 0), 0, 0};
+  const auto got = s->feed_all(some, 2, std::vector<index>{3, 1});
+  for (index t = 0; t < 3; ++t) is_row(got.subspan(at(t * 7), 7), 0, t);
+  is_row(got.subspan(21, 7), 1, 0);
+  // Another sequence takes thought and text over, and both go on; then a part is taken back.
+  BOOST_REQUIRE(s->fork(0, 2));
+  const std::vector<token> both{of(0, 3), of(1, 1), of(0, 3)};
+  const auto rows = s->feed(both, 3, {});
+  is_row(rows.first(7), 0, 3);
+  is_row(rows.subspan(7, 7), 1, 1);
+  is_row(rows.subspan(14), 0, 3);
+  BOOST_REQUIRE(s->truncate(1, 2));
+  const std::vector<token> again{of(0, 4), of(1, 2), of(0, 1)};
+  const auto back = s->feed(again, 3, {});
+  is_row(back.first(7), 0, 4);
+  is_row(back.subspan(14), 0, 1);
+  // One source at a time, as generate() reads it.
+  is_row(s->reset_and_prefill(std::span<const token>(data.sources).first(8)), 0, 0);
+  const auto open = [&](const ln::limits& l) {
+    const auto opened = ln::session<model, double>::open(p, l);
+    return opened ? std::string() : opened.error().message();
+  };
+  BOOST_TEST(open({.source = 8, .kv_blocks = 4}).find("limits.kv_blocks") != std::string::npos);
+  BOOST_TEST(open({.source = 9}).find("limits.source") != std::string::npos);
+}
+
 // Nothing of an earlier batch of another shape is left in the buffers.
 BOOST_AUTO_TEST_CASE(batches_of_any_shape_after_each_other) {
   ln::weights<model, double> w;

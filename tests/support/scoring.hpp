@@ -18,7 +18,7 @@ std::vector<T> logits_of(const ln::packed<M, T>& p, const typename M::batch& b,
   auto scoring = ln::evaluator<M, T>::open(p, l);
   BOOST_REQUIRE(static_cast<bool>(scoring));
   index rows = 0;
-  if constexpr (M::encodes)
+  if constexpr (requires { b.target_length; })
     rows = b.batch * b.target_length;
   else
     rows = b.batch * (M::label_per_sequence ? 1 : b.length);

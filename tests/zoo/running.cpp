@@ -278,6 +278,8 @@ BOOST_AUTO_TEST_CASE(trains_saves_and_generates) {
   test::check_refused({"generate", "--model", "byte-decoder", "--weights", folder.path("one")},
                       "is a byte-t5");
   test::check_refused({"generate", "--weights", folder.path("one"), "--tokens", "65"}, "--tokens");
+  test::check_refused({"generate", "--weights", folder.path("one"), "--suffix", "x"},
+                      "--prefix and --suffix go with");
 }
 
 BOOST_AUTO_TEST_CASE(training_learns) {

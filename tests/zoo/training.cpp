@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 // zoo train --text: any model with any tokenizer, to a folder that generate and eval take.
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <linnet/text/bpe_tokenizer.hpp>
 
 #include "program.hpp"
 
@@ -10,6 +12,7 @@ namespace test::training {
 
 using test::check_refused;
 namespace fs = std::filesystem;
+namespace ln = linnet;
 
 /// One type for all tests but the last, so that it is compiled once: room for 1,100 ids.
 constexpr const char* small =
@@ -183,6 +186,38 @@ BOOST_AUTO_TEST_CASE(a_training_that_was_ended_goes_on_to_the_same_bits) {
   BOOST_CHECK(test::zoo_prints({"generate", "--weights", whole, "--prompt", "the linnet\n",
                                 "--temperature", "0"})
                   .starts_with("the linnet\n" + written.substr(0, written.size() - 1)));
+  // What it writes between two texts is what it finds likeliest behind them, marked as they are in
+  // training: prefix, suffix, middle.
+  const auto words = ln::bpe_tokenizer::parse(test::contents(whole + "/vocab.bpe"));
+  const auto marks = nlohmann::json::parse(test::contents(whole + "/zoo.json"))["middle_tokens"];
+  std::vector<ln::token> ids{marks["prefix"].get<ln::token>()};
+  BOOST_REQUIRE(words && words->encode("the lin", ids));
+  ids.push_back(marks["suffix"].get<ln::token>());
+  BOOST_REQUIRE(words->encode(" sings", ids));
+  ids.push_back(marks["middle"].get<ln::token>());
+  const std::string tokens = std::to_string(ids.size() + 3);
+  std::vector<ln::token> middle;
+  for (int i = 0; i < 3; ++i) {
+    std::string shown;
+    for (const ln::token id : ids) shown += (shown.empty() ? "" : ",") + std::to_string(id);
+    const auto numbers = nlohmann::json::parse(
+        test::zoo_prints({"logits", "--weights", whole, "--tokens", shown, "--json"}))["logits"];
+    const auto best =
+        static_cast<ln::token>(std::max_element(numbers.begin(), numbers.end()) - numbers.begin());
+    if (best == marks["prefix"] || best == marks["suffix"] || best == marks["middle"]) break;
+    ids.push_back(best);
+    middle.push_back(best);
+  }
+  const auto filling = [&](const std::string& of, const std::vector<std::string>& more) {
+    std::vector<std::string> all{"generate", "--weights",     of, "--prefix", "the lin", "--suffix",
+                                 " sings",   "--temperature", "0"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  BOOST_CHECK_EQUAL(test::zoo_prints(filling(whole, {"--tokens", tokens})),
+                    "the lin" + words->decode(middle) + " sings\n");
+  check_refused(filling(whole, {"--tokens", "4"}), "--prefix and --suffix: ");
+  check_refused(filling(whole, {"--prompt", "x"}), "--prompt");
   // A training that has ended is not repeated.
   const std::string again = test::zoo_prints(train(out, steps, options({"--resume"})));
   BOOST_CHECK_MESSAGE(again.find("trained already") != again.npos, again);
@@ -255,6 +290,8 @@ BOOST_AUTO_TEST_CASE(processes_train_together_with_the_same_bits) {
 BOOST_AUTO_TEST_CASE(other_objectives_train_the_same_model) {
   const std::string plain = folder.path("plain");
   test::zoo_prints(train(plain, "4"));
+  check_refused({"generate", "--weights", plain, "--suffix", "x"},
+                "has not learned to fill a middle");
   // The word that is usual for the model asks for the same examples.
   test::zoo_prints(train(folder.path("named"), "4", {"--objective", "next_token"}));
   BOOST_CHECK(test::contents(folder.path("named/model.safetensors")) ==

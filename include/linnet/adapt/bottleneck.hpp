@@ -102,9 +102,11 @@ inline constexpr bool branches_fit<M, target_modules<Names...>> =
 template <class M, index Width, class Branches, activation_kind Activation>
 struct adapted<M, bottleneck<Width, Branches, Activation>>
     : detail::adapted_model<M, bottleneck<Width, Branches, Activation>> {
-  static_assert(detail::is_decoder<M> || detail::is_encoder<M> || M::encodes,
-                "linnet::bottleneck: decoders, encoders and T5 have branches of one width; this "
-                "model does not");
+  static_assert(
+      detail::is_decoder<M> || detail::is_encoder<M> ||
+          requires(const typename M::batch& b) { b.target_length; },
+      "linnet::bottleneck: decoders, encoders and T5 have branches of one width; this "
+      "model does not");
   static constexpr std::size_t count = detail::count_branches<M, Branches>();
   static_assert(count > 0 && detail::branches_fit<M, Branches>,
                 "linnet::bottleneck: a name of target_modules<...> is that of no branch of this "

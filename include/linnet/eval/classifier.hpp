@@ -34,7 +34,9 @@ LINNET_WITHOUT_MEMORY(return {})
 /// Planned once; choosing allocates nothing.
 template <class M, class T = float>
 class classifier {
-  static_assert(M::encodes, "linnet::classifier: the model must be an encoder-decoder");
+  static_assert(
+      requires(const typename M::batch& b) { b.target_length; },
+      "linnet::classifier: the model must be an encoder-decoder");
 
  public:
   /// A classifier among `labels`: the tokens of each label's text, its end included. `l` says

@@ -131,6 +131,10 @@ class session_scorer {
  public:
   /// Refers to a session, which must outlive the scorer and serves it alone meanwhile.
   explicit session_scorer(S& session) : session_(&session) {
+    if constexpr (requires { S::model::block_tokens; })
+      static_assert(S::model::block_tokens == 1,
+                    "linnet::session_scorer: tokens of one block see each other, so a score would "
+                    "know what it scores; this kind of attention is for masked tokens");
     static_assert(slot_count == 1,
                   "linnet::session_scorer: this model's tokens consist of bytes; give their table, "
                   "too: session_scorer(session, token_bytes)");
@@ -277,8 +281,11 @@ template <class M, class T = float>
 class evaluator_scorer {
   static_assert(std::is_same_v<typename M::batch, decoder_batch>,
                 "linnet::evaluator_scorer: the model must be a decoder");
+  static_assert(M::block_tokens == 1,
+                "linnet::evaluator_scorer: tokens of one block see each other, so a score would "
+                "know what it scores; this kind of attention is for masked tokens");
   static_assert(
-      M::causal,
+      M::causal || M::block_tokens > 1,
       "linnet::evaluator_scorer: in whole sequences this kind of attention groups tokens "
       "by later ones, so a score would know what it scores; session_scorer, or the kind's "
       "frozen form, know only what came before");

@@ -35,7 +35,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static constexpr bool embedding_normed = Attention::embedding_norm;
   // See model_defaults.
   static constexpr bool can_truncate = Attention::can_truncate && Ffn::can_truncate,
-                        evicts = Attention::evicts, causal = !Attention::noncausal_grouping,
+                        evicts = Attention::evicts,
+                        causal = !Attention::noncausal_grouping && Attention::block_tokens == 1,
                         supports_cache = Attention::supports_cache,
                         takes_prefix = Attention::takes_prefix;
   static constexpr index block_tokens = Attention::block_tokens;

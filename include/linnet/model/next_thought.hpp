@@ -5,157 +5,19 @@
 /// a text, predict the vector of its continuation. A small causal decoder turns that vector into
 /// tokens. The paper gives the idea alone; the parts are those of its published code, smaller.
 
-#include <linnet/model/metadata.hpp>
-#include <linnet/model/policy_set.hpp>
-#include <linnet/nn/attention_pooling.hpp>
+#include <algorithm>
+
+#include <linnet/model/thought_layers.hpp>
 
 LINNET_NAMESPACE_BEGIN
-
-/// Numbers of a next_thought model: widths, layers, vocabulary. The published code has d_model 768,
-/// d_ff 1536, 16 heads of 4, widths {1920, 1920, 1920, 4800} and dropped {.3, .5, .6, .6}. It has
-/// 12 pooling heads, 16 pseudo-tokens and 4 decoder layers.
-struct thought_shape {
-  index d_model = 64;              ///< width of tokens at both ends
-  index d_ff = 128;                ///< hidden width of the blocks at both ends
-  index heads = 4;                 ///< query heads of these blocks
-  index kv_heads = 1;              ///< key and value heads of these blocks
-  index widths[6] = {96, 128};     ///< behind each shrinking layer, up to the first 0; the last
-                                   ///< is the width of a thought
-  double dropped[6] = {0.3, 0.5};  ///< share of the tokens that each leaves out
-  index pooling_heads = 4;         ///< heads of shrinking layers; divides their widths
-  index pseudo = 4;                ///< tokens that a thought becomes in front of the decoder
-  index decoder_layers = 2;        ///< causal blocks
-  index vocabulary = 0;            ///< rows of the embedding, which both ends share
-  index context = 0;               ///< longest source and longest target in tokens
-  double eps = 1e-6;               ///< epsilon of RMSNorms; LayerNorms have 1e-5
-
-  /// Shrinking layers.
-  constexpr index shrinks() const {
-    index n = 0;
-    while (n < 6 && widths[n] > 0) ++n;
-    return n;
-  }
-  /// Width of what shrinking layer `k` reads; of a thought for k = shrinks().
-  constexpr index width(index k) const { return k == 0 ? d_model : widths[k - 1]; }
-  /// Whether every number is usable.
-  constexpr bool valid() const {
-    for (index k = 0; k < shrinks(); ++k)
-      if (pooling_heads <= 0 || width(k) % pooling_heads != 0 || !(dropped[k] >= 0) ||
-          !(dropped[k] < 1))
-        return false;
-    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 &&
-           d_model % heads == 0 && shrinks() > 0 && pseudo > 0 && decoder_layers > 0 &&
-           vocabulary > 0 && context > 0 && eps > 0;
-  }
-};
-
-/// A batch of texts and their continuations.
-struct thought_batch {
-  const token* source = nullptr;          ///< [batch, source_length], padded on the right
-  const index* source_lengths = nullptr;  ///< [batch] valid tokens of each, at least 1
-  const token* tokens = nullptr;          ///< [batch, length] the continuation, shifted: inputs
-  const token* labels = nullptr;          ///< [batch, length] the token that follows, or `ignored`
-  index batch = 0;                        ///< samples
-  index source_length = 0;                ///< padded length of the sources
-  index length = 0;                       ///< tokens per continuation
-};
-
-namespace detail {
-
-/// The shrinking layers from number `K` on and the mean behind the last.
-template <thought_shape Shape, index K>
-struct thought_layers {
-  static constexpr bool last = K + 1 == Shape.shrinks();
-  static constexpr index in = Shape.width(K), out = Shape.width(K + 1);
-  static constexpr index thought = Shape.width(Shape.shrinks());
-  using layer =
-      shrinking_attention<in, out, Shape.pooling_heads, real{Shape.dropped[K]}, real{1e-5}>;
-  using pool = mean_pooling<out>;
-  /// A layer that does nothing; it stands behind the last shrinking layer.
-  struct nothing : without_parameters, without_cache {
-    template <class T>
-    static constexpr without_cache::cache<T> plan(planner&, const call_shape&) {
-      return {};
-    }
-  };
-  template <bool Last, class = void>
-  struct following {
-    using type = thought_layers<Shape, K + 1>;
-  };
-  template <class Nothing>
-  struct following<true, Nothing> {
-    using type = nothing;
-  };
-  using rest = typename following<last>::type;
-
-  template <class Form>
-  struct params {
-    typename layer::template params<Form> first{};
-    [[no_unique_address]] typename rest::template params<Form> others{};
-  };
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    layer::visit(f, at.element(K, Shape.shrinks()), p.first...);
-    rest::visit(f, at, p.others...);
-  }
-  template <class T>
-  struct cache {
-    typename layer::template cache<T> first{};
-    [[no_unique_address]] typename rest::template cache<T> others{};
-    T *y = nullptr, *dy = nullptr;  ///< [batch * kept, out]
-  };
-  template <class T>
-  static constexpr cache<T> plan(planner& m, const call_shape& e) {
-    call_shape after = e;
-    after.length = layer::kept(e.length);
-    cache<T> c;
-    c.y = m.saved.take<T>(after.rows() * out);
-    if (e.training) c.dy = m.saved.take<T>(after.rows() * out);
-    c.first = layer::template plan<T>(m, e);
-    c.others = rest::template plan<T>(m, after);
-    return c;
-  }
-  /// The context of what reads c.y.
-  template <class T>
-  static context<T> behind(const context<T>& ctx, const cache<T>& c) {
-    context<T> next = ctx;
-    next.length = layer::kept(ctx.length);
-    next.lengths = c.first.lengths;
-    return next;
-  }
-  /// x[batch * length, in] -> latent[batch, thought]
-  template <class T, class S>
-  static void forward(const params<form::packed<T, S>>& p, const T* x, T* latent, cache<T>& c,
-                      context<T>& ctx) {
-    context<T> next = behind(ctx, c);
-    layer::template forward<T, S>(p.first, {x, ctx.rows()}, {c.y, next.rows()}, c.first, ctx);
-    if constexpr (last)
-      pool::forward(c.y, latent, next);
-    else
-      rest::template forward<T, S>(p.others, c.y, latent, c.others, next);
-  }
-  template <class T, class S>
-  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
-                       const T* x, const T* d_latent, T* dx, cache<T>& c, context<T>& ctx) {
-    context<T> next = behind(ctx, c);
-    ops::fill(ctx.on, next.rows() * out, T(0), c.dy);
-    if constexpr (last)
-      pool::backward(d_latent, c.dy, next);
-    else
-      rest::template backward<T, S>(p.others, dp.others, c.y, d_latent, c.dy, c.others, next);
-    layer::template backward<T, S>(p.first, dp.first, {x, ctx.rows()}, {c.dy, next.rows()},
-                                   {dx, ctx.rows()}, c.first, ctx);
-  }
-};
-
-}  // namespace detail
 
 /// A next-thought model as a type. Source: token and position vectors, one bidirectional block,
 /// shrinking layers, their mean: a latent vector. Core: linear, ReLU, linear. Target: a linear map
 /// of the latent to `pseudo` vectors, in front of token and position vectors of the continuation.
 /// Causal blocks and an untied output matrix without a norm before it follow. Blocks have RMSNorm,
 /// grouped queries and SwiGLU without biases. Trained by plain cross-entropy end to end; evaluators
-/// score continuations. No sessions.
+/// score continuations. Sessions encode a source, as those of a T5, and write what follows it. The
+/// pseudo vectors stand in the caches of the causal blocks in front of the text.
 template <thought_shape Shape, class Storage = linnet::storage::f32>
 struct next_thought : model_defaults {
   static_assert(Shape.valid(),
@@ -168,6 +30,10 @@ struct next_thought : model_defaults {
       "not supported; give storage::per_role");
   static constexpr thought_shape shape = Shape;
   static constexpr bool learned = true, tied = false, biased = false;
+  // See model_defaults.
+  static constexpr bool encodes = true, can_truncate = true;
+  /// The first input of a continuation that a session writes.
+  static constexpr token start = 0;
   using storage = Storage;
   using norm = linnet::norm::rms;
   using batch = thought_batch;
@@ -242,21 +108,42 @@ struct next_thought : model_defaults {
     T *d_target = nullptr, *d_line = nullptr, *d_written = nullptr;
     T* chunk = nullptr;        ///< logits of some rows
     double* losses = nullptr;  ///< [batch * length]
+    T* last = nullptr;         ///< [batch, d] states of the last tokens of a step
+    T* logits = nullptr;       ///< [batch * limits.max_logits, vocabulary]
+    index* past = nullptr;     ///< [batch] cached rows of each sequence
+    ops::page_tables pages{};  ///< none
     int source_dropout_id = 0, target_dropout_id = 0;
   };
   /// The longest continuation for these limits: `target`, or the whole context when it is 0.
   static constexpr index longest(const limits& l) {
     return l.target > 0 ? l.target : context_length;
   }
-  /// Plans the buffers for calls up to these limits. There is no decoding.
+  /// Floating-point operations of a call that reads `source` tokens of each sequence, or continues
+  /// targets by `target` ones, or both; pseudo vectors count as source.
+  static constexpr index flops(index batch_size, index source, index target) {
+    const auto of = [&](index length) { return call_shape{.batch = batch_size, .length = length}; };
+    index sum = writing::flops(of(target)) + 2 * batch_size * target * d * vocabulary;
+    if (source > 0)
+      sum += reading::flops(of(source)) + shrinking::flops(of(source)) + thinking::flops(of(1)) +
+             writing::flops(of(pseudo));
+    return sum;
+  }
+  /// Plans the buffers for calls up to these limits.
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    const bool trains = use == purpose::training;
+    const bool trains = use == purpose::training, decodes = use == purpose::decoding;
     const auto of = [&](index length) {
       return call_shape{
           .batch = l.batch, .length = length, .threads = l.threads, .training = trains};
     };
-    const call_shape e = of(l.source), one = of(1), y = of(longest(l)), z = of(pseudo + longest(l));
+    const call_shape e = of(l.source), one = of(1);
+    call_shape y = of(longest(l)), z = of(pseudo + longest(l));
+    if (decodes) {  // the pseudo vectors and each step are calls of their own
+      y = z = call_shape_for(l, use, longest(l));
+      z.length = (std::max)(pseudo, y.length);
+      z.capacity = pseudo + longest(l);
+      z.blocks = 0;
+    }
     workspace<T> w;
     w.source_dropout_id = m.dropout_ids++;
     w.target_dropout_id = m.dropout_ids++;
@@ -271,9 +158,16 @@ struct next_thought : model_defaults {
     take(y.rows() * d, w.target, w.d_target);
     take(z.rows() * d, w.line, w.d_line);
     take(z.rows() * d, w.written, w.d_written);
-    w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
-    w.losses = m.saved.take<double>(y.rows());
-    m.product(ops::head_rows(vocabulary), d, vocabulary, y);
+    if (decodes) {
+      w.last = m.saved.take<T>(l.batch * d);
+      w.past = m.saved.take<index>(l.batch);
+      w.logits = m.state.take<T>(l.batch * l.max_logits * vocabulary);
+      m.product(l.batch * l.max_logits, d, vocabulary, y);
+    } else {
+      w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
+      w.losses = m.saved.take<double>(y.rows());
+      m.product(ops::head_rows(vocabulary), d, vocabulary, y);
+    }
     w.reader = reading::template plan<T>(m, e);
     w.shrink = shrinking::template plan<T>(m, e);
     w.core = thinking::template plan<T>(m, one);
@@ -287,6 +181,8 @@ struct next_thought : model_defaults {
   }
   /// Both tables of positions have an end.
   static constexpr limits_refusal check_limits(const limits& l) {
+    if (l.kv_blocks > 0)
+      return {"limits.kv_blocks", "0, as a next_thought's caches are not paged", l.kv_blocks};
     if (longest(l) > context_length)
       return {"limits.target", "the model's context", l.target, context_length};
     if (l.source < 1) return {"limits.source", "at least 1 source token", l.source};
@@ -393,6 +289,66 @@ struct next_thought : model_defaults {
         embed_backward(b.source_length, b.source, w.source_dropout_id, w.d_source);
       }
     return sum;
+  }
+
+  /// Reads sources [batch, length] of a session's new texts, of these lengths, and begins their
+  /// caches with the vectors that their thoughts become. Called by every thread.
+  template <class T, class S>
+  static void encode(const params<form::packed<T, S>>& p, const token* source, index batch_size,
+                     index length, const index* lengths, workspace<T>& w,
+                     const ops::execution& on) {
+    context<T> from, one, to;
+    from.on = one.on = to.on = on;
+    from.batch = one.batch = to.batch = batch_size;
+    from.length = length;
+    from.lengths = lengths;
+    one.length = 1;
+    to.length = pseudo;
+    to.past = w.past;
+    on.threads.each(batch_size, [&](index i) { w.past[i] = 0; });
+    ops::embed(on, from.rows(), d, source, p.embedding, w.source);
+    on.threads.each(from.rows(), [&](index i) {
+      for (index j = 0; j < d; ++j) w.source[i * d + j] += p.positions[i % length * d + j];
+    });
+    reading::template forward<T, S>(p.reader, {w.source, from.rows()}, {w.read, from.rows()},
+                                    w.reader, from);
+    shrinking::template forward<T, S>(p.shrink, w.read, w.latent, w.shrink, from);
+    thinking::template forward<T, S>(p.core, {w.latent, batch_size}, {w.made, batch_size}, w.core,
+                                     one);
+    writing::template forward<T, S>(p.writer, {w.made, to.rows()}, {w.written, to.rows()}, w.writer,
+                                    to);
+  }
+  /// Feeds tokens of continuations behind the cached ones. w.logits then holds what follows each
+  /// sequence's last valid token, or with `call.every` what follows each. Called by every thread.
+  template <class T, class S>
+  static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
+                   const ops::execution& on) {
+    context<T> ctx = detail::step_context<T>(call, on);
+    on.threads.each(call.batch, [&](index i) { w.past[i] = pseudo + call.past[i]; });
+    ctx.past = w.past;
+    const index rows = ctx.rows();
+    ops::embed(on, rows, d, call.tokens, p.embedding, w.target);
+    on.threads.each(rows, [&](index i) {
+      for (index j = 0; j < d; ++j)
+        w.target[i * d + j] += p.positions[(ctx.position_of(i) - pseudo) * d + j];
+    });
+    writing::template forward<T, S>(p.writer, {w.target, rows}, {w.written, rows}, w.writer, ctx);
+    if (!call.every)
+      on.threads.each(ctx.batch, [&](index i) {
+        std::copy_n(w.written + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+      });
+    ops::matmul(on, call.every ? rows : ctx.batch, vocabulary, d, call.every ? w.written : w.last,
+                p.head, w.logits);
+  }
+  /// Lets cached text `to` continue where `from` is, with `from`'s thought.
+  template <class T>
+  static void copy_state(workspace<T>& w, index from, index to, const state_part& part) {
+    if (part.block) return;
+    state_part rows = part;
+    rows.first = part.memory > 0 ? 0 : pseudo + part.first;
+    rows.tokens = pseudo + part.tokens;
+    rows.memory = 0;
+    linnet::copy_state<writing, T>(w.writer, from, to, rows);
   }
 };
 
