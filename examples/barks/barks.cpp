@@ -75,7 +75,7 @@ class times {
   long all_ = 0;
 };
 
-/// What is said at present, and all that was: a digest of frames, names and lines.
+/// What is said at present, and all that was: a digest of frames, names, lines and logits.
 struct transcript {
   std::array<frame, 4> since{-shown, -shown, -shown, -shown};
   std::array<std::array<char, 64>, 4> lines{};
@@ -83,11 +83,11 @@ struct transcript {
   std::uint64_t digest = 0xcbf29ce484222325ull;
   long count = 0;
 
-  void add(frame now, std::size_t who, std::string_view line) {
+  void add(frame now, std::size_t who, std::string_view line, std::uint64_t logits) {
     since[who] = now;
     sizes[who] = line.copy(lines[who].data(), lines[who].size());
-    for (int shift = 0; shift < 32; shift += 8)
-      digest = (digest ^ (std::uint64_t(now) >> shift & 255)) * 0x100000001b3ull;
+    for (const std::uint64_t word : {std::uint64_t(now), logits})
+      digest = (digest ^ word) * 0x100000001b3ull;
     digest = ln::stream_of(line, ln::stream_of(names[who], digest));
     ++count;
     std::printf("%5ld %s: %.*s\n", now, names[who], int(line.size()), line.data());
@@ -172,7 +172,7 @@ int play(const options& o, const ln::packed<model>& weights, std::string_view ke
       speaker& who = *speakers[i];
       if (who.due() != now) continue;
       while (!who.ready()) token(who);  // in the time of the next frame, if need be
-      said.add(now, i, who.line());
+      said.add(now, i, who.line(), who.digest());
       village.hear(i, who.line());
     }
     draw(to, village, said, now);

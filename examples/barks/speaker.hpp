@@ -4,6 +4,8 @@
 /// The model, and who writes lines with it.
 
 #include <array>
+#include <bit>
+#include <cstdint>
 #include <span>
 #include <string_view>
 
@@ -34,6 +36,7 @@ class speaker {
     run_.reset();
     choose_ = ln::sampler({.temperature = 0.7, .top_k = 8, .seed = random_seed});
     read_ = size_ = 0;
+    digest_ = 0xcbf29ce484222325ull;
     asked_ = prompt(s, prompt_);
     due_ = at;
     ready_ = !run_.valid();
@@ -50,9 +53,13 @@ class speaker {
       ++read_;
     }
     logits_ = run_.feed({&next, 1});
+    for (const float x : logits_)
+      digest_ = (digest_ ^ std::bit_cast<std::uint32_t>(x)) * 0x100000001b3ull;
   }
   bool ready() const { return ready_; }
   frame due() const { return due_; }
+  /// Of the bits of all logits since ask() (FNV-1a of words).
+  std::uint64_t digest() const { return digest_; }
   std::string_view line() const { return {line_.data(), size_}; }
 
  private:
@@ -63,6 +70,7 @@ class speaker {
   std::array<ln::token, 32> prompt_{};
   std::array<char, 64> line_{};
   std::size_t asked_ = 0, read_ = 0, size_ = 0;
+  std::uint64_t digest_ = 0;
   frame due_ = -1;
   bool ready_ = true;
 };

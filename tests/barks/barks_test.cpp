@@ -32,10 +32,10 @@ void write(const std::string& path, const std::string& text) { std::ofstream(pat
 
 }  // namespace
 
-// Of g++ 12 and clang++ 14, at each level. A change of the game, the weights or a bit alters it.
+// Of g++ 12 and clang++ 14, at each level. One bit of a weight alters it, as it has all logits.
 BOOST_AUTO_TEST_CASE(golden_transcript) {
   const std::string first = said({"--frames", "120"});
-  BOOST_TEST(first.find("transcript 34f338587de03955 of") != first.npos, first);
+  BOOST_TEST(first.find("transcript 4a21040355790965 of") != first.npos, first);
   BOOST_TEST(said({"--frames", "120"}) == first);
 }
 
