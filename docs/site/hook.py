@@ -59,7 +59,7 @@ def source_page(path):
 
 def on_files(files, config):
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").glob("*.png"),
-             *(ROOT / "docs").glob("*.ipynb"), ROOT / "LICENSE", ROOT / "examples/README.md"]
+             *(ROOT / "docs").glob("*.svg"), *(ROOT / "docs").glob("*.ipynb"), ROOT / "LICENSE", ROOT / "examples/README.md"]
     for path in pages:
         files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     for path in (ROOT / "examples").iterdir():
