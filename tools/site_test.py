@@ -8,10 +8,12 @@ usage: site_test.py FOLDER               the folder that has index.html
 - Chromium without a window opens the pages from their files. No page writes an error to the console
   or asks another host for anything. Of the reference, which one program writes, it opens a few pages.
 - The search finds WORDS.
+- The model on the front page learns in the browser, and writes. It is not there if it was not built.
 """
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 WORDS = ["softmax", "RoPE", "quantize"]
 REFERENCE = ["index", "annotated", "files", "namespacelinnet", "classlinnet_1_1session", "session_8hpp_source"]
 PATIENCE = 30  # seconds for a page or a search
+LEARNT = 4  # bits per byte; a model that has learnt nothing has 8
 
 
 class Page(HTMLParser):
@@ -114,6 +117,13 @@ class Browser:
     def value(self, expression):
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
+    def value_in_frame(self, expression):
+        """The same in the first frame of the page, of which it sees the elements alone."""
+        frame = self.call("Page.getFrameTree")["frameTree"]["childFrames"][0]["frame"]["id"]
+        context = self.call("Page.createIsolatedWorld", frameId=frame)["executionContextId"]
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, contextId=context)
+        return answer["result"].get("value")
+
     def open(self, url):
         """Opens a page; yields what it complains of."""
         self.events.clear()
@@ -160,6 +170,42 @@ def complaints(site, browser):
             yield f"search for {word}: no hit"
 
 
+def model(site, browser):
+    """What does not work of the model on the front page."""
+    if not (site / "in_browser/index.html").is_file():
+        print("SKIPPED: the front page trains no model: it was not built")
+        return
+    for problem in browser.open((site / "index.html").as_uri()):
+        yield f"front page: {problem}"
+
+    def text_of(part):
+        return browser.value_in_frame(f"document.getElementById('{part}')?.textContent") or ""
+
+    def click(button):
+        browser.value_in_frame(f"document.getElementById('{button}').click()")
+
+    def bits():
+        return float((re.search(r": ([\d.]+) bits", text_of("status")) or [0, "inf"])[1])
+
+    def until(done):
+        end = time.monotonic() + PATIENCE
+        while not done() and time.monotonic() < end:
+            time.sleep(0.1)
+
+    browser.value("document.querySelector('.in-browser').scrollIntoView()")
+    until(lambda: text_of("parameters"))
+    click("train")
+    until(lambda: bits() < float("inf"))
+    first = bits()
+    until(lambda: bits() < min(first, LEARNT))
+    click("train")  # ends it
+    click("write")
+    learnt, written = bits(), text_of("written")
+    print(f"front page: {first} bits per byte at first, {text_of('status')}; it writes {written!r}")
+    if not learnt < min(first, LEARNT) or len(written) < 100:
+        yield "front page: the model does not learn and write"
+
+
 def main():
     if len(sys.argv) != 2 or not Path(sys.argv[1], "index.html").is_file():
         sys.exit("usage: tools/site_test.py FOLDER, the folder that has index.html")
@@ -169,6 +215,7 @@ def main():
         with tempfile.TemporaryDirectory() as profile:
             browser = Browser(profile)
             found += complaints(site, browser)
+            found += model(site, browser)
             browser.close()
     else:
         print("SKIPPED: the documentation in a browser: there is no chromium")

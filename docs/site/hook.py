@@ -5,6 +5,7 @@
   folders of the repository, so that the links work in both.
 - The navigation is that of docs/index.md and docs/decisions/index.md.
 - Doxygen's reference lies beside the pages, and its words are in the same search.
+- The front page has the page of examples/in_browser, where tools/site could build that.
 """
 
 import html
@@ -22,6 +23,11 @@ from mkdocs.structure.nav import Link
 ROOT = Path(__file__).resolve().parents[2]
 OUT = Path(os.environ["OUT"])
 LINK = re.compile(r"\]\(([^)\s#]+)")
+MODEL = OUT / "in_browser/index.html"
+FRAME = """
+<iframe class="in-browser" src="in_browser/index.html" title="A language model learns in this page"
+  loading="lazy"></iframe>
+"""
 
 
 def rows(page):
@@ -77,6 +83,8 @@ def on_page_markdown(markdown, page, config, files):
         page_of_source = os.path.normpath(folder / match[1]) + ".md"
         return match[0] + ".md" if files.get_file_from_path(page_of_source) else match[0]
 
+    if page.file.src_uri == "README.md" and MODEL.is_file():
+        markdown = markdown.replace("\n## ", FRAME + "\n## ", 1)
     return LINK.sub(link, markdown)
 
 
@@ -114,6 +122,9 @@ def on_post_build(config):
     content["docs"] += entries()
     index.write_text(json.dumps(content, separators=(",", ":")))
 
+    if MODEL.is_file():
+        (site / "in_browser").mkdir()
+        shutil.copy(MODEL, site / "in_browser")
     shutil.move(OUT / "api", site)
     for page in (site / "api").glob("class*.html"):  # Doxygen links a list that it leaves out
         if 'name="nested-classes"' not in (text := page.read_text()):

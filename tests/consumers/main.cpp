@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT
 // A whole program that only knows <linnet/linnet.hpp>: a tiny decoder learns to count, is collapsed
-// and quantized, and must still count.
+// and quantized, and must still count. With WITH_FILES, it also writes files beside the one that
+// its argument names.
 
 #include <array>
 #include <cstdio>
 #include <cstring>
 #include <linnet/linnet.hpp>
+#if defined(WITH_FILES)
+#include "files.hpp"
+#endif
 
 namespace ln = linnet;
 
@@ -24,7 +28,12 @@ int memory, tokens, n, i, j, logits, batch, lengths, on, p, x, y, b, at, rows, f
 int how, choose, scratch, weights, limits, ctx, cache, info, leaf, from, to, l, c, e;
 #endif
 
-int main() {
+int main([[maybe_unused]] int arguments, [[maybe_unused]] char** argument) {
+#if defined(WITH_FILES)
+  const int failed = arguments < 2 ? 100 : files_fail(argument[1]);
+  std::printf("files: %s %d\n", failed ? "failed at" : "all as written,", failed);
+  if (failed) return failed;
+#endif
 #if defined(EXPECTED_VERSION)
   if (std::strcmp(LINNET_VERSION, EXPECTED_VERSION) != 0) return 1;
 #endif

@@ -26,6 +26,10 @@
 #include <linnet/core/owner.hpp>
 #include <linnet/core/result.hpp>
 
+#if defined(_WIN32)  // as windows.h declares it, without all that this defines
+extern "C" __declspec(dllimport) int __stdcall MoveFileExA(const char*, const char*, unsigned long);
+#endif
+
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
@@ -220,7 +224,7 @@ class file_writer {
     mode_t mode = old.st_mode & 07777;
     if (::fchown(file_.get(), old.st_uid, old.st_gid) != 0 &&
         ::fchown(file_.get(), static_cast<uid_t>(-1), old.st_gid) != 0)
-      mode = (mode & ~mode_t{070}) | (mode & 07) << 3;
+      mode = static_cast<mode_t>((mode & ~mode_t{070}) | (mode & 07) << 3);
     (void)::fchmod(file_.get(), mode);
     return 0;
   }
@@ -336,6 +340,19 @@ struct close_file {
 };
 using file_handle = owner<std::FILE, close_file>;
 
+/// Gives a file the name of another, which it replaces at once where the system can; 0 or the
+/// number of the error.
+inline int replace_file(const std::string& from, const std::string& to) {
+#if defined(_WIN32)  // where rename() refuses a name that a file has
+  constexpr unsigned long replace_existing = 1;
+  return MoveFileExA(from.c_str(), to.c_str(), replace_existing) != 0 ? 0 : EACCES;
+#else
+  if (std::rename(from.c_str(), to.c_str()) == 0) return 0;
+  std::remove(to.c_str());
+  return std::rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
+#endif
+}
+
 /// Writes a file in pieces, under a temporary name until it is complete.
 class file_writer {
  public:
@@ -371,10 +388,7 @@ class file_writer {
   }
   result<void> commit() {
     if (failure_ == 0 && std::fclose(file_.release()) != 0) failure_ = errno;
-    if (failure_ == 0 && !partial_.empty() && std::rename(partial_.c_str(), path_.c_str()) != 0) {
-      std::remove(path_.c_str());
-      if (std::rename(partial_.c_str(), path_.c_str()) != 0) failure_ = errno;
-    }
+    if (failure_ == 0 && !partial_.empty()) failure_ = replace_file(partial_, path_);
     if (failure_ != 0) {
       file_.reset();
       if (opened_) std::remove(partial_.c_str());

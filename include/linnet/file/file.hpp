@@ -102,9 +102,15 @@ LINNET_COLD inline result<file_bytes> read_file(const std::string& path) LINNET_
 #else
   errno = 0;
   const detail::file_handle file(std::fopen(path.c_str(), "rb"));
+#if defined(_WIN32)  // whose long has 32 bits
+  if (!file || _fseeki64(file.get(), 0, SEEK_END) != 0)
+    return detail::file_error(path, "a readable file");
+  const auto end = _ftelli64(file.get());
+#else
   if (!file || std::fseek(file.get(), 0, SEEK_END) != 0)
     return detail::file_error(path, "a readable file");
-  const long end = std::ftell(file.get());
+  const auto end = std::ftell(file.get());
+#endif
   if (end < 0 || std::fseek(file.get(), 0, SEEK_SET) != 0)
     return detail::file_error(path, "a regular file");
   const auto size = static_cast<std::size_t>(end);

@@ -39,10 +39,12 @@ inline result<memory_block> map_file(const std::string& path) LINNET_TRY {
   if (!file) return file.error();
   if (file->size() == 0)
     return detail::failure(errc::malformed, path, "file size", "at least 1 byte", "0");
-  memory_block copy(static_cast<index>(file->size()));
-  if (!copy.data()) return detail::out_of_memory(path);
-  __builtin_memcpy(copy.data(), file->data(), file->size());
-  return copy;
+  // As long as the file, where own memory of a block would be rounded up.
+  const auto size = static_cast<index>(file->size());
+  void* const copy = detail::aligned_allocate(static_cast<std::size_t>(round_up(size, alignment)));
+  if (copy == nullptr) return detail::out_of_memory(path);
+  __builtin_memcpy(copy, file->data(), file->size());
+  return memory_block(copy, size, [](void* p, index) { detail::aligned_free(p); });
 #endif
 }
 LINNET_OR_OUT_OF_MEMORY(path)
