@@ -20,7 +20,7 @@
 namespace zoo {
 
 /// Number of this interface; a module for another one is not loaded.
-inline constexpr int module_interface = 3;
+inline constexpr int module_interface = 4;
 
 /// Examples of any family.
 using any_batch = std::variant<ln::decoder_batch, ln::t5_batch, ln::encoder_batch>;
