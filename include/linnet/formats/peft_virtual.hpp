@@ -128,8 +128,8 @@ void each_virtual_number(F&& f) {
 /// Saves soft tokens or a prefix for PEFT and load_peft() into a directory that exists. `base_name`
 /// is what PEFT loads its base by. The tensors' file also says a hash of the base. Errors:
 /// errc::io; errc::invalid for an adapter without a base; that of `a` if it is not valid().
-/// Of an even number of decoder layers L, PEFT's layers l and l + L/2 of a T5 have one prefix: other
-/// ones are errc::unsupported.
+/// Of an even number of decoder layers L, PEFT's layers l and l + L/2 of a T5 have one prefix:
+/// other ones are errc::unsupported.
 template <class A, class T>
 requires requires { A::virtual_count; }
 result<void> save_peft(const weights<A, T>& a, const std::string& directory,
