@@ -12,6 +12,7 @@ beginning find_beginning(std::string_view option, const std::string& model,
                          const std::string& weights) {
   if (is_trained(weights)) {
     const trained_model t = open_trained(weights);
+    refuse_adapter(t, option == "teacher" ? "distil" : "finetune");
     if (!model.empty() && parse_model(option, model).name() != t.model.name())
       throw failure(
           fmt::format("{}: is a {}, not the {} of --{}", weights, t.model.name(), model, option));

@@ -68,6 +68,7 @@ subject subject_of(const compress_options& o) {
       throw failure(
           "--model is required, unless --weights is a folder that zoo train --text wrote");
     const trained_model trained = open_trained(o.weights);
+    refuse_adapter(trained, "compress");
     s.what.model = trained.model;
     s.what.ffn = trained.kind.ffn;
     s.weights = trained.weights();

@@ -132,6 +132,8 @@ class module_of : public module {
     if (!w.valid()) throw failure("not enough memory for the weights");
     take(ln::load_safetensors(w, path));
     take(ln::check_finite(w, path));
+    if constexpr (requires { Start::stays; })
+      if constexpr (Start::stays) return Start::template open<M>(packed_of(w), path, l);
     if constexpr (std::is_same_v<Deployed, M>)
       return std::make_unique<running_of<M>>(packed_of(w), l);
     else

@@ -16,8 +16,16 @@ class running_of final : public running {
   static constexpr bool t5 = M::encodes;
 
  public:
-  running_of(std::shared_ptr<const ln::packed<M>> weights, const ln::limits& l)
-      : weights_(std::move(weights)), session_(take(ln::session<M>::open(*weights_, l))) {}
+  /// Gives a sequence of a session its adapter; it keeps what that needs.
+  using giver = std::function<bool(ln::session<M>&, ln::index)>;
+
+  running_of(std::shared_ptr<const ln::packed<M>> weights, const ln::limits& l, giver adapter = {})
+      : weights_(std::move(weights)),
+        adapter_(std::move(adapter)),
+        session_(take(ln::session<M>::open(*weights_, l))) {
+    for (ln::index b = 0; adapter_ && b < l.batch; ++b)
+      if (!adapter_(session_, b)) give_up(*this);
+  }
 
   bool encodes() const override { return t5; }
   ln::index vocabulary() const override { return M::vocabulary; }
@@ -43,7 +51,7 @@ class running_of final : public running {
   bool fork(ln::index from, ln::index to) override { return session_.fork(from, to); }
   std::string_view last_refusal() const override { return session_.last_refusal(); }
   std::unique_ptr<running> another() const override {
-    return std::make_unique<running_of>(weights_, session_.planned());
+    return std::make_unique<running_of>(weights_, session_.planned(), adapter_);
   }
   std::vector<ln::token> search(std::span<const ln::token> tokens, const ln::beam_options& how,
                                 const ln::generation_options& g) override {
@@ -55,6 +63,7 @@ class running_of final : public running {
 
  private:
   std::shared_ptr<const ln::packed<M>> weights_;
+  giver adapter_;
   ln::session<M> session_;
 };
 

@@ -351,9 +351,9 @@ model_spec model_of(const train_options& o, const beginning* from) {
 
 /// The C++ of an adapter, whose matrices are named on the command line.
 std::string adapter_of(const train_options& o) {
-  if (o.prompt > 0) return fmt::format("zoo::with_adapter<ln::prompt_tuning<{}>>", o.prompt);
-  if (o.prefix > 0) return fmt::format("zoo::with_adapter<ln::prefix_tuning<{}>>", o.prefix);
-  if (o.bottleneck > 0) return fmt::format("zoo::with_adapter<ln::bottleneck<{}>>", o.bottleneck);
+  if (o.prompt > 0) return adapter_start("prompt", o.prompt);
+  if (o.prefix > 0) return adapter_start("prefix", o.prefix);
+  if (o.bottleneck > 0) return adapter_start("bottleneck", o.bottleneck);
   std::string targets;
   const auto is_name = [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '.';
@@ -425,8 +425,6 @@ void remove_checkpoints(const std::string& out) {
 void train_from(train_options o, const beginning* begun) {
   model_spec model = model_of(o, begun);
   (void)variant_type(model, o.ffn);
-  if (model.encodes() && (o.prompt > 0 || o.prefix > 0))
-    throw failure("--prompt and --prefix: only decoders take virtual tokens before their texts");
   const objective learns = parse_objective(o.objective, model.encodes());
   set_parts(o, begun);
   const module_kind kind = kind_of(o, begun);

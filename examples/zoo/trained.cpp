@@ -16,6 +16,7 @@ namespace {
 using json = nlohmann::ordered_json;
 
 constexpr const char* description = "/zoo.json";
+constexpr long most_adapter = 4096;
 
 std::string text_of(const json& all, const char* key, const std::string& path) {
   const auto at = all.find(key);
@@ -75,24 +76,55 @@ trained_model open_trained(const std::string& folder) {
   if (tokenizer.find('/') != tokenizer.npos)
     throw failure(
         fmt::format("{}: tokenizer: expected a name in the folder, got {}", path, tokenizer));
-  return {
+  trained_model made{
       folder,
       parse_model("model", text_of(all, "model", path)),
       {text_of(all, "ffn", path), text_of(all, "optimizer", path), text_of(all, "compute", path)},
       tokenizer,
       all};
+  for (const char* const kind : {"prompt", "prefix", "bottleneck"})
+    if (const auto at = all.find(kind); at != all.end()) {
+      if (!at->is_number_integer() || at->get<long>() < 1 || at->get<long>() > most_adapter)
+        throw failure(
+            fmt::format("{}: {}: expected a number from 1 to {}, as zoo finetune writes it", path,
+                        kind, most_adapter));
+      made.adapter = fmt::format("{} {}", kind, at->get<long>());
+      made.kind.start = adapter_start(kind, at->get<long>());
+      if (kind != std::string_view("bottleneck")) made.virtual_tokens = at->get<long>();
+    }
+  return made;
+}
+
+std::string adapter_start(const std::string& kind, long size) {
+  const char* const method = kind == "prompt"   ? "prompt_tuning"
+                             : kind == "prefix" ? "prefix_tuning"
+                                                : "bottleneck";
+  return fmt::format("zoo::with_adapter<ln::{}<{}>>", method, size);
+}
+
+void refuse_adapter(const trained_model& trained, std::string_view command) {
+  if (!trained.adapter.empty())
+    throw failure(fmt::format(
+        "{}: its adapter ({}) is not merged, and zoo {} would leave it out; {} are the weights "
+        "that it was trained on",
+        trained.folder, trained.adapter, command, trained.weights()));
 }
 
 runnable_preset runnable_of(const trained_model& trained) {
   const model_spec& m = trained.model;
   const std::string file = trained.weights();
-  const auto rounded = [m, kind = trained.kind, file](const std::string&, const ln::limits& l,
-                                                      const rounding& how) {
-    module_kind other = kind;
+  const auto rounded = [m, trained, file](const std::string&, const ln::limits& l,
+                                          const rounding& how) {
+    if (!how.none() && !trained.adapter.empty())
+      throw failure(
+          fmt::format("--storage {}, --compute {}: {} has an adapter ({}) that runs beside "
+                      "the weights it was trained on",
+                      how.storage, how.compute, trained.folder, trained.adapter));
+    module_kind other = trained.kind;
     other.runs_in = how;
     return load_module(m, other)->open(file, l);
   };
-  if (m.plain() && trained.kind.ffn == "standard")
+  if (m.plain() && trained.kind.ffn == "standard" && trained.adapter.empty())
     for (auto* const table : {runnable_t5_presets, runnable_decoder_presets})
       for (runnable_preset& preset : table())
         if (preset.name == m.base) {
@@ -105,7 +137,7 @@ runnable_preset runnable_of(const trained_model& trained) {
   return {.name = m.name(),
           .encodes = m.encodes(),
           .vocabulary = m.vocabulary(),
-          .context = m.context(),
+          .context = trained.context(),
           .open = [rounded](const std::string& path,
                             const ln::limits& l) { return rounded(path, l, {}); },
           .open_rounded = rounded};

@@ -3,6 +3,7 @@
 // Folders that zoo train writes: the weights of a model, its tokenizer, and zoo.json, which says
 // what it is. The model's type is compiled, and kept, when zoo has not got it.
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -37,6 +38,14 @@ struct trained_model {
   module_kind kind;
   std::string tokenizer;             ///< a file in the folder, "bytes" or "byt5"
   nlohmann::ordered_json described;  ///< all of zoo.json
+  std::string adapter{};             ///< that stays beside the weights, as in "prompt 8", or empty
+  long virtual_tokens = 0;           ///< that it puts before each text
+
+  /// The longest text, or 0 for no limit: virtual tokens take places of the context.
+  ln::index context() const {
+    const ln::index all = model.context();
+    return all > 0 ? std::max(all - virtual_tokens, ln::index{1}) : 0;
+  }
 
   std::string weights() const { return folder + "/model.safetensors"; }
   /// As find_tokenizer() takes it.
@@ -50,6 +59,12 @@ bool is_trained(const std::string& path);
 
 /// Reads zoo.json; refuses a folder without one, and one that zoo train has not written.
 trained_model open_trained(const std::string& folder);
+
+/// The C++ of an adapter that cannot be merged, "prompt", "prefix" or "bottleneck".
+std::string adapter_start(const std::string& kind, long size);
+
+/// Refuses a folder whose adapter stays beside the weights, for what would leave it out.
+void refuse_adapter(const trained_model& trained, std::string_view command);
 
 /// The model of a folder, ready to be opened with the folder as its weights.
 runnable_preset runnable_of(const trained_model& trained);

@@ -45,6 +45,35 @@ struct from_teacher {
 /// An adapter of a file's model, whose weights are frozen in storage `S`.
 template <class Method, class S = ln::storage::f32>
 struct with_adapter {
+  /// Whether it cannot be merged, and runs beside the weights.
+  static constexpr bool stays = !requires { Method::rank; };
+
+  /// The weights of a model with the adapter in the folder of their file.
+  template <class M>
+  static std::unique_ptr<running> open(std::shared_ptr<const ln::packed<M>> base,
+                                       const std::string& path, ln::limits l) {
+    using adapter = typename of<M>::trained;
+    ln::weights<adapter> w = take(ln::adapt<Method>(*base));
+    const std::string folder = std::filesystem::path(path).parent_path() / "adapter";
+    if constexpr (!of<M>::in_peft)
+      take(ln::load_safetensors(w, folder + "/adapter.safetensors"));
+    else
+      take(ln::load_peft(w, folder));
+    take(ln::check_finite(w, folder));
+    // Virtual tokens come on top of what the text was given, as far as the context goes.
+    if constexpr (requires { Method::virtual_count; }) {
+      if (M::encodes && !ln::detail::is_prefix<adapter>)
+        l.source += Method::virtual_count;
+      else if (M::encodes)
+        l.target += Method::virtual_count;
+      else if (l.target > 0)
+        l.target = std::max(l.target, std::min(l.target + Method::virtual_count, M::longest({})));
+    }
+    const auto given = packed_of(w);
+    return std::make_unique<running_of<M>>(
+        base, l, [given](ln::session<M>& to, ln::index b) { return to.set_adapter(b, *given); });
+  }
+
   template <class M>
   class of {
     using base = typename M::template with_storage<S>;
@@ -91,10 +120,18 @@ struct with_adapter {
     static constexpr bool is_lora = requires { Method::rank; };
     static constexpr bool is_virtual = requires { Method::virtual_count; };
     static constexpr bool is_prefix = ln::detail::is_prefix<trained>;
+    /// A T5's prefix with an even number of decoder layers has no form there.
+    static constexpr bool even_t5() {
+      if constexpr (M::encodes && is_prefix) return M::shape.decoder_layers % 2 == 0;
+      return false;
+    }
+
+   public:
     /// Whether PEFT has files of such an adapter.
     static constexpr bool in_peft =
-        is_virtual || (is_lora && ln::hf_kind_of<M>() != ln::hf_kind::gpt2);
+        (is_virtual && !even_t5()) || (is_lora && ln::hf_kind_of<M>() != ln::hf_kind::gpt2);
 
+   private:
     static auto fresh(const ln::packed<base>& frozen, const training_plan& p) {
       if constexpr (is_lora)
         return ln::adapt<Method>(frozen, p.adapter, ln::seed{p.seed});

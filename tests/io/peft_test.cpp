@@ -169,6 +169,56 @@ BOOST_AUTO_TEST_CASE(checkpoints) {
 #endif
 
 // Options that change the mathematics are refused by their names.
+// One A of GPT-2's c_attn becomes that of queries, keys and values; logits are those of a model
+// that NumPy computes (tests/reference/make_peft_gpt2.py). What has unlike ones is not written.
+BOOST_AUTO_TEST_CASE(fused_queries_keys_and_values) {
+  using method = ln::lora<2, ln::target_modules<"q", "k", "v", "ffn.wo">>;
+  using A = ln::adapted<gpt2, method>;
+  const golden_case<gpt2> c("gpt2");
+  const auto base = ln::pack(c.weights<double>());
+  auto made = ln::adapt<method>(base);
+  LINNET_REQUIRE_OK(made);
+  const scratch_folder saved;
+  const auto fresh = ln::save_peft(*made, saved.path());
+  BOOST_REQUIRE(!fresh);
+  BOOST_TEST(fresh.error().message() ==
+             "save_peft: target_modules: expected one lora_A for q, k and v, as PEFT has of GPT-2 "
+             "(save_safetensors() keeps others), got unlike ones");
+  LINNET_REQUIRE_OK(ln::load_peft(*made, golden("peft_gpt2")));
+  auto expected = ln::read_safetensors(golden("peft_gpt2/expected.safetensors"));
+  LINNET_REQUIRE_OK(expected);
+  const auto want = expected->values<double>("logits");
+  LINNET_REQUIRE_OK(want);
+  const auto packed = ln::pack(*made);
+  auto e = ln::evaluator<A, double>::open(packed, c.limits());
+  LINNET_REQUIRE_OK(e);
+  std::vector<double> logits(want->size());
+  BOOST_REQUIRE(ln::is_finite(e->loss(c.view(), logits).nats));
+  double worst = 0;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    const index row = static_cast<index>(i) / gpt2::vocabulary;
+    if (row % c.target_length < c.lengths[at(row / c.target_length)])
+      worst = (std::max)(worst, std::abs((*want)[i] - logits[i]));
+  }
+  BOOST_TEST(worst <= 1e-11, worst);
+
+  // Written again, it is the same file.
+  LINNET_REQUIRE_OK(ln::save_peft(*made, saved.path()));
+  const auto theirs = ln::read_safetensors(golden("peft_gpt2/adapter_model.safetensors"));
+  const auto ours = ln::read_safetensors(saved.path("adapter_model.safetensors"));
+  BOOST_REQUIRE(theirs && ours && ours->tensors().size() == theirs->tensors().size());
+  for (const auto& one : theirs->tensors())
+    BOOST_TEST(*theirs->values<double>(one.name) == *ours->values<double>(one.name));
+  const std::string config = contents(saved.path("adapter_config.json"));
+  BOOST_TEST(config.find("\"fan_in_fan_out\": true") != config.npos);
+
+  auto part = ln::adapt<ln::lora<2, ln::target_modules<"q", "v">>>(base);
+  LINNET_REQUIRE_OK(part);
+  BOOST_TEST(message(ln::load_peft(*part, golden("peft_gpt2"))) ==
+             "load_peft: target_modules: expected q, k and v together or none of them, as PEFT has "
+             "one adapter for all three of GPT-2, got 2 of them");
+}
+
 BOOST_AUTO_TEST_CASE(refusals) {
   const scratch_folder folder;
   loaded<llama_gqa> l;

@@ -491,6 +491,23 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_there_goes_on_or_teaches_another) {
   BOOST_CHECK(test::contents(prompted + "/report.html").find("<td>prompt</td>") !=
               std::string::npos);
 
+  // It cannot be merged, so the commands run it beside them.
+  const auto of_text = [&](const std::string& folder_of) {
+    return test::zoo_prints({"eval", "--weights", folder_of, "--text", other, "--limit", "2"});
+  };
+  BOOST_CHECK(of_text(prompted) != of_text(first));
+  const auto writes_of = [&](const std::string& folder_of) {
+    return test::zoo_prints(
+        {"generate", "--weights", folder_of, "--prompt", "a ", "--tokens", "20"});
+  };
+  const std::string with_prompt = writes_of(prompted);
+  BOOST_CHECK_MESSAGE(with_prompt != writes_of(first), with_prompt);
+  check_refused({"generate", "--weights", prompted, "--prompt", "a ", "--storage", "int8"},
+                "has an adapter (prompt 4)");
+  check_refused(command("finetune", folder.path("refused"),
+                        {"--weights", prompted, "--text", text, "--steps", "1"}),
+                "is not merged");
+
   // With alpha 0 a student never asks the text's tokens: what it learns is the teacher's.
   const auto distil = [&](const std::string& out, const std::string& teacher) {
     return bits_of(test::zoo_prints(

@@ -128,9 +128,11 @@ inline result<void> check_peft_number(const peft_reader& config, std::string_vie
                  number_text(said));
 }
 
-/// The options of a configuration of an adapter of rank `rank`.
+/// The options of a configuration of an adapter of rank `rank`. Of a base that keeps matrices as
+/// [in, out], PEFT `transposes` deltas when it merges them, and says so.
 inline result<lora_options> parse_peft_config(std::span<const std::byte> text,
-                                              const std::string& where, index rank) {
+                                              const std::string& where, index rank,
+                                              bool transposes = false) {
   std::vector<peft_rule> rules = {
       {"peft_type", {"\"LORA\""}},
       {"bias", {"\"none\""}},
@@ -149,6 +151,7 @@ inline result<lora_options> parse_peft_config(std::span<const std::byte> text,
       {"use_rslora", {"true", "false"}},
   };
   for (const peft_rule& one : usual_peft_rules()) rules.push_back(one);
+  if (transposes) rules.push_back({"fan_in_fan_out", {"true", "false", "null"}});
   const auto config = read_peft_config(text, where, rules);
   if (!config) return config.error();
   lora_options how;
