@@ -16,7 +16,7 @@ namespace {
 constexpr std::array stop_signals{SIGINT, SIGTERM, SIGHUP};
 static_assert(std::atomic<int>::is_always_lock_free);
 std::atomic<int> asked{0};
-bool is_quiet = false;
+bool says_nothing = false;
 std::array<struct sigaction, stop_signals.size()> before{};
 
 extern "C" void ask_to_stop(int signal) { asked = signal; }
@@ -38,13 +38,14 @@ void prepare_console() {
   std::signal(SIGXFSZ, SIG_IGN);
 }
 
-void be_quiet(bool quiet) { is_quiet = quiet; }
+void be_quiet(bool quiet) { says_nothing = quiet; }
+bool is_quiet() { return says_nothing; }
 
 void detail::write_message(std::string_view text) {
-  if (!is_quiet) std::fputs(printable(text).c_str(), stderr);
+  if (!says_nothing) std::fputs(printable(text).c_str(), stderr);
 }
 void detail::write_result(std::string_view text) {
-  if (!is_quiet) put_raw(printable(text));
+  if (!says_nothing) put_raw(printable(text));
 }
 
 void put_text(std::string_view text) {

@@ -22,6 +22,7 @@ void write_result(std::string_view text);
 
 /// From then on say() and put() write nothing: one of several processes speaks for all.
 void be_quiet(bool quiet);
+bool is_quiet();
 
 /// Writes a message to standard error, as printable() shows it. That it cannot be written never
 /// ends a program.

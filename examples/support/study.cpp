@@ -2,9 +2,11 @@
 #include "study.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <linnet/file/file.hpp>
 #include <new>
+#include <thread>
 
 #include "console.hpp"
 #include "ranks.hpp"
@@ -82,6 +84,8 @@ int run_program(CLI::App& app, int argc, char** argv, const std::function<void()
     problem = e.what();
   }
   std::replace(problem.begin(), problem.end(), '\n', ' ');
+  // mpirun ends all with the first that ends, which is to be the one that says why.
+  if (is_quiet()) std::this_thread::sleep_for(std::chrono::seconds(2));
   say("{}: {}\n", app.get_name(), problem);
   return status;
 }

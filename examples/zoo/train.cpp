@@ -36,8 +36,10 @@ void remove_checkpoint(const std::string& checkpoint) {
 
 void train(const train_options& o) {
   if (!o.texts.empty()) return train_folder(o);
-  if (!support::this_process().alone())
+  if (const process_place here = this_process(); !here.alone()) {
+    be_quiet(!here.first());
     throw failure("several processes train with --text FILE --out DIR, not with TEXTFILE");
+  }
   const byte_model kind = parse_byte_model(o.model);
   const variant ffn = parse_trainable(o.ffn);
   check_writable(o.out, {o.text});

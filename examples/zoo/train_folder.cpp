@@ -536,6 +536,7 @@ void train_folder(const train_options& o) {
 }
 
 void finetune(const train_options& asked) {
+  be_quiet(!here.first());
   check_folder(asked);
   train_options o = asked;
   const beginning from = find_beginning("model", o.model, o.weights);
@@ -545,6 +546,7 @@ void finetune(const train_options& asked) {
 }
 
 void distil(const train_options& o) {
+  be_quiet(!here.first());
   check_folder(o);
   const beginning teacher = find_beginning("teacher", o.teacher, o.weights);
   train_from(o, &teacher);

@@ -95,8 +95,7 @@ BOOST_AUTO_TEST_CASE(jobs_run_once_and_give_the_same_bits) {
   BOOST_CHECK_EQUAL(std::system((command + "wait").c_str()), 0);
   std::size_t done = 0;
   const std::string said = test::contents(folder.path("one")) + test::contents(folder.path("two"));
-  for (std::size_t at = said.find("bits/byte"); at != said.npos;
-       at = said.find("bits/byte", at + 1))
+  for (std::size_t i = said.find("bits/byte"); i != said.npos; i = said.find("bits/byte", i + 1))
     ++done;
   BOOST_CHECK_MESSAGE(done == 2, said);
   BOOST_CHECK_EQUAL(run_of(out, "untied.s1"), before);
