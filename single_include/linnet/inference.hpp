@@ -597,6 +597,10 @@ class [[nodiscard]] result<void> {
 
 LINNET_NAMESPACE_END
 
+#if defined(_WIN32)  // as windows.h declares it, without all that this defines
+extern "C" __declspec(dllimport) int __stdcall MoveFileExA(const char*, const char*, unsigned long);
+#endif
+
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
@@ -791,7 +795,7 @@ class file_writer {
     mode_t mode = old.st_mode & 07777;
     if (::fchown(file_.get(), old.st_uid, old.st_gid) != 0 &&
         ::fchown(file_.get(), static_cast<uid_t>(-1), old.st_gid) != 0)
-      mode = (mode & ~mode_t{070}) | (mode & 07) << 3;
+      mode = static_cast<mode_t>((mode & ~mode_t{070}) | (mode & 07) << 3);
     (void)::fchmod(file_.get(), mode);
     return 0;
   }
@@ -907,6 +911,19 @@ struct close_file {
 };
 using file_handle = owner<std::FILE, close_file>;
 
+/// Gives a file the name of another, which it replaces at once where the system can; 0 or the
+/// number of the error.
+inline int replace_file(const std::string& from, const std::string& to) {
+#if defined(_WIN32)  // where rename() refuses a name that a file has
+  constexpr unsigned long replace_existing = 1;
+  return MoveFileExA(from.c_str(), to.c_str(), replace_existing) != 0 ? 0 : EACCES;
+#else
+  if (std::rename(from.c_str(), to.c_str()) == 0) return 0;
+  std::remove(to.c_str());
+  return std::rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
+#endif
+}
+
 /// Writes a file in pieces, under a temporary name until it is complete.
 class file_writer {
  public:
@@ -942,10 +959,7 @@ class file_writer {
   }
   result<void> commit() {
     if (failure_ == 0 && std::fclose(file_.release()) != 0) failure_ = errno;
-    if (failure_ == 0 && !partial_.empty() && std::rename(partial_.c_str(), path_.c_str()) != 0) {
-      std::remove(path_.c_str());
-      if (std::rename(partial_.c_str(), path_.c_str()) != 0) failure_ = errno;
-    }
+    if (failure_ == 0 && !partial_.empty()) failure_ = replace_file(partial_, path_);
     if (failure_ != 0) {
       file_.reset();
       if (opened_) std::remove(partial_.c_str());
@@ -1064,9 +1078,15 @@ LINNET_COLD inline result<file_bytes> read_file(const std::string& path) LINNET_
 #else
   errno = 0;
   const detail::file_handle file(std::fopen(path.c_str(), "rb"));
+#if defined(_WIN32)  // whose long has 32 bits
+  if (!file || _fseeki64(file.get(), 0, SEEK_END) != 0)
+    return detail::file_error(path, "a readable file");
+  const auto end = _ftelli64(file.get());
+#else
   if (!file || std::fseek(file.get(), 0, SEEK_END) != 0)
     return detail::file_error(path, "a readable file");
-  const long end = std::ftell(file.get());
+  const auto end = std::ftell(file.get());
+#endif
   if (end < 0 || std::fseek(file.get(), 0, SEEK_SET) != 0)
     return detail::file_error(path, "a regular file");
   const auto size = static_cast<std::size_t>(end);
@@ -38532,7 +38552,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static constexpr bool embedding_normed = Attention::embedding_norm;
   // See model_defaults.
   static constexpr bool can_truncate = Attention::can_truncate && Ffn::can_truncate,
-                        evicts = Attention::evicts, causal = !Attention::noncausal_grouping,
+                        evicts = Attention::evicts,
+                        causal = !Attention::noncausal_grouping && Attention::block_tokens == 1,
                         supports_cache = Attention::supports_cache,
                         takes_prefix = Attention::takes_prefix;
   static constexpr index block_tokens = Attention::block_tokens;
@@ -39676,10 +39697,12 @@ inline result<memory_block> map_file(const std::string& path) LINNET_TRY {
   if (!file) return file.error();
   if (file->size() == 0)
     return detail::failure(errc::malformed, path, "file size", "at least 1 byte", "0");
-  memory_block copy(static_cast<index>(file->size()));
-  if (!copy.data()) return detail::out_of_memory(path);
-  __builtin_memcpy(copy.data(), file->data(), file->size());
-  return copy;
+  // As long as the file, where own memory of a block would be rounded up.
+  const auto size = static_cast<index>(file->size());
+  void* const copy = detail::aligned_allocate(static_cast<std::size_t>(round_up(size, alignment)));
+  if (copy == nullptr) return detail::out_of_memory(path);
+  __builtin_memcpy(copy, file->data(), file->size());
+  return memory_block(copy, size, [](void* p, index) { detail::aligned_free(p); });
 #endif
 }
 LINNET_OR_OUT_OF_MEMORY(path)

@@ -37704,7 +37704,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static constexpr bool embedding_normed = Attention::embedding_norm;
   // See model_defaults.
   static constexpr bool can_truncate = Attention::can_truncate && Ffn::can_truncate,
-                        evicts = Attention::evicts, causal = !Attention::noncausal_grouping,
+                        evicts = Attention::evicts,
+                        causal = !Attention::noncausal_grouping && Attention::block_tokens == 1,
                         supports_cache = Attention::supports_cache,
                         takes_prefix = Attention::takes_prefix;
   static constexpr index block_tokens = Attention::block_tokens;
@@ -46056,6 +46057,10 @@ class session_scorer {
  public:
   /// Refers to a session, which must outlive the scorer and serves it alone meanwhile.
   explicit session_scorer(S& session) : session_(&session) {
+    if constexpr (requires { S::model::block_tokens; })
+      static_assert(S::model::block_tokens == 1,
+                    "linnet::session_scorer: tokens of one block see each other, so a score would "
+                    "know what it scores; this kind of attention is for masked tokens");
     static_assert(slot_count == 1,
                   "linnet::session_scorer: this model's tokens consist of bytes; give their table, "
                   "too: session_scorer(session, token_bytes)");
@@ -46202,8 +46207,11 @@ template <class M, class T = float>
 class evaluator_scorer {
   static_assert(std::is_same_v<typename M::batch, decoder_batch>,
                 "linnet::evaluator_scorer: the model must be a decoder");
+  static_assert(M::block_tokens == 1,
+                "linnet::evaluator_scorer: tokens of one block see each other, so a score would "
+                "know what it scores; this kind of attention is for masked tokens");
   static_assert(
-      M::causal,
+      M::causal || M::block_tokens > 1,
       "linnet::evaluator_scorer: in whole sequences this kind of attention groups tokens "
       "by later ones, so a score would know what it scores; session_scorer, or the kind's "
       "frozen form, know only what came before");
@@ -47481,7 +47489,9 @@ LINNET_WITHOUT_MEMORY(return {})
 /// Planned once; choosing allocates nothing.
 template <class M, class T = float>
 class classifier {
-  static_assert(M::encodes, "linnet::classifier: the model must be an encoder-decoder");
+  static_assert(
+      requires(const typename M::batch& b) { b.target_length; },
+      "linnet::classifier: the model must be an encoder-decoder");
 
  public:
   /// A classifier among `labels`: the tokens of each label's text, its end included. `l` says
@@ -49279,6 +49289,10 @@ LINNET_NAMESPACE_END
 #include <unistd.h>
 #endif
 
+#if defined(_WIN32)  // as windows.h declares it, without all that this defines
+extern "C" __declspec(dllimport) int __stdcall MoveFileExA(const char*, const char*, unsigned long);
+#endif
+
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
@@ -49473,7 +49487,7 @@ class file_writer {
     mode_t mode = old.st_mode & 07777;
     if (::fchown(file_.get(), old.st_uid, old.st_gid) != 0 &&
         ::fchown(file_.get(), static_cast<uid_t>(-1), old.st_gid) != 0)
-      mode = (mode & ~mode_t{070}) | (mode & 07) << 3;
+      mode = static_cast<mode_t>((mode & ~mode_t{070}) | (mode & 07) << 3);
     (void)::fchmod(file_.get(), mode);
     return 0;
   }
@@ -49589,6 +49603,19 @@ struct close_file {
 };
 using file_handle = owner<std::FILE, close_file>;
 
+/// Gives a file the name of another, which it replaces at once where the system can; 0 or the
+/// number of the error.
+inline int replace_file(const std::string& from, const std::string& to) {
+#if defined(_WIN32)  // where rename() refuses a name that a file has
+  constexpr unsigned long replace_existing = 1;
+  return MoveFileExA(from.c_str(), to.c_str(), replace_existing) != 0 ? 0 : EACCES;
+#else
+  if (std::rename(from.c_str(), to.c_str()) == 0) return 0;
+  std::remove(to.c_str());
+  return std::rename(from.c_str(), to.c_str()) == 0 ? 0 : errno;
+#endif
+}
+
 /// Writes a file in pieces, under a temporary name until it is complete.
 class file_writer {
  public:
@@ -49624,10 +49651,7 @@ class file_writer {
   }
   result<void> commit() {
     if (failure_ == 0 && std::fclose(file_.release()) != 0) failure_ = errno;
-    if (failure_ == 0 && !partial_.empty() && std::rename(partial_.c_str(), path_.c_str()) != 0) {
-      std::remove(path_.c_str());
-      if (std::rename(partial_.c_str(), path_.c_str()) != 0) failure_ = errno;
-    }
+    if (failure_ == 0 && !partial_.empty()) failure_ = replace_file(partial_, path_);
     if (failure_ != 0) {
       file_.reset();
       if (opened_) std::remove(partial_.c_str());
@@ -49746,9 +49770,15 @@ LINNET_COLD inline result<file_bytes> read_file(const std::string& path) LINNET_
 #else
   errno = 0;
   const detail::file_handle file(std::fopen(path.c_str(), "rb"));
+#if defined(_WIN32)  // whose long has 32 bits
+  if (!file || _fseeki64(file.get(), 0, SEEK_END) != 0)
+    return detail::file_error(path, "a readable file");
+  const auto end = _ftelli64(file.get());
+#else
   if (!file || std::fseek(file.get(), 0, SEEK_END) != 0)
     return detail::file_error(path, "a readable file");
-  const long end = std::ftell(file.get());
+  const auto end = std::ftell(file.get());
+#endif
   if (end < 0 || std::fseek(file.get(), 0, SEEK_SET) != 0)
     return detail::file_error(path, "a regular file");
   const auto size = static_cast<std::size_t>(end);
@@ -49872,10 +49902,12 @@ inline result<memory_block> map_file(const std::string& path) LINNET_TRY {
   if (!file) return file.error();
   if (file->size() == 0)
     return detail::failure(errc::malformed, path, "file size", "at least 1 byte", "0");
-  memory_block copy(static_cast<index>(file->size()));
-  if (!copy.data()) return detail::out_of_memory(path);
-  __builtin_memcpy(copy.data(), file->data(), file->size());
-  return copy;
+  // As long as the file, where own memory of a block would be rounded up.
+  const auto size = static_cast<index>(file->size());
+  void* const copy = detail::aligned_allocate(static_cast<std::size_t>(round_up(size, alignment)));
+  if (copy == nullptr) return detail::out_of_memory(path);
+  __builtin_memcpy(copy, file->data(), file->size());
+  return memory_block(copy, size, [](void* p, index) { detail::aligned_free(p); });
 #endif
 }
 LINNET_OR_OUT_OF_MEMORY(path)
@@ -56386,6 +56418,10 @@ LINNET_NAMESPACE_END
 /// tokens. The paper gives the idea alone; the parts are those of its published code, smaller.
 
 /// @file
+/// The parts of a next-thought model: its numbers, its batches, and the layers that make a thought
+/// of a text.
+
+/// @file
 /// Attention that shortens a sequence: tokens that receive the least attention are left out
 /// (Hillier et al. 2024, "next thought" in their code).
 
@@ -56621,7 +56657,8 @@ struct thought_shape {
 struct thought_batch {
   const token* source = nullptr;          ///< [batch, source_length], padded on the right
   const index* source_lengths = nullptr;  ///< [batch] valid tokens of each, at least 1
-  const token* tokens = nullptr;          ///< [batch, length] the continuation, shifted: inputs
+  const token* tokens = nullptr;          ///< [batch, length] the continuation, shifted: inputs;
+                                          ///< sessions begin with next_thought::start
   const token* labels = nullptr;          ///< [batch, length] the token that follows, or `ignored`
   index batch = 0;                        ///< samples
   index source_length = 0;                ///< padded length of the sources
@@ -56683,6 +56720,14 @@ struct thought_layers {
     c.others = rest::template plan<T>(m, after);
     return c;
   }
+  /// Floating-point operations of the products of a forward call.
+  static constexpr index flops(const call_shape& e) {
+    call_shape after = e;
+    after.length = layer::kept(e.length);
+    index sum = 4 * e.rows() * in * (2 * in + e.length) + 8 * after.rows() * in * (in + out);
+    if constexpr (!last) sum += rest::flops(after);
+    return sum;
+  }
   /// The context of what reads c.y.
   template <class T>
   static context<T> behind(const context<T>& ctx, const cache<T>& c) {
@@ -56718,12 +56763,17 @@ struct thought_layers {
 
 }  // namespace detail
 
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
 /// A next-thought model as a type. Source: token and position vectors, one bidirectional block,
 /// shrinking layers, their mean: a latent vector. Core: linear, ReLU, linear. Target: a linear map
 /// of the latent to `pseudo` vectors, in front of token and position vectors of the continuation.
 /// Causal blocks and an untied output matrix without a norm before it follow. Blocks have RMSNorm,
 /// grouped queries and SwiGLU without biases. Trained by plain cross-entropy end to end; evaluators
-/// score continuations. No sessions.
+/// score continuations. Sessions encode a source, as those of a T5, and write what follows it. The
+/// pseudo vectors stand in the caches of the causal blocks in front of the text.
 template <thought_shape Shape, class Storage = linnet::storage::f32>
 struct next_thought : model_defaults {
   static_assert(Shape.valid(),
@@ -56736,6 +56786,10 @@ struct next_thought : model_defaults {
       "not supported; give storage::per_role");
   static constexpr thought_shape shape = Shape;
   static constexpr bool learned = true, tied = false, biased = false;
+  // See model_defaults.
+  static constexpr bool encodes = true, can_truncate = true;
+  /// The first input of a continuation that a session writes.
+  static constexpr token start = 0;
   using storage = Storage;
   using norm = linnet::norm::rms;
   using batch = thought_batch;
@@ -56810,21 +56864,42 @@ struct next_thought : model_defaults {
     T *d_target = nullptr, *d_line = nullptr, *d_written = nullptr;
     T* chunk = nullptr;        ///< logits of some rows
     double* losses = nullptr;  ///< [batch * length]
+    T* last = nullptr;         ///< [batch, d] states of the last tokens of a step
+    T* logits = nullptr;       ///< [batch * limits.max_logits, vocabulary]
+    index* past = nullptr;     ///< [batch] cached rows of each sequence
+    ops::page_tables pages{};  ///< none
     int source_dropout_id = 0, target_dropout_id = 0;
   };
   /// The longest continuation for these limits: `target`, or the whole context when it is 0.
   static constexpr index longest(const limits& l) {
     return l.target > 0 ? l.target : context_length;
   }
-  /// Plans the buffers for calls up to these limits. There is no decoding.
+  /// Floating-point operations of a call that reads `source` tokens of each sequence, or continues
+  /// targets by `target` ones, or both; pseudo vectors count as source.
+  static constexpr index flops(index batch_size, index source, index target) {
+    const auto of = [&](index length) { return call_shape{.batch = batch_size, .length = length}; };
+    index sum = writing::flops(of(target)) + 2 * batch_size * target * d * vocabulary;
+    if (source > 0)
+      sum += reading::flops(of(source)) + shrinking::flops(of(source)) + thinking::flops(of(1)) +
+             writing::flops(of(pseudo));
+    return sum;
+  }
+  /// Plans the buffers for calls up to these limits.
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    const bool trains = use == purpose::training;
+    const bool trains = use == purpose::training, decodes = use == purpose::decoding;
     const auto of = [&](index length) {
       return call_shape{
           .batch = l.batch, .length = length, .threads = l.threads, .training = trains};
     };
-    const call_shape e = of(l.source), one = of(1), y = of(longest(l)), z = of(pseudo + longest(l));
+    const call_shape e = of(l.source), one = of(1);
+    call_shape y = of(longest(l)), z = of(pseudo + longest(l));
+    if (decodes) {  // the pseudo vectors and each step are calls of their own
+      y = z = call_shape_for(l, use, longest(l));
+      z.length = (std::max)(pseudo, y.length);
+      z.capacity = pseudo + longest(l);
+      z.blocks = 0;
+    }
     workspace<T> w;
     w.source_dropout_id = m.dropout_ids++;
     w.target_dropout_id = m.dropout_ids++;
@@ -56839,9 +56914,16 @@ struct next_thought : model_defaults {
     take(y.rows() * d, w.target, w.d_target);
     take(z.rows() * d, w.line, w.d_line);
     take(z.rows() * d, w.written, w.d_written);
-    w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
-    w.losses = m.saved.take<double>(y.rows());
-    m.product(ops::head_rows(vocabulary), d, vocabulary, y);
+    if (decodes) {
+      w.last = m.saved.take<T>(l.batch * d);
+      w.past = m.saved.take<index>(l.batch);
+      w.logits = m.state.take<T>(l.batch * l.max_logits * vocabulary);
+      m.product(l.batch * l.max_logits, d, vocabulary, y);
+    } else {
+      w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
+      w.losses = m.saved.take<double>(y.rows());
+      m.product(ops::head_rows(vocabulary), d, vocabulary, y);
+    }
     w.reader = reading::template plan<T>(m, e);
     w.shrink = shrinking::template plan<T>(m, e);
     w.core = thinking::template plan<T>(m, one);
@@ -56855,6 +56937,8 @@ struct next_thought : model_defaults {
   }
   /// Both tables of positions have an end.
   static constexpr limits_refusal check_limits(const limits& l) {
+    if (l.kv_blocks > 0)
+      return {"limits.kv_blocks", "0, as a next_thought's caches are not paged", l.kv_blocks};
     if (longest(l) > context_length)
       return {"limits.target", "the model's context", l.target, context_length};
     if (l.source < 1) return {"limits.source", "at least 1 source token", l.source};
@@ -56961,6 +57045,66 @@ struct next_thought : model_defaults {
         embed_backward(b.source_length, b.source, w.source_dropout_id, w.d_source);
       }
     return sum;
+  }
+
+  /// Reads sources [batch, length] of a session's new texts, of these lengths, and begins their
+  /// caches with the vectors that their thoughts become. Called by every thread.
+  template <class T, class S>
+  static void encode(const params<form::packed<T, S>>& p, const token* source, index batch_size,
+                     index length, const index* lengths, workspace<T>& w,
+                     const ops::execution& on) {
+    context<T> from, one, to;
+    from.on = one.on = to.on = on;
+    from.batch = one.batch = to.batch = batch_size;
+    from.length = length;
+    from.lengths = lengths;
+    one.length = 1;
+    to.length = pseudo;
+    to.past = w.past;
+    on.threads.each(batch_size, [&](index i) { w.past[i] = 0; });
+    ops::embed(on, from.rows(), d, source, p.embedding, w.source);
+    on.threads.each(from.rows(), [&](index i) {
+      for (index j = 0; j < d; ++j) w.source[i * d + j] += p.positions[i % length * d + j];
+    });
+    reading::template forward<T, S>(p.reader, {w.source, from.rows()}, {w.read, from.rows()},
+                                    w.reader, from);
+    shrinking::template forward<T, S>(p.shrink, w.read, w.latent, w.shrink, from);
+    thinking::template forward<T, S>(p.core, {w.latent, batch_size}, {w.made, batch_size}, w.core,
+                                     one);
+    writing::template forward<T, S>(p.writer, {w.made, to.rows()}, {w.written, to.rows()}, w.writer,
+                                    to);
+  }
+  /// Feeds tokens of continuations behind the cached ones. w.logits then holds what follows each
+  /// sequence's last valid token, or with `call.every` what follows each. Called by every thread.
+  template <class T, class S>
+  static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
+                   const ops::execution& on) {
+    context<T> ctx = detail::step_context<T>(call, on);
+    on.threads.each(call.batch, [&](index i) { w.past[i] = pseudo + call.past[i]; });
+    ctx.past = w.past;
+    const index rows = ctx.rows();
+    ops::embed(on, rows, d, call.tokens, p.embedding, w.target);
+    on.threads.each(rows, [&](index i) {
+      for (index j = 0; j < d; ++j)
+        w.target[i * d + j] += p.positions[(ctx.position_of(i) - pseudo) * d + j];
+    });
+    writing::template forward<T, S>(p.writer, {w.target, rows}, {w.written, rows}, w.writer, ctx);
+    if (!call.every)
+      on.threads.each(ctx.batch, [&](index i) {
+        std::copy_n(w.written + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+      });
+    ops::matmul(on, call.every ? rows : ctx.batch, vocabulary, d, call.every ? w.written : w.last,
+                p.head, w.logits);
+  }
+  /// Lets cached text `to` continue where `from` is, with `from`'s thought.
+  template <class T>
+  static void copy_state(workspace<T>& w, index from, index to, const state_part& part) {
+    if (part.block) return;
+    state_part rows = part;
+    rows.first = part.memory > 0 ? 0 : pseudo + part.first;
+    rows.tokens = pseudo + part.tokens;
+    rows.memory = 0;
+    linnet::copy_state<writing, T>(w.writer, from, to, rows);
   }
 };
 
@@ -62993,9 +63137,11 @@ inline constexpr bool branches_fit<M, target_modules<Names...>> =
 template <class M, index Width, class Branches, activation_kind Activation>
 struct adapted<M, bottleneck<Width, Branches, Activation>>
     : detail::adapted_model<M, bottleneck<Width, Branches, Activation>> {
-  static_assert(detail::is_decoder<M> || detail::is_encoder<M> || M::encodes,
-                "linnet::bottleneck: decoders, encoders and T5 have branches of one width; this "
-                "model does not");
+  static_assert(
+      detail::is_decoder<M> || detail::is_encoder<M> ||
+          requires(const typename M::batch& b) { b.target_length; },
+      "linnet::bottleneck: decoders, encoders and T5 have branches of one width; this "
+      "model does not");
   static constexpr std::size_t count = detail::count_branches<M, Branches>();
   static_assert(count > 0 && detail::branches_fit<M, Branches>,
                 "linnet::bottleneck: a name of target_modules<...> is that of no branch of this "
