@@ -153,7 +153,7 @@ class learner {
     auto session = ln::session<model>::open(*packed_, {.target = context + 1});
     if (!session) std::abort();  // no memory
     session_.emplace(std::move(*session));
-    const auto all = std::ssize(text_), some = std::min(all, context / 2 + 1);
+    const ln::index all = std::ssize(text_), some = std::min(all, context / 2 + 1);
     logits_ = session_->feed(std::span(text_).last(static_cast<std::size_t>(some)));
   }
   /// A training step on the newest window and others that are drawn from all before.
