@@ -254,6 +254,15 @@ void add_distil(CLI::App& app, train_options& o) {
   c.add_option("--beta", o.beta, "the teacher's share in the mixture of jsd")
       ->check(number_in(0, 1))
       ->capture_default_str();
+  auto* const match = c.add_option(
+      "--match", o.match,
+      "what else of the teacher is learned: hidden (states, by their mean square), cosine (their "
+      "angle), or without its logits relations (of queries, keys and values) or minilm (attention "
+      "and relations of values)");
+  c.add_option("--match-weight", o.match_weight, "weight of that in the loss")
+      ->needs(match)
+      ->check(number_in(0, 1e6))
+      ->capture_default_str();
   c.callback([&] { distil(o); });
 }
 

@@ -207,6 +207,8 @@ struct train_options : course_options {
   double temperature = 3;  ///< that both distributions are softened by
   std::string divergence = "cross_entropy";
   double beta = 0.5;            ///< of jsd
+  std::string match;            ///< what more is learned: hidden, cosine, relations or minilm
+  double match_weight = 1;      ///< of that in the loss
   long lora = 0;                ///< rank of an adapter that is trained instead of the weights, or 0
   long qlora = 0;               ///< such a rank; the weights are frozen in NF4
   long prompt = 0, prefix = 0;  ///< virtual tokens that are trained instead, or 0

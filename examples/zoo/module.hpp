@@ -20,7 +20,7 @@
 namespace zoo {
 
 /// Number of this interface; a module for another one is not loaded.
-inline constexpr int module_interface = 4;
+inline constexpr int module_interface = 5;
 
 /// Examples of any family.
 using any_batch = std::variant<ln::decoder_batch, ln::t5_batch, ln::encoder_batch>;
@@ -38,6 +38,9 @@ struct training_plan {
   int threads = 1;
   std::string weights{};  ///< file that a model which is tuned begins with, or a student's teacher
   ln::distillation_options lesson{};
+  std::string match{};      ///< of a teacher that more than logits is learned from: hidden, cosine,
+                            ///< relations or minilm
+  double match_weight = 1;  ///< of that in the loss
   ln::lora_options adapter{};
   ln::index parts = 0;  ///< of a batch that several ranks share, or 0
 };

@@ -214,6 +214,8 @@ json description(const train_options& o, const model_spec& model, const tokenizi
     all["temperature"] = o.temperature;
     all["divergence"] = o.divergence;
     all["beta"] = o.beta;
+    if (!o.match.empty()) all["match"] = o.match;
+    if (!o.match.empty()) all["match_weight"] = o.match_weight;
   }
   return all;
 }
@@ -235,6 +237,8 @@ class course {
                          .threads = o.threads,
                          .weights = weights,
                          .lesson = lesson_of(o),
+                         .match = o.match,
+                         .match_weight = o.match_weight,
                          .adapter = {.alpha = o.lora_alpha, .dropout = o.lora_dropout},
                          .parts = o.parts});
     record_.tokens_per_step = o.batch * o.accumulate * (from.source() + from.target());
@@ -373,8 +377,30 @@ std::string adapter_of(const train_options& o) {
                      o.qlora > 0 ? ", ln::storage::nf4_double" : "");
 }
 
+/// The C++ of how a student begins and learns; refuses what its teacher has not got to match.
+std::string lesson_start(const train_options& o, const model_spec& student,
+                         const model_spec& teacher) {
+  if (o.match.empty()) return "zoo::from_teacher<teacher::Model>";
+  static constexpr std::string_view known[] = {"hidden", "cosine", "relations", "minilm"};
+  check_name("match", o.match, known);
+  const auto* const own = std::get_if<ln::decoder_shape>(&student.shape);
+  const auto* const its = std::get_if<ln::decoder_shape>(&teacher.shape);
+  if (own == nullptr || its == nullptr)
+    throw failure(fmt::format("--match {}: only decoders learn that of decoders", o.match));
+  if (o.divergence != "cross_entropy")
+    throw failure(
+        fmt::format("--match {}: --divergence {} is of learning from logits alone; leave it out",
+                    o.match, o.divergence));
+  const bool states = o.match == "hidden" || o.match == "cosine";
+  if (states && own->layers > its->layers)
+    throw failure(fmt::format("--match {}: {} has {} layers, more than the {} of its teacher",
+                              o.match, student.name(), own->layers, its->layers));
+  return states ? "zoo::from_teacher_states<teacher::Model>"
+                : "zoo::from_teacher_relations<teacher::Model>";
+}
+
 /// The code of a training.
-module_kind kind_of(const train_options& o, const beginning* from) {
+module_kind kind_of(const train_options& o, const model_spec& model, const beginning* from) {
   module_kind kind{o.ffn, o.optimizer, o.compute};
   kind.on_ranks = o.parts > 0;
   if (from) kind.start = "zoo::from_file";
@@ -384,7 +410,7 @@ module_kind kind_of(const train_options& o, const beginning* from) {
     kind.start = adapter_of(o);
   }
   if (!o.taught) return kind;
-  kind.start = "zoo::from_teacher<teacher::Model>";
+  kind.start = lesson_start(o, model, from->model);
   kind.before = fmt::format("namespace teacher {{\n{}using Model = {};\n}}\n\n",
                             from->model.declarations(), from->model.type(from->ffn));
   return kind;
@@ -427,7 +453,7 @@ void train_from(train_options o, const beginning* begun) {
   (void)variant_type(model, o.ffn);
   const objective learns = parse_objective(o.objective, model.encodes());
   set_parts(o, begun);
-  const module_kind kind = kind_of(o, begun);
+  const module_kind kind = kind_of(o, model, begun);
   check_kind(kind);
   (void)schedule_of(o);
   (void)lesson_of(o);
@@ -488,7 +514,9 @@ void train_from(train_options o, const beginning* begun) {
                                    value.is_string() ? value.get<std::string>() : value.dump());
   const ln::index trained = code->trained();
   say("{}: {} parameters{}; {} bytes of text, {} ids\n", record.model, grouped(record.parameters),
-      trained == record.parameters ? "" : ", of an adapter " + grouped(trained),
+      trained == record.parameters  ? ""
+      : trained > record.parameters ? ", with filters " + grouped(trained)
+                                    : ", of an adapter " + grouped(trained),
       grouped(text.bytes), grouped(by.vocabulary));
 
   const stop_requests stops;

@@ -8,6 +8,8 @@
 #include <linnet/adapt/adapt_virtual.hpp>
 #include <linnet/adapt/bottleneck.hpp>
 #include <linnet/distill/distillation.hpp>
+#include <linnet/distill/layer_distillation.hpp>
+#include <linnet/distill/relation_distillation.hpp>
 #include <linnet/formats/peft.hpp>
 #include <linnet/formats/peft_virtual.hpp>
 
@@ -39,6 +41,86 @@ struct from_teacher {
       ln::initialize(this->weights, ln::seed{p.seed});
     }
     ln::distillation<M, Teacher> objective;
+  };
+};
+
+/// A student with fresh weights that also learns the hidden states of a file's model, of layers at
+/// equal parts of its depth. One of another width has filters of the teacher's while it trains.
+template <class Teacher>
+struct from_teacher_states {
+  template <class M>
+  class of {
+    static constexpr bool filters = M::d != Teacher::d;
+    static constexpr ln::index layers = M::shape.layers;
+    template <ln::index... k>
+    static std::type_identity<ln::filtered<M, Teacher::d, k...>> filtered_of(
+        std::integer_sequence<ln::index, k...>);
+    template <class Student, ln::index... k>
+    static std::type_identity<
+        ln::layer_distillation<Student, Teacher, ((k + 1) * Teacher::shape.layers / layers - 1)...>>
+        objective_of(std::integer_sequence<ln::index, k...>);
+    using each = std::make_integer_sequence<ln::index, layers>;
+
+    static auto options(const training_plan& p) {
+      return ln::layer_distillation_options{
+          .labels = p.lesson.alpha,
+          .soft = 1 - p.lesson.alpha,
+          .hidden = p.match_weight,
+          .temperature = p.lesson.temperature,
+          .loss = p.match == "cosine" ? ln::state_loss::cosine : ln::state_loss::mean_square};
+    }
+    std::shared_ptr<const ln::packed<Teacher>> teacher_;
+
+   public:
+    using trained = typename std::conditional_t<filters, decltype(filtered_of(each{})),
+                                                std::type_identity<M>>::type;
+    using objective_type = typename decltype(objective_of<trained>(each{}))::type;
+    ln::weights<trained> weights;
+    objective_type objective;
+
+    of(const training_plan& p, const ln::limits& l)
+        : teacher_(packed_of(weights_at<Teacher>(p.weights))),
+          objective(take(objective_type::open(*teacher_, l, options(p)))) {
+      if (!weights.valid()) throw failure("not enough memory for the weights");
+      ln::initialize(weights, ln::seed{p.seed});
+    }
+    void save(const std::string& path) {
+      if constexpr (filters)
+        take(ln::save_safetensors(take(ln::remove_filters(weights)), path));
+      else
+        take(ln::save_safetensors(weights, path));
+    }
+  };
+};
+
+/// A student with fresh weights whose last layer learns how the last one of a file's model relates
+/// tokens: queries, keys and values (MiniLMv2), or attention and values (MiniLM).
+template <class Teacher>
+struct from_teacher_relations {
+  template <class M>
+  class of : public own_weights<M> {
+    static auto options(const training_plan& p) {
+      const double w = p.match_weight;
+      const bool first = p.match == "minilm";
+      ln::relation_options how;
+      how.labels = p.lesson.alpha;
+      if (first)
+        how.weights = {0, 0, w};
+      else
+        how.weights = {w / 3, w / 3, w / 3};
+      if (first) how.attention = w;
+      return how;
+    }
+    std::shared_ptr<const ln::packed<Teacher>> teacher_;
+
+   public:
+    ln::relation_distillation<M, Teacher> objective;
+
+    of(const training_plan& p, const ln::limits& l)
+        : teacher_(packed_of(weights_at<Teacher>(p.weights))),
+          objective(take(ln::relation_distillation<M, Teacher>::open(*teacher_, l, options(p)))) {
+      ln::initialize(this->weights, ln::seed{p.seed});
+    }
   };
 };
 

@@ -518,6 +518,13 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_there_goes_on_or_teaches_another) {
   const double by_first = distil(student, first), by_tuned = distil(folder.path("other"), tuned);
   BOOST_CHECK_MESSAGE(by_first < before + 0.5, by_first << " of a teacher's " << before);
   BOOST_CHECK_MESSAGE(by_tuned > by_first + 0.3, by_tuned << " and " << by_first);
+  // Its hidden states are learned, too.
+  const std::string matched = folder.path("matched");
+  test::zoo_prints(command("distil", matched,
+                           {"--teacher-weights", first, "--text", text, "--steps", "20", "--rate",
+                            "0.02", "--model", small_copy, "--match", "cosine"}));
+  BOOST_CHECK_EQUAL(nlohmann::json::parse(test::contents(matched + "/zoo.json"))["match"],
+                    "cosine");
   const auto told = nlohmann::json::parse(test::contents(student + "/zoo.json"));
   BOOST_CHECK_EQUAL(told["teacher"], small);
   BOOST_CHECK_EQUAL(told["model"], std::string(small_copy) + ",vocabulary=1100");
@@ -547,6 +554,9 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_there_goes_on_or_teaches_another) {
   refused("distil",
           {"--text", text, "--model", small_copy, "--teacher-weights", first, "--divergence", "js"},
           "did you mean jsd?");
+  refused("distil",
+          {"--text", text, "--model", small_copy, "--teacher-weights", first, "--match", "hiden"},
+          "did you mean hidden?");
   refused("distil", {"--text", text, "--model", "t5", "--teacher-weights", first},
           "another family");
   refused("distil",
