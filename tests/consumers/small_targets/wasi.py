@@ -1,6 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""wasi.py MODULE: runs a WebAssembly program under Wasmtime; its exit code is the program's."""
+"""wasi.py MODULE [FILE...]: runs a WebAssembly program under Wasmtime; its exit code is the program's.
+
+Its arguments are the files, and it sees their folders.
+"""
+import os
 import sys
 
 import wasmtime
@@ -12,6 +16,9 @@ store = wasmtime.Store(engine)
 settings = wasmtime.WasiConfig()
 settings.inherit_stdout()
 settings.inherit_stderr()
+settings.argv = sys.argv[1:]
+for folder in {os.path.dirname(file) for file in sys.argv[2:]}:
+    settings.preopen_dir(folder, folder)
 store.set_wasi(settings)
 program = linker.instantiate(store, wasmtime.Module.from_file(engine, sys.argv[1]))
 try:
