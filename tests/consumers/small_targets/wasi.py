@@ -1,15 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-<<<<<<< HEAD
-"""wasi.py MODULE [FOLDER ARGUMENT...]: runs a WebAssembly program under Wasmtime; its exit code is
-the program's. FOLDER is the one that it sees."""
-=======
-"""wasi.py MODULE [FILE...]: runs a WebAssembly program under Wasmtime; its exit code is the program's.
-
-Its arguments are the files, and it sees their folders.
-"""
+"""wasi.py MODULE [ARGUMENT...]: runs a WebAssembly program under Wasmtime; its exit code is the
+program's. It sees the folders of arguments that are paths."""
 import os
->>>>>>> targets
 import sys
 
 import wasmtime
@@ -21,15 +14,9 @@ store = wasmtime.Store(engine)
 settings = wasmtime.WasiConfig()
 settings.inherit_stdout()
 settings.inherit_stderr()
-<<<<<<< HEAD
-settings.argv = [sys.argv[1], *sys.argv[3:]]
-if len(sys.argv) > 2:
-    settings.preopen_dir(sys.argv[2], ".")
-=======
 settings.argv = sys.argv[1:]
-for folder in {os.path.dirname(file) for file in sys.argv[2:]}:
+for folder in {os.path.dirname(argument) for argument in sys.argv[2:]} - {""}:
     settings.preopen_dir(folder, folder)
->>>>>>> targets
 store.set_wasi(settings)
 program = linker.instantiate(store, wasmtime.Module.from_file(engine, sys.argv[1]))
 try:
