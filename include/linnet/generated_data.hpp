@@ -7,6 +7,7 @@
 #include <linnet/data/instruction_stream.hpp>
 #include <linnet/distill/augmentation.hpp>
 #include <linnet/distill/instructions.hpp>
+#include <linnet/distill/program_search.hpp>
 #include <linnet/distill/rationales.hpp>
 #include <linnet/distill/recorded_answers.hpp>
 #include <linnet/distill/session_teacher.hpp>
