@@ -20,7 +20,7 @@ using namespace midi_continue;
 
 namespace {
 
-constexpr ln::index rows = 16;           // windows in a training step
+constexpr ln::index rows = 4;            // windows in a training step
 constexpr std::uint64_t seed_value = 7;  // of weights and windows
 
 /// Adds the tokens of a tune to `out`, moved by some semitones, behind a note of key `last`.
@@ -86,7 +86,7 @@ void draw_window(ln::random_stream& random, std::vector<token>& inputs,
 
 int main(int count, char** arguments) {
   if (count < 2) return std::fprintf(stderr, "usage: train_melodies FILE [STEPS]\n"), 2;
-  const int steps = count > 2 ? std::atoi(arguments[2]) : 700;
+  const int steps = count > 2 ? std::atoi(arguments[2]) : 2000;
   ln::weights<trained_model> w;
   ln::initialize(w, ln::seed{seed_value});
   auto trainer = ln::trainer<trained_model>::open(
@@ -101,8 +101,8 @@ int main(int count, char** arguments) {
     labels.clear();
     for (ln::index row = 0; row < rows; ++row) draw_window(random, inputs, labels);
     sum += trainer->step({inputs.data(), labels.data(), rows, window});
-    if (step % 100 == 0) {
-      std::printf("step %5d  %.3f nats per token\n", step, sum / 100);
+    if (step % 200 == 0) {
+      std::printf("step %5d  %.3f nats per token\n", step, sum / 200);
       std::fflush(stdout);
       sum = 0;
     }
