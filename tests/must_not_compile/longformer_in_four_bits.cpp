@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Longformer's cache may be rounded to bytes, not to half of one.
-// expect: linnet::attention::longformer: queries of one block share a copy of their keys
+// expect: linnet::decoder: this kind of attention keeps no keys in kv::int4
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 constexpr ln::decoder_shape shape{.d_model = 8,

@@ -92,6 +92,11 @@ constexpr bool decoder_fits() {
   else if constexpr (!Attention::causal)
     static_assert(never<Ps...>,
                   "linnet::decoder: this kind of attention sees later tokens; it fits encoders");
+  else if constexpr (pick<kv::policy, kv::exact, Ps...>::code == kv_code::int4 &&
+                     !Attention::supports_int4)
+    static_assert(never<Ps...>,
+                  "linnet::decoder: this kind of attention keeps no keys in kv::int4, which rounds "
+                  "those of 32 tokens together; take kv::int8");
   else if constexpr (Attention::least_context > S.context)
     static_assert(never<Ps...>,
                   "linnet::decoder: a global token stands behind the context, the longest sequence "

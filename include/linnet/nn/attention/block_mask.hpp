@@ -21,6 +21,7 @@ struct block_causal : policy {
   static constexpr bool bidirectional = false;
   static constexpr bool can_truncate = true, supports_low_rank = true, supports_documents = true;
   static constexpr index block_tokens = Size;
+  static constexpr bool supports_int4 = Size > 0 && ops::token_block % (Size > 0 ? Size : 1) == 0;
   using kind = block_causal;
   static std::string name() { return "block_causal<" + std::to_string(Size) + ">"; }
   template <attention_shape A>
