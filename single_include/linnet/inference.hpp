@@ -31620,6 +31620,7 @@ struct policy {
   static constexpr index block_tokens = 1;       ///< tokens that see each other both ways;
                                                  ///< sessions read whole blocks of them
   static constexpr index min_positions = 0;      ///< positions that it needs whatever the length
+  static constexpr bool supports_int4 = true;    ///< can keep keys in kv::int4
   static constexpr index least_context = 0;      ///< tokens that a model's context must have
   static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
   static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
@@ -37925,6 +37926,11 @@ constexpr bool decoder_fits() {
   else if constexpr (!Attention::causal)
     static_assert(never<Ps...>,
                   "linnet::decoder: this kind of attention sees later tokens; it fits encoders");
+  else if constexpr (pick<kv::policy, kv::exact, Ps...>::code == kv_code::int4 &&
+                     !Attention::supports_int4)
+    static_assert(never<Ps...>,
+                  "linnet::decoder: this kind of attention keeps no keys in kv::int4, which rounds "
+                  "those of 32 tokens together; take kv::int8");
   else if constexpr (Attention::least_context > S.context)
     static_assert(never<Ps...>,
                   "linnet::decoder: a global token stands behind the context, the longest sequence "

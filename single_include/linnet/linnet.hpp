@@ -30770,6 +30770,7 @@ struct policy {
   static constexpr index block_tokens = 1;       ///< tokens that see each other both ways;
                                                  ///< sessions read whole blocks of them
   static constexpr index min_positions = 0;      ///< positions that it needs whatever the length
+  static constexpr bool supports_int4 = true;    ///< can keep keys in kv::int4
   static constexpr index least_context = 0;      ///< tokens that a model's context must have
   static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
   static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
@@ -37075,6 +37076,11 @@ constexpr bool decoder_fits() {
   else if constexpr (!Attention::causal)
     static_assert(never<Ps...>,
                   "linnet::decoder: this kind of attention sees later tokens; it fits encoders");
+  else if constexpr (pick<kv::policy, kv::exact, Ps...>::code == kv_code::int4 &&
+                     !Attention::supports_int4)
+    static_assert(never<Ps...>,
+                  "linnet::decoder: this kind of attention keeps no keys in kv::int4, which rounds "
+                  "those of 32 tokens together; take kv::int8");
   else if constexpr (Attention::least_context > S.context)
     static_assert(never<Ps...>,
                   "linnet::decoder: a global token stands behind the context, the longest sequence "
@@ -57173,6 +57179,7 @@ struct block_causal : policy {
   static constexpr bool bidirectional = false;
   static constexpr bool can_truncate = true, supports_low_rank = true, supports_documents = true;
   static constexpr index block_tokens = Size;
+  static constexpr bool supports_int4 = Size > 0 && ops::token_block % (Size > 0 ? Size : 1) == 0;
   using kind = block_causal;
   static std::string name() { return "block_causal<" + std::to_string(Size) + ">"; }
   template <attention_shape A>
@@ -58796,7 +58803,7 @@ struct longformer_at : policy {
                 "each side");
   static_assert(((Dilations > 0) && ...),
                 "linnet::attention::longformer: a dilation is 1 (every token) or more");
-  static constexpr bool can_truncate = true, evicts = true;
+  static constexpr bool can_truncate = true, evicts = true, supports_int4 = false;
   static constexpr auto globals = Globals::list;
   /// The last global token is one of the model's context.
   static constexpr index least_context = Globals::count > 0 ? globals.last() + 1 : 0;
