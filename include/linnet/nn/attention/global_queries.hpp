@@ -12,6 +12,10 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// How keys are kept; an encoder keeps none.
+template <attention_shape A>
+inline constexpr kv_code kept_code = A.causal ? A.cache : kv_code::exact;
+
 /// Attention of the tokens at `Globals` to all tokens, or to those before them (Beltagy et al.
 /// 2020, section 3.1). Positions that follow each other are one call of softmax attention. Sessions
 /// keep keys and values up to the last global token, as no later token asks for more.
@@ -23,7 +27,7 @@ struct global_queries {
   /// Tokens up to the last global one.
   static constexpr index reach = Globals::list.last() + 1;
   template <class T, bool Keys>
-  using buffer = typename pick_kv_buffer<T, A.cache, A.kv_heads, h, Keys>::type;
+  using buffer = typename pick_kv_buffer<T, kept_code<A>, A.kv_heads, h, Keys>::type;
 
   template <class Form>
   struct params {

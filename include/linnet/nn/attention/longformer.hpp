@@ -64,11 +64,12 @@ struct longformer_at : policy {
     /// Most keys of a block of local queries.
     static constexpr index widest = Globals::count + Window + ops::attention_rows;
     using all_tokens = linnet::detail::global_queries<A, Globals>;
-    static_assert(!A.causal || A.cache != kv_code::int4,
+    static_assert(linnet::detail::kept_code<A> != kv_code::int4,
                   "linnet::attention::longformer: queries of one block share a copy of their keys, "
                   "which kv::int4 shows to each in another way; take kv::int8");
     template <class T, bool Keys>
-    using buffer = typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, h, Keys>::type;
+    using buffer = typename linnet::detail::pick_kv_buffer<T, linnet::detail::kept_code<A>,
+                                                           A.kv_heads, h, Keys>::type;
 
     template <class Form>
     struct params : projections::template params<Form> {
