@@ -106,6 +106,12 @@ class host {
     plugin_->run(handle_, samples);
     now_ += samples;
   }
+  /// Whether the last block wrote events.
+  bool written() const {
+    LV2_Atom head{};
+    std::memcpy(&head, out_.data(), sizeof head);
+    return head.size > sizeof(LV2_Atom_Sequence_Body);
+  }
   /// Adds what the last block of `samples` wrote to `all`.
   void collect(std::vector<event>& all, std::uint32_t samples) const {
     LV2_Atom_Sequence head{};
