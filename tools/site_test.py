@@ -71,7 +71,7 @@ class Browser:
         there, self.out = os.pipe()
         self.input, back = os.pipe()
         # As root, which CI often is, Chromium has no sandbox.
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", f"--user-data-dir={profile}"]
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe", f"--user-data-dir={profile}"]
         self.process = subprocess.Popen(
             ["bash", "-c", f'exec "$@" 3<&{there} 4>&{back}', "bash", "chromium", *options],
             pass_fds=(there, back), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -157,7 +157,7 @@ int play(const options& o, const ln::packed<model>& weights, std::string_view ke
     taken.add(seconds() - begun);
   };
 
-  // From here on, nothing is allocated.
+  // From here on, this code allocates nothing; a window of SDL may.
   frame now = 0;
   for (; now < last && is_open; ++now) {
     const double begun = seconds(), end = begun + budget;

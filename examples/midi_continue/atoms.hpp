@@ -33,8 +33,8 @@ class atom_reader {
   const LV2_Atom_Event* next() {
     if (left_ < sizeof(LV2_Atom_Event)) return nullptr;
     const auto* const e = reinterpret_cast<const LV2_Atom_Event*>(at_);
+    if (e->body.size > left_ - sizeof *e) return left_ = 0, nullptr;
     const std::size_t size = sizeof *e + e->body.size;
-    if (size > left_) return left_ = 0, nullptr;
     const std::size_t step = padded(size) < left_ ? padded(size) : left_;
     at_ += step;
     left_ -= step;

@@ -7,6 +7,8 @@
 #include "melody.hpp"
 
 #include <array>
+#include <bitset>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -22,7 +24,7 @@ constexpr ln::index lookahead = 32;  ///< tokens that are guessed before they ar
 constexpr int longest_rest = 16;     ///< ticks, then the model has to begin a note
 constexpr int longest_note = 32;     ///< ticks, then it has to end it
 constexpr int lowest_key = 24, highest_key = 103;  ///< of an answer
-constexpr ln::limits limits{.target = 1 << 16, .chunk = 2 * lookahead};
+constexpr ln::index longest_session = 1 << 16;     ///< tokens
 
 /// A ring of `Size` values. A full one takes no more.
 template <class T, std::size_t Size>
@@ -65,12 +67,15 @@ class continuation {
   continuation(const continuation&) = delete;  // the session refers to the weights
   continuation& operator=(const continuation&) = delete;
 
-  /// Opens the session and touches all memory that is used later. The error, if it cannot.
-  std::string open() {
-    auto session = ln::session<played_model>::open(weights_, limits);
+  /// Opens a session of `tokens` and touches all memory that is used later. The error, if it
+  /// cannot.
+  std::string open(ln::index tokens = longest_session) {
+    tokens_ = tokens;
+    auto session = ln::session<played_model>::open(
+        weights_, ln::limits{.target = tokens, .chunk = 2 * lookahead});
     if (!session) return session.error().message();
     session_.emplace(*std::move(session));
-    for (int i = 0; i < 2 * window; ++i) feed(beginning);
+    for (int i = 0; i < 2 * window && i < tokens; ++i) feed(beginning);
     (void)choose_(logits_, std::span(order_));
     begin_anew();
     return {};
@@ -80,6 +85,7 @@ class continuation {
     forget_melody();
     answer_.clear();
     guessing_ = plays_ = false;
+    down_.reset();
     held_ = -1;
     late_ = 0;
   }
@@ -91,25 +97,32 @@ class continuation {
   /// A key is pressed at `t`. It ends an answer.
   void begin_note(int key, frames t, const settings& s) {
     if (to_feed_.room() < 16) return;  // more notes than work; what follows needs 13 at most
-    if (answering())
-      interrupt(t);
-    else if (held_ < 0)
-      begin_phrase(t, s);
+    const bool breaks_in = answering();
+    if (breaks_in) interrupt(t);
+    // A player who lets no answer end begins no phrase, so the session begins anew here, too.
+    if (breaks_in ? half_full() : down_.none()) begin_phrase(t, s);
     wait_until(tick_of(t));
     if (held_ >= 0) to_feed_.push(note_off);
     to_feed_.push(interval(heard_key_ < 0 ? 0 : key - heard_key_));
     held_ = heard_key_ = key;
+    down_.set(static_cast<std::size_t>(key));
   }
   /// A key is released at `t`. If none is left down, an answer is prepared.
   void end_note(int key, frames t, const settings& s) {
-    if (key != held_) return;
-    wait_until(std::max(tick_of(t), heard_ + 1));
-    to_feed_.push(note_off);
-    held_ = -1;
+    if (!down_.test(static_cast<std::size_t>(key))) return;
+    down_.reset(static_cast<std::size_t>(key));
+    if (key == held_) {
+      wait_until(std::max(tick_of(t), heard_ + 1));
+      to_feed_.push(note_off);
+      held_ = -1;
+    }
+    if (down_.any()) return;
+    wait_until(tick_of(t));  // behind a key that was held longer than the last note
     begin_answer(s);
   }
   /// All keys are up, and no answer is asked for.
   void stop(frames t) {
+    down_.reset();
     if (answering()) interrupt(t);
     if (held_ < 0) return;
     to_feed_.push(note_off);
@@ -150,6 +163,7 @@ class continuation {
     return static_cast<int>(std::min(ticks, 1e9));
   }
   bool answering() const { return guessing_ || !answer_.empty(); }
+  bool half_full() const { return session_->position() > tokens_ / 2; }
   void feed(token t) { logits_ = session_->feed({&t, 1}); }
   void forget_melody() {
     session_->reset();
@@ -161,7 +175,7 @@ class continuation {
 
   /// The grid begins with the note.
   void begin_phrase(frames t, const settings& s) {
-    if (session_->position() > limits.target / 2) forget_melody();
+    if (half_full()) forget_melody();
     origin_ = t;
     samples_per_tick_ = s.samples_per_tick;
     heard_ = 0;
@@ -181,7 +195,11 @@ class continuation {
     choose_ = ln::sampler(s.choice);
   }
   void guess_one(frames t) {
-    if (logits_.empty()) return stop(t);  // the session is full
+    if (logits_.empty()) {  // the session is full: the answer ends, and so does its note
+      if (sounding_) answer_.push({std::max(said_, changed_ + 1), -1, session_->position()});
+      sounding_ = guessing_ = false;
+      return;
+    }
     if (said_ >= end_ && !sounding_) {
       guessing_ = false;
       return;
@@ -227,6 +245,7 @@ class continuation {
 
   ln::packed<played_model> weights_;
   std::optional<ln::session<played_model>> session_;
+  ln::index tokens_ = longest_session;
   ln::sampler choose_{ln::sampling_options{}};
   std::array<token, vocabulary> order_{};
   std::span<float> logits_;
@@ -235,7 +254,8 @@ class continuation {
   double samples_per_tick_ = 1;
   ring<token, 256> to_feed_;                  // heard, but not fed yet
   ring<guess, lookahead> answer_;             // guessed, but not heard yet
-  int held_ = -1;                             // key that is down
+  std::bitset<128> down_;                     // keys
+  int held_ = -1;                             // the one of them that sounds, if any
   int heard_ = 0;                             // tick of the last thing that was heard
   int heard_key_ = -1, said_key_ = 0;         // of the last notes that were heard, and guessed
   ln::index kept_ = 0;                        // tokens of what was heard

@@ -38,14 +38,18 @@ inline event note_off(std::int64_t frame, int key) {
 
 class host {
  public:
-  /// Without `mapped`, the plug-in is not given the feature that it needs.
-  explicit host(const std::string& bundle, double rate = 48000, bool mapped = true) {
+  /// Without `mapped`, the plug-in is not given the feature that it needs. `tokens` are those of
+  /// its session, unless 0.
+  explicit host(const std::string& bundle, double rate = 48000, bool mapped = true,
+                std::int32_t tokens = 0)
+      : tokens_(tokens) {
     library_ = dlopen((bundle + "/midi_continue.so").c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!library_) return;
     const auto find = reinterpret_cast<LV2_Descriptor_Function>(dlsym(library_, "lv2_descriptor"));
     plugin_ = find ? find(0) : nullptr;
     if (!plugin_ || std::string(plugin_->URI) != plugin_uri || find(1)) return;
-    const LV2_Feature* const features[] = {mapped ? &map_feature_ : nullptr, nullptr};
+    const LV2_Feature* const features[] = {mapped ? &map_feature_ : nullptr,
+                                           tokens > 0 ? &session_feature_ : nullptr, nullptr};
     handle_ = plugin_->instantiate(plugin_, rate, bundle.c_str(), features);
     if (!handle_) return;
     plugin_->connect_port(handle_, 0, in_.data());
@@ -106,6 +110,12 @@ class host {
     plugin_->run(handle_, samples);
     now_ += samples;
   }
+  /// Whether the last block wrote events.
+  bool written() const {
+    LV2_Atom head{};
+    std::memcpy(&head, out_.data(), sizeof head);
+    return head.size > sizeof(LV2_Atom_Sequence_Body);
+  }
   /// Adds what the last block of `samples` wrote to `all`.
   void collect(std::vector<event>& all, std::uint32_t samples) const {
     LV2_Atom_Sequence head{};
@@ -144,6 +154,8 @@ class host {
   std::vector<std::string> uris_;
   LV2_URID_Map map_{this, map_uri};
   LV2_Feature map_feature_{LV2_URID__map, &map_};
+  std::int32_t tokens_;
+  LV2_Feature session_feature_{session_uri, &tokens_};
   std::uint32_t midi_ = id("http://lv2plug.in/ns/ext/midi#MidiEvent");
   std::uint32_t sequence_ = id(LV2_ATOM__Sequence);
   alignas(8) std::array<std::uint8_t, 65536> in_{};

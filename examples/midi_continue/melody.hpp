@@ -3,7 +3,7 @@
 /// @file
 /// What the plug-in and its training share: a melody as tokens, and the model that continues it.
 
-#define LINNET_REPRODUCIBLE  // the same notes on every machine; before the first header
+#define LINNET_REPRODUCIBLE  // machines should agree on the notes; before the first header
 
 #include <linnet/inference.hpp>
 

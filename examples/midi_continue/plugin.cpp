@@ -33,7 +33,7 @@ class plugin {
         rate_(rate),
         melody_(std::move(weights)) {}
 
-  std::string open() { return melody_.open(); }
+  std::string open(ln::index tokens) { return melody_.open(tokens); }
   void connect(std::uint32_t number, void* data) {
     if (number < port_.size()) port_[number] = data;
   }
@@ -131,20 +131,22 @@ class plugin {
 
   // --- what goes out ---------------------------------------------------------------------------
 
-  bool send(int message, int key, int velocity, frames t) {
+  bool send(int message, int channel, int key, int velocity, frames t) {
     return out_.add(t - now_, midi_,
-                    {static_cast<std::uint8_t>(message | channel_), static_cast<std::uint8_t>(key),
+                    {static_cast<std::uint8_t>(message | channel), static_cast<std::uint8_t>(key),
                      static_cast<std::uint8_t>(velocity)});
   }
   void begin_voice(int key, frames t) {
-    if (voiced_ < 0 && send(LV2_MIDI_MSG_NOTE_ON, key, velocity_, t))
-      voiced_ = key;
-    else
+    if (voiced_ >= 0 || !send(LV2_MIDI_MSG_NOTE_ON, channel_, key, velocity_, t)) {
       ++unheard_;
+      return;
+    }
+    voiced_ = key;
+    voice_channel_ = channel_;
   }
   /// Without room for it, the end is sent as soon as there is some.
   void end_voice(frames t) {
-    owes_end_ = voiced_ >= 0 && !send(LV2_MIDI_MSG_NOTE_OFF, voiced_, 0, t);
+    owes_end_ = voiced_ >= 0 && !send(LV2_MIDI_MSG_NOTE_OFF, voice_channel_, voiced_, 0, t);
     if (!owes_end_) voiced_ = -1;
   }
 
@@ -154,8 +156,9 @@ class plugin {
   double rate_;
   continuation melody_;
   atom_writer out_;
-  frames now_ = 0, next_slice_ = 0;  // samples since activate()
-  int voiced_ = -1, channel_ = 0, velocity_ = 100;
+  frames now_ = 0, next_slice_ = 0;      // samples since activate()
+  int voiced_ = -1, voice_channel_ = 0;  // the note of the answer that sounds
+  int channel_ = 0, velocity_ = 100;     // of the last note that was heard
   bool owes_end_ = false, rolling_ = true;
   long unheard_ = 0;  // notes that had no room in the output
 };
@@ -163,14 +166,19 @@ class plugin {
 LV2_Handle instantiate(const LV2_Descriptor*, double rate, const char* bundle,
                        const LV2_Feature* const* features) {
   const LV2_URID_Map* map = nullptr;
-  for (; features && *features; ++features)
-    if (std::string_view((*features)->URI) == LV2_URID__map)
-      map = static_cast<const LV2_URID_Map*>((*features)->data);
+  ln::index tokens = longest_session;
+  for (; features && *features; ++features) {
+    const std::string_view name = (*features)->URI;
+    if (name == LV2_URID__map) map = static_cast<const LV2_URID_Map*>((*features)->data);
+    if (name == session_uri) tokens = *static_cast<const std::int32_t*>((*features)->data);
+  }
   if (!map || !(rate >= 100 && rate <= 1e7)) return nullptr;
   const auto file = ln::map_packed<played_model>(std::string(bundle) + "/melodies.packed");
   // A copy, as pages of a file may be read when they are first used.
   auto* const made = file ? new (std::nothrow) plugin(file->clone(), rate, *map) : nullptr;
-  const std::string wrong = !file ? file.error().message() : made ? made->open() : "no memory";
+  const std::string wrong = !file  ? file.error().message()
+                            : made ? made->open(tokens)
+                                   : "no memory";
   if (wrong.empty()) return made;
   std::fprintf(stderr, "midi_continue: %s\n", wrong.c_str());
   delete made;

@@ -8,6 +8,8 @@
 namespace midi_continue {
 
 constexpr char plugin_uri[] = "urn:linnet:midi_continue";
+/// A feature that a host may have, for tests: its data is an std::int32_t, the tokens of a session.
+constexpr char session_uri[] = "urn:linnet:midi_continue#session";
 
 /// Numbers of the ports.
 enum class port : std::uint32_t {

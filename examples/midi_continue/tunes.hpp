@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Melodies that are in the public domain: traditional ones, and two whose composers died before
-/// 1900. A note is a name, an octave (C4 is MIDI key 60) and a length in sixteenths behind a dot,
-/// which holds until the next one; r is a rest.
+/// Melodies that are in the public domain: all were published before 1900, and the composers who
+/// are known died before 1914. A note is a name, an octave (C4 is MIDI key 60) and a length in
+/// sixteenths behind a dot, which holds until the next one; r is a rest.
 
 namespace midi_continue {
 
@@ -29,7 +29,7 @@ constexpr tune tunes[] = {
     {"Merrily We Roll Along (United States, 19th century)",
      "E4.4 D4 C4 D4 E4 E4 E4.8 D4.4 D4 D4.8 E4.4 G4 G4.8 E4.4 D4 C4 D4 E4 E4 E4 E4 D4 D4 E4 D4 "
      "C4.16"},
-    {"London Bridge (English, 18th century)",
+    {"London Bridge (English, printed about 1879)",
      "G4.6 A4.2 G4.4 F4 E4 F4 G4.8 D4.4 E4 F4.8 E4.4 F4 G4.8 G4.6 A4.2 G4.4 F4 E4 F4 G4.8 D4 G4 "
      "E4.4 C4.12"},
     {"Kuckuck, Kuckuck (Austrian, 19th century)",
@@ -56,7 +56,7 @@ constexpr tune tunes[] = {
     {"Yankee Doodle (18th century)",
      "C4.4 C4 D4 E4 C4 E4 D4.8 C4.4 C4 D4 E4 C4.8 B3 C4.4 C4 D4 E4 F4 E4 D4 C4 B3 G3 A3 B3 C4.8 "
      "C4"},
-    {"Row, Row, Row Your Boat (United States, 1852)",
+    {"Row, Row, Row Your Boat (Eliphalet Oram Lyte, 1881)",
      "C4.6 C4 C4.4 D4.2 E4.6 E4.4 D4.2 E4.4 F4.2 G4.12 C5.2 C5 C5 G4 G4 G4 E4 E4 E4 C4 C4 C4 G4.4 "
      "F4.2 E4.4 D4.2 C4.12"},
 };

@@ -5,16 +5,15 @@
 #include "watched_calls.hpp"
 
 #include <dlfcn.h>
-#include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include <cerrno>
-#include <csignal>
 #include <cstddef>
 #include <iterator>
 
@@ -66,6 +65,8 @@ prison run_in_prison(bool (*call)(void*), void* object) {
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
     };
+    const rlimit no_core{0, 0};  // when it is killed, as one is on purpose
+    (void)setrlimit(RLIMIT_CORE, &no_core);
     const sock_fprog filter{static_cast<unsigned short>(std::size(rules)), rules};
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0) != 0)

@@ -51,8 +51,8 @@ with tempfile.TemporaryDirectory() as folder:
     page.write_text(PAGE.replace("MODULE", base64.b64encode(Path(sys.argv[1]).read_bytes()).decode()))
     # As root, which CI often is, Chromium has no sandbox.
     shown = subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile",
-         "--virtual-time-budget=20000", "--dump-dom", page.as_uri()],
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+         f"--user-data-dir={folder}/profile", "--virtual-time-budget=20000", "--dump-dom", page.as_uri()],
         capture_output=True, text=True, timeout=120).stdout
 text = shown.partition('<pre id="out">')[2].partition("</pre>")[0]
 print(text)
