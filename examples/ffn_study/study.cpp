@@ -107,7 +107,7 @@ void run_study(options o) {
       if (j.task.empty() || w.tasks.contains(j.task))
         all.push_back(
             {j.name, j.needs, j.kind == job_kind::cost, [&w, j] { return run_job(j, w); }});
-    support::run_all(std::move(all), o.runs(), settings_of(o.size), o.threads);
+    support::run_all(std::move(all), o.runs(), settings_of(o.size), o.threads, w.deadline);
   }
   support::write_report(o, report_of(o, support::results::read(o.runs(), settings_of(o.size))));
 }

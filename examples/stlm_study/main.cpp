@@ -36,7 +36,7 @@ void run_study(const support::study_options& o, const study::scale& s, const std
     std::vector<support::work> all;
     for (const study::job& j : study::jobs_of(s, which))
       all.push_back({j.name, {}, j.seed == 0, [&w, j] { return study::run_job(j, w); }});
-    support::run_all(std::move(all), o.runs(), s.name, o.threads);
+    support::run_all(std::move(all), o.runs(), s.name, o.threads, w.deadline);
   }
   support::write_report(
       o, {.title = "Super tiny language models at equal training FLOPs",

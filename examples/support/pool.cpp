@@ -22,11 +22,13 @@ namespace {
 
 class pool {
  public:
-  pool(std::vector<work> waiting, const std::string& folder, std::string_view settings)
+  pool(std::vector<work> waiting, const std::string& folder, std::string_view settings,
+       double deadline)
       : waiting_(std::move(waiting)),
         total_(waiting_.size()),
         folder_(folder),
-        settings_(settings) {}
+        settings_(settings),
+        deadline_(deadline) {}
 
   void run(int threads) {
     std::vector<std::thread> workers;
@@ -36,13 +38,17 @@ class pool {
   }
 
  private:
+  /// Whether a process has its result; an empty file was lost with the power, as for results::read.
+  bool is_done(const std::string& job) const {
+    std::error_code none;
+    const auto size = std::filesystem::file_size(folder_ + "/" + job + ".json", none);
+    return !none && size > 0;
+  }
   /// Takes out the first job whose needs are met and that no other process has claimed; of those
   /// that measure time, the first alone.
   std::optional<work> next(std::optional<claim>& own) {
     elsewhere_ = false;
-    std::erase_if(waiting_, [&](const work& j) {
-      return std::filesystem::exists(folder_ + "/" + j.name + ".json");
-    });
+    done_ += std::erase_if(waiting_, [&](const work& j) { return is_done(j.name); });
     for (auto at = waiting_.begin(); at != waiting_.end() && !alone_; ++at) {
       const auto needed = [&](const std::string& name) { return name == at->needs; };
       if (at->alone && !running_.empty()) break;
@@ -52,7 +58,7 @@ class pool {
         continue;
       std::optional<claim> made = claim::try_now(folder_ + "/" + at->name + ".claim");
       // Another process may have done it since the look above.
-      const bool free = made && !std::filesystem::exists(folder_ + "/" + at->name + ".json");
+      const bool free = made && !is_done(at->name);
       elsewhere_ = elsewhere_ || !free;
       if (!free && at->alone) break;
       if (!free) continue;
@@ -73,17 +79,24 @@ class pool {
         found = next(own);
       } catch (...) {
         if (!problem_) problem_ = std::current_exception();
-        changed_.notify_all();
         break;
       }
       if (!found) {
-        if (waiting_.empty() || stop_requests::received() != 0) break;
-        if (elsewhere_)
-          changed_.wait_for(lock, std::chrono::milliseconds(50));
-        else
+        if (waiting_.empty()) break;
+        if (stop_requests::received() != 0 || (elsewhere_ && now() >= deadline_)) {
+          put_off_ = true;
+          break;
+        }
+        if (elsewhere_ && !looks_) {  // one thread looks for all
+          looks_ = true;
+          changed_.wait_for(lock, std::chrono::seconds(1));
+          looks_ = false;
+        } else {
           changed_.wait(lock);
+        }
         continue;
       }
+      changed_.notify_all();  // another one looks
       const work& j = *found;
       running_.push_back(j.name);
       alone_ = j.alone;
@@ -111,6 +124,7 @@ class pool {
       running_.erase(std::find(running_.begin(), running_.end(), j.name));
       changed_.notify_all();
     }
+    changed_.notify_all();  // the others end, too
   }
   void say(const outcome& o) {
     ++done_;
@@ -126,22 +140,24 @@ class pool {
   bool put_off_ = false;    ///< no more jobs are begun
   bool alone_ = false;      ///< whether a job that measures time is running
   bool elsewhere_ = false;  ///< whether other processes have jobs for which this one waits
+  bool looks_ = false;      ///< whether a thread waits to look whether these are done
   std::size_t total_, done_ = 0;
   std::exception_ptr problem_;
   const std::string& folder_;
   std::string_view settings_;
+  double deadline_;
   double start_ = now();
 };
 
 }  // namespace
 
 void run_all(std::vector<work> all, const std::string& folder, std::string_view settings,
-             int threads) {
+             int threads, double deadline) {
   const results known = results::read(folder, settings);
   std::erase_if(all, [&](const work& j) { return known.find(j.name) != nullptr; });
   std::stable_partition(all.begin(), all.end(), [](const work& j) { return j.alone; });
   const stop_requests stops;
-  pool(std::move(all), folder, settings).run(threads);
+  pool(std::move(all), folder, settings, deadline).run(threads);
   if (const int signal = stop_requests::received())
     throw interruption(signal, "stopped by a signal; the same call goes on where this one ended");
 }

@@ -27,17 +27,17 @@ int number_of(const char* name) {
   return problem == std::errc() && last == end ? number : -1;
 }
 
-int open_claim(const std::string& path) {
-  const int file = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (file < 0) throw failure(fmt::format("{}: {}", path, std::strerror(errno)));
-  return file;
+/// Whether a file system has no locks, as some that machines share: flock's error says so.
+bool has_no_locks(int problem) {
+  return problem == ENOSYS || problem == EOPNOTSUPP || problem == ENOLCK;
 }
 
 }  // namespace
 
 process_place this_process() {
   static constexpr const char* names[][2] = {{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
-                                             {"PMI_RANK", "PMI_SIZE"}};
+                                             {"PMI_RANK", "PMI_SIZE"},
+                                             {"PMIX_RANK", "SLURM_STEP_NUM_TASKS"}};
   for (const auto& [rank, size] : names) {
     const process_place found{number_of(rank), number_of(size)};
     if (found.rank >= 0 && found.rank < found.size) return found;
@@ -47,9 +47,17 @@ process_place this_process() {
 
 std::optional<claim> claim::take(const std::string& path, int how) {
   for (;;) {
-    claim made(open_claim(path), path);
+    const int file = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (file < 0) {
+      const int problem = errno;
+      const bool of_another_user = problem == EACCES && access(path.c_str(), F_OK) == 0;
+      if (of_another_user && (how & LOCK_NB) != 0) return {};
+      throw failure(fmt::format("{}: {}", path, std::strerror(problem)));
+    }
+    claim made(file, path);
     if (flock(made.file_, how) != 0) {
       const int problem = errno;
+      if (has_no_locks(problem)) return made;
       made.path_.clear();  // it is another's
       if (problem == EWOULDBLOCK) return {};
       if (problem == EINTR) continue;

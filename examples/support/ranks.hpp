@@ -19,12 +19,13 @@ struct process_place {
 process_place this_process();
 
 /// A claim on a file name, among all processes of all machines that see its folder. The file is
-/// there as long as the object, and its claim no longer than the process, however that ends.
+/// there as long as the object, and its claim no longer than the process, however that ends. Where
+/// the file system has no locks (flock), everyone who asks has it: work may be done twice there.
 class claim {
  public:
   /// Waits until no other has it. A failure if there can be no such file.
   static claim wait(const std::string& path);
-  /// The claim, or none if another has it.
+  /// The claim, or none if another has it; so has another user whose file this one may not write.
   static std::optional<claim> try_now(const std::string& path);
 
   claim(claim&& other) noexcept;

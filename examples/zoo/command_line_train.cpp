@@ -3,6 +3,7 @@
 
 #include "command_line.hpp"
 #include "support.hpp"
+#include "support/ranks.hpp"
 #include "support/study.hpp"
 
 namespace zoo {
@@ -29,7 +30,7 @@ void add_steps(CLI::App& c, course_options& o) {
   c.add_option("--steps", o.steps, "optimizer steps; makes a run repeatable")
       ->transform(whole_in(1, 100'000'000));
   c.add_option("--minutes", o.minutes, "time for training, unless --steps is given")
-      ->check(number_in(0.01, 100'000))
+      ->check(number_in(1e-6, 100'000))
       ->capture_default_str();
   c.add_option("--batch", o.batch, "examples per step")
       ->transform(whole_in(1, 1024))
@@ -49,6 +50,14 @@ CLI::App& add_course(CLI::App& app, const char* name, const char* what, course_o
   add_steps(c, o);
   c.get_option("--minutes")->excludes("--steps");
   return c;
+}
+
+/// Refuses processes that would all do the same.
+void refuse_several(const char* command) {
+  const process_place here = this_process();
+  if (here.alone()) return;
+  be_quiet(!here.first());
+  throw failure(fmt::format("zoo {} runs in one process; zoo train --text takes several", command));
 }
 
 /// Where a training is kept.
@@ -263,14 +272,25 @@ void add_distil(CLI::App& app, train_options& o) {
       ->needs(match)
       ->check(number_in(0, 1e6))
       ->capture_default_str();
-  c.callback([&] { distil(o); });
+  c.callback([&o, &c] {
+    const auto given = [&](const char* name) { return c.get_option(name)->count() > 0; };
+    if (given("--temperature") && (o.match == "relations" || o.match == "minilm"))
+      throw failure(fmt::format(
+          "--match {}: --temperature is of learning from logits; leave it out", o.match));
+    if (given("--beta") && o.divergence != "jsd")
+      throw failure("--beta: is the teacher's share in --divergence jsd alone; leave it out");
+    distil(o);
+  });
 }
 
 void add_sweep(CLI::App& app, report_options& o) {
   o.minutes = 6;
   CLI::App& c = add_course(app, "sweep", "Compare the feed-forward variants on a text", o);
   c.add_option("--report", o.report, "write an HTML report")->type_name("FILE");
-  c.callback([&] { sweep(o); });
+  c.callback([&] {
+    refuse_several("sweep");
+    sweep(o);
+  });
 }
 
 void add_quickstart(CLI::App& app, report_options& o) {
@@ -278,7 +298,10 @@ void add_quickstart(CLI::App& app, report_options& o) {
   CLI::App& c = add_course(
       app, "quickstart", "Train, collapse, quantize, compare and report, in about four minutes", o);
   c.add_option("--report", o.report, "write an HTML report")->type_name("FILE");
-  c.callback([&] { quickstart(o); });
+  c.callback([&] {
+    refuse_several("quickstart");
+    quickstart(o);
+  });
 }
 
 }  // namespace zoo

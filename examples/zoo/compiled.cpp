@@ -159,15 +159,20 @@ fs::path compiled(const fs::path& folder, const std::string& name, const std::st
 std::string options_of_mpi() {
 #if defined(ZOO_MPI_DIRS)
   std::string options;
-  const auto each = [&](std::string_view all, const char* before) {
+  const auto each = [&](std::string_view all, const auto& add) {
     for (; !all.empty(); all.remove_prefix(std::min(all.find(':') + 1, all.size()))) {
       const std::string_view one = all.substr(0, all.find(':'));
-      options += before + quoted(std::string(one));
+      add(std::string(one));
       if (one.size() == all.size()) break;
     }
   };
-  each(ZOO_MPI_DIRS, " -isystem ");
-  each(ZOO_MPI_LIBRARIES, " ");
+  each(ZOO_MPI_DIRS, [&](const std::string& one) { options += " -isystem " + quoted(one); });
+  each(ZOO_MPI_LIBRARIES, [&](const std::string& one) {
+    options += ' ' + quoted(one);
+    // It may be in a folder that the loader knows nothing of.
+    if (one.starts_with('/'))
+      options += ' ' + quoted("-Wl,-rpath," + fs::path(one).parent_path().string());
+  });
   return options;
 #else
   throw failure(

@@ -16,11 +16,12 @@
 #include <linnet/train/schedules.hpp>
 
 #include "running.hpp"
+#include "support/ranks.hpp"
 
 namespace zoo {
 
 /// Number of this interface; a module for another one is not loaded.
-inline constexpr int module_interface = 5;
+inline constexpr int module_interface = 6;
 
 /// Examples of any family.
 using any_batch = std::variant<ln::decoder_batch, ln::t5_batch, ln::encoder_batch>;
@@ -89,8 +90,17 @@ class module {
   virtual std::unique_ptr<running> open(const std::string& weights, const ln::limits& l) const = 0;
   /// Waits for the other processes that train together.
   virtual void meet() const {}
-  /// The same for the last time; nothing of the module follows. No trainee is left.
+  /// The same for the last time, however long the others take; nothing of the module follows. No
+  /// trainee is left.
   virtual void finish() const {}
+  /// The place of this process among those, as the module sees it.
+  virtual support::process_place place() const { return {}; }
+  /// Waits for the others as meet() does; the first of them whose mark is not that of rank 0, or
+  /// -1.
+  virtual ln::index unlike(std::uint64_t mark) const {
+    (void)mark;
+    return -1;
+  }
 };
 
 }  // namespace zoo

@@ -23,19 +23,22 @@ class mpi_ranks {
     return *opened;
   }
   /// Whether one of the ranks says so; all of them call this.
-  static bool any(bool own) {
-    ln::detail::rank_difference unlike;
-    if (!all().compare({own ? 1 : 0}, 1, unlike)) throw failure(all().error().message());
-    return unlike.rank >= 0;
-  }
-  /// Without it, as after a failure on a rank, mpirun ends all.
+  static bool any(bool own) { return compared(own ? 1 : 0, 1) >= 0; }
+  /// The first rank whose word is not that of rank 0, or -1; all of them call this.
+  static ln::index unlike(std::int64_t word) { return compared(word, 0); }
+  /// Waits for the others, without a limit of time. After a failure on a rank mpirun ends all.
   static void finish() {
-    (void)any(false);
+    const bool failed = all().failed();
     instance().reset();
-    MPI_Finalize();
+    if (!failed) MPI_Finalize();
   }
 
  private:
+  static ln::index compared(std::int64_t word, ln::index zeros) {
+    ln::detail::rank_difference found;
+    if (!all().compare({word}, zeros, found)) throw failure(all().error().message());
+    return found.rank;
+  }
   static std::optional<ln::communicator>& instance() {
     static auto& kept = *new std::optional<ln::communicator>();
     return kept;
@@ -78,7 +81,7 @@ class trainee_on_ranks final : public trainee {
       all.tokens += one.tokens;
     }
     trainer_->update();
-    return all.mean();
+    return told(all.mean());
   }
   ln::index steps() const override { return trainer_->steps(); }
   double norm() const override { return trainer_->gradient_norm(); }
@@ -133,6 +136,13 @@ class module_on_ranks final : public module_of<M, Optimizer, Compute> {
   }
   void meet() const override { (void)mpi_ranks::any(false); }
   void finish() const override { mpi_ranks::finish(); }
+  support::process_place place() const override {
+    const ln::communicator& all = mpi_ranks::all();
+    return {static_cast<int>(all.rank()), static_cast<int>(all.size())};
+  }
+  ln::index unlike(std::uint64_t mark) const override {
+    return mpi_ranks::unlike(static_cast<std::int64_t>(mark));
+  }
 };
 
 }  // namespace zoo

@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <linnet/file/file.hpp>
 #include <linnet/text/bpe_trainer.hpp>
+#include <new>
 #include <thread>
 
 #include "beginning.hpp"
@@ -127,14 +128,20 @@ tokenizing prepare_tokenizer(const train_options& o, const model_spec& model,
   return learned_tokenizer(learn_merges(text, ids), whom);
 }
 
+/// What is in the tokenizer's file, if it has one.
+std::string file_of(const tokenizing& by) {
+  if (by.kept_as.empty() || !by.learned.empty()) return by.learned;
+  const ln::file_bytes file = take(ln::read_file(by.name));
+  const auto bytes = file.bytes();
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
 /// Keeps the tokenizer's file beside the weights.
 void keep_tokenizer(const tokenizing& by, const std::string& out) {
   const std::string path = out + "/" + by.kept_as;
   std::error_code ignored;
   if (by.kept_as.empty() || fs::equivalent(by.name, path, ignored)) return;
-  if (!by.learned.empty()) return write(path, by.learned);
-  const ln::file_bytes file = take(ln::read_file(by.name));
-  take(ln::write_file(path, file.bytes()));
+  write(path, file_of(by));
 }
 
 // --- the training --------------------------------------------------------------------------------
@@ -295,6 +302,7 @@ class course {
     }
     record_.held_out.emplace_back(static_cast<double>(record_.steps), sum.bits());
     model_.reset();
+    code_.meet();  // from here on the others only wait for the first
     if (here.first()) write_sample(weights);
   }
 
@@ -441,6 +449,21 @@ void set_parts(train_options& o, const beginning* begun) {
                     o.parts, o.batch, here.size));
 }
 
+/// Refuses processes that do not train the same; they wait for each other here.
+void check_ranks(const module& code, const json& described, const tokenizing& by) {
+  const process_place there = code.place();
+  if (there.rank != here.rank || there.size != here.size)
+    throw failure(fmt::format(
+        "this process is {} of {} by its environment, {} of {} by MPI: mpirun is of another MPI "
+        "than the one that zoo was built with",
+        here.rank + 1, here.size, there.rank + 1, there.size));
+  // The description has a mark of the text.
+  const std::uint64_t mark = ln::stream_of(file_of(by), ln::stream_of(described.dump()));
+  if (const ln::index other = code.unlike(mark); other >= 0)
+    throw failure(fmt::format(
+        "rank {}: another text, tokenizer or other options than those of rank 0", other));
+}
+
 /// Removes what checkpoints a training has left, of one process or of several.
 void remove_checkpoints(const std::string& out) {
   for (const auto& file : fs::directory_iterator(out))
@@ -493,7 +516,7 @@ void train_from(train_options o, const beginning* begun) {
     }
   }
   const auto code = load_module(model, kind);
-  code->meet();  // all have seen the folder as it was
+  if (kind.on_ranks) check_ranks(*code, described, by);  // all have seen the folder as it was
   if (here.first()) {
     fs::create_directories(o.out);
     write(path, described.dump(2) + "\n");
@@ -545,39 +568,50 @@ void train_from(train_options o, const beginning* begun) {
   put("the time is over after step {}; --resume goes on from there\n", grouped(record.steps));
 }
 
-}  // namespace
-
-void train_folder(const train_options& o) {
+/// Runs what this process does; the first one speaks for all, but each says why it alone ends.
+template <class Work>
+void as_rank(Work&& work) {
   be_quiet(!here.first());
   try {
-    check_folder(o);
-    train_from(o, nullptr);
+    work();
   } catch (const interruption&) {
     throw;
-  } catch (const failure& e) {
+  } catch (const std::exception& e) {
     if (here.first()) throw;
     // Most are those of all ranks: mpirun ends this one while the first says so.
     std::this_thread::sleep_for(std::chrono::seconds(2));
     be_quiet(false);
-    throw failure(fmt::format("rank {}: {}", here.rank, e.what()));
+    const bool memory = dynamic_cast<const std::bad_alloc*>(&e) != nullptr;
+    throw failure(fmt::format("rank {}: {}", here.rank, memory ? "not enough memory" : e.what()));
   }
 }
 
+}  // namespace
+
+void train_folder(const train_options& o) {
+  as_rank([&] {
+    check_folder(o);
+    train_from(o, nullptr);
+  });
+}
+
 void finetune(const train_options& asked) {
-  be_quiet(!here.first());
-  check_folder(asked);
-  train_options o = asked;
-  const beginning from = find_beginning("model", o.model, o.weights);
-  o.model = from.model.name();
-  o.ffn = from.ffn;
-  train_from(std::move(o), &from);
+  as_rank([&] {
+    check_folder(asked);
+    train_options o = asked;
+    const beginning from = find_beginning("model", o.model, o.weights);
+    o.model = from.model.name();
+    o.ffn = from.ffn;
+    train_from(std::move(o), &from);
+  });
 }
 
 void distil(const train_options& o) {
-  be_quiet(!here.first());
-  check_folder(o);
-  const beginning teacher = find_beginning("teacher", o.teacher, o.weights);
-  train_from(o, &teacher);
+  as_rank([&] {
+    check_folder(o);
+    const beginning teacher = find_beginning("teacher", o.teacher, o.weights);
+    train_from(o, &teacher);
+  });
 }
 
 }  // namespace zoo

@@ -14,7 +14,12 @@
 #include <csignal>
 #include <cstdio>
 #include <fstream>
+#include <new>
 #include <optional>
+
+#ifndef LINNET_MPIEXEC  // the launcher of the MPI that this is linked with
+#define LINNET_MPIEXEC "mpirun"
+#endif
 
 namespace test::mpi_test {
 
@@ -192,7 +197,7 @@ outcome on_ranks(int n, const std::string& name, const std::string& file = "") {
   const std::string program = "/proc/self/exe";
   std::vector<std::string> arguments{"LINNET_RANKS_WRITE=" + file,
                                      "OMPI_MCA_rmaps_base_oversubscribe=1",
-                                     "mpirun",
+                                     LINNET_MPIEXEC,
                                      "--allow-run-as-root",
                                      "--oversubscribe",
                                      "--mca",
@@ -285,6 +290,16 @@ BOOST_AUTO_TEST_CASE(evaluation) {
   BOOST_TEST(said(ln::share_out(all, std::span(items).first(other ? 3 : 7), [](index) {
                return 0.0;
              })) == "share_out: rank 1: items: expected 7, got 3");
+  // One rank has no memory: all are told before they wait for its items.
+  BOOST_TEST(said(ln::share_out(all, std::span(items),
+                                [&](index i) {
+                                  if (other) throw std::bad_alloc();
+                                  return half(i);
+                                })) ==
+             (other ? "share_out: expected enough memory, got less"
+                    : "share_out: rank 1: items that it had no memory for: expected 0, got "
+                      "1"));
+  LINNET_REQUIRE_OK(ln::share_out(all, std::span(items), half));
   BOOST_TEST(said(ln::score_text(all, *scorer, encode, 0, text, other ? 2 : 3)) ==
              "score_text: rank 1: stride: expected 3, got 2");
   // One rank's scorer refuses a token of its windows.
@@ -451,6 +466,19 @@ BOOST_AUTO_TEST_CASE(continued) {
   const auto refused = ln::load_checkpoint(path, *other);
   BOOST_REQUIRE(!refused);
   BOOST_TEST(refused.error().message() == path + ": parts: expected 2 (the trainer's), got 5");
+
+  // Gradients in bf16 are other bits: neither goes on with what the other has saved.
+  auto rounded = trainer<0>::open(w, all_ranks(), limits_of(1), {}, {},
+                                  {.parts = parts, .gradients = ln::gradient_messages::bf16});
+  LINNET_REQUIRE_OK(rounded);
+  LINNET_REQUIRE_OK(ln::save_checkpoint(path + ".rounded", *rounded));
+  const auto said = [](const auto& loaded) {
+    return loaded ? std::string("loaded") : loaded.error().message();
+  };
+  BOOST_TEST(said(ln::load_checkpoint(path, *rounded)) ==
+             path + ": gradients: expected bf16 (the trainer's), got as_computed");
+  BOOST_TEST(said(run.load(path + ".rounded")) ==
+             path + ".rounded: gradients: expected as_computed (the trainer's), got bf16");
 }
 
 /// An objective that watches attention.
