@@ -243,6 +243,9 @@ BOOST_AUTO_TEST_CASE(windows_and_small_codes) {
   BOOST_TEST(ln::detail::seen_keys(window, 3, 3, 6) == 4 + 4 + 4);
   BOOST_TEST(ln::detail::seen_keys(window, 0, 3, 3) == 1 + 2 + 3);
   BOOST_TEST(ln::detail::seen_keys({}, 0, 2, 7) == 14);
+  // Blocks of four: queries at 2 and 3 see the first, one at 4 also what the second has.
+  const ln::ops::attention_window blocks{.after = 3, .block = 4};
+  BOOST_TEST(ln::detail::seen_keys(blocks, 2, 3, 5) == 4 + 4 + 5);
   // Codes of a byte and a scale for each row.
   using map = ln::linear<8, 4>;
   using int8 = storage::profiled<storage::int8, profile>;

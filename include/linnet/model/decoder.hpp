@@ -239,10 +239,13 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static void describe(F&& f) {
     detail::describe_decoder<decoder_model>(f);
   }
-  /// A mixture of depths does not page, and a learned table of positions has an end.
+  /// A mixture of depths does not page, nor do some kinds of attention. A learned table of
+  /// positions has an end.
   static constexpr limits_refusal check_limits(const limits& l) {
     if (l.kv_blocks > 0 && Depths::routes)
       return {"limits.kv_blocks", "0, as a mixture of depths is not paged", l.kv_blocks};
+    if (l.kv_blocks > 0 && !Attention::supports_pages)
+      return {"limits.kv_blocks", "0, as this kind of attention is not paged", l.kv_blocks};
     if (learned && longest(l) > context_length)
       return {"limits.target", "the model's context", l.target, context_length};
     return {};

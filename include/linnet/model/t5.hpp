@@ -186,6 +186,8 @@ struct t5_model : model_defaults {
     if (EncoderAttention::longest > 0 && l.source > EncoderAttention::longest)
       return {"limits.source", "what the encoder's attention reads", l.source,
               EncoderAttention::longest};
+    if (l.kv_blocks > 0 && !DecoderAttention::supports_pages)
+      return {"limits.kv_blocks", "0, as this kind of attention is not paged", l.kv_blocks};
     return {};
   }
 

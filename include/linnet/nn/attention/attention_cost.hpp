@@ -21,7 +21,7 @@ constexpr index seen_keys(const ops::attention_window& window, index past, index
   index count = 0;
   for (index i = 0; i < queries; ++i) {
     const index at = past + i, begin = (std::max)(index{0}, window.recent_from(at)),
-                end = window.after < keys - at ? window.end_of(at) : keys;
+                end = window.block > 0 || window.after < keys - at ? window.end_of(at) : keys;
     count += (std::max)(index{0}, (std::min)(end, keys) - begin) + (std::min)(window.first, begin);
   }
   return count;

@@ -48,7 +48,7 @@ struct global_queries {
     T *k = nullptr, *v = nullptr;                    ///< [rows, kv]
     buffer<T, true> keys{};                          ///< what decoding keeps
     buffer<T, false> values{};
-    index* first = nullptr;   ///< [runs, batch] position of a run's first query
+    index* first = nullptr;   ///< [runs, batch] position of a run's first query, 0 without one
     index* counts = nullptr;  ///< [runs, batch] its queries
     T *dx = nullptr, *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
     T* scratch = nullptr;  ///< per thread
@@ -97,7 +97,14 @@ struct global_queries {
     find_queries(c, ctx);
     ops::fill(ctx.on, queries * in, T(0), c.x);
     each_query(c, ctx, [&](index i, index row) { std::copy_n(x.row(row), in, c.x + i * in); });
-    ops::gemm_each(ctx.on, queries, in, c.x, projections::to_query::product(p.q, c.q));
+    // A product for each run: no more rows than a call has, those of one sequence after the other.
+    for (index r = 0; r < runs; ++r) {
+      const index at = ctx.batch * queries_before(r, ctx.length),
+                  some = ctx.batch * queries_of(r, ctx.length);
+      if (open(c, ctx, r))
+        ops::gemm_each(ctx.on, some, in, c.x + at * in,
+                       projections::to_query::product(p.q, c.q + at * n));
+    }
     ops::gemm_each(ctx.on, x.rows(), in, x.data(), projections::to_key::product(p.k, c.k),
                    projections::to_key::product(p.v, c.v));
     rotate(c.q, c.k, c, ctx, false);
@@ -136,8 +143,14 @@ struct global_queries {
                                A.relative ? ctx.bias.d_lines : nullptr});
     }
     rotate(c.dq, c.dk, c, ctx, true);
-    projections::to_query::template backward<T>(p.q, dp.q, {c.x, queries}, {c.dq, queries},
-                                                {c.dx, queries}, none, ctx);
+    for (index r = 0; r < runs; ++r) {
+      const index at = ctx.batch * queries_before(r, ctx.length),
+                  some = ctx.batch * queries_of(r, ctx.length);
+      if (open(c, ctx, r))
+        projections::to_query::template backward<T>(p.q, dp.q, {c.x + at * in, some},
+                                                    {c.dq + at * n, some}, {c.dx + at * in, some},
+                                                    none, ctx);
+    }
     projections::to_key::template backward<T>(p.k, dp.k, x, {c.dk, rows}, dx, none, ctx);
     projections::to_key::template backward<T>(p.v, dp.v, x, {c.dv, rows}, dx, none, ctx);
     each_query(c, ctx, [&](index i, index row) {
@@ -185,8 +198,8 @@ struct global_queries {
       const index begin = Globals::list.run_begin(r), end = Globals::list.run_begin(r + 1),
                   from = (std::max)(past, Globals::list.at[begin]),
                   to = (std::min)(past + ctx.length_of(b), Globals::list.at[begin] + end - begin);
-      c.first[i] = from;
       c.counts[i] = (std::max)(to - from, index{0});
+      c.first[i] = c.counts[i] > 0 ? from : 0;  // no query looks at tokens that are not there yet
     });
   }
   /// Whether some sequence has queries of run `r` in this call.

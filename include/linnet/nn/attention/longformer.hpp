@@ -29,7 +29,8 @@ struct longformer_at : policy {
                 "each side");
   static_assert(((Dilations > 0) && ...),
                 "linnet::attention::longformer: a dilation is 1 (every token) or more");
-  static constexpr bool can_truncate = true, evicts = true, supports_int4 = false;
+  static constexpr bool can_truncate = true, evicts = true, supports_int4 = false,
+                        supports_pages = false;
   static constexpr auto globals = Globals::list;
   /// The last global token is one of the model's context.
   static constexpr index least_context = Globals::count > 0 ? globals.last() + 1 : 0;

@@ -70,6 +70,7 @@ struct policy {
                                                  ///< sessions read whole blocks of them
   static constexpr index min_positions = 0;      ///< positions that it needs whatever the length
   static constexpr bool supports_int4 = true;    ///< can keep keys in kv::int4
+  static constexpr bool supports_pages = true;   ///< sessions may ask for limits.kv_blocks
   static constexpr index least_context = 0;      ///< tokens that a model's context must have
   static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
   static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
