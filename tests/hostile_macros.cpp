@@ -3,6 +3,9 @@
 
 // The standard library and what opt-in headers adapt come first: they may use these names.
 #include <bits/stdc++.h>
+#if __has_include(<mpi.h>)
+#include <mpi.h>
+#endif
 #if __has_include(<nlohmann/json.hpp>)
 #include <nlohmann/json.hpp>
 #endif
@@ -114,11 +117,23 @@
 
 #include <linnet/c_interface.hpp>
 #include <linnet/compression.hpp>
+#include <linnet/distributed/batch_part.hpp>
+#include <linnet/distributed/costs.hpp>
+#include <linnet/distributed/digest.hpp>
+#include <linnet/distributed/gradient_units.hpp>
+#include <linnet/distributed/messages.hpp>
+#include <linnet/distributed/simulation.hpp>
 #include <linnet/gguf.hpp>
 #include <linnet/linnet.hpp>
 #include <linnet/low_rank.hpp>
 #include <linnet/numpy.hpp>
 #include <linnet/search.hpp>
+#if __has_include(<mpi.h>)
+#include <linnet/mpi.hpp>
+#if __has_include(<xxhash.h>)
+#include <linnet/mpi_checkpoint.hpp>
+#endif
+#endif
 #if __has_include(<nlohmann/json.hpp>)
 #include <linnet/generated_data.hpp>
 #include <linnet/json.hpp>

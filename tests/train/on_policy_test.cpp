@@ -220,6 +220,44 @@ BOOST_AUTO_TEST_CASE(encoder_decoders) {
   BOOST_TEST(std::count(g.labels, g.labels + 8, ln::ignored) < 4);
 }
 
+// A model that encodes, and whose batches have inputs, too: each row reads the label before it.
+BOOST_AUTO_TEST_CASE(next_thoughts) {
+  using model = ln::next_thought<ln::thought_shape{.d_model = 4,
+                                                   .d_ff = 5,
+                                                   .heads = 2,
+                                                   .kv_heads = 1,
+                                                   .widths = {6, 4},
+                                                   .dropped = {0.4, 0.5},
+                                                   .pooling_heads = 2,
+                                                   .pseudo = 2,
+                                                   .decoder_layers = 2,
+                                                   .vocabulary = 7,
+                                                   .context = 8,
+                                                   .eps = 1e-3}>;
+  const auto p = random_packed<model, float>();
+  const auto source = tokens(2 * 5, 7, 1), inputs = tokens(2 * length, 7, 2);
+  auto labels = tokens(2 * length, 7, 3);
+  labels[0] = labels[1] = ln::ignored;
+  const std::vector<index> lengths{5, 4};
+  const ln::thought_batch b{source.data(), lengths.data(), inputs.data(), labels.data(), 2, 5,
+                            length};
+  const ln::limits fit{.batch = 2, .source = 5, .target = length};
+  auto student = opened(p, {.share = 1, .temperature = 0}, fit);
+  const auto made = student.next(0, b);
+  BOOST_REQUIRE(made.batch == 2);
+  const auto logits = logits_of(p, made, fit);
+  for (index s = 0; s < 2; ++s)
+    for (index i = 0; i < length; ++i) {
+      const index row = s * length + i, begin = s == 0 ? 2 : 0;
+      if (i <= begin) BOOST_TEST(made.tokens[row] == inputs[at(row)]);
+      BOOST_TEST((made.labels[row] == ln::ignored) == (i < begin));
+      if (i < begin) continue;
+      if (i + 1 < length) BOOST_TEST(made.tokens[row + 1] == made.labels[row]);
+      const auto next = row_of<model>(logits, row);
+      BOOST_TEST((std::max_element(next.begin(), next.end()) - next.begin() == made.labels[row]));
+    }
+}
+
 BOOST_AUTO_TEST_CASE(refusals) {
   const auto p = random_packed<model, float>();
   const auto why = [&](const ln::limits& within, const ln::on_policy_options& how) {

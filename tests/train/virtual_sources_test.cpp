@@ -12,6 +12,10 @@ namespace {
 using t5 = ln::t5<tiny_t5_shape>;
 using masked = ln::encoder<tiny_encoder_shape>;
 using classifier = masked::with_head<ln::head::sequence_classification<3>>;
+using ln::sentence_pooling;
+template <sentence_pooling Pooling>
+using pooled = masked::with_head<ln::head::linear_classification<3, Pooling>>;
+using contrasted = masked::with_head<ln::head::contrastive<sentence_pooling::first>>;
 constexpr index front = 3, length = 5, batch = 2;
 template <class M>
 using prompted = ln::adapted<M, ln::prompt_tuning<front>>;
@@ -26,10 +30,10 @@ auto texts(index count = batch, index longest = length) {
     return encoder_data<M>(count, longest);
 }
 template <class A>
-void check_gradient(double dropout = 0) {
+void check_gradient(double dropout = 0, index count = batch) {
   adapted_pair<A> p;
   randomize(p.adapter, 2);
-  check_weights(p.adapter, texts<A>(), dropout);
+  check_weights(p.adapter, texts<A>(count), dropout);
 }
 
 /// All logits of a batch.
@@ -145,11 +149,15 @@ BOOST_AUTO_TEST_CASE(gradients) {
   check_gradient<prefixed<masked>>(0.25);
   check_gradient<prompted<classifier>>();
   check_gradient<prefixed<classifier>>();
+  check_gradient<prompted<pooled<sentence_pooling::first>>>();
+  check_gradient<prompted<pooled<sentence_pooling::mean>>>();
+  check_gradient<prompted<contrasted>>(0, 4);  // two pairs
 }
 
 BOOST_AUTO_TEST_CASE(embeddings_are_tokens) {
   check_embeddings<masked>();
   check_embeddings<classifier>();
+  check_embeddings<pooled<sentence_pooling::first>>();
   // Before sources of unlike lengths.
   const auto begin = tokens(front, 11, 1);
   adapted_pair<prompted<t5>> p(ln::prompt_options{.start = ln::prompt_start::text, .text = begin});

@@ -49,10 +49,27 @@ consteval index virtual_width() {
     return M::d;
 }
 
+/// Whether the attention that reads virtual tokens counts tokens from the first; of a T5 they stand
+/// before the source or the target.
+template <class M, bool BeforeSource>
+consteval bool virtual_tokens_count() {
+  if constexpr (is_t5<M> && BeforeSource)
+    return M::encoder_attention::counts_tokens;
+  else if constexpr (is_t5<M> || is_decoder<M> || is_encoder<M>)
+    return virtual_stack<M>::attention::counts_tokens;
+  else
+    return false;  // refused in other words
+}
+
 /// Whether a model's texts may have virtual tokens before them; words for the others.
-template <class M>
+template <class M, bool BeforeSource>
 consteval bool takes_virtual_tokens() {
-  if constexpr (is_t5<M>)
+  if constexpr (virtual_tokens_count<M, BeforeSource>())
+    static_assert(
+        never<M>,
+        "linnet::prompt_tuning and prefix_tuning: this kind of attention counts blocks or "
+        "positions from a text's first token, and virtual ones are not among them");
+  else if constexpr (is_t5<M>)
     return true;
   else if constexpr (is_encoder<M>)
     static_assert(!M::of_images,
@@ -71,11 +88,6 @@ consteval bool takes_virtual_tokens() {
     static_assert(
         never<M>,
         "linnet::prompt_tuning and prefix_tuning: a tensor train has a row for each token alone");
-  else if constexpr (M::block_tokens > 1)
-    static_assert(
-        never<M>,
-        "linnet::prompt_tuning and prefix_tuning: attention::block_causal counts its blocks from "
-        "a text's first token, and virtual ones are not among them");
   else if constexpr (M::takes_prefix)
     static_assert(
         never<M>,
@@ -96,7 +108,7 @@ template <class M, class Method, index Count, bool BeforeSource = false>
 struct virtual_model : adapted_model<M, Method> {
   static_assert(Count > 0 && Count <= 4096,
                 "linnet::prompt_tuning and prefix_tuning: 1 to 4096 virtual tokens");
-  static_assert(takes_virtual_tokens<M>());
+  static_assert(takes_virtual_tokens<M, BeforeSource>());
   using batch = typename M::batch;
   /// Tokens that are put before each text.
   static constexpr index virtual_count = Count;

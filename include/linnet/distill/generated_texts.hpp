@@ -60,6 +60,9 @@ result<generated_texts> generate_texts(const packed<M, T>& p, const limits& l,
                                        const text_generation_options& how = {}) LINNET_TRY {
   static_assert(!M::encodes && session<M, T>::ids_per_token == 1,
                 "linnet::generate_texts: a decoder of tokens writes the texts");
+  static_assert(M::block_tokens == 1,
+                "linnet::generate_texts: tokens of one block see each other, so texts are not "
+                "written one token after the other");
   constexpr const char* where = "generate_texts";
   const auto refuse = [&](const char* field, std::string expected, index got) {
     return linnet::error{errc::invalid, where, field, std::move(expected), std::to_string(got)};

@@ -32,7 +32,7 @@ struct minillm_options {
   bool prefix_weights = false;  ///< importance weights of whole prefixes, which are unbiased; else
                                 ///< of single tokens, which vary less
   double clip = 0.2;  ///< of the ratio to the student that wrote the texts (PPO); 0 does not clip
-  index prompt = 1;   ///< fewest tokens of a decoder's sequence that are kept
+  index prompt = 1;   ///< fewest inputs of a sequence that are kept; a T5 has none
   token end = no_token;  ///< a text ends behind this token; none by default
   std::uint64_t seed = 0;
 

@@ -18,7 +18,7 @@ LINNET_NAMESPACE_BEGIN
 struct on_policy_options {
   double share = 0.5;        ///< lambda: probability that a step's batch is a written one
   double temperature = 0.9;  ///< of sampling; the loss has one of its own
-  index prompt = 1;          ///< fewest tokens of a decoder's sequence that are kept
+  index prompt = 1;          ///< fewest inputs of a sequence that are kept; a T5 has none
   token end = no_token;      ///< a text ends behind this token; none by default
   std::uint64_t seed = 0;
 
@@ -72,6 +72,8 @@ class rollout {
 
  public:
   using batch = typename M::batch;
+  /// Whether a batch says what its rows read. Those of a T5 read the labels before them.
+  static constexpr bool has_inputs = requires(const batch& b) { b.tokens; };
 
   constexpr rollout() = default;
   /// Takes its memory for batches up to these limits from an arena.
@@ -94,7 +96,7 @@ class rollout {
       const token* const labels = b.labels + s * length;
       index begin = 0;
       while (begin < length && labels[begin] == ignored) ++begin;
-      if (!M::encodes && begin < length) begin = (std::max)(begin, (std::min)(prompt, length) - 1);
+      if (has_inputs && begin < length) begin = (std::max)(begin, (std::min)(prompt, length) - 1);
       begins_[s] = begin;
       common = (std::min)(common, begin);
       std::fill_n(labels_ + s * length, length, ignored);
@@ -128,17 +130,17 @@ class rollout {
   batch written(const batch& b) const {
     batch made = b;
     made.labels = labels_;
-    if constexpr (!M::encodes) made.tokens = tokens_;
+    if constexpr (has_inputs) made.tokens = tokens_;
     return made;
   }
 
  private:
-  /// The input of a row; a decoder behind an encoder reads the labels before.
+  /// The input of a row of a prompt; a T5 reads its start token.
   static token given(const batch& b, index row) {
-    if constexpr (M::encodes)
-      return M::start;
-    else
+    if constexpr (has_inputs)
       return b.tokens[row];
+    else
+      return M::start;
   }
 
   token *tokens_ = nullptr, *labels_ = nullptr, *fed_ = nullptr;
@@ -149,6 +151,10 @@ class rollout {
 /// A session that a rollout is written with, and its logits.
 template <class M, class T>
 struct rollout_reader {
+  static_assert(M::block_tokens == 1,
+                "linnet: tokens of one block see each other, so texts are not written one token "
+                "after the other");
+
   session<M, T> run;
   std::span<T> logits{};
 

@@ -48,6 +48,9 @@ template <class M, class T = float>
 class session_teacher {
   static_assert(session<M, T>::ids_per_token == 1,
                 "linnet::session_teacher: a model of tokens writes the answers");
+  static_assert(M::block_tokens == 1,
+                "linnet::session_teacher: tokens of one block see each other, so such a model does "
+                "not write answers token by token");
 
  public:
   /// Opens a session. Weights and tokenizer must outlive it. Errors: those of session::open();
@@ -133,7 +136,8 @@ class session_teacher {
     std::vector<token> ids = how_.opening;
     if (!format_) {
       pieces_->encode(prompt, ids);
-      if constexpr (M::encodes) ids.push_back(t5_ids::end);
+      if constexpr (requires(const typename M::batch& b) { b.target_length; })  // a T5's source
+        ids.push_back(t5_ids::end);
       return ids;
     }
     if (!how_.system.empty()) format_->append(chatml::role::system, how_.system, ids);

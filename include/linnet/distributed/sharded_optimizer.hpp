@@ -57,12 +57,13 @@ struct shard_memory {
       numbers[r] = static_cast<int>(to.chunk - from.chunk);
       numbers[n + r] = static_cast<int>(from.chunk);
       // Weights go to the ranks of the group alone, as other groups have moved them, too.
-      const bool near = r != all.rank() && r / group == all.rank() / group;
+      const bool beside = r != all.rank() && r / group == all.rank() / group;
       const index theirs = shard_begin<M, T>(r % group * each, n).value;
-      numbers[2 * n + r] = near ? static_cast<int>(end - begin) : 0;
+      numbers[2 * n + r] = beside ? static_cast<int>(end - begin) : 0;
       numbers[3 * n + r] = static_cast<int>(begin);
       numbers[4 * n + r] =
-          near ? static_cast<int>(shard_begin<M, T>((r % group + 1) * each, n).value - theirs) : 0;
+          beside ? static_cast<int>(shard_begin<M, T>((r % group + 1) * each, n).value - theirs)
+                 : 0;
       numbers[5 * n + r] = static_cast<int>(theirs);
     }
   }

@@ -13,6 +13,7 @@
 #include <linnet/adapt/adapt.hpp>
 #include <linnet/formats/peft_config.hpp>
 #include <linnet/formats/weights_file.hpp>
+#include <linnet/model/t5.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -157,7 +158,7 @@ result<void> save_peft(const weights<A, T>& a, const std::string& directory,
   if (auto fit = detail::check_fused(parts, "save_peft", true); !fit) return fit;
   std::string config =
       detail::make_peft_config(A::rank, base.how, base_name, detail::peft_targets<A>(),
-                               A::encodes              ? "SEQ_2_SEQ_LM"
+                               detail::is_t5<M>        ? "SEQ_2_SEQ_LM"
                                : detail::is_encoder<M> ? "FEATURE_EXTRACTION"
                                                        : "CAUSAL_LM");
   // PEFT's word for Conv1D, which keeps a matrix as [in, out].

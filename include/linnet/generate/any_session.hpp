@@ -189,6 +189,9 @@ class any_session {
         M::ids_per_token == 1,
         "linnet::any_session: models whose tokens are one id each; tokens of this one are "
         "several bytes");
+    static_assert(M::block_tokens == 1,
+                  "linnet::any_session: tokens of one block see each other, so they are neither "
+                  "written nor scored one after the other");
     return object_bytes<M>() +
            round_up(M::vocabulary * static_cast<index>(sizeof(token)), alignment);
   }

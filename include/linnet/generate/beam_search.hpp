@@ -43,6 +43,9 @@ class beam_search {
   static_assert(
       session<M, T>::ids_per_token == 1,
       "linnet::beam_search: this model's tokens consist of bytes; generate_bytes() runs it");
+  static_assert(M::block_tokens == 1,
+                "linnet::beam_search: tokens of one block see each other, so they are not written "
+                "one after the other");
 
  public:
   /// Exact bytes that a search with a session of these limits allocates.

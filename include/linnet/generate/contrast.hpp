@@ -35,6 +35,9 @@ template <class M, class T = float>
 class contrast {
   static_assert(session<M, T>::ids_per_token == 1,
                 "linnet::contrast: this model's tokens consist of bytes; generate_bytes() runs it");
+  static_assert(M::block_tokens == 1,
+                "linnet::contrast: tokens of one block see each other, so an amateur does not read "
+                "them one after the other");
 
  public:
   /// Contrasts with an amateur's session, which must outlive it. Errors: errc::invalid (an option

@@ -21,6 +21,10 @@ LINNET_NAMESPACE_BEGIN
 template <class S, class Choose, class Emit>
 bool generate_batch(S& session, std::span<const std::span<const token>> prompts, index most,
                     Choose&& choose, Emit&& on_token) LINNET_TRY {
+  if constexpr (requires { S::model::block_tokens; })
+    static_assert(S::model::block_tokens == 1,
+                  "linnet::generate_batch: tokens of one block see each other, so they are not "
+                  "written one after the other");
   struct text {
     std::size_t number;  ///< of its prompt
     index length;        ///< of that

@@ -25,6 +25,9 @@ class self_speculative {
   static_assert(M::can_truncate,
                 "linnet::self_speculative: rejected tokens must be taken back, which the model's "
                 "kind of attention cannot do");
+  static_assert(M::block_tokens == 1,
+                "linnet::self_speculative: tokens of one block see each other, so a draft would be "
+                "judged by a row that sees it");
 
  public:
   /// Opens speculation in a session, which must outlive it: the first `exit` layers draft `drafts`

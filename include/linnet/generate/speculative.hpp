@@ -140,6 +140,9 @@ class speculative {
   static_assert(M::can_truncate && D::can_truncate,
                 "linnet::speculative: rejected tokens must be taken back, which a model's kind of "
                 "attention cannot do");
+  static_assert(M::block_tokens == 1 && D::block_tokens == 1,
+                "linnet::speculative: tokens of one block see each other, so a draft would be "
+                "judged by a row that sees it");
 
  public:
   /// Opens speculation with two sessions, which must outlive it, and `drafts` tokens drafted at a

@@ -68,7 +68,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   using reader = typename Head::template reader<d, width, norm, body::eps,
                                                 detail::ffn_activation<ffn>(), biased>;
   static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>,
-                        reads_first = label_per_sequence && !Head::pools && !Head::contrasts;
+                        reads_first = detail::reads_first_row<Head>;
 
   /// Storage of what the head reads, in a model stored as `S`.
   template <class S>

@@ -31,10 +31,11 @@ namespace head {
 /// Base of the heads; a head overrides what differs.
 struct policy {
   static constexpr bool trains = true;         ///< has logits, labels and a loss
-  static constexpr bool per_sequence = false;  ///< reads the first token of each sequence alone
+  static constexpr bool per_sequence = false;  ///< reads one vector of each sequence, its `pooling`
   static constexpr index classes = 0;          ///< logits; 0 for one per token of the vocabulary
   static constexpr bool contrasts = false;     ///< trains vectors of texts, see contrastive
-  static constexpr bool pools = false;         ///< reads a `pooling` of each sequence's rows
+  static constexpr bool pools = false;         ///< has no reader: the logits are of that vector
+  static constexpr sentence_pooling pooling = sentence_pooling::first;  ///< of a sequence's rows
   static constexpr std::string_view place = "head";  ///< name of the reader's parameters
 };
 
@@ -131,5 +132,12 @@ struct token_classification : policy {
 };
 
 }  // namespace head
+
+namespace detail {
+/// Whether a head reads each sequence's first row alone.
+template <class Head>
+inline constexpr bool reads_first_row =
+    Head::per_sequence&& Head::pooling == sentence_pooling::first;
+}  // namespace detail
 
 LINNET_NAMESPACE_END

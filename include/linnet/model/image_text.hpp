@@ -41,10 +41,10 @@ consteval bool reads_images() {
   else if constexpr (!std::is_same_v<typename Text::storage, typename Vision::storage>)
     static_assert(never<Text>,
                   "linnet::image_text: decoder and encoder must have the same storage");
-  else if constexpr (Text::block_tokens > 1)
+  else if constexpr (Text::attention::counts_tokens)
     static_assert(never<Text>,
-                  "linnet::image_text: attention::block_causal counts its blocks from a text's "
-                  "first token, and rows of an image are not among them");
+                  "linnet::image_text: this kind of attention counts blocks or positions from a "
+                  "text's first token, and rows of an image are not among them");
   else if constexpr (by_layer<typename Text::storage>)
     static_assert(never<Text>,
                   "linnet::image_text: storage::layers counts the layers of one stack; take one "

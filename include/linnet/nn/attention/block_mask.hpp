@@ -20,6 +20,7 @@ struct block_causal : policy {
   static_assert(Size > 0, "linnet::attention::block_causal: a block has at least one token");
   static constexpr bool bidirectional = false;
   static constexpr bool can_truncate = true, supports_low_rank = true, supports_documents = true;
+  static constexpr bool counts_tokens = Size > 1;
   static constexpr index block_tokens = Size;
   static constexpr bool supports_int4 = Size > 0 && ops::token_block % (Size > 0 ? Size : 1) == 0;
   using kind = block_causal;
@@ -41,7 +42,7 @@ struct block_causal : policy {
 template <index Size>
 struct block_diagonal : policy {
   static_assert(Size > 0, "linnet::attention::block_diagonal: a block has at least one token");
-  static constexpr bool causal = false, supports_cache = false;
+  static constexpr bool causal = false, supports_cache = false, counts_tokens = true;
   static constexpr bool supports_low_rank = true, supports_documents = true;
   using kind = block_diagonal;
   static std::string name() { return "block_diagonal<" + std::to_string(Size) + ">"; }

@@ -32,6 +32,8 @@ struct longformer_at : policy {
   static constexpr bool can_truncate = true, evicts = true, supports_int4 = false,
                         supports_pages = false;
   static constexpr auto globals = Globals::list;
+  /// The first tokens of a sequence are global whatever they are.
+  static constexpr bool counts_tokens = globals.last() + 1 > Globals::count;
   /// The last global token is one of the model's context.
   static constexpr index least_context = Globals::count > 0 ? globals.last() + 1 : 0;
   using kind = longformer_at;

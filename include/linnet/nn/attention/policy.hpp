@@ -68,6 +68,8 @@ struct policy {
   static constexpr bool takes_prefix = false;    ///< sees a prefix of the sequence both ways
   static constexpr index block_tokens = 1;       ///< tokens that see each other both ways;
                                                  ///< sessions read whole blocks of them
+  static constexpr bool counts_tokens = false;   ///< counts blocks or positions from a text's first
+                                                 ///< token, so nothing may stand before it
   static constexpr index min_positions = 0;      ///< positions that it needs whatever the length
   static constexpr bool supports_int4 = true;    ///< can keep keys in kv::int4
   static constexpr bool supports_pages = true;   ///< sessions may ask for limits.kv_blocks
