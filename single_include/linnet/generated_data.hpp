@@ -1552,14 +1552,14 @@ struct found_program {
 /// `prompt` and a program so far: the first line of each of its answers. An empty one ends the
 /// program. Lines with which the program does not run are dropped, as no later line mends them.
 /// Of the rest, the `width` best go on. Their score is the mean log-likelihood of the whole
-/// program, 0 for a model that cannot score, and what `verify(program)` says of it. Ties go to the
+/// program, 0 for a model that cannot score, and what `judge(program)` says of it. Ties go to the
 /// first. Programs that are ended come back, at most `width`, best first; those of `lines` lines
 /// count as ended. None is an empty list. Errors: errc::invalid for options out of their ranges,
 /// and the model's.
 template <class Verifier>
 result<std::vector<found_program>> search_program(const teacher_ref& from, std::string_view prompt,
                                                   const program_search_options& how,
-                                                  Verifier&& verify) LINNET_TRY {
+                                                  Verifier&& judge) LINNET_TRY {
   if (auto fit = detail::acceptable("search_program", "program_search_options", how); !fit)
     return fit.error();
   const auto keep_best = [&](std::vector<found_program>& all) {
@@ -1593,7 +1593,7 @@ result<std::vector<found_program>> search_program(const teacher_ref& from, std::
         made.value = *value;
       else if (!value.error().got.starts_with("no value"))
         continue;  // but lines that compute nothing yet may go on
-      made.score = how.verifier * verify(std::string_view(made.text));
+      made.score = how.verifier * judge(std::string_view(made.text));
       if (from.can_score()) {
         const auto nats = from.score(prompt, made.text);
         if (!nats) return nats.error();
@@ -2195,6 +2195,9 @@ template <class M, class T = float>
 class session_teacher {
   static_assert(session<M, T>::ids_per_token == 1,
                 "linnet::session_teacher: a model of tokens writes the answers");
+  static_assert(M::block_tokens == 1,
+                "linnet::session_teacher: tokens of one block see each other, so such a model does "
+                "not write answers token by token");
 
  public:
   /// Opens a session. Weights and tokenizer must outlive it. Errors: those of session::open();
@@ -2280,7 +2283,8 @@ class session_teacher {
     std::vector<token> ids = how_.opening;
     if (!format_) {
       pieces_->encode(prompt, ids);
-      if constexpr (M::encodes) ids.push_back(t5_ids::end);
+      if constexpr (requires(const typename M::batch& b) { b.target_length; })  // a T5's source
+        ids.push_back(t5_ids::end);
       return ids;
     }
     if (!how_.system.empty()) format_->append(chatml::role::system, how_.system, ids);

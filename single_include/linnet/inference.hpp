@@ -31619,8 +31619,11 @@ struct policy {
   static constexpr bool takes_prefix = false;    ///< sees a prefix of the sequence both ways
   static constexpr index block_tokens = 1;       ///< tokens that see each other both ways;
                                                  ///< sessions read whole blocks of them
+  static constexpr bool counts_tokens = false;   ///< counts blocks or positions from a text's first
+                                                 ///< token, so nothing may stand before it
   static constexpr index min_positions = 0;      ///< positions that it needs whatever the length
   static constexpr bool supports_int4 = true;    ///< can keep keys in kv::int4
+  static constexpr bool supports_pages = true;   ///< sessions may ask for limits.kv_blocks
   static constexpr index least_context = 0;      ///< tokens that a model's context must have
   static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
   static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
@@ -31915,7 +31918,7 @@ constexpr index seen_keys(const ops::attention_window& window, index past, index
   index count = 0;
   for (index i = 0; i < queries; ++i) {
     const index at = past + i, begin = (std::max)(index{0}, window.recent_from(at)),
-                end = window.after < keys - at ? window.end_of(at) : keys;
+                end = window.block > 0 || window.after < keys - at ? window.end_of(at) : keys;
     count += (std::max)(index{0}, (std::min)(end, keys) - begin) + (std::min)(window.first, begin);
   }
   return count;
@@ -38762,10 +38765,13 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static void describe(F&& f) {
     detail::describe_decoder<decoder_model>(f);
   }
-  /// A mixture of depths does not page, and a learned table of positions has an end.
+  /// A mixture of depths does not page, nor do some kinds of attention. A learned table of
+  /// positions has an end.
   static constexpr limits_refusal check_limits(const limits& l) {
     if (l.kv_blocks > 0 && Depths::routes)
       return {"limits.kv_blocks", "0, as a mixture of depths is not paged", l.kv_blocks};
+    if (l.kv_blocks > 0 && !Attention::supports_pages)
+      return {"limits.kv_blocks", "0, as this kind of attention is not paged", l.kv_blocks};
     if (learned && longest(l) > context_length)
       return {"limits.target", "the model's context", l.target, context_length};
     return {};
@@ -40322,10 +40328,11 @@ namespace head {
 /// Base of the heads; a head overrides what differs.
 struct policy {
   static constexpr bool trains = true;         ///< has logits, labels and a loss
-  static constexpr bool per_sequence = false;  ///< reads the first token of each sequence alone
+  static constexpr bool per_sequence = false;  ///< reads one vector of each sequence, its `pooling`
   static constexpr index classes = 0;          ///< logits; 0 for one per token of the vocabulary
   static constexpr bool contrasts = false;     ///< trains vectors of texts, see contrastive
-  static constexpr bool pools = false;         ///< reads a `pooling` of each sequence's rows
+  static constexpr bool pools = false;         ///< has no reader: the logits are of that vector
+  static constexpr sentence_pooling pooling = sentence_pooling::first;  ///< of a sequence's rows
   static constexpr std::string_view place = "head";  ///< name of the reader's parameters
 };
 
@@ -40422,6 +40429,13 @@ struct token_classification : policy {
 };
 
 }  // namespace head
+
+namespace detail {
+/// Whether a head reads each sequence's first row alone.
+template <class Head>
+inline constexpr bool reads_first_row =
+    Head::per_sequence&& Head::pooling == sentence_pooling::first;
+}  // namespace detail
 
 LINNET_NAMESPACE_END
 
@@ -41247,7 +41261,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   using reader = typename Head::template reader<d, width, norm, body::eps,
                                                 detail::ffn_activation<ffn>(), biased>;
   static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>,
-                        reads_first = label_per_sequence && !Head::pools && !Head::contrasts;
+                        reads_first = detail::reads_first_row<Head>;
 
   /// Storage of what the head reads, in a model stored as `S`.
   template <class S>
@@ -46160,6 +46174,8 @@ struct t5_model : model_defaults {
     if (EncoderAttention::longest > 0 && l.source > EncoderAttention::longest)
       return {"limits.source", "what the encoder's attention reads", l.source,
               EncoderAttention::longest};
+    if (l.kv_blocks > 0 && !DecoderAttention::supports_pages)
+      return {"limits.kv_blocks", "0, as this kind of attention is not paged", l.kv_blocks};
     return {};
   }
 

@@ -2450,7 +2450,7 @@ result<void> save_peft(const weights<A, T>& a, const std::string& directory,
   if (auto fit = detail::check_fused(parts, "save_peft", true); !fit) return fit;
   std::string config =
       detail::make_peft_config(A::rank, base.how, base_name, detail::peft_targets<A>(),
-                               A::encodes              ? "SEQ_2_SEQ_LM"
+                               detail::is_t5<M>        ? "SEQ_2_SEQ_LM"
                                : detail::is_encoder<M> ? "FEATURE_EXTRACTION"
                                                        : "CAUSAL_LM");
   // PEFT's word for Conv1D, which keeps a matrix as [in, out].

@@ -30769,8 +30769,11 @@ struct policy {
   static constexpr bool takes_prefix = false;    ///< sees a prefix of the sequence both ways
   static constexpr index block_tokens = 1;       ///< tokens that see each other both ways;
                                                  ///< sessions read whole blocks of them
+  static constexpr bool counts_tokens = false;   ///< counts blocks or positions from a text's first
+                                                 ///< token, so nothing may stand before it
   static constexpr index min_positions = 0;      ///< positions that it needs whatever the length
   static constexpr bool supports_int4 = true;    ///< can keep keys in kv::int4
+  static constexpr bool supports_pages = true;   ///< sessions may ask for limits.kv_blocks
   static constexpr index least_context = 0;      ///< tokens that a model's context must have
   static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
   static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
@@ -31065,7 +31068,7 @@ constexpr index seen_keys(const ops::attention_window& window, index past, index
   index count = 0;
   for (index i = 0; i < queries; ++i) {
     const index at = past + i, begin = (std::max)(index{0}, window.recent_from(at)),
-                end = window.after < keys - at ? window.end_of(at) : keys;
+                end = window.block > 0 || window.after < keys - at ? window.end_of(at) : keys;
     count += (std::max)(index{0}, (std::min)(end, keys) - begin) + (std::min)(window.first, begin);
   }
   return count;
@@ -37914,10 +37917,13 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static void describe(F&& f) {
     detail::describe_decoder<decoder_model>(f);
   }
-  /// A mixture of depths does not page, and a learned table of positions has an end.
+  /// A mixture of depths does not page, nor do some kinds of attention. A learned table of
+  /// positions has an end.
   static constexpr limits_refusal check_limits(const limits& l) {
     if (l.kv_blocks > 0 && Depths::routes)
       return {"limits.kv_blocks", "0, as a mixture of depths is not paged", l.kv_blocks};
+    if (l.kv_blocks > 0 && !Attention::supports_pages)
+      return {"limits.kv_blocks", "0, as this kind of attention is not paged", l.kv_blocks};
     if (learned && longest(l) > context_length)
       return {"limits.target", "the model's context", l.target, context_length};
     return {};
@@ -38731,6 +38737,8 @@ struct t5_model : model_defaults {
     if (EncoderAttention::longest > 0 && l.source > EncoderAttention::longest)
       return {"limits.source", "what the encoder's attention reads", l.source,
               EncoderAttention::longest};
+    if (l.kv_blocks > 0 && !DecoderAttention::supports_pages)
+      return {"limits.kv_blocks", "0, as this kind of attention is not paged", l.kv_blocks};
     return {};
   }
 
@@ -39365,10 +39373,11 @@ namespace head {
 /// Base of the heads; a head overrides what differs.
 struct policy {
   static constexpr bool trains = true;         ///< has logits, labels and a loss
-  static constexpr bool per_sequence = false;  ///< reads the first token of each sequence alone
+  static constexpr bool per_sequence = false;  ///< reads one vector of each sequence, its `pooling`
   static constexpr index classes = 0;          ///< logits; 0 for one per token of the vocabulary
   static constexpr bool contrasts = false;     ///< trains vectors of texts, see contrastive
-  static constexpr bool pools = false;         ///< reads a `pooling` of each sequence's rows
+  static constexpr bool pools = false;         ///< has no reader: the logits are of that vector
+  static constexpr sentence_pooling pooling = sentence_pooling::first;  ///< of a sequence's rows
   static constexpr std::string_view place = "head";  ///< name of the reader's parameters
 };
 
@@ -39465,6 +39474,13 @@ struct token_classification : policy {
 };
 
 }  // namespace head
+
+namespace detail {
+/// Whether a head reads each sequence's first row alone.
+template <class Head>
+inline constexpr bool reads_first_row =
+    Head::per_sequence&& Head::pooling == sentence_pooling::first;
+}  // namespace detail
 
 LINNET_NAMESPACE_END
 
@@ -45110,6 +45126,10 @@ LINNET_NAMESPACE_BEGIN
 template <class S, class Choose, class Emit>
 bool generate_batch(S& session, std::span<const std::span<const token>> prompts, index most,
                     Choose&& choose, Emit&& on_token) LINNET_TRY {
+  if constexpr (requires { S::model::block_tokens; })
+    static_assert(S::model::block_tokens == 1,
+                  "linnet::generate_batch: tokens of one block see each other, so they are not "
+                  "written one after the other");
   struct text {
     std::size_t number;  ///< of its prompt
     index length;        ///< of that
@@ -50425,6 +50445,9 @@ class any_session {
         M::ids_per_token == 1,
         "linnet::any_session: models whose tokens are one id each; tokens of this one are "
         "several bytes");
+    static_assert(M::block_tokens == 1,
+                  "linnet::any_session: tokens of one block see each other, so they are neither "
+                  "written nor scored one after the other");
     return object_bytes<M>() +
            round_up(M::vocabulary * static_cast<index>(sizeof(token)), alignment);
   }
@@ -51017,7 +51040,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   using reader = typename Head::template reader<d, width, norm, body::eps,
                                                 detail::ffn_activation<ffn>(), biased>;
   static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>,
-                        reads_first = label_per_sequence && !Head::pools && !Head::contrasts;
+                        reads_first = detail::reads_first_row<Head>;
 
   /// Storage of what the head reads, in a model stored as `S`.
   template <class S>
@@ -54526,6 +54549,9 @@ class beam_search {
   static_assert(
       session<M, T>::ids_per_token == 1,
       "linnet::beam_search: this model's tokens consist of bytes; generate_bytes() runs it");
+  static_assert(M::block_tokens == 1,
+                "linnet::beam_search: tokens of one block see each other, so they are not written "
+                "one after the other");
 
  public:
   /// Exact bytes that a search with a session of these limits allocates.
@@ -54825,6 +54851,9 @@ template <class M, class T = float>
 class contrast {
   static_assert(session<M, T>::ids_per_token == 1,
                 "linnet::contrast: this model's tokens consist of bytes; generate_bytes() runs it");
+  static_assert(M::block_tokens == 1,
+                "linnet::contrast: tokens of one block see each other, so an amateur does not read "
+                "them one after the other");
 
  public:
   /// Contrasts with an amateur's session, which must outlive it. Errors: errc::invalid (an option
@@ -55568,6 +55597,9 @@ class speculative {
   static_assert(M::can_truncate && D::can_truncate,
                 "linnet::speculative: rejected tokens must be taken back, which a model's kind of "
                 "attention cannot do");
+  static_assert(M::block_tokens == 1 && D::block_tokens == 1,
+                "linnet::speculative: tokens of one block see each other, so a draft would be "
+                "judged by a row that sees it");
 
  public:
   /// Opens speculation with two sessions, which must outlive it, and `drafts` tokens drafted at a
@@ -55778,6 +55810,9 @@ class self_speculative {
   static_assert(M::can_truncate,
                 "linnet::self_speculative: rejected tokens must be taken back, which the model's "
                 "kind of attention cannot do");
+  static_assert(M::block_tokens == 1,
+                "linnet::self_speculative: tokens of one block see each other, so a draft would be "
+                "judged by a row that sees it");
 
  public:
   /// Opens speculation in a session, which must outlive it: the first `exit` layers draft `drafts`
@@ -56028,10 +56063,10 @@ consteval bool reads_images() {
   else if constexpr (!std::is_same_v<typename Text::storage, typename Vision::storage>)
     static_assert(never<Text>,
                   "linnet::image_text: decoder and encoder must have the same storage");
-  else if constexpr (Text::block_tokens > 1)
+  else if constexpr (Text::attention::counts_tokens)
     static_assert(never<Text>,
-                  "linnet::image_text: attention::block_causal counts its blocks from a text's "
-                  "first token, and rows of an image are not among them");
+                  "linnet::image_text: this kind of attention counts blocks or positions from a "
+                  "text's first token, and rows of an image are not among them");
   else if constexpr (by_layer<typename Text::storage>)
     static_assert(never<Text>,
                   "linnet::image_text: storage::layers counts the layers of one stack; take one "
@@ -57178,6 +57213,7 @@ struct block_causal : policy {
   static_assert(Size > 0, "linnet::attention::block_causal: a block has at least one token");
   static constexpr bool bidirectional = false;
   static constexpr bool can_truncate = true, supports_low_rank = true, supports_documents = true;
+  static constexpr bool counts_tokens = Size > 1;
   static constexpr index block_tokens = Size;
   static constexpr bool supports_int4 = Size > 0 && ops::token_block % (Size > 0 ? Size : 1) == 0;
   using kind = block_causal;
@@ -57199,7 +57235,7 @@ struct block_causal : policy {
 template <index Size>
 struct block_diagonal : policy {
   static_assert(Size > 0, "linnet::attention::block_diagonal: a block has at least one token");
-  static constexpr bool causal = false, supports_cache = false;
+  static constexpr bool causal = false, supports_cache = false, counts_tokens = true;
   static constexpr bool supports_low_rank = true, supports_documents = true;
   using kind = block_diagonal;
   static std::string name() { return "block_diagonal<" + std::to_string(Size) + ">"; }
@@ -58365,6 +58401,10 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// How keys are kept; an encoder keeps none.
+template <attention_shape A>
+inline constexpr kv_code kept_code = A.causal ? A.cache : kv_code::exact;
+
 /// Attention of the tokens at `Globals` to all tokens, or to those before them (Beltagy et al.
 /// 2020, section 3.1). Positions that follow each other are one call of softmax attention. Sessions
 /// keep keys and values up to the last global token, as no later token asks for more.
@@ -58376,7 +58416,7 @@ struct global_queries {
   /// Tokens up to the last global one.
   static constexpr index reach = Globals::list.last() + 1;
   template <class T, bool Keys>
-  using buffer = typename pick_kv_buffer<T, A.cache, A.kv_heads, h, Keys>::type;
+  using buffer = typename pick_kv_buffer<T, kept_code<A>, A.kv_heads, h, Keys>::type;
 
   template <class Form>
   struct params {
@@ -58397,7 +58437,7 @@ struct global_queries {
     T *k = nullptr, *v = nullptr;                    ///< [rows, kv]
     buffer<T, true> keys{};                          ///< what decoding keeps
     buffer<T, false> values{};
-    index* first = nullptr;   ///< [runs, batch] position of a run's first query
+    index* first = nullptr;   ///< [runs, batch] position of a run's first query, 0 without one
     index* counts = nullptr;  ///< [runs, batch] its queries
     T *dx = nullptr, *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
     T* scratch = nullptr;  ///< per thread
@@ -58446,7 +58486,14 @@ struct global_queries {
     find_queries(c, ctx);
     ops::fill(ctx.on, queries * in, T(0), c.x);
     each_query(c, ctx, [&](index i, index row) { std::copy_n(x.row(row), in, c.x + i * in); });
-    ops::gemm_each(ctx.on, queries, in, c.x, projections::to_query::product(p.q, c.q));
+    // A product for each run: no more rows than a call has, those of one sequence after the other.
+    for (index r = 0; r < runs; ++r) {
+      const index at = ctx.batch * queries_before(r, ctx.length),
+                  some = ctx.batch * queries_of(r, ctx.length);
+      if (open(c, ctx, r))
+        ops::gemm_each(ctx.on, some, in, c.x + at * in,
+                       projections::to_query::product(p.q, c.q + at * n));
+    }
     ops::gemm_each(ctx.on, x.rows(), in, x.data(), projections::to_key::product(p.k, c.k),
                    projections::to_key::product(p.v, c.v));
     rotate(c.q, c.k, c, ctx, false);
@@ -58485,8 +58532,14 @@ struct global_queries {
                                A.relative ? ctx.bias.d_lines : nullptr});
     }
     rotate(c.dq, c.dk, c, ctx, true);
-    projections::to_query::template backward<T>(p.q, dp.q, {c.x, queries}, {c.dq, queries},
-                                                {c.dx, queries}, none, ctx);
+    for (index r = 0; r < runs; ++r) {
+      const index at = ctx.batch * queries_before(r, ctx.length),
+                  some = ctx.batch * queries_of(r, ctx.length);
+      if (open(c, ctx, r))
+        projections::to_query::template backward<T>(p.q, dp.q, {c.x + at * in, some},
+                                                    {c.dq + at * n, some}, {c.dx + at * in, some},
+                                                    none, ctx);
+    }
     projections::to_key::template backward<T>(p.k, dp.k, x, {c.dk, rows}, dx, none, ctx);
     projections::to_key::template backward<T>(p.v, dp.v, x, {c.dv, rows}, dx, none, ctx);
     each_query(c, ctx, [&](index i, index row) {
@@ -58534,8 +58587,8 @@ struct global_queries {
       const index begin = Globals::list.run_begin(r), end = Globals::list.run_begin(r + 1),
                   from = (std::max)(past, Globals::list.at[begin]),
                   to = (std::min)(past + ctx.length_of(b), Globals::list.at[begin] + end - begin);
-      c.first[i] = from;
       c.counts[i] = (std::max)(to - from, index{0});
+      c.first[i] = c.counts[i] > 0 ? from : 0;  // no query looks at tokens that are not there yet
     });
   }
   /// Whether some sequence has queries of run `r` in this call.
@@ -58803,8 +58856,11 @@ struct longformer_at : policy {
                 "each side");
   static_assert(((Dilations > 0) && ...),
                 "linnet::attention::longformer: a dilation is 1 (every token) or more");
-  static constexpr bool can_truncate = true, evicts = true, supports_int4 = false;
+  static constexpr bool can_truncate = true, evicts = true, supports_int4 = false,
+                        supports_pages = false;
   static constexpr auto globals = Globals::list;
+  /// The first tokens of a sequence are global whatever they are.
+  static constexpr bool counts_tokens = globals.last() + 1 > Globals::count;
   /// The last global token is one of the model's context.
   static constexpr index least_context = Globals::count > 0 ? globals.last() + 1 : 0;
   using kind = longformer_at;
@@ -58838,11 +58894,12 @@ struct longformer_at : policy {
     /// Most keys of a block of local queries.
     static constexpr index widest = Globals::count + Window + ops::attention_rows;
     using all_tokens = linnet::detail::global_queries<A, Globals>;
-    static_assert(A.cache != kv_code::int4,
+    static_assert(linnet::detail::kept_code<A> != kv_code::int4,
                   "linnet::attention::longformer: queries of one block share a copy of their keys, "
                   "which kv::int4 shows to each in another way; take kv::int8");
     template <class T, bool Keys>
-    using buffer = typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, h, Keys>::type;
+    using buffer = typename linnet::detail::pick_kv_buffer<T, linnet::detail::kept_code<A>,
+                                                           A.kv_heads, h, Keys>::type;
 
     template <class Form>
     struct params : projections::template params<Form> {
@@ -62588,10 +62645,27 @@ consteval index virtual_width() {
     return M::d;
 }
 
+/// Whether the attention that reads virtual tokens counts tokens from the first; of a T5 they stand
+/// before the source or the target.
+template <class M, bool BeforeSource>
+consteval bool virtual_tokens_count() {
+  if constexpr (is_t5<M> && BeforeSource)
+    return M::encoder_attention::counts_tokens;
+  else if constexpr (is_t5<M> || is_decoder<M> || is_encoder<M>)
+    return virtual_stack<M>::attention::counts_tokens;
+  else
+    return false;  // refused in other words
+}
+
 /// Whether a model's texts may have virtual tokens before them; words for the others.
-template <class M>
+template <class M, bool BeforeSource>
 consteval bool takes_virtual_tokens() {
-  if constexpr (is_t5<M>)
+  if constexpr (virtual_tokens_count<M, BeforeSource>())
+    static_assert(
+        never<M>,
+        "linnet::prompt_tuning and prefix_tuning: this kind of attention counts blocks or "
+        "positions from a text's first token, and virtual ones are not among them");
+  else if constexpr (is_t5<M>)
     return true;
   else if constexpr (is_encoder<M>)
     static_assert(!M::of_images,
@@ -62610,11 +62684,6 @@ consteval bool takes_virtual_tokens() {
     static_assert(
         never<M>,
         "linnet::prompt_tuning and prefix_tuning: a tensor train has a row for each token alone");
-  else if constexpr (M::block_tokens > 1)
-    static_assert(
-        never<M>,
-        "linnet::prompt_tuning and prefix_tuning: attention::block_causal counts its blocks from "
-        "a text's first token, and virtual ones are not among them");
   else if constexpr (M::takes_prefix)
     static_assert(
         never<M>,
@@ -62635,7 +62704,7 @@ template <class M, class Method, index Count, bool BeforeSource = false>
 struct virtual_model : adapted_model<M, Method> {
   static_assert(Count > 0 && Count <= 4096,
                 "linnet::prompt_tuning and prefix_tuning: 1 to 4096 virtual tokens");
-  static_assert(takes_virtual_tokens<M>());
+  static_assert(takes_virtual_tokens<M, BeforeSource>());
   using batch = typename M::batch;
   /// Tokens that are put before each text.
   static constexpr index virtual_count = Count;
@@ -67825,6 +67894,9 @@ result<generated_texts> generate_texts(const packed<M, T>& p, const limits& l,
                                        const text_generation_options& how = {}) LINNET_TRY {
   static_assert(!M::encodes && session<M, T>::ids_per_token == 1,
                 "linnet::generate_texts: a decoder of tokens writes the texts");
+  static_assert(M::block_tokens == 1,
+                "linnet::generate_texts: tokens of one block see each other, so texts are not "
+                "written one token after the other");
   constexpr const char* where = "generate_texts";
   const auto refuse = [&](const char* field, std::string expected, index got) {
     return linnet::error{errc::invalid, where, field, std::move(expected), std::to_string(got)};
@@ -68434,7 +68506,7 @@ LINNET_NAMESPACE_BEGIN
 struct on_policy_options {
   double share = 0.5;        ///< lambda: probability that a step's batch is a written one
   double temperature = 0.9;  ///< of sampling; the loss has one of its own
-  index prompt = 1;          ///< fewest tokens of a decoder's sequence that are kept
+  index prompt = 1;          ///< fewest inputs of a sequence that are kept; a T5 has none
   token end = no_token;      ///< a text ends behind this token; none by default
   std::uint64_t seed = 0;
 
@@ -68488,6 +68560,8 @@ class rollout {
 
  public:
   using batch = typename M::batch;
+  /// Whether a batch says what its rows read. Those of a T5 read the labels before them.
+  static constexpr bool has_inputs = requires(const batch& b) { b.tokens; };
 
   constexpr rollout() = default;
   /// Takes its memory for batches up to these limits from an arena.
@@ -68510,7 +68584,7 @@ class rollout {
       const token* const labels = b.labels + s * length;
       index begin = 0;
       while (begin < length && labels[begin] == ignored) ++begin;
-      if (!M::encodes && begin < length) begin = (std::max)(begin, (std::min)(prompt, length) - 1);
+      if (has_inputs && begin < length) begin = (std::max)(begin, (std::min)(prompt, length) - 1);
       begins_[s] = begin;
       common = (std::min)(common, begin);
       std::fill_n(labels_ + s * length, length, ignored);
@@ -68544,17 +68618,17 @@ class rollout {
   batch written(const batch& b) const {
     batch made = b;
     made.labels = labels_;
-    if constexpr (!M::encodes) made.tokens = tokens_;
+    if constexpr (has_inputs) made.tokens = tokens_;
     return made;
   }
 
  private:
-  /// The input of a row; a decoder behind an encoder reads the labels before.
+  /// The input of a row of a prompt; a T5 reads its start token.
   static token given(const batch& b, index row) {
-    if constexpr (M::encodes)
-      return M::start;
-    else
+    if constexpr (has_inputs)
       return b.tokens[row];
+    else
+      return M::start;
   }
 
   token *tokens_ = nullptr, *labels_ = nullptr, *fed_ = nullptr;
@@ -68565,6 +68639,10 @@ class rollout {
 /// A session that a rollout is written with, and its logits.
 template <class M, class T>
 struct rollout_reader {
+  static_assert(M::block_tokens == 1,
+                "linnet: tokens of one block see each other, so texts are not written one token "
+                "after the other");
+
   session<M, T> run;
   std::span<T> logits{};
 
@@ -68715,7 +68793,7 @@ struct minillm_options {
   bool prefix_weights = false;  ///< importance weights of whole prefixes, which are unbiased; else
                                 ///< of single tokens, which vary less
   double clip = 0.2;  ///< of the ratio to the student that wrote the texts (PPO); 0 does not clip
-  index prompt = 1;   ///< fewest tokens of a decoder's sequence that are kept
+  index prompt = 1;   ///< fewest inputs of a sequence that are kept; a T5 has none
   token end = no_token;  ///< a text ends behind this token; none by default
   std::uint64_t seed = 0;
 

@@ -482,15 +482,24 @@ inline result<void> agree_on_work(communicator& ranks, const char* where, const 
                  "rank " + std::to_string(unlike.rank) + ": " + fields[unlike.field],
                  std::to_string(unlike.expected), std::to_string(unlike.got));
 }
-/// Gives all ranks the values [begin(r), begin(r + 1)) of each rank r; begin(0) is 0.
+/// Does a rank's own work; false where memory is missing, which the others are told before any of
+/// them waits for its results.
+template <class Work>
+bool had_memory_for(Work&& work) LINNET_TRY {
+  work();
+  return true;
+}
+LINNET_WITHOUT_MEMORY(return false)
+/// Gives all ranks the values [begin(r), begin(r + 1)) of each rank r; begin(0) is 0. `numbers` has
+/// two of each rank, which are set here: nothing is allocated while others wait.
 template <class T, class Begin>
-result<void> gather_shares(communicator& ranks, const char* where, T* all, Begin&& begin) {
+result<void> gather_shares(communicator& ranks, const char* where, T* all,
+                           std::vector<int>& numbers, Begin&& begin) {
   static_assert(std::is_trivially_copyable_v<T>);
   const index n = ranks.size(), most = most_in_message / index{sizeof(T)};
   if (begin(n) > most)
     return failure(errc::invalid, where, "items", "at most " + std::to_string(most),
                    std::to_string(begin(n)));
-  std::vector<int> numbers(static_cast<std::size_t>(2 * n));
   for (index r = 0; r < n; ++r) {
     const auto at = static_cast<std::size_t>(r);
     numbers[at] = static_cast<int>((begin(r + 1) - begin(r)) * index{sizeof(T)});
@@ -505,8 +514,9 @@ result<void> gather_shares(communicator& ranks, const char* where, T* all, Begin
 
 /// Makes results[i] = make(i) for all items, each on one rank, and gives all ranks all of them.
 /// Ranks have stretches of items, of equal length but for one. All ranks call this with as many
-/// items. Errors, on all ranks: errc::mismatch (another number of items; the rank is named).
-/// Also errc::io (a rank did not answer) and errc::invalid (2 GB of results or more).
+/// items. Errors, on all ranks: errc::mismatch (another number of items, or no memory for them; the
+/// rank is named). Also errc::io (a rank did not answer) and errc::invalid (2 GB of results or
+/// more).
 template <class T, class Make>
 result<void> share_out(communicator& ranks, std::span<T> results, Make&& make) LINNET_TRY {
   static_assert(std::is_trivially_copyable_v<T>,
@@ -517,8 +527,16 @@ result<void> share_out(communicator& ranks, std::span<T> results, Make&& make) L
       !alike)
     return alike;
   const auto [first, last] = detail::items_of(n, ranks.rank(), ranks.size());
-  for (index i = first; i < last; ++i) results[static_cast<std::size_t>(i)] = make(i);
-  return detail::gather_shares(ranks, "share_out", results.data(), [&](index rank) {
+  std::vector<int> numbers;
+  const bool fine = detail::had_memory_for([&, from = first, to = last] {
+    numbers.resize(static_cast<std::size_t>(2 * ranks.size()));
+    for (index i = from; i < to; ++i) results[static_cast<std::size_t>(i)] = make(i);
+  });
+  static constexpr const char* after[] = {"items that it had no memory for"};
+  const auto done = detail::agree_on_work(ranks, "share_out", {fine ? 0 : 1}, after);
+  if (!fine) return detail::out_of_memory("share_out");
+  if (!done) return done;
+  return detail::gather_shares(ranks, "share_out", results.data(), numbers, [&](index rank) {
     return detail::items_of(n, rank, ranks.size()).first;
   });
 }
@@ -551,13 +569,19 @@ result<text_score> score_text(communicator& ranks, P& paths, const Encode& encod
         const auto windows_before = [&](index rank) {
           return detail::items_of(plan.count(), rank, ranks.size()).first;
         };
-        const bool fine = detail::score_some_windows(
-            paths, tokens, scores, plan,
-            {windows_before(ranks.rank()), windows_before(ranks.rank() + 1)});
-        const auto done = agree(fine);
-        if (!fine && !ranks.failed()) return detail::text_not_scored(paths, stride);
+        std::vector<int> numbers;
+        bool scored = false;
+        const bool fine = detail::had_memory_for([&] {
+          numbers.resize(static_cast<std::size_t>(2 * ranks.size()));
+          scored = detail::score_some_windows(
+              paths, tokens, scores, plan,
+              {windows_before(ranks.rank()), windows_before(ranks.rank() + 1)});
+        });
+        const auto done = agree(fine && scored);
+        if (!fine) return detail::out_of_memory("score_text");
+        if (!scored && !ranks.failed()) return detail::text_not_scored(paths, stride);
         if (!done) return done;
-        return detail::gather_shares(ranks, "score_text", scores.data(), [&](index rank) {
+        return detail::gather_shares(ranks, "score_text", scores.data(), numbers, [&](index rank) {
           return plan.scores_before(windows_before(rank));
         });
       });
@@ -1212,12 +1236,13 @@ struct shard_memory {
       numbers[r] = static_cast<int>(to.chunk - from.chunk);
       numbers[n + r] = static_cast<int>(from.chunk);
       // Weights go to the ranks of the group alone, as other groups have moved them, too.
-      const bool near = r != all.rank() && r / group == all.rank() / group;
+      const bool beside = r != all.rank() && r / group == all.rank() / group;
       const index theirs = shard_begin<M, T>(r % group * each, n).value;
-      numbers[2 * n + r] = near ? static_cast<int>(end - begin) : 0;
+      numbers[2 * n + r] = beside ? static_cast<int>(end - begin) : 0;
       numbers[3 * n + r] = static_cast<int>(begin);
       numbers[4 * n + r] =
-          near ? static_cast<int>(shard_begin<M, T>((r % group + 1) * each, n).value - theirs) : 0;
+          beside ? static_cast<int>(shard_begin<M, T>((r % group + 1) * each, n).value - theirs)
+                 : 0;
       numbers[5 * n + r] = static_cast<int>(theirs);
     }
   }

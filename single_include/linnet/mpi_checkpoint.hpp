@@ -91,24 +91,28 @@ inline std::optional<checkpoint_round> round_of(const std::string& path) {
   return round ? std::optional(*round) : std::nullopt;
 }
 
-/// Description of a trainer's type and of the parts of its batches, on which its bits depend.
+/// Description of a trainer's type, of the parts of its batches and of how gradients are sent, on
+/// which its bits depend.
 template <class Trainer>
 std::vector<key_value> shared_metadata(const Trainer& train) {
   std::vector<key_value> all = trainer_metadata<Trainer>();
   all.push_back({"parts", std::to_string(train.shared_options().parts)});
-  if (train.shared_options().gradients == gradient_messages::bf16)
-    all.push_back({"gradients", "bf16"});
+  const bool rounded = train.shared_options().gradients == gradient_messages::bf16;
+  all.push_back({"gradients", rounded ? "bf16" : "as_computed"});
   return all;
 }
-/// Refuses a file of another type of trainer.
+/// Refuses a file of another type of trainer. One that does not name its gradients has them as
+/// computed.
 template <class Trainer>
 result<void> check_metadata(const Trainer& train, const section_file& file,
                             const std::string& path) {
   for (const key_value& one : shared_metadata(train)) {
     const auto said = std::ranges::find(file.metadata, one.key, &key_value::key);
-    if (said == file.metadata.end() || said->value != one.value)
-      return failure(errc::mismatch, path, one.key, one.value + " (the trainer's)",
-                     said == file.metadata.end() ? "nothing" : printable(said->value));
+    const std::string got = said != file.metadata.end() ? said->value
+                            : one.key == "gradients"    ? "as_computed"
+                                                        : "nothing";
+    if (got != one.value)
+      return failure(errc::mismatch, path, one.key, one.value + " (the trainer's)", printable(got));
   }
   return {};
 }
@@ -272,7 +276,7 @@ LINNET_OR_OUT_OF_MEMORY(path)
 /// `path`.previous, note says why, and rank 0 sets `path` aside as `path`.damaged. The trainer is
 /// untouched unless all ranks can read all of it. Errors, on all ranks: errc::io, errc::malformed;
 /// errc::missing if there is neither `path` nor `path`.previous. Also errc::mismatch (another
-/// model, optimizer or number of parts; the rank that has an error).
+/// model, optimizer, number of parts or gradient_messages; the rank that has an error).
 template <class M, class Optimizer, class Zero, class T, class Compute>
 result<checkpoint> load_checkpoint(const std::string& path,
                                    distributed_trainer<M, Optimizer, Zero, T, Compute>& train)
