@@ -69,6 +69,8 @@ ENDS_ALONE = {"tensor train": "embedding::tensor_train<tensor_train_cores>, tie:
 # Attention of decoders that leaves out heads, and with a cache of two parts.
 ATTENTION_ALONE = {"contextual": "attention::contextual<3>",
                    "longformer": "attention::longformer_at<6, attention::global_tokens<0, 4, 9>, 1, 2>"}
+# Global queries are products of their own, whose inputs int8 rounds in memory planned for all.
+ATTENTION_ALONE_WITH = {"longformer": {"weights": "int8 in int8"}}
 # All that go with few other choices, by what they are a choice of.
 ALSO = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE,
         "ends": ENDS_ALONE, "attention": ATTENTION_ALONE}
@@ -298,7 +300,8 @@ def sources():
             rows += [{"ffn": name} for name in FFN_ALONE]
             rows += [{"weights": name} for name in ALONE_IN_DECODERS]
             rows += [{"ends": name} for name in ENDS_ALONE]
-            rows += [{"attention": name} for name in ATTENTION_ALONE]
+            rows += [{"attention": name} | ATTENTION_ALONE_WITH.get(name, {})
+                     for name in ATTENTION_ALONE]
         for first in range(0, len(rows), MODELS_PER_FILE):
             file = f"{family}_{first // MODELS_PER_FILE + 1}"
             text = HEAD % (file, family)

@@ -18,7 +18,7 @@ BOOST_AUTO_TEST_CASE(model_98) {
   check<decoder, ln::attention::contextual<3>>("decoder: attention contextual");
 }
 BOOST_AUTO_TEST_CASE(model_99) {
-  check<decoder, ln::attention::longformer_at<6, ln::attention::global_tokens<0, 4, 9>, 1, 2>>("decoder: attention longformer");
+  check<decoder, ln::attention::longformer_at<6, ln::attention::global_tokens<0, 4, 9>, 1, 2>, ln::storage::int8, ln::compute::int8>("decoder: attention longformer, weights int8 in int8");
 }
 
 BOOST_AUTO_TEST_SUITE_END()
