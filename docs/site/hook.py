@@ -23,6 +23,7 @@ from mkdocs.structure.nav import Link
 ROOT = Path(__file__).resolve().parents[2]
 OUT = Path(os.environ["OUT"])
 LINK = re.compile(r"\]\(([^)\s#]+)")
+DATA = {".bin", ".bpe", ".packed"}  # of examples: not shown
 MODEL = OUT / "in_browser/index.html"
 FRAME = """
 <iframe class="in-browser" src="in_browser/index.html" title="A language model learns in this page"
@@ -59,7 +60,10 @@ def source_page(path):
     text = f"---\nsearch: {{exclude: true}}\n---\n# {path.relative_to(ROOT).as_posix()}\n"
     for file in files:
         title = f"\n## {file.name}\n" if path.is_dir() else ""
-        text += f"{title}\n~~~~cpp\n{file.read_text()}~~~~\n"
+        if file.suffix in DATA:
+            text += f"{title}\n{file.stat().st_size:,} bytes.\n"
+        else:
+            text += f"{title}\n~~~~cpp\n{file.read_text()}~~~~\n"
     return text
 
 
