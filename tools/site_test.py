@@ -25,7 +25,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 WORDS = ["softmax", "RoPE", "quantize"]
 REFERENCE = ["index", "annotated", "files", "namespacelinnet", "classlinnet_1_1session", "session_8hpp_source"]
-PATIENCE = 30  # seconds for a page or a search
+PATIENCE = 90  # seconds for a page or a search
 LEARNT = 4  # bits per byte; a model that has learnt nothing has 8
 
 
