@@ -4,7 +4,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <linnet/text/bpe_tokenizer.hpp>
+
+#include <linnet/linnet.hpp>
 
 #include "program.hpp"
 
