@@ -685,6 +685,7 @@ BOOST_AUTO_TEST_CASE(documented_options) {
   check(ln::scott{}, "scott");
   check(ln::program_aided{}, "program_aided");
   check(ln::program_limits{}, "program_limits");
+  check(ln::program_search_options{}, "program_search_options");
   check(ln::adversarial_distillation{}, "adversarial_distillation");
   check(ln::lamini{}, "lamini");
   check(ln::evol_instruct{}, "evol_instruct");
