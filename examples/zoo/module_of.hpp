@@ -66,10 +66,32 @@ inline ln::training_options options_of(const training_plan& p) {
   return {.clip = p.clip, .dropout = p.dropout, .seed = p.seed};
 }
 
+/// What a trainee does by itself, whoever else trains the model: `Start` holds its weights.
+template <class Start, class Trainer>
+class trainee_by : public trainee {
+ public:
+  ln::index steps() const override { return trainer_->steps(); }
+  double norm() const override { return trainer_->gradient_norm(); }
+  void save_checkpoint(const std::string& path, std::span<const std::byte> own) override {
+    support::save_run(path, *trainer_, own);
+  }
+  bool load_checkpoint(const std::string& path, std::span<std::byte> own) override {
+    return support::load_run(path, *trainer_, own);
+  }
+  void save(const std::string& path) override { start_->save(path); }
+
+ protected:
+  std::optional<Start> start_;
+  std::optional<Trainer> trainer_;
+};
+
 template <class M, class Optimizer, class Compute, class Start>
-class trainee_of final : public trainee {
-  using start = typename Start::template of<M>;
-  using trainer = ln::trainer<typename start::trained, Optimizer, float, Compute>;
+class trainee_of final
+    : public trainee_by<
+          typename Start::template of<M>,
+          ln::trainer<typename Start::template of<M>::trained, Optimizer, float, Compute>> {
+  using trainer = ln::trainer<typename Start::template of<M>::trained, Optimizer, float, Compute>;
+  using trainee_of::trainee_by::start_, trainee_of::trainee_by::trainer_;
 
  public:
   explicit trainee_of(const training_plan& p) {
@@ -91,21 +113,9 @@ class trainee_of final : public trainee {
         (void)trainer_->estimate_curvature(batch_of(part(0)));
     return before.nats / static_cast<double>(before.tokens);
   }
-  ln::index steps() const override { return trainer_->steps(); }
-  double norm() const override { return trainer_->gradient_norm(); }
   ln::loss_sum loss(const any_batch& b) override { return trainer_->evaluate(batch_of(b)); }
-  void save_checkpoint(const std::string& path, std::span<const std::byte> own) override {
-    support::save_run(path, *trainer_, own);
-  }
-  bool load_checkpoint(const std::string& path, std::span<std::byte> own) override {
-    return support::load_run(path, *trainer_, own);
-  }
-  void save(const std::string& path) override { start_->save(path); }
 
  private:
-  std::optional<start> start_;
-  std::optional<trainer> trainer_;
-
   static const typename M::batch& batch_of(const any_batch& b) {
     return std::get<typename M::batch>(b);
   }
@@ -144,11 +154,12 @@ class module_of : public module {
 
 }  // namespace zoo
 
-/// What a module exports: its one object, which is never destroyed, and the interface that it is
-/// for.
-#define ZOO_MODULE(...)                                                     \
+/// What a module exports: its one object of the type `Module`, which is never destroyed, and the
+/// interface that it is for.
+#define ZOO_MODULE_BY(Module, ...)                                          \
   extern "C" int zoo_module_interface() { return ::zoo::module_interface; } \
   extern "C" const ::zoo::module* zoo_module() {                            \
-    static const auto* const made = new ::zoo::module_of<__VA_ARGS__>();    \
+    static const auto* const made = new ::zoo::Module<__VA_ARGS__>();       \
     return made;                                                            \
   }
+#define ZOO_MODULE(...) ZOO_MODULE_BY(module_of, __VA_ARGS__)

@@ -55,10 +55,13 @@ consteval int stage_for() {
 }
 
 template <class M, class Optimizer, class Compute>
-class trainee_on_ranks final : public trainee {
-  using start = from_scratch::of<M>;
+class trainee_on_ranks final
+    : public trainee_by<from_scratch::of<M>,
+                        ln::distributed_trainer<M, Optimizer, ln::zero<stage_for<M, Optimizer>()>,
+                                                float, Compute>> {
   using trainer =
       ln::distributed_trainer<M, Optimizer, ln::zero<stage_for<M, Optimizer>()>, float, Compute>;
+  using trainee_on_ranks::trainee_by::start_, trainee_on_ranks::trainee_by::trainer_;
   using batch = typename M::batch;
 
  public:
@@ -83,8 +86,6 @@ class trainee_on_ranks final : public trainee {
     trainer_->update();
     return told(all.mean());
   }
-  ln::index steps() const override { return trainer_->steps(); }
-  double norm() const override { return trainer_->gradient_norm(); }
   /// Each rank computes some of the rows, a part of a batch at a time.
   ln::loss_sum loss(const any_batch& given) override {
     const batch& b = std::get<batch>(given);
@@ -102,19 +103,9 @@ class trainee_on_ranks final : public trainee {
     return all;
   }
   bool any(bool own) override { return mpi_ranks::any(own); }
-  void save_checkpoint(const std::string& path, std::span<const std::byte> own) override {
-    support::save_run(path, *trainer_, own);
-  }
-  bool load_checkpoint(const std::string& path, std::span<std::byte> own) override {
-    return support::load_run(path, *trainer_, own);
-  }
-  void save(const std::string& path) override { start_->save(path); }
 
  private:
   ln::index each_;  ///< examples of a part
-  std::optional<start> start_;
-  std::optional<trainer> trainer_;
-
   batch own_part(const any_batch& given) const {
     const batch& b = std::get<batch>(given);
     const auto [first, last] = trainer_->part_of(b.batch);
@@ -148,9 +139,4 @@ class module_on_ranks final : public module_of<M, Optimizer, Compute> {
 }  // namespace zoo
 
 /// A module of several ranks.
-#define ZOO_MODULE_ON_RANKS(...)                                               \
-  extern "C" int zoo_module_interface() { return ::zoo::module_interface; }    \
-  extern "C" const ::zoo::module* zoo_module() {                               \
-    static const auto* const made = new ::zoo::module_on_ranks<__VA_ARGS__>(); \
-    return made;                                                               \
-  }
+#define ZOO_MODULE_ON_RANKS(...) ZOO_MODULE_BY(module_on_ranks, __VA_ARGS__)
