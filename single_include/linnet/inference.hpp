@@ -33983,10 +33983,11 @@ struct attention_projections {
   }
 
   /// Softmax attention of these queries over some keys, [batch, keys], of as many heads.
-  template <class T>
-  static ops::attention_call<T> call(index batch, index queries, const T* q, index keys_,
-                                     const T* k, const T* v, T* to) {
-    ops::attention_call<T> a{};
+  template <class T, class Code>
+  static ops::attention_call<T, Code> call(index batch, index queries, const T* q, index keys_,
+                                           const ops::kv_rows<Code>& k, const ops::kv_rows<Code>& v,
+                                           T* to) {
+    ops::attention_call<T, Code> a{};
     a.batch = batch;
     a.queries = queries;
     a.keys = keys_;
@@ -33995,10 +33996,15 @@ struct attention_projections {
     a.h = h;
     a.scale = scale<T>;
     a.q = q;
-    a.k = {k, keys_, kv, h};
-    a.v = {v, keys_, kv, h};
+    a.k = k;
+    a.v = v;
     a.out = to;
     return a;
+  }
+  template <class T>
+  static ops::attention_call<T> call(index batch, index queries, const T* q, index keys_,
+                                     const T* k, const T* v, T* to) {
+    return call<T, T>(batch, queries, q, keys_, {k, keys_, kv, h}, {v, keys_, kv, h}, to);
   }
 
   /// Applies rotary positions to queries, and to keys that have a projection of their own, or the

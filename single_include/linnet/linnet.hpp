@@ -33133,10 +33133,11 @@ struct attention_projections {
   }
 
   /// Softmax attention of these queries over some keys, [batch, keys], of as many heads.
-  template <class T>
-  static ops::attention_call<T> call(index batch, index queries, const T* q, index keys_,
-                                     const T* k, const T* v, T* to) {
-    ops::attention_call<T> a{};
+  template <class T, class Code>
+  static ops::attention_call<T, Code> call(index batch, index queries, const T* q, index keys_,
+                                           const ops::kv_rows<Code>& k, const ops::kv_rows<Code>& v,
+                                           T* to) {
+    ops::attention_call<T, Code> a{};
     a.batch = batch;
     a.queries = queries;
     a.keys = keys_;
@@ -33145,10 +33146,15 @@ struct attention_projections {
     a.h = h;
     a.scale = scale<T>;
     a.q = q;
-    a.k = {k, keys_, kv, h};
-    a.v = {v, keys_, kv, h};
+    a.k = k;
+    a.v = v;
     a.out = to;
     return a;
+  }
+  template <class T>
+  static ops::attention_call<T> call(index batch, index queries, const T* q, index keys_,
+                                     const T* k, const T* v, T* to) {
+    return call<T, T>(batch, queries, q, keys_, {k, keys_, kv, h}, {v, keys_, kv, h}, to);
   }
 
   /// Applies rotary positions to queries, and to keys that have a projection of their own, or the
@@ -57009,28 +57015,18 @@ struct next_thought : model_defaults {
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
                        const loss_call<T>& call = {}, const Criterion& criterion = {}) {
-    context<T> from, one, to;
-    from.on = one.on = to.on = on;
-    from.batch = one.batch = to.batch = b.batch;
-    from.dropout = one.dropout = to.dropout = call.dropout;
-    from.length = b.source_length;
-    from.lengths = b.source_lengths;
-    one.length = 1;
+    context<T> from{.on = on,
+                    .batch = b.batch,
+                    .length = b.source_length,
+                    .lengths = b.source_lengths,
+                    .dropout = call.dropout};
+    context<T> one = as_one(from), text = from, to = from;
+    text.length = b.length;
     to.length = pseudo + b.length;
-    const index rows = b.batch * b.length, ahead = pseudo * d;
-    const auto embed = [&](index length, const token* tokens, int dropout_id, T* x) {
-      ops::embed(on, b.batch * length, d, tokens, p.embedding, x);
-      on.threads.each(b.batch * length, [&](index i) {
-        for (index j = 0; j < d; ++j) x[i * d + j] += p.positions[i % length * d + j];
-      });
-      ops::dropout(on, call.dropout, dropout_id, b.batch, length, d, x);
-    };
-    embed(b.source_length, b.source, w.source_dropout_id, w.source);
-    reading::template forward<T, S>(p.reader, {w.source, from.rows()}, {w.read, from.rows()},
-                                    w.reader, from);
-    shrinking::template forward<T, S>(p.shrink, w.read, w.latent, w.shrink, from);
-    thinking::template forward<T, S>(p.core, {w.latent, b.batch}, {w.made, b.batch}, w.core, one);
-    embed(b.length, b.tokens, w.target_dropout_id, w.target);
+    text.lengths = to.lengths = nullptr;
+    const index rows = text.rows(), ahead = pseudo * d;
+    think<T, S>(p, b.source, w, from);
+    embed<T, S>(p, b.tokens, w.target_dropout_id, w.target, text);
     on.threads.each(b.batch, [&](index i) {
       T* const line = w.line + i * to.length * d;
       std::copy_n(w.made + i * ahead, ahead, line);
@@ -57094,24 +57090,10 @@ struct next_thought : model_defaults {
   static void encode(const params<form::packed<T, S>>& p, const token* source, index batch_size,
                      index length, const index* lengths, workspace<T>& w,
                      const ops::execution& on) {
-    context<T> from, one, to;
-    from.on = one.on = to.on = on;
-    from.batch = one.batch = to.batch = batch_size;
-    from.length = length;
-    from.lengths = lengths;
-    one.length = 1;
-    to.length = pseudo;
-    to.past = w.past;
+    context<T> from{.on = on, .batch = batch_size, .length = length, .lengths = lengths};
+    context<T> to{.on = on, .batch = batch_size, .length = pseudo, .past = w.past};
     on.threads.each(batch_size, [&](index i) { w.past[i] = 0; });
-    ops::embed(on, from.rows(), d, source, p.embedding, w.source);
-    on.threads.each(from.rows(), [&](index i) {
-      for (index j = 0; j < d; ++j) w.source[i * d + j] += p.positions[i % length * d + j];
-    });
-    reading::template forward<T, S>(p.reader, {w.source, from.rows()}, {w.read, from.rows()},
-                                    w.reader, from);
-    shrinking::template forward<T, S>(p.shrink, w.read, w.latent, w.shrink, from);
-    thinking::template forward<T, S>(p.core, {w.latent, batch_size}, {w.made, batch_size}, w.core,
-                                     one);
+    think<T, S>(p, source, w, from);
     writing::template forward<T, S>(p.writer, {w.made, to.rows()}, {w.written, to.rows()}, w.writer,
                                     to);
   }
@@ -57124,11 +57106,7 @@ struct next_thought : model_defaults {
     on.threads.each(call.batch, [&](index i) { w.past[i] = pseudo + call.past[i]; });
     ctx.past = w.past;
     const index rows = ctx.rows();
-    ops::embed(on, rows, d, call.tokens, p.embedding, w.target);
-    on.threads.each(rows, [&](index i) {
-      for (index j = 0; j < d; ++j)
-        w.target[i * d + j] += p.positions[(ctx.position_of(i) - pseudo) * d + j];
-    });
+    embed<T, S>(p, call.tokens, w.target_dropout_id, w.target, ctx, pseudo);
     writing::template forward<T, S>(p.writer, {w.target, rows}, {w.written, rows}, w.writer, ctx);
     if (!call.every)
       on.threads.each(ctx.batch, [&](index i) {
@@ -57146,6 +57124,36 @@ struct next_thought : model_defaults {
     rows.tokens = pseudo + part.tokens;
     rows.memory = 0;
     linnet::copy_state<writing, T>(w.writer, from, to, rows);
+  }
+
+ private:
+  /// The context of one row for each text.
+  template <class T>
+  static context<T> as_one(const context<T>& of) {
+    return {.on = of.on, .batch = of.batch, .length = 1, .dropout = of.dropout};
+  }
+  /// x[rows, d] = vectors of tokens and of their positions, `ahead` of which are pseudo vectors'.
+  template <class T, class S>
+  static void embed(const params<form::packed<T, S>>& p, const token* tokens, int dropout_id, T* x,
+                    const context<T>& ctx, index ahead = 0) {
+    ops::embed(ctx.on, ctx.rows(), d, tokens, p.embedding, x);
+    ctx.on.threads.each(ctx.rows(), [&](index i) {
+      for (index j = 0; j < d; ++j)
+        x[i * d + j] += p.positions[(ctx.position_of(i) - ahead) * d + j];
+    });
+    ops::dropout(ctx.on, ctx.dropout, dropout_id, ctx.batch, ctx.length, d, x);
+  }
+  /// Sources -> w.made[batch, pseudo * d], the vectors that their thoughts become.
+  template <class T, class S>
+  static void think(const params<form::packed<T, S>>& p, const token* source, workspace<T>& w,
+                    context<T>& from) {
+    context<T> one = as_one(from);
+    embed<T, S>(p, source, w.source_dropout_id, w.source, from);
+    reading::template forward<T, S>(p.reader, {w.source, from.rows()}, {w.read, from.rows()},
+                                    w.reader, from);
+    shrinking::template forward<T, S>(p.shrink, w.read, w.latent, w.shrink, from);
+    thinking::template forward<T, S>(p.core, {w.latent, one.batch}, {w.made, one.batch}, w.core,
+                                     one);
   }
 };
 
@@ -58626,19 +58634,9 @@ struct global_queries {
   static ops::attention_call<T, Code> call(const cache<T>& c, const context<T>& ctx, index r,
                                            const ops::kv_rows<Code>& keys,
                                            const ops::kv_rows<Code>& values) {
-    ops::attention_call<T, Code> a{};
     const index at = ctx.batch * queries_before(r, ctx.length) * n;
-    a.batch = ctx.batch;
-    a.queries = queries_of(r, ctx.length);
-    a.keys = ctx.past ? c.kept : ctx.length;
-    a.heads = A.heads;
-    a.kv_heads = A.kv_heads;
-    a.h = h;
-    a.scale = projections::template scale<T>;
-    a.q = c.q + at;
-    a.k = keys;
-    a.v = values;
-    a.out = c.mixed + at;
+    auto a = projections::call(ctx.batch, queries_of(r, ctx.length), c.q + at,
+                               ctx.past ? c.kept : ctx.length, keys, values, c.mixed + at);
     a.past = c.first + r * ctx.batch;
     if constexpr (A.causal) {
       a.window.after = 0;

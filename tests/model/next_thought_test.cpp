@@ -12,19 +12,7 @@ namespace test::next_thought_test {
 
 namespace {
 
-inline constexpr ln::thought_shape tiny_thought{.d_model = 4,
-                                                .d_ff = 5,
-                                                .heads = 2,
-                                                .kv_heads = 1,
-                                                .widths = {6, 4},
-                                                .dropped = {0.4, 0.5},
-                                                .pooling_heads = 2,
-                                                .pseudo = 2,
-                                                .decoder_layers = 2,
-                                                .vocabulary = 7,
-                                                .context = 8,
-                                                .eps = 1e-3};
-using model = ln::next_thought<tiny_thought>;
+using model = ln::next_thought<tiny_thought_shape>;
 using shrink = ln::shrinking_attention<4, 6, 2, ln::real{0.4}, ln::real{1e-3}>;
 
 constexpr index linear_count(index in, index out) { return in * out + out; }

@@ -20,6 +20,19 @@ inline constexpr ln::t5_shape tiny_t5_shape{.d_model = 6,
                                             .buckets = 8,
                                             .max_distance = 12,
                                             .eps = 1e-3};
+/// A next-thought model with two shrinking layers.
+inline constexpr ln::thought_shape tiny_thought_shape{.d_model = 4,
+                                                      .d_ff = 5,
+                                                      .heads = 2,
+                                                      .kv_heads = 1,
+                                                      .widths = {6, 4},
+                                                      .dropped = {0.4, 0.5},
+                                                      .pooling_heads = 2,
+                                                      .pseudo = 2,
+                                                      .decoder_layers = 2,
+                                                      .vocabulary = 7,
+                                                      .context = 8,
+                                                      .eps = 1e-3};
 /// Four query heads in two groups.
 inline constexpr ln::t5_shape grouped_t5_shape = [] {
   ln::t5_shape s = tiny_t5_shape;

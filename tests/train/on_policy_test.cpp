@@ -222,18 +222,7 @@ BOOST_AUTO_TEST_CASE(encoder_decoders) {
 
 // A model that encodes, and whose batches have inputs, too: each row reads the label before it.
 BOOST_AUTO_TEST_CASE(next_thoughts) {
-  using model = ln::next_thought<ln::thought_shape{.d_model = 4,
-                                                   .d_ff = 5,
-                                                   .heads = 2,
-                                                   .kv_heads = 1,
-                                                   .widths = {6, 4},
-                                                   .dropped = {0.4, 0.5},
-                                                   .pooling_heads = 2,
-                                                   .pseudo = 2,
-                                                   .decoder_layers = 2,
-                                                   .vocabulary = 7,
-                                                   .context = 8,
-                                                   .eps = 1e-3}>;
+  using model = ln::next_thought<test::tiny_thought_shape>;
   const auto p = random_packed<model, float>();
   const auto source = tokens(2 * 5, 7, 1), inputs = tokens(2 * length, 7, 2);
   auto labels = tokens(2 * length, 7, 3);

@@ -237,19 +237,9 @@ struct global_queries {
   static ops::attention_call<T, Code> call(const cache<T>& c, const context<T>& ctx, index r,
                                            const ops::kv_rows<Code>& keys,
                                            const ops::kv_rows<Code>& values) {
-    ops::attention_call<T, Code> a{};
     const index at = ctx.batch * queries_before(r, ctx.length) * n;
-    a.batch = ctx.batch;
-    a.queries = queries_of(r, ctx.length);
-    a.keys = ctx.past ? c.kept : ctx.length;
-    a.heads = A.heads;
-    a.kv_heads = A.kv_heads;
-    a.h = h;
-    a.scale = projections::template scale<T>;
-    a.q = c.q + at;
-    a.k = keys;
-    a.v = values;
-    a.out = c.mixed + at;
+    auto a = projections::call(ctx.batch, queries_of(r, ctx.length), c.q + at,
+                               ctx.past ? c.kept : ctx.length, keys, values, c.mixed + at);
     a.past = c.first + r * ctx.batch;
     if constexpr (A.causal) {
       a.window.after = 0;
