@@ -95,7 +95,7 @@ BOOST_AUTO_TEST_CASE(measures_every_kind) {
       }
     }
   }
-  BOOST_CHECK_EQUAL(decoders, 9);
+  BOOST_CHECK_EQUAL(decoders, 10);
   const std::string html = test::contents(page);
   BOOST_CHECK(html.starts_with("<!doctype html>") && html.ends_with("</html>\n"));
   BOOST_CHECK(html.find("sliding_window&lt;64&gt;") != html.npos);
