@@ -71,9 +71,22 @@ ATTENTION_ALONE = {"contextual": "attention::contextual<3>",
                    "longformer": "attention::longformer_at<6, attention::global_tokens<0, 4, 9>, 1, 2>"}
 # Global queries are products of their own, whose inputs int8 rounds in memory planned for all.
 ATTENTION_ALONE_WITH = {"longformer": {"weights": "int8 in int8"}}
+# Attention of decoders in blocks, which a session reads whole: its ways are others, so each cache
+# and storage meets it once, and choices that do not look at tokens by turns.
+ATTENTION_IN_BLOCKS = {"blocks of 3": "attention::block_causal<3>",
+                       "blocks of 4": "attention::block_causal<4>"}
+IN_BLOCKS = [
+    {"attention": "blocks of 3"},
+    {"attention": "blocks of 3", "cache": "bf16", "weights": "bf16 in bf16", "sharing": "lora",
+     "position": "rope_half"},
+    {"attention": "blocks of 4", "cache": "int8", "weights": "int8 in int8", "sharing": "ffn",
+     "position": "learned", "ffn": "gelu"},
+    {"attention": "blocks of 4", "cache": "int4", "weights": "int4", "sharing": "repeat",
+     "position": "none", "ends": "untied"},
+]
 # All that go with few other choices, by what they are a choice of.
 ALSO = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE,
-        "ends": ENDS_ALONE, "attention": ATTENTION_ALONE}
+        "ends": ENDS_ALONE, "attention": ATTENTION_ALONE | ATTENTION_IN_BLOCKS}
 BY_LAYERS = {"decoder", "t5", "encoder"}
 
 DECODERS = {
@@ -302,6 +315,7 @@ def sources():
             rows += [{"ends": name} for name in ENDS_ALONE]
             rows += [{"attention": name} | ATTENTION_ALONE_WITH.get(name, {})
                      for name in ATTENTION_ALONE]
+            rows += IN_BLOCKS
         for first in range(0, len(rows), MODELS_PER_FILE):
             file = f"{family}_{first // MODELS_PER_FILE + 1}"
             text = HEAD % (file, family)

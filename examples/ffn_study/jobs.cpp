@@ -81,11 +81,12 @@ std::vector<series> distillations(const scale& s) {
 
 std::vector<series> early_stops() {
   const auto taught = [](const char* label, const char* teacher, const char* end, double share) {
-    return series{
-        label, fmt::format("mini.from-{}.a0.1.t3{}", teacher, end), model::mini, 0.1, 3, false,
-        share};
+    series row{label, fmt::format("mini.from-{}.a0.1.t3{}", teacher, end), model::mini, 0.1, 3};
+    row.taught = share;
+    row.tuned = false;
+    return row;
   };
-  return {{"Mini alone", "mini", model::mini, 1, 1, false},
+  return {{"Mini alone", "mini", model::mini, 1, 1, true, 1, false},
           taught("Small teaches to the end", "small", "", 1),
           taught("Small teaches half of the steps", "small", ".half", 0.5),
           taught("Small teaches a quarter", "small", ".quarter", 0.25),
@@ -126,7 +127,7 @@ std::vector<job> jobs_of(const scale& s, const std::vector<std::string>& tables)
                                           1, std::lround(row.taught * static_cast<double>(steps)))
                                     : 0});
       for (const std::string_view task : tasks)
-        if (s.tuning_steps > 0 && row.in_full) {
+        if (s.tuning_steps > 0 && row.in_full && row.tuned) {
           add({.name = fmt::format("baseline.{}", task),
                .kind = job_kind::baseline,
                .task = std::string(task)});

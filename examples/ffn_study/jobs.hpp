@@ -34,7 +34,7 @@ struct scale {
   double tuning_rate = 0.005;     ///< constant
   double tuning_dropout = 0;      ///< the report's tenth keeps models this small from learning
   double dropout = 0;             ///< of pre-training
-  double clip = 1;                ///< largest norm of a gradient; Adafactor has bounds of its own
+  double clip = 0;                ///< largest norm of a gradient; none: Adafactor bounds its steps
   bool glue = false;              ///< tunes on all tasks of GLUE together, not on two by themselves
   int seeds = 1;                  ///< of each row
   std::array<int, 3> longer = {2, 4, 0};  ///< multiples of the steps in Table 4.2, 0 for none
@@ -94,7 +94,6 @@ inline constexpr std::array scales{
           .tuning_rate = 1e-3,
           .tuning_dropout = 0.1,
           .dropout = 0.1,
-          .clip = 0,
           .glue = true,
           .seeds = 5,
           .longer = {2, 4, 10},
@@ -135,6 +134,7 @@ struct series {
   double alpha = 1, temperature = 1;
   bool in_full = true;  ///< with all seeds and tasks; or with seed 1 and none
   double taught = 1;    ///< share of its steps that it listens to its teacher
+  bool tuned = true;    ///< on the tasks, if it is there in full
 };
 
 std::string job_name(const series& s, std::uint64_t seed);

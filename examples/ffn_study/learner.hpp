@@ -17,7 +17,7 @@ namespace study {
 struct training_plan {
   ln::limits limits;
   ln::schedule rate;
-  double clip = 1;  ///< largest norm of a step's gradient, or 0
+  double clip = 0;  ///< largest norm of a step's gradient, or 0
   double dropout = 0;
   std::uint64_t seed = 0;
 };

@@ -31,9 +31,15 @@ int main(int argc, char** argv) {
                  "filled where they are named alone")
       ->check(CLI::IsMember(tables))
       ->type_name("TABLE");
-  app.add_option("--try", o.trial.steps,
-                 "takes so many steps of one model instead, and says what they take and what all "
-                 "would")
+  int seeds = 0;
+  app.add_option("--seeds", seeds,
+                 "runs of each row with seeds of their own; the scale's unless given")
+      ->transform(support::whole_in(1, 1000))
+      ->type_name("N");
+  app.add_option(
+         "--try", o.trial.steps,
+         "takes so many steps of one model instead, and says what they take, what all would, "
+         "and at scale paper what the tasks hold")
       ->transform(support::whole_in<linnet::index>(1, 1'000'000))
       ->type_name("STEPS");
   app.add_option("--try-batch", o.trial.batch, "examples of such a step; the scale's unless given")
@@ -51,6 +57,7 @@ int main(int argc, char** argv) {
   return support::run_program(app, argc, argv, [&] {
     o.size = *std::find_if(study::scales.begin(), study::scales.end(),
                            [&](const study::scale& s) { return s.name == scale; });
+    if (seeds > 0) o.size.seeds = seeds;
     o.trial.what = study::model_of(tried);
     study::run_study(o);
   });

@@ -280,6 +280,7 @@ std::optional<outcome> tune(const job& j, const workshop& w) {
   m->load(w.runs + "/" + j.needs + ".safetensors");
   m->begin(plan);
   auto training = stream(pairs);
+  pairs = {};  // its tokens are enough
   tutor nobody;
   support::run_record r{.steps = j.steps, .batch = w.size.batch, .length = w.size.tuning_length};
   if (!take_steps(

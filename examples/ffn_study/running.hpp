@@ -22,9 +22,10 @@ struct workshop {
   reader reads;
   readable training, held_out;
   std::map<std::string, std::vector<task>> tasks;  ///< by name; of "glue" those that are there
-  std::string runs;  ///< folder of results, weights, checkpoints and logs
-  double deadline;   ///< support::now() after which jobs are put off
-  lectures& heard;   ///< by jobs that run at the same time
+  std::string runs;    ///< folder of results, weights, checkpoints and logs
+  double deadline;     ///< support::now() after which jobs are put off
+  lectures& heard;     ///< by jobs that run at the same time
+  double reading = 0;  ///< processor seconds that the tasks took to be read
 };
 
 /// What a job found; nothing if it was put off, which leaves a checkpoint. A training takes at

@@ -7,6 +7,7 @@
 #include <linnet/core/platform.hpp>
 
 #include "running.hpp"
+#include "support/basics.hpp"
 #include "support/console.hpp"
 #include "support/pool.hpp"
 #include "support/progress.hpp"
@@ -46,8 +47,9 @@ workshop open_workshop(const options& o, lectures& heard) {
              o.runs(),
              support::now() + 60 * o.minutes,
              heard};
-  if (o.size.tuning_steps == 0 || o.trial.steps > 0) return w;
+  if (o.size.tuning_steps == 0 || (o.trial.steps > 0 && !o.size.glue)) return w;
   if (o.size.glue) {
+    const double start = support::processor_seconds();
     std::vector<task> all;
     for (const std::string_view name : glue_names)
       if (auto one = read_glue(o.data, name))
@@ -55,6 +57,7 @@ workshop open_workshop(const options& o, lectures& heard) {
       else
         support::say("{}/glue: without {}\n", o.data, name);
     if (!all.empty()) w.tasks.emplace("glue", std::move(all));
+    w.reading = support::processor_seconds() - start;
     return w;
   }
   for (const std::string_view name : task_names)
@@ -65,11 +68,30 @@ workshop open_workshop(const options& o, lectures& heard) {
   return w;
 }
 
+/// What the tasks of GLUE that are there hold, and what reading them took.
+void report_tasks(const workshop& w) {
+  const auto all = w.tasks.find("glue");
+  if (all == w.tasks.end()) return;
+  std::size_t bytes = 0;
+  for (const task& t : all->second) {
+    std::string asked;
+    for (const task::exam& e : t.exams)
+      asked += fmt::format(", {} of {}", support::grouped(std::ssize(e.pairs)), e.name);
+    support::put("{}: {} to learn from{}\n", t.words.name, support::grouped(std::ssize(t.training)),
+                 asked);
+    for (const ln::text_pair& p : t.training) bytes += p.input.size() + p.target.size();
+  }
+  support::put("{} tasks, {:.0f} MB to learn from, read in {:.1f} s of a processor\n",
+               all->second.size(), static_cast<double>(bytes) / 1e6, w.reading);
+}
+
 /// Tries a few steps, and says what all jobs of the tables would take.
 void report_trial(const options& o, const workshop& w) {
   const trial_result found = run_trial(o.trial, w);
   const double gigabyte = 1e9, day = 86'400;
   const double share = found.planned.operations / found.tried.operations;
+  support::put("{} ids; {}\n", support::grouped(trained_vocabulary), settings_of(o.size));
+  report_tasks(w);
   support::put("{}: {} steps of {} x {} ids, {:.2f} nats per label, then {:.2f}\n",
                name_of(o.trial.what), o.trial.steps,
                o.trial.batch > 0 ? o.trial.batch : o.size.batch,

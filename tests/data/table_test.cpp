@@ -45,6 +45,17 @@ BOOST_AUTO_TEST_CASE(plain) {
                  "a,b\n") == "1:[a][b];");
 }
 
+BOOST_AUTO_TEST_CASE(short_lines) {
+  ln::table_format format = ln::table_format::tsv(false);
+  format.skips_short = true;
+  const auto t = ln::table::parse("a\tb\nc\n\nd\te", format, "f.tsv");
+  BOOST_TEST(shown(t) == "1:[a][b];4:[d][e];");
+  BOOST_TEST(t->left_out() == 2);
+  format.quoted = true;  // a field may hold a line's end
+  BOOST_TEST(shown(ln::table::parse("a\tb\nc\n", format, "f.tsv")) ==
+             "f.tsv:2: fields: expected 2, got 1");
+}
+
 BOOST_AUTO_TEST_CASE(quotes) {
   BOOST_TEST(csv("\"a,b\",\"c\nd\"\ne,f\n") == "1:[a,b][c\nd];3:[e][f];");
   BOOST_TEST(csv("\"\"\"a\"\"\",\"\"\r\n\"\"\"\",b") == "1:[\"a\"][];2:[\"][b];");
@@ -164,6 +175,14 @@ BOOST_AUTO_TEST_CASE(pairs_of_sentences) {
                                       "f")) ==
              "qqp question1: Why? question2: How? -> not_duplicate;"
              "qqp question1: Who? question2: Who is? -> duplicate;");
+  // Lines of it are torn in two; those behind keep their numbers.
+  BOOST_TEST(shown(ln::glue::read_qqp("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
+                                      "0\t1\t2\tWhy?\tHow \nis it?\t0\n1\t3\t4\tWho?\tHow?\t1\n",
+                                      "f")) == "qqp question1: Who? question2: How? -> duplicate;");
+  BOOST_TEST(shown(ln::glue::read_qqp("question1\tquestion2\tis_duplicate\na\n\nb\tc\t2", "f")) ==
+             "f:4: label: expected one of 0, 1, got 2");
+  BOOST_TEST(shown(ln::glue::read_qqp("question1\tquestion2\tis_duplicate\na\tb\t1\t1", "f")) ==
+             "f:2: fields: expected 3, got 4");
   BOOST_TEST(shown(ln::glue::read_qnli("index\tquestion\tsentence\tlabel\n0\tWhen?\tIn 1066.\t"
                                        "entailment\n",
                                        "f")) ==

@@ -90,6 +90,7 @@ BOOST_AUTO_TEST_CASE(jobs_run_once_and_give_the_same_bits) {
       test::ffn_study({"--scale", "minutes", "--out", out, "--only", "4.1"});
   BOOST_CHECK_EQUAL(other.status, 2);
   BOOST_CHECK_MESSAGE(other.err.find("of \"3 steps of 2 x 32") != std::string::npos, other.err);
+  BOOST_CHECK_MESSAGE(other.err.find(", clipped at 0") != std::string::npos, other.err);
 }
 
 BOOST_AUTO_TEST_CASE(collapsing_keeps_predictions) {
@@ -167,6 +168,17 @@ BOOST_AUTO_TEST_CASE(early_stops_and_restarts) {
   BOOST_CHECK_EQUAL(point("small-half", 1), point("small", 1));
   BOOST_CHECK_NE(run("mini.from-small-half.a0.1.t3")["figures"]["bits"],
                  run(whole)["figures"]["bits"]);
+  // Another seed runs what is missing, and no tasks are tuned on.
+  BOOST_CHECK_EQUAL(found.number("early", "Quality", "Small teaches a quarter", "measured: runs"),
+                    1);
+  const test::outcome more = test::ffn_study(
+      {"--scale", "check", "--data", data, "--out", out, "--only", "early", "--seeds", "2"});
+  BOOST_REQUIRE_MESSAGE(more.status == 0, more.err);
+  const test::report both(test::contents(out + "/report.csv"));
+  BOOST_CHECK_EQUAL(both.number("early", "Quality", "Small teaches a quarter", "measured: runs"),
+                    2);
+  BOOST_CHECK_NE(run_of(out, "mini.s2")["figures"]["bits"], run("mini")["figures"]["bits"]);
+  BOOST_CHECK(!std::filesystem::exists(out + "/runs/mini.s3.json"));
 }
 
 BOOST_AUTO_TEST_CASE(teachers_and_tasks) {

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <map>
 
+#include "matrix/block_ways.hpp"
 #include "matrix/encoder_ways.hpp"
 #include "matrix/outcome.hpp"
 #include "support/data.hpp"
@@ -726,6 +727,8 @@ void check(const char* name) {
   using M = typename Family::template of<Policies...>;
   if constexpr (ln::detail::is_encoder<M>)
     encoder_ways<M>(name, bound<M>()).run();
+  else if constexpr (M::block_tokens > 1)
+    block_ways<M>(name, bound<M>()).run();
   else
     all_ways<M, typename Family::draft>(name, bound<M>()).run();
 }

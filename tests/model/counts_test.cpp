@@ -39,6 +39,7 @@ static_assert(t5_counts<zoo::t5_small_kv32>(2, true) &&
               zoo::t5_small_kv32::parameters() == 51'069'440);
 static_assert(t5_counts<zoo::t5_v1_1_small>(3, false) &&
               zoo::t5_v1_1_small::parameters() == 76'961'152);
+static_assert(std::is_same_v<zoo::flan_t5_small, zoo::t5_v1_1_small>);
 static_assert(t5_counts<zoo::t5_v1_1_base>(3, false) &&
               zoo::t5_v1_1_base::parameters() == 247'577'856);
 // As their cards say: 300M, 580M, 300M, 582M.

@@ -30,6 +30,10 @@ template <class M>
 using int8 = ln::quantized<M, ln::storage::int8>;
 template <class M>
 using f64 = ln::packed<M, double>;
+// As the paper's text has it.
+static_assert(ln::babyllama_distillation.alpha == 0.5 &&
+              ln::babyllama_distillation.temperature == 2 &&
+              ln::babyllama_distillation.fusion == ln::fusion::logits);
 
 template <class M>
 ln::packed<int8<M>> random_int8(std::uint64_t seed) {

@@ -127,8 +127,8 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "the cache has forgotten the sequence at that length: give 0, or take back at most "
              "max_truncation() tokens";
     case refusal::inside_block:
-      return "tokens of one block see each other: feed whole blocks, truncate() to the first token "
-             "of one, and give a limits.chunk that is a multiple of it";
+      return "tokens of a block see each other: feed whole blocks, truncate() to the first token "
+             "of one, and make limits.chunk a multiple";
     case refusal::no_layer:
       return "the model has no such layer: give 1 to its layers";
     case refusal::other_base:

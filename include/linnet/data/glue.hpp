@@ -118,8 +118,11 @@ struct glue_part {
 template <class Target>
 result<std::vector<text_pair>> read_parts(std::string_view text, const std::string& where,
                                           std::string_view name, glue_part first, glue_part second,
-                                          const char* label, Target&& target) LINNET_TRY {
-  const auto rows = table::parse(text, table_format::tsv(), where);
+                                          const char* label, Target&& target,
+                                          bool skips_short = false) LINNET_TRY {
+  table_format format = table_format::tsv();
+  format.skips_short = skips_short;
+  const auto rows = table::parse(text, format, where);
   if (!rows) return rows.error();
   const auto a = rows->column(first.column), b = rows->column(second.column),
              answer = rows->column(label);
@@ -136,12 +139,12 @@ LINNET_OR_OUT_OF_MEMORY(where)
 /// Reads such a TSV of a task of classes, whose labels are texts, or 0 and 1.
 inline result<std::vector<text_pair>> read_parts(std::string_view text, const std::string& where,
                                                  const text_task& t, glue_part first,
-                                                 glue_part second, const char* label,
-                                                 bool numbered) {
-  return read_parts(text, where, t.name, first, second, label,
-                    [&](const table& rows, index row, index column) {
-                      return label_of(rows, row, column, t, numbered);
-                    });
+                                                 glue_part second, const char* label, bool numbered,
+                                                 bool skips_short = false) {
+  const auto target = [&](const table& rows, index row, index column) {
+    return label_of(rows, row, column, t, numbered);
+  };
+  return read_parts(text, where, t.name, first, second, label, target, skips_short);
 }
 
 inline result<std::vector<text_pair>> sentences(const table& rows, const text_task& t,
@@ -235,10 +238,11 @@ inline result<std::vector<text_pair>> read_mrpc(std::string_view text, const std
                             {"#2 String", " sentence2: "}, "Quality", true);
 }
 /// Reads QQP: TSV with columns question1, question2 and is_duplicate (0 or 1). "qqp question1: …
-/// question2: …" -> "duplicate".
+/// question2: …" -> "duplicate". The benchmark's file has a few lines that are torn: those with
+/// fewer fields than the header are left out.
 inline result<std::vector<text_pair>> read_qqp(std::string_view text, const std::string& where) {
   return detail::read_parts(text, where, qqp, {"question1", " question1: "},
-                            {"question2", " question2: "}, "is_duplicate", true);
+                            {"question2", " question2: "}, "is_duplicate", true, true);
 }
 /// Reads QNLI: TSV with columns question, sentence and label. "qnli question: … sentence: …" ->
 /// "entailment".

@@ -16,8 +16,9 @@ LINNET_NAMESPACE_BEGIN
 /// How a table is written. Lines end with LF or CR LF, the last one with nothing too.
 struct table_format {
   char delimiter = '\t';
-  bool quoted = false;  ///< fields may stand in double quotes and then hold anything
-  bool header = true;   ///< the first row names the columns
+  bool quoted = false;       ///< fields may stand in double quotes and then hold anything
+  bool header = true;        ///< the first row names the columns
+  bool skips_short = false;  ///< lines with fewer fields than the first are left out, unless quoted
 
   /// Tab-separated values as GLUE has them: quotes mean nothing.
   static constexpr table_format tsv(bool header = true) { return {'\t', false, header}; }
@@ -44,6 +45,8 @@ class table {
   index rows() const { return (std::max)(static_cast<index>(lines_.size()) - header_, index{0}); }
   /// Number of columns.
   index columns() const { return columns_; }
+  /// Lines that were left out, as table_format::skips_short asks.
+  index left_out() const { return left_out_; }
   /// The field of a row and a column.
   std::string_view at(index row, index column) const {
     return fields_[static_cast<std::size_t>((row + header_) * columns_ + column)];
@@ -97,6 +100,7 @@ class table {
   detail::text_list fields_;      ///< row by row
   detail::rising_numbers lines_;  ///< of each row
   index columns_;                 ///< 0 before the first row
+  index left_out_ = 0;            ///< lines
   bool header_;                   ///< whether the first row is one
 };
 
@@ -112,6 +116,14 @@ inline result<table> table::parse(std::string_view text, const table_format& for
   if (text.starts_with("\xef\xbb\xbf")) drop(3);
   while (!text.empty()) {
     const index row_line = line;
+    if (format.skips_short && !format.quoted && made.columns_ > 0) {
+      const std::string_view whole = text.substr(0, text.find('\n'));
+      if (std::count(whole.begin(), whole.end(), format.delimiter) + 1 < made.columns_) {
+        drop(whole.size() + 1);
+        ++line, ++made.left_out_;
+        continue;
+      }
+    }
     for (bool more = true; more;) {
       const auto field = [&] { return "field " + std::to_string(made.unfinished() + 1); };
       if (format.quoted && text.starts_with('"')) {
