@@ -6,7 +6,7 @@ usage: notebook.py [--write] [FILE.ipynb...]    with --write the files get the n
 
 No Jupyter is needed: cells run one after the other in one namespace, and the value of a cell's last
 expression is shown as a notebook shows it. Models are compiled as LINNET_CXXFLAGS says. It needs
-NumPy, and is run by hand, as compiling takes a while.
+NumPy. python/tests/test_linnet.py runs the notebooks in the same way.
 """
 
 import ast
@@ -18,7 +18,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "python"))
 
 
 def run(source, names):
@@ -42,26 +41,34 @@ def outputs(said, value, count):
     return made
 
 
+def run_again(path):
+    """A notebook with the outputs that its cells have now, and of each that says something else a text."""
+    notebook, names, count, different = json.loads(path.read_text(encoding="utf-8")), {"__name__": "__main__"}, 0, []
+    for number, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] != "code":
+            continue
+        count += 1
+        new = outputs(*run("".join(cell["source"]), names), count)
+        if (new, count) != (cell["outputs"], cell["execution_count"]):
+            text = lambda made, count: json.dumps([count, made], indent=1).splitlines()
+            different.append("\n".join([f"{path.name}: cell {number} says something else:", *difflib.unified_diff(
+                text(cell["outputs"], cell["execution_count"]), text(new, count), "the file", "now", "", "", 1)]))
+        cell["outputs"], cell["execution_count"] = new, count
+    return notebook, different
+
+
 def main(arguments):
+    sys.path.insert(0, str(ROOT / "python"))
     write = "--write" in arguments
     paths = [Path(a) for a in arguments if a != "--write"] or sorted((ROOT / "docs").glob("*.ipynb"))
-    different = 0
+    different = []
     for path in paths:
-        notebook, names, count = json.loads(path.read_text(encoding="utf-8")), {"__name__": "__main__"}, 0
-        for number, cell in enumerate(notebook["cells"]):
-            if cell["cell_type"] != "code":
-                continue
-            count += 1
-            new = outputs(*run("".join(cell["source"]), names), count)
-            if new != cell["outputs"] and not write:
-                different += 1
-                text = lambda made: json.dumps(made, indent=1).splitlines()
-                print(f"{path.name}: cell {number} says something else:",
-                      *difflib.unified_diff(text(cell["outputs"]), text(new), "the file", "now", "", "", 1), sep="\n")
-            cell["outputs"], cell["execution_count"] = new, count
+        notebook, some = run_again(path)
         if write:
             path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"{len(paths)} notebooks, {different} cells that say something else")
+        else:
+            different += some
+    print(*different, f"{len(paths)} notebooks, {len(different)} cells that say something else", sep="\n")
     return 1 if different else None
 
 

@@ -21,6 +21,7 @@
 #include <string>
 #include <string_view>
 
+#include "../support/number.hpp"
 #include "canvas.hpp"
 #include "speaker.hpp"
 #include "village.hpp"
@@ -251,12 +252,10 @@ int run(int count, char** arguments) {
     else
       return std::fprintf(stderr, "barks: what is %s?\n%s", arguments[i], usage), 2;
   }
-  const auto number = [](const std::string& text, auto& n) {
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
-    return text.empty() || (error == std::errc{} && end == text.data() + text.size());
-  };
-  if (!number(seed, o.seed)) return fail("--seed " + seed + ": give a number from 0 to 2^64 - 1");
-  if (!number(frames, o.frames) || o.frames < 0 || o.frames > longest_run)
+  if (!seed.empty() && !support::read_number(seed, o.seed))
+    return fail("--seed " + seed + ": give a number from 0 to 2^64 - 1");
+  if ((!frames.empty() && !support::read_number(frames, o.frames)) || o.frames < 0 ||
+      o.frames > longest_run)
     return fail("--frames " + frames + ": give a number up to " + std::to_string(longest_run));
   if (!o.replay.empty() && !read_recording(o.replay, o.seed, keys))
     return fail(o.replay + ": no recording that --record wrote");

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Trains the model of barks: its weights follow from this file, bit for bit on any machine.
 //
-//     barks_train FILE
+//     barks_train FILE [STEPS [STATES]]
+//
+// 600 steps are trained, and a line of each of 1,024 states is judged.
 
 #define LINNET_REPRODUCIBLE  // the kernels of the model's policy; before the first header
 
@@ -12,8 +14,11 @@
 #include <string_view>
 #include <vector>
 
-#include <linnet/linnet.hpp>
+#include <linnet/compress/quantize.hpp>
+#include <linnet/model/initialize.hpp>
+#include <linnet/train/trainer.hpp>
 
+#include "../support/number.hpp"
 #include "speaker.hpp"
 
 namespace barks {
@@ -59,13 +64,13 @@ bool is_line_of(const state& s, std::string_view line) {
 bool held_out(const state& s) { return (s.who + s.where + s.mood + s.sees) % 4 == 3; }
 
 /// Trains the model and writes its packed weights. Returns the exit status.
-int train(const std::string& path) {
-  constexpr ln::index rows = 16, length = context - 8, steps = 600;
+int train(const std::string& path, int steps) {
+  constexpr ln::index rows = 16, length = context - 8;
   ln::weights<learned> w;
   ln::initialize(w, ln::seed{1});
-  auto trainer =
-      ln::trainer<learned>::open(w, {.batch = rows, .target = length},
-                                 {.rate = ln::schedule::cosine(5e-3, 40, steps)}, {.clip = 1});
+  auto trainer = ln::trainer<learned>::open(w, {.batch = rows, .target = length},
+                                            {.rate = ln::schedule::cosine(5e-3, steps / 15, steps)},
+                                            {.clip = 1});
   if (!trainer) return std::fprintf(stderr, "barks: %s\n", trainer.error().message().c_str()), 1;
   ln::random_stream random(ln::seed{2});
   std::vector<ln::token> tokens(rows * length), labels(rows * length);
@@ -96,10 +101,10 @@ int train(const std::string& path) {
 
 /// Prints how many of the lines that are drawn could stand in the text, of states in it and of
 /// others.
-int judge(const ln::packed<model>& weights) {
+int judge(const ln::packed<model>& weights, std::size_t states) {
   speaker who(weights, std::span(memory).first(session_bytes));
   long right[2] = {}, all[2] = {};
-  for (std::size_t n = 0; n < 1024; ++n) {
+  for (std::size_t n = 0; n < states; ++n) {
     const state s{n % 4, n / 4 % 4, n / 16 % 4, n / 64 % 4};
     who.ask(s, n, 0);
     while (!who.ready()) who.token();
@@ -114,8 +119,12 @@ int judge(const ln::packed<model>& weights) {
 }  // namespace barks
 
 int main(int count, char** arguments) {
-  if (count != 2) return std::fputs("usage: barks_train FILE\n", stderr), 2;
-  if (const int status = barks::train(arguments[1]); status != 0) return status;
+  int steps = 600;
+  std::size_t states = 1024;
+  if (count < 2 || count > 4 || (count > 2 && !support::read_number(arguments[2], steps)) ||
+      (count > 3 && !support::read_number(arguments[3], states)) || steps < 1)
+    return std::fputs("usage: barks_train FILE [STEPS [STATES]]\n", stderr), 2;
+  if (const int status = barks::train(arguments[1], steps); status != 0) return status;
   const auto weights = linnet::map_packed<barks::model>(arguments[1]);
-  return weights ? barks::judge(*weights) : 1;
+  return weights ? barks::judge(*weights, states) : 1;
 }

@@ -9,7 +9,9 @@
 #include "melody.hpp"
 #include "tunes.hpp"
 
-#include <linnet/training.hpp>
+#include <linnet/compress/quantize.hpp>
+#include <linnet/model/initialize.hpp>
+#include <linnet/train/trainer.hpp>
 
 #include <cstdio>
 #include <cstdlib>
@@ -91,7 +93,7 @@ int main(int count, char** arguments) {
   ln::initialize(w, ln::seed{seed_value});
   auto trainer = ln::trainer<trained_model>::open(
       w, {.batch = rows, .target = window, .threads = 2},
-      {.rate = ln::schedule::cosine(5e-3, 50, steps)}, {.clip = 1});
+      {.rate = ln::schedule::cosine(5e-3, steps / 40, steps)}, {.clip = 1});
   if (!trainer) return std::fprintf(stderr, "%s\n", trainer.error().message().c_str()), 1;
   ln::random_stream random(ln::seed{seed_value}, ln::stream_of("windows"));
   std::vector<token> inputs, labels;

@@ -4,14 +4,13 @@
 //
 //     storyteller --seed 6 "Once upon a time, there was a little dragon"
 
-#include <charconv>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "../support/number.hpp"
 #include "model.hpp"
 #include "story.h"       // alignas(64) inline constexpr unsigned char story[]
 #include "vocabulary.h"  // likewise; both are written by embed.cpp
@@ -46,20 +45,6 @@ int wrong(std::string_view what) {
   return 2;
 }
 
-/// Reads a whole number; false if `text` is none.
-template <class Number>
-bool read(const char* text, Number& to) {
-  const std::string_view all(text);
-  const auto [end, error] = std::from_chars(all.data(), all.data() + all.size(), to);
-  return error == std::errc() && end == all.data() + all.size();
-}
-/// Reads a real number; not every C++ library has std::from_chars for it.
-bool read(const char* text, double& to) {
-  char* end = nullptr;
-  to = std::strtod(text, &end);
-  return end != text && *end == '\0';
-}
-
 /// Reads the command line. Of what is wrong with it `problem` tells.
 options read_options(int count, char** arguments, std::string& problem) {
   options o;
@@ -80,7 +65,7 @@ options read_options(int count, char** arguments, std::string& problem) {
       continue;
     }
     const auto take = [&](auto& to, std::string_view kind) {
-      if (++i < count && read(arguments[i], to)) return;
+      if (++i < count && support::read_number(arguments[i], to)) return;
       problem = std::string(name) + " needs " + std::string(kind) + ", got " +
                 (i < count ? '"' + std::string(arguments[i]) + '"' : "nothing");
     };

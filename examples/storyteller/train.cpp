@@ -13,9 +13,11 @@
 #include <linnet/data/text_source.hpp>
 #include <linnet/data/window_stream.hpp>
 #include <linnet/eval/evaluator.hpp>
+#include <linnet/file/corpus.hpp>
 #include <linnet/file/file.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/text/bpe_trainer.hpp>
+#include <linnet/text/vocab_bpe.hpp>
 #include <linnet/train/muon.hpp>
 #include <linnet/train/trainer.hpp>
 
@@ -42,8 +44,7 @@ T must(ln::result<T> r) {
 
 /// A file with plain quotation marks and no carriage returns.
 std::string plain_text(const std::string& path) {
-  const auto file = must(ln::read_file(path));
-  std::string text(reinterpret_cast<const char*>(file.data()), file.size());
+  std::string text(must(ln::mapped_file::open(path)).text());
   constexpr std::pair<const char*, const char*> changes[] = {
       {"\r", ""}, {"\u2018", "'"}, {"\u2019", "'"}, {"\u201c", "\""}, {"\u201d", "\""}};
   for (const auto& [from, to] : changes)
@@ -115,9 +116,7 @@ int main(int count, char** arguments) {
     const std::string merges = must(pieces.train(shape.vocabulary - 257));
     must(ln::write_file(folder + "vocab.bpe", std::as_bytes(std::span(merges))));
   }
-  const auto vocabulary = must(ln::read_file(folder + "vocab.bpe"));
-  const auto pieces = must(ln::bpe_tokenizer::parse(
-      {reinterpret_cast<const char*>(vocabulary.data()), vocabulary.size()}));
+  const auto pieces = must(ln::read_vocab_bpe(folder + "vocab.bpe"));
   const auto encode = [&](const std::vector<std::string>& stories, ln::index& bytes) {
     std::vector<ln::token> all{end};
     bytes = 0;

@@ -8,11 +8,11 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <utility>
 
 #include "basics.hpp"
+#include "number.hpp"
 
 namespace support {
 
@@ -20,11 +20,8 @@ namespace {
 
 /// A number of the environment, or -1.
 int number_of(const char* name) {
-  const std::string text = variable(name);
   int number = -1;
-  const char* const end = text.data() + text.size();
-  const auto [last, problem] = std::from_chars(text.data(), end, number);
-  return problem == std::errc() && last == end ? number : -1;
+  return read_number(variable(name), number) ? number : -1;
 }
 
 /// Whether a file system has no locks, as some that machines share: flock's error says so.

@@ -8,6 +8,8 @@ LINNET_INSTALLED=1 the installed package is tested instead of the tree's.
 """
 
 import enum
+import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -431,6 +433,20 @@ class Counting(Case):
         with mock.patch.object(_build, "library", side_effect=[damaged, made]) as library:
             self.assertEqual(_api.load(source).parameters, self.model.parameters)
         self.assertEqual([call.kwargs for call in library.call_args_list], [{}, {"anew": True}])
+
+    def test_the_notebook_says_what_its_cells_print(self):
+        spec = importlib.util.spec_from_file_location("run_notebooks", ROOT / "tools/notebook.py")
+        notebooks = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(notebooks)
+        path = ROOT / "docs/python.ipynb"
+        again, different = notebooks.run_again(path)
+        self.assertEqual(different, [])
+        self.assertEqual(again, json.loads(path.read_text(encoding="utf-8")))
+        cells = [cell for cell in again["cells"] if cell["cell_type"] == "code"]
+        self.assertEqual([len(cell["outputs"]) for cell in cells], [1] * 7)
+        cells[-1]["outputs"][0]["text"] = ["something else\n"]
+        Path(file("other.ipynb")).write_text(json.dumps(again), encoding="utf-8")
+        self.assertRegex(*notebooks.run_again(Path(file("other.ipynb")))[1], "(?s)cell 11 .*-.*something else")
 
     def test_the_cache_can_be_cleared(self):
         with mock.patch.dict(os.environ, {"LINNET_CACHE": file("cleared")}):

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // What compute::reproducible promises: a decoder, a T5 and an encoder have the same losses while
 // they train and then the same 1,000,000 logits, in f32 and in W8A8, whatever the instruction-set
-// level, compiler, flags and processor. Golden digests are below.
+// level, compiler, flags and processor. So has an encoder that learns from pairs of texts the same
+// losses and vectors. Golden digests are below.
 
 #define LINNET_REPRODUCIBLE  // the kernels of that policy; before the first header
 
@@ -40,6 +41,7 @@ using arithmetic = ln::compute::reproducible;
 using decoder = ln::decoder<llama, arithmetic>;
 using encoder_decoder = ln::t5<t5, arithmetic, ln::encoder_stack<ln::ffn::gated_gelu>>;
 using encoder = ln::encoder<bert, arithmetic, ln::embedding::factorised<12>>;
+using pair_encoder = ln::encoder<bert, arithmetic, ln::head::contrastive<>>;
 
 /// FNV-1a of words.
 struct digest {
@@ -103,14 +105,15 @@ struct texts {
   }
 };
 
-/// The digest of five losses; trains `w`.
-template <class M>
-digest trained(ln::weights<M>& w, ln::limits limits) {
+/// The digest of five losses of a batch; trains `w`.
+template <class M, class... Objective>
+digest trained(ln::weights<M>& w, const ln::limits& limits, const Objective&... objective) {
   digest d;
-  const texts some(limits.batch = 1);
+  const texts some(limits.batch);
   auto train = ln::trainer<M>::open(w, limits, {.rate = ln::schedule::cosine(1e-2, 2, 7)},
-                                    {.dropout = 0.1, .z_loss = 1e-4});
-  for (int step = 0; train && step < 5; ++step) d.add<std::uint64_t>(train->step(some.as<M>()));
+                                    {.dropout = 0.1, .z_loss = sizeof...(objective) ? 0 : 1e-4});
+  for (int step = 0; train && step < 5; ++step)
+    d.add<std::uint64_t>(train->step(some.as<M>(), objective...));
   return d;
 }
 
@@ -149,11 +152,12 @@ digest drawn(const ln::packed<M>& weights, ln::limits limits) {
 }
 
 /// The digest of vectors of texts.
-digest embedded(const ln::packed<encoder>& weights, const ln::limits& limits) {
+template <class M>
+digest embedded(const ln::packed<M>& weights, const ln::limits& limits) {
   digest d;
   const texts some(limits.batch);
-  auto embed = ln::embedder<encoder>::open(weights, limits);
-  if (embed) d.add(embed->embed(some.as<encoder>()));
+  auto embed = ln::embedder<M>::open(weights, limits);
+  if (embed) d.add(embed->embed(some.as<M>()));
   return d;
 }
 
@@ -169,7 +173,9 @@ bool right_of(const char* name, const ln::limits& limits, const golden& g, std::
   ln::weights<M> w;
   ln::initialize(w, ln::seed{3});
   std::printf(" %s\n", name);
-  bool right = same("losses", trained(w, limits), g.losses);
+  ln::limits alone = limits;
+  alone.batch = 1;
+  bool right = same("losses", trained(w, alone), g.losses);
   const auto whole = ln::pack(w);
   const ln::packed<rounded> codes = ln::pack(ln::quantize<ln::storage::int8, ln::compute::int8>(w));
   right = same("f32", scored(whole, limits, count), g.f32) && right;
@@ -180,6 +186,18 @@ bool right_of(const char* name, const ln::limits& limits, const golden& g, std::
   } else {
     return same("f32, vectors", embedded(whole, limits), g.drawn) && right;
   }
+}
+
+/// Whether an encoder gives these digests that learns from two pairs of texts and two negatives.
+bool right_of_pairs(ln::limits limits, std::uint64_t losses, std::uint64_t vectors) {
+  limits.batch = 6;
+  ln::weights<pair_encoder> w;
+  ln::initialize(w, ln::seed{3});
+  std::printf(" encoder of pairs\n");
+  const auto how =
+      ln::contrastive_objective::open({.temperature = 0.3, .symmetric = true, .negatives = 1});
+  const bool right = how && same("losses", trained(w, limits, *how), losses);
+  return same("f32, vectors", embedded(ln::pack(w), limits), vectors) && right;
 }
 
 /// Whether all models do so at one level.
@@ -197,6 +215,7 @@ bool right_at(ln::simd::level level) {
               {0x5fa272ae35795520, 0x12eb528df50caf28, 0xc9172a972734aba6, 0x401beff69a4eedcf, 0},
               count) &&
           right;
+  right = right_of_pairs(limits, 0x9866e5a4831e90a6, 0xf84ddf0480014922) && right;
   limits.source = length;
   right = right_of<encoder_decoder>("T5", limits,
                                     {0x73df556a3ffe35ff, 0xd4183d3a6d089a1c, 0xbf07b1355d9493c8,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The losses of vectors of texts are not those of reproducible kernels.
+// Transforms along a text are not those of reproducible kernels.
 // expect: linnet::compute::reproducible: one of these policies computes what it does not cover
 #if defined(LINNET_FAIL)
 #define LINNET_REPRODUCIBLE
@@ -13,5 +13,5 @@ using arithmetic = ln::compute::reproducible;
 #else
 using arithmetic = ln::compute::fast;
 #endif
-using M = ln::encoder<shape, arithmetic, ln::head::contrastive<>>;
+using M = ln::encoder<shape, arithmetic, ln::mixer::fnet>;
 static_assert(M::parameters() > 0);

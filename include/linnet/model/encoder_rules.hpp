@@ -143,8 +143,8 @@ constexpr bool encoder_fits() {
     return true;
   return false;
 }
-/// Whether reproducible kernels compute what is special to encoders: all heads but those that
-/// compare texts, and narrow tables of tokens.
+/// Whether reproducible kernels compute what is special to encoders: heads, and narrow tables of
+/// tokens.
 template <class P>
 inline constexpr bool covers_encoder_policy = covers_policy<P>;
 template <index Width>
@@ -161,6 +161,8 @@ template <index Classes, sentence_pooling Pooling>
 inline constexpr bool covers_encoder_policy<head::linear_classification<Classes, Pooling>> = true;
 template <index Classes>
 inline constexpr bool covers_encoder_policy<head::token_classification<Classes>> = true;
+template <sentence_pooling Pooling>
+inline constexpr bool covers_encoder_policy<head::contrastive<Pooling>> = true;
 template <class... Ps>
 inline constexpr bool covers_encoder = covers_policies<
     pick<attention::policy, attention::full, Ps...>, pick<ffn::policy, ffn::gelu, Ps...>,

@@ -4,9 +4,9 @@
 /// Loss of vectors of texts that belong together in pairs, against all others of a batch.
 
 #include <algorithm>
-#include <cmath>
 
 #include <linnet/core/options.hpp>
+#include <linnet/core/portable_math.hpp>
 #include <linnet/ops/language.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -47,26 +47,28 @@ struct contrastive_call {
 /// Cosines of anchors and candidates in a batch, at most.
 constexpr index contrastive_scores(index batch) { return (batch * batch + 3) / 4; }
 
-/// Summed contrastive loss of a batch's pairs, and their number; see contrastive_options. Called by
-/// every thread.
+/// Summed contrastive loss of a batch's pairs, and their number; see contrastive_options. Sums are
+/// in ascending order, without fused products, so it has the same bits everywhere. Called by every
+/// thread.
 template <class T>
 loss_sum contrastive(const execution& on, const contrastive_call<T>& c,
                      const contrastive_options& how) {
   const index n = c.batch / (2 + how.negatives), m = c.batch - n, d = c.d;
   const double inverse = 1 / how.temperature, share = how.symmetric ? 0.5 : 1;
   const T* const candidates = c.x + n * d;
+  using linnet::detail::portable_exp, linnet::detail::portable_log, linnet::detail::unfused;
   const auto score = [&](index i, index j) { return static_cast<double>(c.scores[i * m + j]); };
   /// log sum_k exp(at(k)), k < count
   const auto log_sum = [](index count, auto&& at) {
     double largest = at(0), sum = 0;
     for (index k = 1; k < count; ++k) largest = (std::max)(largest, at(k));
-    for (index k = 0; k < count; ++k) sum += std::exp(at(k) - largest);
-    return largest + std::log(sum);
+    for (index k = 0; k < count; ++k) sum += portable_exp(at(k) - largest);
+    return largest + portable_log(sum);
   };
   on.threads.each(n, [&](index i) {
     for (index j = 0; j < m; ++j) {
       T cosine = 0;
-      for (index k = 0; k < d; ++k) cosine += c.x[i * d + k] * candidates[j * d + k];
+      for (index k = 0; k < d; ++k) cosine += unfused(c.x[i * d + k] * candidates[j * d + k]);
       c.scores[i * m + j] = cosine * static_cast<T>(inverse);
       if (i == j && c.cosines) c.cosines[i] = cosine;
     }
@@ -87,8 +89,8 @@ loss_sum contrastive(const execution& on, const contrastive_call<T>& c,
   on.threads.each(n, [&](index i) {
     for (index j = 0; j < m; ++j) {
       const double s = score(i, j), pair = i == j ? 1 : 0;
-      double slope = share * (std::exp(s - c.sums[i]) - pair);
-      if (how.symmetric && j < n) slope += share * (std::exp(s - c.sums[n + j]) - pair);
+      double slope = share * (portable_exp(s - c.sums[i]) - pair);
+      if (how.symmetric && j < n) slope += share * (portable_exp(s - c.sums[n + j]) - pair);
       c.scores[i * m + j] = static_cast<T>(slope * inverse);
     }
   });
@@ -99,7 +101,7 @@ loss_sum contrastive(const execution& on, const contrastive_call<T>& c,
     for (index other = 0; other < (anchor ? m : n); ++other) {
       const T slope = anchor ? c.scores[r * m + other] : c.scores[other * m + (r - n)];
       const T* const from = anchor ? candidates + other * d : c.x + other * d;
-      for (index k = 0; k < d; ++k) to[k] += slope * from[k];
+      for (index k = 0; k < d; ++k) to[k] += unfused(slope * from[k]);
     }
   });
   return sum;

@@ -100,9 +100,9 @@ void unit_length_backward(const execution& on, index rows, index d, const T* y, 
                           T* dx) {
   on.threads.each(rows, [&](index i) {
     T along = 0;
-    for (index j = 0; j < d; ++j) along += y[i * d + j] * dx[i * d + j];
+    for (index j = 0; j < d; ++j) along += linnet::detail::unfused(y[i * d + j] * dx[i * d + j]);
     for (index j = 0; j < d; ++j)
-      dx[i * d + j] = (dx[i * d + j] - along * y[i * d + j]) / lengths[i];
+      dx[i * d + j] = (dx[i * d + j] - linnet::detail::unfused(along * y[i * d + j])) / lengths[i];
   });
 }
 
