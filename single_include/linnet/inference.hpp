@@ -29922,8 +29922,8 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "the cache has forgotten the sequence at that length: give 0, or take back at most "
              "max_truncation() tokens";
     case refusal::inside_block:
-      return "tokens of one block see each other: feed whole blocks, truncate() to the first token "
-             "of one, and give a limits.chunk that is a multiple of it";
+      return "tokens of a block see each other: feed whole blocks, truncate() to the first token "
+             "of one, and make limits.chunk a multiple";
     case refusal::no_layer:
       return "the model has no such layer: give 1 to its layers";
     case refusal::other_base:
@@ -40304,9 +40304,9 @@ void unit_length_backward(const execution& on, index rows, index d, const T* y, 
                           T* dx) {
   on.threads.each(rows, [&](index i) {
     T along = 0;
-    for (index j = 0; j < d; ++j) along += y[i * d + j] * dx[i * d + j];
+    for (index j = 0; j < d; ++j) along += linnet::detail::unfused(y[i * d + j] * dx[i * d + j]);
     for (index j = 0; j < d; ++j)
-      dx[i * d + j] = (dx[i * d + j] - along * y[i * d + j]) / lengths[i];
+      dx[i * d + j] = (dx[i * d + j] - linnet::detail::unfused(along * y[i * d + j])) / lengths[i];
   });
 }
 
@@ -40581,8 +40581,8 @@ constexpr bool encoder_fits() {
     return true;
   return false;
 }
-/// Whether reproducible kernels compute what is special to encoders: all heads but those that
-/// compare texts, and narrow tables of tokens.
+/// Whether reproducible kernels compute what is special to encoders: heads, and narrow tables of
+/// tokens.
 template <class P>
 inline constexpr bool covers_encoder_policy = covers_policy<P>;
 template <index Width>
@@ -40599,6 +40599,8 @@ template <index Classes, sentence_pooling Pooling>
 inline constexpr bool covers_encoder_policy<head::linear_classification<Classes, Pooling>> = true;
 template <index Classes>
 inline constexpr bool covers_encoder_policy<head::token_classification<Classes>> = true;
+template <sentence_pooling Pooling>
+inline constexpr bool covers_encoder_policy<head::contrastive<Pooling>> = true;
 template <class... Ps>
 inline constexpr bool covers_encoder = covers_policies<
     pick<attention::policy, attention::full, Ps...>, pick<ffn::policy, ffn::gelu, Ps...>,
@@ -41051,26 +41053,28 @@ struct contrastive_call {
 /// Cosines of anchors and candidates in a batch, at most.
 constexpr index contrastive_scores(index batch) { return (batch * batch + 3) / 4; }
 
-/// Summed contrastive loss of a batch's pairs, and their number; see contrastive_options. Called by
-/// every thread.
+/// Summed contrastive loss of a batch's pairs, and their number; see contrastive_options. Sums are
+/// in ascending order, without fused products, so it has the same bits everywhere. Called by every
+/// thread.
 template <class T>
 loss_sum contrastive(const execution& on, const contrastive_call<T>& c,
                      const contrastive_options& how) {
   const index n = c.batch / (2 + how.negatives), m = c.batch - n, d = c.d;
   const double inverse = 1 / how.temperature, share = how.symmetric ? 0.5 : 1;
   const T* const candidates = c.x + n * d;
+  using linnet::detail::portable_exp, linnet::detail::portable_log, linnet::detail::unfused;
   const auto score = [&](index i, index j) { return static_cast<double>(c.scores[i * m + j]); };
   /// log sum_k exp(at(k)), k < count
   const auto log_sum = [](index count, auto&& at) {
     double largest = at(0), sum = 0;
     for (index k = 1; k < count; ++k) largest = (std::max)(largest, at(k));
-    for (index k = 0; k < count; ++k) sum += std::exp(at(k) - largest);
-    return largest + std::log(sum);
+    for (index k = 0; k < count; ++k) sum += portable_exp(at(k) - largest);
+    return largest + portable_log(sum);
   };
   on.threads.each(n, [&](index i) {
     for (index j = 0; j < m; ++j) {
       T cosine = 0;
-      for (index k = 0; k < d; ++k) cosine += c.x[i * d + k] * candidates[j * d + k];
+      for (index k = 0; k < d; ++k) cosine += unfused(c.x[i * d + k] * candidates[j * d + k]);
       c.scores[i * m + j] = cosine * static_cast<T>(inverse);
       if (i == j && c.cosines) c.cosines[i] = cosine;
     }
@@ -41091,8 +41095,8 @@ loss_sum contrastive(const execution& on, const contrastive_call<T>& c,
   on.threads.each(n, [&](index i) {
     for (index j = 0; j < m; ++j) {
       const double s = score(i, j), pair = i == j ? 1 : 0;
-      double slope = share * (std::exp(s - c.sums[i]) - pair);
-      if (how.symmetric && j < n) slope += share * (std::exp(s - c.sums[n + j]) - pair);
+      double slope = share * (portable_exp(s - c.sums[i]) - pair);
+      if (how.symmetric && j < n) slope += share * (portable_exp(s - c.sums[n + j]) - pair);
       c.scores[i * m + j] = static_cast<T>(slope * inverse);
     }
   });
@@ -41103,7 +41107,7 @@ loss_sum contrastive(const execution& on, const contrastive_call<T>& c,
     for (index other = 0; other < (anchor ? m : n); ++other) {
       const T slope = anchor ? c.scores[r * m + other] : c.scores[other * m + (r - n)];
       const T* const from = anchor ? candidates + other * d : c.x + other * d;
-      for (index k = 0; k < d; ++k) to[k] += slope * from[k];
+      for (index k = 0; k < d; ++k) to[k] += unfused(slope * from[k]);
     }
   });
   return sum;

@@ -29072,8 +29072,8 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "the cache has forgotten the sequence at that length: give 0, or take back at most "
              "max_truncation() tokens";
     case refusal::inside_block:
-      return "tokens of one block see each other: feed whole blocks, truncate() to the first token "
-             "of one, and give a limits.chunk that is a multiple of it";
+      return "tokens of a block see each other: feed whole blocks, truncate() to the first token "
+             "of one, and make limits.chunk a multiple";
     case refusal::no_layer:
       return "the model has no such layer: give 1 to its layers";
     case refusal::other_base:
@@ -39349,9 +39349,9 @@ void unit_length_backward(const execution& on, index rows, index d, const T* y, 
                           T* dx) {
   on.threads.each(rows, [&](index i) {
     T along = 0;
-    for (index j = 0; j < d; ++j) along += y[i * d + j] * dx[i * d + j];
+    for (index j = 0; j < d; ++j) along += linnet::detail::unfused(y[i * d + j] * dx[i * d + j]);
     for (index j = 0; j < d; ++j)
-      dx[i * d + j] = (dx[i * d + j] - along * y[i * d + j]) / lengths[i];
+      dx[i * d + j] = (dx[i * d + j] - linnet::detail::unfused(along * y[i * d + j])) / lengths[i];
   });
 }
 
@@ -39626,8 +39626,8 @@ constexpr bool encoder_fits() {
     return true;
   return false;
 }
-/// Whether reproducible kernels compute what is special to encoders: all heads but those that
-/// compare texts, and narrow tables of tokens.
+/// Whether reproducible kernels compute what is special to encoders: heads, and narrow tables of
+/// tokens.
 template <class P>
 inline constexpr bool covers_encoder_policy = covers_policy<P>;
 template <index Width>
@@ -39644,6 +39644,8 @@ template <index Classes, sentence_pooling Pooling>
 inline constexpr bool covers_encoder_policy<head::linear_classification<Classes, Pooling>> = true;
 template <index Classes>
 inline constexpr bool covers_encoder_policy<head::token_classification<Classes>> = true;
+template <sentence_pooling Pooling>
+inline constexpr bool covers_encoder_policy<head::contrastive<Pooling>> = true;
 template <class... Ps>
 inline constexpr bool covers_encoder = covers_policies<
     pick<attention::policy, attention::full, Ps...>, pick<ffn::policy, ffn::gelu, Ps...>,
@@ -45627,26 +45629,28 @@ struct contrastive_call {
 /// Cosines of anchors and candidates in a batch, at most.
 constexpr index contrastive_scores(index batch) { return (batch * batch + 3) / 4; }
 
-/// Summed contrastive loss of a batch's pairs, and their number; see contrastive_options. Called by
-/// every thread.
+/// Summed contrastive loss of a batch's pairs, and their number; see contrastive_options. Sums are
+/// in ascending order, without fused products, so it has the same bits everywhere. Called by every
+/// thread.
 template <class T>
 loss_sum contrastive(const execution& on, const contrastive_call<T>& c,
                      const contrastive_options& how) {
   const index n = c.batch / (2 + how.negatives), m = c.batch - n, d = c.d;
   const double inverse = 1 / how.temperature, share = how.symmetric ? 0.5 : 1;
   const T* const candidates = c.x + n * d;
+  using linnet::detail::portable_exp, linnet::detail::portable_log, linnet::detail::unfused;
   const auto score = [&](index i, index j) { return static_cast<double>(c.scores[i * m + j]); };
   /// log sum_k exp(at(k)), k < count
   const auto log_sum = [](index count, auto&& at) {
     double largest = at(0), sum = 0;
     for (index k = 1; k < count; ++k) largest = (std::max)(largest, at(k));
-    for (index k = 0; k < count; ++k) sum += std::exp(at(k) - largest);
-    return largest + std::log(sum);
+    for (index k = 0; k < count; ++k) sum += portable_exp(at(k) - largest);
+    return largest + portable_log(sum);
   };
   on.threads.each(n, [&](index i) {
     for (index j = 0; j < m; ++j) {
       T cosine = 0;
-      for (index k = 0; k < d; ++k) cosine += c.x[i * d + k] * candidates[j * d + k];
+      for (index k = 0; k < d; ++k) cosine += unfused(c.x[i * d + k] * candidates[j * d + k]);
       c.scores[i * m + j] = cosine * static_cast<T>(inverse);
       if (i == j && c.cosines) c.cosines[i] = cosine;
     }
@@ -45667,8 +45671,8 @@ loss_sum contrastive(const execution& on, const contrastive_call<T>& c,
   on.threads.each(n, [&](index i) {
     for (index j = 0; j < m; ++j) {
       const double s = score(i, j), pair = i == j ? 1 : 0;
-      double slope = share * (std::exp(s - c.sums[i]) - pair);
-      if (how.symmetric && j < n) slope += share * (std::exp(s - c.sums[n + j]) - pair);
+      double slope = share * (portable_exp(s - c.sums[i]) - pair);
+      if (how.symmetric && j < n) slope += share * (portable_exp(s - c.sums[n + j]) - pair);
       c.scores[i * m + j] = static_cast<T>(slope * inverse);
     }
   });
@@ -45679,7 +45683,7 @@ loss_sum contrastive(const execution& on, const contrastive_call<T>& c,
     for (index other = 0; other < (anchor ? m : n); ++other) {
       const T slope = anchor ? c.scores[r * m + other] : c.scores[other * m + (r - n)];
       const T* const from = anchor ? candidates + other * d : c.x + other * d;
-      for (index k = 0; k < d; ++k) to[k] += slope * from[k];
+      for (index k = 0; k < d; ++k) to[k] += unfused(slope * from[k]);
     }
   });
   return sum;
@@ -48004,8 +48008,9 @@ LINNET_NAMESPACE_BEGIN
 /// How a table is written. Lines end with LF or CR LF, the last one with nothing too.
 struct table_format {
   char delimiter = '\t';
-  bool quoted = false;  ///< fields may stand in double quotes and then hold anything
-  bool header = true;   ///< the first row names the columns
+  bool quoted = false;       ///< fields may stand in double quotes and then hold anything
+  bool header = true;        ///< the first row names the columns
+  bool skips_short = false;  ///< lines with fewer fields than the first are left out, unless quoted
 
   /// Tab-separated values as GLUE has them: quotes mean nothing.
   static constexpr table_format tsv(bool header = true) { return {'\t', false, header}; }
@@ -48032,6 +48037,8 @@ class table {
   index rows() const { return (std::max)(static_cast<index>(lines_.size()) - header_, index{0}); }
   /// Number of columns.
   index columns() const { return columns_; }
+  /// Lines that were left out, as table_format::skips_short asks.
+  index left_out() const { return left_out_; }
   /// The field of a row and a column.
   std::string_view at(index row, index column) const {
     return fields_[static_cast<std::size_t>((row + header_) * columns_ + column)];
@@ -48085,6 +48092,7 @@ class table {
   detail::text_list fields_;      ///< row by row
   detail::rising_numbers lines_;  ///< of each row
   index columns_;                 ///< 0 before the first row
+  index left_out_ = 0;            ///< lines
   bool header_;                   ///< whether the first row is one
 };
 
@@ -48100,6 +48108,14 @@ inline result<table> table::parse(std::string_view text, const table_format& for
   if (text.starts_with("\xef\xbb\xbf")) drop(3);
   while (!text.empty()) {
     const index row_line = line;
+    if (format.skips_short && !format.quoted && made.columns_ > 0) {
+      const std::string_view whole = text.substr(0, text.find('\n'));
+      if (std::count(whole.begin(), whole.end(), format.delimiter) + 1 < made.columns_) {
+        drop(whole.size() + 1);
+        ++line, ++made.left_out_;
+        continue;
+      }
+    }
     for (bool more = true; more;) {
       const auto field = [&] { return "field " + std::to_string(made.unfinished() + 1); };
       if (format.quoted && text.starts_with('"')) {
@@ -48248,8 +48264,11 @@ struct glue_part {
 template <class Target>
 result<std::vector<text_pair>> read_parts(std::string_view text, const std::string& where,
                                           std::string_view name, glue_part first, glue_part second,
-                                          const char* label, Target&& target) LINNET_TRY {
-  const auto rows = table::parse(text, table_format::tsv(), where);
+                                          const char* label, Target&& target,
+                                          bool skips_short = false) LINNET_TRY {
+  table_format format = table_format::tsv();
+  format.skips_short = skips_short;
+  const auto rows = table::parse(text, format, where);
   if (!rows) return rows.error();
   const auto a = rows->column(first.column), b = rows->column(second.column),
              answer = rows->column(label);
@@ -48266,12 +48285,12 @@ LINNET_OR_OUT_OF_MEMORY(where)
 /// Reads such a TSV of a task of classes, whose labels are texts, or 0 and 1.
 inline result<std::vector<text_pair>> read_parts(std::string_view text, const std::string& where,
                                                  const text_task& t, glue_part first,
-                                                 glue_part second, const char* label,
-                                                 bool numbered) {
-  return read_parts(text, where, t.name, first, second, label,
-                    [&](const table& rows, index row, index column) {
-                      return label_of(rows, row, column, t, numbered);
-                    });
+                                                 glue_part second, const char* label, bool numbered,
+                                                 bool skips_short = false) {
+  const auto target = [&](const table& rows, index row, index column) {
+    return label_of(rows, row, column, t, numbered);
+  };
+  return read_parts(text, where, t.name, first, second, label, target, skips_short);
 }
 
 inline result<std::vector<text_pair>> sentences(const table& rows, const text_task& t,
@@ -48365,10 +48384,11 @@ inline result<std::vector<text_pair>> read_mrpc(std::string_view text, const std
                             {"#2 String", " sentence2: "}, "Quality", true);
 }
 /// Reads QQP: TSV with columns question1, question2 and is_duplicate (0 or 1). "qqp question1: …
-/// question2: …" -> "duplicate".
+/// question2: …" -> "duplicate". The benchmark's file has a few lines that are torn: those with
+/// fewer fields than the header are left out.
 inline result<std::vector<text_pair>> read_qqp(std::string_view text, const std::string& where) {
   return detail::read_parts(text, where, qqp, {"question1", " question1: "},
-                            {"question2", " question2: "}, "is_duplicate", true);
+                            {"question2", " question2: "}, "is_duplicate", true, true);
 }
 /// Reads QNLI: TSV with columns question, sentence and label. "qnli question: … sentence: …" ->
 /// "entailment".
