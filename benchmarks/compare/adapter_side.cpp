@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Adapters that linnet writes, and what they compute. Compiled once per family, with
-//   SIDE_FAMILY   llama, interleaved or t5
+//   SIDE_FAMILY   llama, interleaved, t5 or bert, which classifies
+//   SIDE_METHOD   lora, prompt or prefix
 // and started as: adapter_side FOLDER. Writes FOLDER/model, a tiny model with random weights as
 // Transformers reads it, and FOLDER/adapter, an adapter as PEFT reads it. Says in a line of JSON
 // the tokens and the logits.
@@ -30,17 +31,26 @@ constexpr ln::t5_shape encoder_decoder{.d_model = 64,
                                        .d_kv = 16,
                                        .heads = 4,
                                        .encoder_layers = 2,
-                                       .decoder_layers = 2,
+                                       .decoder_layers = 3,  // PEFT has odd prefixes layer by layer
                                        .vocabulary = 160};
+constexpr ln::encoder_shape classifier{
+    .d_model = 64, .d_ff = 96, .heads = 4, .layers = 2, .vocabulary = 160, .context = 64};
 namespace family {
 using llama = ln::decoder<shape, ln::position::rope_half>;
 using interleaved = ln::decoder<shape>;
 using t5 = ln::t5<encoder_decoder, ln::tie::untied>;
+using bert = ln::encoder<classifier, ln::head::sequence_classification<5>>;
 }  // namespace family
 using Model = family::SIDE_FAMILY;
 // Of T5, names that other matrices end with, too.
 using Targets = ln::target_modules<"attention.q", "v", "o">;
-using Adapter = ln::adapted<Model, ln::lora<5, Targets>>;
+namespace method {
+using lora = ln::lora<5, Targets>;
+using prompt = ln::prompt_tuning<4>;
+using prefix = ln::prefix_tuning<4>;
+}  // namespace method
+using Method = method::SIDE_METHOD;
+using Adapter = ln::adapted<Model, Method>;
 
 /// Ends the program with the reason, where a result failed.
 template <class R>
@@ -68,12 +78,24 @@ void randomize(ln::weights<M>& w) {
   });
 }
 
+/// A fresh adapter; PEFT has options of low-rank deltas.
+template <class Kind>
+auto adapter_of(const ln::packed<Model>& base) {
+  if constexpr (requires { Kind::rank; })
+    return ln::adapt<Kind>(base, {.alpha = 7, .rslora = true});
+  else
+    return ln::adapt<Kind>(base);
+}
+
 constexpr ln::index length = 12;
+constexpr bool classifies = requires { requires Model::label_per_sequence; };
 
 template <class M>
 typename M::batch batch_of(const std::vector<ln::token>& tokens,
                            const std::vector<ln::token>& labels) {
-  if constexpr (M::encodes)
+  if constexpr (classifies)
+    return {tokens.data(), nullptr, labels.data(), 1, length};
+  else if constexpr (M::encodes)
     return {tokens.data(), &length, labels.data(), 1, length, length};
   else
     return {tokens.data(), labels.data(), 1, length};
@@ -88,7 +110,7 @@ int main(int argc, char** argv) {
   randomize(w);
   check(ln::save_hugging_face(w, folder + "/model"));
   const auto base = ln::pack(w);
-  auto adapter = ln::adapt<Adapter::method>(base, {.alpha = 7, .rslora = true});
+  auto adapter = adapter_of<Method>(base);
   check(adapter);
   randomize(*adapter);
   check(ln::save_peft(*adapter, folder + "/adapter"));
@@ -96,10 +118,11 @@ int main(int argc, char** argv) {
   std::vector<ln::token> tokens, labels;
   for (ln::index i = 0; i < length; ++i) {
     tokens.push_back(static_cast<ln::token>(3 + i * 37 % 150));
-    labels.push_back(static_cast<ln::token>(3 + i * 41 % 150));
+    labels.push_back(static_cast<ln::token>(classifies ? 1 : 3 + i * 41 % 150));
   }
   const auto packed = ln::pack(*adapter);
-  std::vector<float> logits(static_cast<std::size_t>(length * Model::vocabulary));
+  std::vector<float> logits(
+      static_cast<std::size_t>((classifies ? 1 : length) * Model::vocabulary));
   auto run = ln::evaluator<Adapter>::open(
       packed, {.batch = 1, .source = Model::encodes ? length : 0, .target = length});
   check(run);

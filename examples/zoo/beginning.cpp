@@ -22,9 +22,9 @@ beginning find_beginning(std::string_view option, const std::string& model,
   if (model.empty())
     throw failure(fmt::format(
         "--{} is required, unless the weights are a folder that zoo train --text wrote", option));
+  const model_spec named = parse_model(option, model);
   const std::string path = weights_of(model, weights);
-  return {parse_model(option, model), "standard", path, path,
-          fmt::format("{:016x}", mark_of(path))};
+  return {named, "standard", path, path, fmt::format("{:016x}", mark_of(path))};
 }
 
 }  // namespace zoo

@@ -266,17 +266,25 @@ void add_distil(CLI::App& app, train_options& o) {
   auto* const match = c.add_option(
       "--match", o.match,
       "what else of the teacher is learned: hidden (states, by their mean square), cosine (their "
-      "angle), or without its logits relations (of queries, keys and values) or minilm (attention "
-      "and relations of values)");
+      "angle), ted (states behind filters that learn the text first), or without its logits "
+      "relations (of queries, keys and values) or minilm (attention and relations of values)");
   c.add_option("--match-weight", o.match_weight, "weight of that in the loss")
       ->needs(match)
       ->check(number_in(0, 1e6))
       ->capture_default_str();
+  c.add_option("--filter-steps", o.filter_steps,
+               "optimizer steps of ted's filters; without, as many as --steps")
+      ->needs(match)
+      ->transform(whole_in(1L, 100'000'000L));
   c.callback([&o, &c] {
     const auto given = [&](const char* name) { return c.get_option(name)->count() > 0; };
     if (given("--temperature") && (o.match == "relations" || o.match == "minilm"))
       throw failure(fmt::format(
           "--match {}: --temperature is of learning from logits; leave it out", o.match));
+    if (given("--filter-steps") && o.match != "ted")
+      throw failure(fmt::format(
+          "--match {}: --filter-steps is of --match ted, whose filters learn first; leave it out",
+          o.match));
     if (given("--beta") && o.divergence != "jsd")
       throw failure("--beta: is the teacher's share in --divergence jsd alone; leave it out");
     distil(o);

@@ -207,8 +207,9 @@ struct train_options : course_options {
   double temperature = 3;  ///< that both distributions are softened by
   std::string divergence = "cross_entropy";
   double beta = 0.5;            ///< of jsd
-  std::string match;            ///< what more is learned: hidden, cosine, relations or minilm
+  std::string match;            ///< what more is learned: hidden, cosine, ted, relations or minilm
   double match_weight = 1;      ///< of that in the loss
+  long filter_steps = 0;        ///< of ted's first stage; 0: as many as `steps`
   long lora = 0;                ///< rank of an adapter that is trained instead of the weights, or 0
   long qlora = 0;               ///< such a rank; the weights are frozen in NF4
   long prompt = 0, prefix = 0;  ///< virtual tokens that are trained instead, or 0

@@ -372,7 +372,15 @@ model_spec parse_model(std::string_view what, const std::string& text, bool enco
   const std::size_t colon = text.find(':');
   const std::string name = text.substr(0, colon);
   std::vector<model_spec> all = known_models();
-  if (!encoders) std::erase_if(all, [](const model_spec& m) { return m.embeds(); });
+  if (!encoders) {
+    for (const model_spec& m : all)
+      if (m.embeds() && m.base == name)
+        throw failure(
+            fmt::format("{}: is an encoder, which has no next token to learn or to write; "
+                        "zoo embed, count and compress take some",
+                        name));
+    std::erase_if(all, [](const model_spec& m) { return m.embeds(); });
+  }
   std::vector<std::string_view> names;
   for (const model_spec& m : all) names.push_back(m.base);
   names.insert(names.end(), {"decoder", "t5"});

@@ -21,7 +21,7 @@
 namespace zoo {
 
 /// Number of this interface; a module for another one is not loaded.
-inline constexpr int module_interface = 6;
+inline constexpr int module_interface = 7;
 
 /// Examples of any family.
 using any_batch = std::variant<ln::decoder_batch, ln::t5_batch, ln::encoder_batch>;
@@ -40,8 +40,9 @@ struct training_plan {
   std::string weights{};  ///< file that a model which is tuned begins with, or a student's teacher
   ln::distillation_options lesson{};
   std::string match{};      ///< of a teacher that more than logits is learned from: hidden, cosine,
-                            ///< relations or minilm
+                            ///< ted, relations or minilm
   double match_weight = 1;  ///< of that in the loss
+  std::string filters{};    ///< file of the teacher's filters that prepare() trained, of ted
   ln::lora_options adapter{};
   ln::index parts = 0;  ///< of a batch that several ranks share, or 0
 };
@@ -86,6 +87,9 @@ class module {
   virtual ln::index flops(ln::index source, ln::index target) const = 0;
   /// Weights to begin with and a trainer.
   virtual std::unique_ptr<trainee> train(const training_plan& p) const = 0;
+  /// What is trained before train(), and saved as `training_plan::filters`; null where there is
+  /// nothing.
+  virtual std::unique_ptr<trainee> prepare(const training_plan&) const { return nullptr; }
   /// Weights that a trainee saved, ready to run.
   virtual std::unique_ptr<running> open(const std::string& weights, const ln::limits& l) const = 0;
   /// Waits for the other processes that train together.

@@ -103,7 +103,7 @@ class trainee_of final
   }
 
   double step(ln::index parts, const std::function<any_batch(ln::index)>& part) override {
-    if (parts == 1) return trainer_->step(batch_of(part(0)), start_->objective);
+    if (parts == 1) return trainer_->step(batch_of(part(0)), start_->objective) / losses;
     for (ln::index i = 0; i < parts; ++i)
       (void)trainer_->accumulate(batch_of(part(i)), start_->objective);
     const ln::training_progress before = trainer_->progress();
@@ -111,11 +111,22 @@ class trainee_of final
     if constexpr (std::is_same_v<Optimizer, ln::sophia>)  // a step() does it by itself
       if (trainer_->steps() > before.steps && trainer_->optimizer().due(trainer_->steps()))
         (void)trainer_->estimate_curvature(batch_of(part(0)));
-    return before.nats / static_cast<double>(before.tokens);
+    return before.nats / static_cast<double>(before.tokens) / losses;
   }
-  ln::loss_sum loss(const any_batch& b) override { return trainer_->evaluate(batch_of(b)); }
+  ln::loss_sum loss(const any_batch& b) override {
+    ln::loss_sum sum = trainer_->evaluate(batch_of(b));
+    sum.nats /= losses;
+    return sum;
+  }
 
  private:
+  /// How many losses of each label the trainer adds up.
+  static constexpr double losses = [] {
+    if constexpr (requires { Start::template of<M>::losses; })
+      return static_cast<double>(Start::template of<M>::losses);
+    else
+      return 1.0;
+  }();
   static const typename M::batch& batch_of(const any_batch& b) {
     return std::get<typename M::batch>(b);
   }
@@ -136,6 +147,12 @@ class module_of : public module {
   }
   std::unique_ptr<trainee> train(const training_plan& p) const override {
     return std::make_unique<trainee_of<M, Optimizer, Compute, Start>>(p);
+  }
+  std::unique_ptr<trainee> prepare(const training_plan& p) const override {
+    if constexpr (requires { typename Start::first; })
+      return std::make_unique<trainee_of<M, Optimizer, ln::compute::f32, typename Start::first>>(p);
+    else
+      return nullptr;
   }
   std::unique_ptr<running> open(const std::string& path, const ln::limits& l) const override {
     ln::weights<M> w;

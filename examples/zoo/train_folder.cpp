@@ -174,6 +174,9 @@ ln::distillation_options lesson_of(const train_options& o) {
   return made;
 }
 
+/// Steps of TED's first stage.
+long filter_steps(const train_options& o) { return o.filter_steps > 0 ? o.filter_steps : o.steps; }
+
 /// All that the result depends on.
 json description(const train_options& o, const model_spec& model, const tokenizing& by,
                  const training_text& text, const beginning* from, const lesson_plan& plan) {
@@ -223,39 +226,48 @@ json description(const train_options& o, const model_spec& model, const tokenizi
     all["beta"] = o.beta;
     if (!o.match.empty()) all["match"] = o.match;
     if (!o.match.empty()) all["match_weight"] = o.match_weight;
+    if (o.match == "ted") all["filter_steps"] = filter_steps(o);
   }
   return all;
 }
+
+/// What is trained: the model, or before it the filters of its teacher.
+enum class stage { filters, model };
+
+/// The file of those filters, which the folder has while the training lasts.
+std::string filters_of(const train_options& o) { return o.out + "/filters.safetensors"; }
 
 /// A training that is under way.
 class course {
  public:
   course(const train_options& o, const module& code, const training_text& text,
-         const tokenizing& by, const std::string& weights, examples& from, training_record& record)
-      : o_(o), code_(code), text_(text), by_(by), from_(from), record_(record) {
-    model_ = code.train({.batch = o.batch,
-                         .source = from.source(),
-                         .target = from.target(),
-                         .rate = schedule_of(o),
-                         .decay = o.decay,
-                         .clip = o.clip,
-                         .dropout = o.dropout,
-                         .seed = o.seed,
-                         .threads = o.threads,
-                         .weights = weights,
-                         .lesson = lesson_of(o),
-                         .match = o.match,
-                         .match_weight = o.match_weight,
-                         .adapter = {.alpha = o.lora_alpha, .dropout = o.lora_dropout},
-                         .parts = o.parts});
+         const tokenizing& by, const std::string& weights, examples& from, training_record& record,
+         stage which = stage::model)
+      : o_(o), code_(code), text_(text), by_(by), from_(from), record_(record), stage_(which) {
+    const training_plan plan{.batch = o.batch,
+                             .source = from.source(),
+                             .target = from.target(),
+                             .rate = schedule_of(o),
+                             .decay = o.decay,
+                             .clip = o.clip,
+                             .dropout = o.dropout,
+                             .seed = o.seed,
+                             .threads = o.threads,
+                             .weights = weights,
+                             .lesson = lesson_of(o),
+                             .match = o.match,
+                             .match_weight = o.match_weight,
+                             .filters = filters_of(o),
+                             .adapter = {.alpha = o.lora_alpha, .dropout = o.lora_dropout},
+                             .parts = o.parts};
+    model_ = which == stage::model ? code.train(plan) : code.prepare(plan);
     record_.tokens_per_step = o.batch * o.accumulate * (from.source() + from.target());
     record_.bytes_per_label = from.bytes_per_label;
   }
 
   /// Takes the steps; false if the time is over or a signal came before the last one.
-  bool run() {
+  bool run(double deadline) {
     const double start = now();
-    const double deadline = o_.minutes > 0 ? start + 60 * o_.minutes : HUGE_VAL;
     support::run_record r{.steps = o_.steps, .batch = o_.batch, .length = o_.length};
     ln::index begun = -1;
     progress bar;
@@ -270,7 +282,8 @@ class course {
         const double taken = now() - start, per_step = taken / static_cast<double>(done - begun);
         bar.show(static_cast<double>(done) / static_cast<double>(o_.steps),
                  per_step * static_cast<double>(o_.steps - done),
-                 {{record_.model.substr(0, record_.model.find(':')),
+                 {{stage_ == stage::filters ? "filters"
+                                            : record_.model.substr(0, record_.model.find(':')),
                    fmt::format("{:.3f} {}, held out {:.3f}  {} tokens/s",
                                nats / std::log(2) / record_.bytes_per_label, record_.unit(),
                                r.points > 0 ? r.curve().back().second : 0.0,
@@ -282,7 +295,8 @@ class course {
     const auto look = [&](ln::index number, support::run_record& to) {
       to.look(number, [&] { return examine(checked); });
     };
-    const bool over = support::take_steps(o_.out + "/training", *model_, r, deadline, step, look,
+    const std::string base = o_.out + (stage_ == stage::model ? "/training" : "/filters");
+    const bool over = support::take_steps(base, *model_, r, deadline, step, look,
                                           {o_.save_every, true, here.first()});
     record_.steps = model_->steps();
     record_.seconds = r.seconds;
@@ -290,6 +304,8 @@ class course {
     return over;
   }
 
+  /// Writes the filters alone.
+  void save_filters() { model_->save(filters_of(o_)); }
   /// Writes the weights, judges them, and lets them write.
   void save(ln::index examples_of_each) {
     const std::string weights = o_.out + "/model.safetensors";
@@ -313,6 +329,7 @@ class course {
   const tokenizing& by_;
   examples& from_;
   training_record& record_;
+  stage stage_;
   std::unique_ptr<trainee> model_;
 
   double examine(ln::index most) {
@@ -389,22 +406,33 @@ std::string adapter_of(const train_options& o) {
 std::string lesson_start(const train_options& o, const model_spec& student,
                          const model_spec& teacher) {
   if (o.match.empty()) return "zoo::from_teacher<teacher::Model>";
-  static constexpr std::string_view known[] = {"hidden", "cosine", "relations", "minilm"};
+  static constexpr std::string_view known[] = {"hidden", "cosine", "ted", "relations", "minilm"};
   check_name("match", o.match, known);
-  const auto* const own = std::get_if<ln::decoder_shape>(&student.shape);
-  const auto* const its = std::get_if<ln::decoder_shape>(&teacher.shape);
-  if (own == nullptr || its == nullptr)
-    throw failure(fmt::format("--match {}: only decoders learn that of decoders", o.match));
+  if (student.encodes() && (o.match == "ted" || o.match == "minilm"))
+    throw failure(
+        fmt::format("--match {}: is of decoders; encoder-decoders take hidden, cosine or "
+                    "relations",
+                    o.match));
   if (o.divergence != "cross_entropy")
     throw failure(
         fmt::format("--match {}: --divergence {} is of learning from logits alone; leave it out",
                     o.match, o.divergence));
-  const bool states = o.match == "hidden" || o.match == "cosine";
-  if (states && own->layers > its->layers)
-    throw failure(fmt::format("--match {}: {} has {} layers, more than the {} of its teacher",
-                              o.match, student.name(), own->layers, its->layers));
-  return states ? "zoo::from_teacher_states<teacher::Model>"
-                : "zoo::from_teacher_relations<teacher::Model>";
+  const bool ted = o.match == "ted", states = ted || o.match == "hidden" || o.match == "cosine";
+  const auto check = [&](std::string_view what, ln::index own, ln::index its) {
+    if (states && own > its)
+      throw failure(fmt::format("--match {}: {} has {} {}layers, more than the {} of its teacher",
+                                o.match, student.name(), own, what, its));
+  };
+  if (const auto* const own = std::get_if<ln::decoder_shape>(&student.shape))
+    check("", own->layers, std::get<ln::decoder_shape>(teacher.shape).layers);
+  if (const auto* const own = std::get_if<ln::t5_shape>(&student.shape)) {
+    const auto& its = std::get<ln::t5_shape>(teacher.shape);
+    check("encoder ", own->encoder_layers, its.encoder_layers);
+    check("decoder ", own->decoder_layers, its.decoder_layers);
+  }
+  return ted      ? "zoo::from_teacher_ted<teacher::Model>"
+         : states ? "zoo::from_teacher_states<teacher::Model>"
+                  : "zoo::from_teacher_relations<teacher::Model>";
 }
 
 /// The code of a training.
@@ -464,10 +492,24 @@ void check_ranks(const module& code, const json& described, const tokenizing& by
         "rank {}: another text, tokenizer or other options than those of rank 0", other));
 }
 
-/// Removes what checkpoints a training has left, of one process or of several.
+/// Removes what a training has left for --resume, of one process or of several.
 void remove_checkpoints(const std::string& out) {
   for (const auto& file : fs::directory_iterator(out))
-    if (file.path().filename().string().starts_with("training.ckpt")) fs::remove(file.path());
+    for (const char* const begin : {"training.ckpt", "filters.ckpt", "filters.safetensors"})
+      if (file.path().filename().string().starts_with(begin)) {
+        fs::remove(file.path());
+        break;
+      }
+}
+
+/// How a training that is put off ends.
+void end_early(long steps, std::string_view of) {
+  flush_output();
+  if (const int signal = stop_requests::received(); signal != 0)
+    throw interruption(signal, fmt::format("stopped by a signal ({}) after step {}{}; --resume "
+                                           "goes on from there",
+                                           strsignal(signal), grouped(steps), of));
+  put("the time is over after step {}{}; --resume goes on from there\n", grouped(steps), of);
 }
 
 /// Trains from nothing, or from what is there.
@@ -543,10 +585,24 @@ void train_from(train_options o, const beginning* begun) {
       grouped(text.bytes), grouped(by.vocabulary));
 
   const stop_requests stops;
+  const double deadline = o.minutes > 0 ? now() + 60 * o.minutes : HUGE_VAL;
+  if (o.match == "ted" && !fs::exists(filters_of(o))) {
+    say("first the filters of {} learn the text\n", begun->model.name());
+    train_options first = o;
+    first.steps = filter_steps(o);
+    training_record of_filters = record;
+    course filters(first, *code, text, by, begun->weights, *from, of_filters, stage::filters);
+    if (!filters.run(deadline)) return end_early(of_filters.steps, " of the filters");
+    filters.save_filters();
+    say("filters: {} steps in {:.1f} s, held out {:.4f} {}\n", grouped(of_filters.steps),
+        of_filters.seconds, of_filters.bits(), of_filters.unit());
+  }
   course training(o, *code, text, by, begun ? begun->weights : "", *from, record);
-  const bool over = training.run();
+  const bool over = training.run(deadline);
   training.save(over ? examined : checked);
-  if (here.first()) write_report(record, o.out + "/training.jsonl", o.out + "/report.html");
+  if (here.first())
+    write_report(record, o.out + "/training.jsonl",
+                 o.match == "ted" ? o.out + "/filters.jsonl" : "", o.out + "/report.html");
   if (over && here.first()) {
     json all = described;
     all["result"] = {{"steps", record.steps}, {"seconds", record.seconds}, {"bits", record.bits()}};
@@ -559,13 +615,7 @@ void train_from(train_options o, const beginning* begun) {
       record.unit());
   put("saved {}: zoo generate{} as --weights; report.html shows the training\n", o.out,
       model.encodes() ? " takes it" : ", eval and chat take it");
-  if (over) return;
-  flush_output();
-  if (const int signal = stop_requests::received(); signal != 0)
-    throw interruption(signal, fmt::format("stopped by a signal ({}) after step {}; --resume goes "
-                                           "on from there",
-                                           strsignal(signal), grouped(record.steps)));
-  put("the time is over after step {}; --resume goes on from there\n", grouped(record.steps));
+  if (!over) end_early(record.steps, "");
 }
 
 /// Runs what this process does; the first one speaks for all, but each says why it alone ends.

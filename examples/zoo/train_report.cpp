@@ -70,6 +70,17 @@ std::string learning(const training_record& r, const std::vector<logged>& log) {
                    r.unit());
 }
 
+/// The loss of filters that are trained before the model.
+std::string filters_learning(const training_record& r, const std::vector<logged>& log) {
+  points losses;
+  for (const logged& l : log)
+    losses.emplace_back(l.step, l.nats / std::numbers::ln2 / r.bytes_per_label);
+  const points shown = smoothed(losses, 40);
+  double top = 0;
+  for (const auto& [step, bits] : shown) top = std::max(top, bits);
+  return line_plot({{"training", "v-1w-relu", shown, {}}}, top * 1.05, "optimizer steps", r.unit());
+}
+
 std::string speed(const training_record& r, const std::vector<logged>& log) {
   points rates;
   for (std::size_t i = 1; i < log.size(); ++i) {
@@ -108,7 +119,8 @@ std::string by_text(const training_record& r) {
 constexpr std::string_view style =
     "table { min-width: 0 } td { white-space: normal; overflow-wrap: anywhere }";
 
-std::string page(const training_record& r, const std::vector<logged>& log) {
+std::string page(const training_record& r, const std::vector<logged>& log,
+                 const std::vector<logged>& filters) {
   std::string names;
   for (const std::string& name : r.texts) (names += names.empty() ? "" : ", ") += name;
   const std::string title = fmt::format("{} learns {}", r.model.substr(0, r.model.find(':')),
@@ -128,6 +140,11 @@ std::string page(const training_record& r, const std::vector<logged>& log) {
                fmt::format("{} a step", grouped(r.tokens_per_step)));
   html += tile("Time", duration(r.seconds), "", "in training steps");
   html += "</div>\n";
+  if (!filters.empty())
+    html += section("Filters",
+                    "Filters behind the teacher's layers learn the text first, each with a head of "
+                    "its own: means of the layers and of training batches.",
+                    "<div class=\"scroll wide\">" + filters_learning(r, filters) + "</div>");
   html +=
       section("Learning", "A fixed part of the held-out text, and means of the training batches.",
               "<div class=\"scroll wide\">" + learning(r, log) + "</div>");
@@ -151,8 +168,10 @@ std::string page(const training_record& r, const std::vector<logged>& log) {
 
 }  // namespace
 
-void write_report(const training_record& r, const std::string& log, const std::string& path) {
-  const std::string html = page(r, read_log(log));
+void write_report(const training_record& r, const std::string& log, const std::string& filters,
+                  const std::string& path) {
+  const std::string html =
+      page(r, read_log(log), filters.empty() ? std::vector<logged>() : read_log(filters));
   take(ln::write_file(path, std::as_bytes(std::span(html))));
 }
 

@@ -36,7 +36,9 @@ struct training_record {
   std::string unit() const { return denoises ? "bits per masked byte" : "bits per byte"; }
 };
 
-/// Writes the page; its curves of every step are those of the log.
-void write_report(const training_record& r, const std::string& log, const std::string& path);
+/// Writes the page; its curves of every step are those of the log. `filters` is the log of filters
+/// that were trained before, or empty.
+void write_report(const training_record& r, const std::string& log, const std::string& filters,
+                  const std::string& path);
 
 }  // namespace zoo

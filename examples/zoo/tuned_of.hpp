@@ -8,6 +8,7 @@
 #include <linnet/adapt/adapt_virtual.hpp>
 #include <linnet/adapt/bottleneck.hpp>
 #include <linnet/distill/distillation.hpp>
+#include <linnet/distill/filter_probe.hpp>
 #include <linnet/distill/layer_distillation.hpp>
 #include <linnet/distill/relation_distillation.hpp>
 #include <linnet/formats/peft.hpp>
@@ -44,52 +45,140 @@ struct from_teacher {
   };
 };
 
+/// What the options of a lesson say of one that compares states.
+inline ln::layer_distillation_options states_lesson(const training_plan& p) {
+  return {.labels = p.lesson.alpha,
+          .soft = 1 - p.lesson.alpha,
+          .hidden = p.match_weight,
+          .temperature = p.lesson.temperature,
+          .loss = p.match == "cosine" ? ln::state_loss::cosine : ln::state_loss::mean_square};
+}
+/// A student with fresh weights that compares its states with those of a teacher. Filters that it
+/// has while it trains are not saved.
+template <class M, class Objective, class Teacher>
+struct states_student {
+  using trained = M;
+  std::shared_ptr<const ln::packed<Teacher>> teacher;
+  ln::weights<M> weights;
+  Objective objective;
+
+  states_student(std::shared_ptr<const ln::packed<Teacher>> from, const training_plan& p,
+                 const ln::limits& l)
+      : teacher(std::move(from)), objective(take(Objective::open(*teacher, l, states_lesson(p)))) {
+    if (!weights.valid()) throw failure("not enough memory for the weights");
+    ln::initialize(weights, ln::seed{p.seed});
+  }
+  void save(const std::string& path) {
+    if constexpr (requires { M::filtered_layers; })
+      take(ln::save_safetensors(take(ln::remove_filters(weights)), path));
+    else
+      take(ln::save_safetensors(weights, path));
+  }
+};
+/// The types of a student `M` that meets a teacher at equal parts of its depth.
+template <class M, class Teacher>
+struct met_layers {
+  static constexpr ln::index layers = ln::detail::layers_shown<M>();
+  /// The layer of the teacher that layer `k` meets; of an encoder-decoder, in the same stack.
+  static constexpr ln::index met_by(ln::index k) {
+    constexpr auto &own = M::shape, &its = Teacher::shape;
+    if constexpr (!M::encodes)
+      return (k + 1) * its.layers / own.layers - 1;
+    else if (k < own.encoder_layers)
+      return (k + 1) * its.encoder_layers / own.encoder_layers - 1;
+    else
+      return its.encoder_layers +
+             (k + 1 - own.encoder_layers) * its.decoder_layers / own.decoder_layers - 1;
+  }
+  template <ln::index k>
+  static constexpr ln::index met = met_by(k);
+  template <ln::index... k>
+  static std::type_identity<ln::filtered<M, Teacher::d, k...>> student_of(
+      std::integer_sequence<ln::index, k...>);
+  template <ln::index... k>
+  static std::type_identity<ln::filtered<Teacher, Teacher::d, met<k>...>> teacher_of(
+      std::integer_sequence<ln::index, k...>);
+  template <class Student, ln::index... k>
+  static std::type_identity<ln::layer_distillation<Student, Teacher, met<k>...>> objective_of(
+      std::integer_sequence<ln::index, k...>);
+  using each = std::make_integer_sequence<ln::index, layers>;
+
+  /// With filters behind all of its layers, of the teacher's width.
+  using student = typename decltype(student_of(each{}))::type;
+  /// With filters behind the layers that are met.
+  using teacher = typename decltype(teacher_of(each{}))::type;
+  /// Of a teacher without filters.
+  template <class Student>
+  using objective = typename decltype(objective_of<Student>(each{}))::type;
+};
+
 /// A student with fresh weights that also learns the hidden states of a file's model, of layers at
 /// equal parts of its depth. One of another width has filters of the teacher's while it trains.
 template <class Teacher>
 struct from_teacher_states {
   template <class M>
-  class of {
-    static constexpr bool filters = M::d != Teacher::d;
-    static constexpr ln::index layers = M::shape.layers;
-    template <ln::index... k>
-    static std::type_identity<ln::filtered<M, Teacher::d, k...>> filtered_of(
-        std::integer_sequence<ln::index, k...>);
-    template <class Student, ln::index... k>
-    static std::type_identity<
-        ln::layer_distillation<Student, Teacher, ((k + 1) * Teacher::shape.layers / layers - 1)...>>
-        objective_of(std::integer_sequence<ln::index, k...>);
-    using each = std::make_integer_sequence<ln::index, layers>;
+  static auto student_of() {
+    if constexpr (M::d == Teacher::d)
+      return std::type_identity<M>();
+    else
+      return std::type_identity<typename met_layers<M, Teacher>::student>();
+  }
+  template <class M>
+  using trained_of = typename decltype(student_of<M>())::type;
+  template <class M>
+  using base =
+      states_student<trained_of<M>,
+                     typename met_layers<M, Teacher>::template objective<trained_of<M>>, Teacher>;
+  template <class M>
+  struct of : base<M> {
+    of(const training_plan& p, const ln::limits& l)
+        : base<M>(packed_of(weights_at<Teacher>(p.weights)), p, l) {}
+  };
+};
 
-    static auto options(const training_plan& p) {
-      return ln::layer_distillation_options{
-          .labels = p.lesson.alpha,
-          .soft = 1 - p.lesson.alpha,
-          .hidden = p.match_weight,
-          .temperature = p.lesson.temperature,
-          .loss = p.match == "cosine" ? ln::state_loss::cosine : ln::state_loss::mean_square};
+/// TED (Liang et al. 2023): filters behind layers of a file's model learn the text first. Then a
+/// student with fresh weights learns, beside all else, what they let through, with filters of its
+/// own while it trains.
+template <class Teacher>
+struct from_teacher_ted {
+  /// The first stage, of a teacher that is frozen.
+  struct first {
+    template <class M>
+    class of {
+      using filters = typename met_layers<M, Teacher>::teacher;
+      std::shared_ptr<const ln::packed<Teacher>> teacher_;
+
+     public:
+      using trained = ln::filter_probe<filters>;
+      static constexpr std::size_t losses = filters::count;
+      ln::weights<trained> weights;
+      ln::cross_entropy_objective objective;
+
+      of(const training_plan& p, const ln::limits&)
+          : teacher_(packed_of(weights_at<Teacher>(p.weights))),
+            weights(take(ln::probe_filters<filters>(*teacher_, ln::seed{p.seed}))) {}
+      void save(const std::string& path) { take(ln::save_safetensors(weights, path)); }
+    };
+  };
+  template <class M>
+  using base = states_student<typename met_layers<M, Teacher>::student,
+                              ln::layer_distillation<typename met_layers<M, Teacher>::student,
+                                                     typename met_layers<M, Teacher>::teacher>,
+                              typename met_layers<M, Teacher>::teacher>;
+  template <class M>
+  class of : public base<M> {
+    using filters = typename met_layers<M, Teacher>::teacher;
+    static std::shared_ptr<const ln::packed<filters>> taught(const training_plan& p) {
+      const ln::weights<Teacher> w = weights_at<Teacher>(p.weights);
+      const auto frozen = packed_of(w);
+      ln::weights<ln::filter_probe<filters>> learned = take(ln::probe_filters<filters>(*frozen));
+      take(ln::load_safetensors(learned, p.filters));
+      take(ln::check_finite(learned, p.filters));
+      return packed_of(take(ln::add_filters<filters>(w, learned)));
     }
-    std::shared_ptr<const ln::packed<Teacher>> teacher_;
 
    public:
-    using trained = typename std::conditional_t<filters, decltype(filtered_of(each{})),
-                                                std::type_identity<M>>::type;
-    using objective_type = typename decltype(objective_of<trained>(each{}))::type;
-    ln::weights<trained> weights;
-    objective_type objective;
-
-    of(const training_plan& p, const ln::limits& l)
-        : teacher_(packed_of(weights_at<Teacher>(p.weights))),
-          objective(take(objective_type::open(*teacher_, l, options(p)))) {
-      if (!weights.valid()) throw failure("not enough memory for the weights");
-      ln::initialize(weights, ln::seed{p.seed});
-    }
-    void save(const std::string& path) {
-      if constexpr (filters)
-        take(ln::save_safetensors(take(ln::remove_filters(weights)), path));
-      else
-        take(ln::save_safetensors(weights, path));
-    }
+    of(const training_plan& p, const ln::limits& l) : base<M>(taught(p), p, l) {}
   };
 };
 

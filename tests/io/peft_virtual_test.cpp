@@ -70,6 +70,10 @@ void check(const char* folder, const char* fixture = "llama_gqa_untied") {
   LINNET_REQUIRE_OK(other);
   LINNET_REQUIRE_OK(ln::load_peft(*other, saved.path()));
   BOOST_TEST(same_bytes(*other, l.adapter));
+  // As a classifier PEFT would want one beside them.
+  const bool asks_one =
+      contents(saved.path("adapter_config.json")).find("SEQ_CLS") != std::string::npos;
+  BOOST_TEST(!asks_one);
   const auto numbers_of = [](const ln::safetensors& file) {
     auto all = *file.template values<double>("prompt_embeddings");
     all.resize(at(A::parameters()));  // an encoder-decoder's soft tokens have as many rows again

@@ -44,12 +44,13 @@ std::vector<std::vector<double>> states_of(const ln::packed<M, double>& p,
   ln::memory_block memory(ln::detail::plan_for<M, double>(l, ln::purpose::scoring).total());
   auto work = ln::detail::place_workspace<M, double>(l, ln::purpose::scoring, memory.data()).work;
   std::vector<std::vector<double>> all;
-  const index size = b.batch * b.length * M::d;
-  const auto show = [&](index, const double* x, double*) { all.emplace_back(x, x + size); };
+  const auto show = [&](index layer, const double* x, double*) {
+    all.emplace_back(x, x + ln::detail::shown_rows<M>{b, layer}.size() * M::d);
+  };
   (void)M::template read<double, ln::storage::f64>(p.tree(), b, work, {ln::team{}, levels()[0]},
                                                    ln::layer_hook<double>::of(show));
   const double* const last = M::template last_hidden<double>(work);
-  all.emplace_back(last, last + size);
+  show(ln::detail::layers_shown<M>() - 1, last, nullptr);
   return all;
 }
 

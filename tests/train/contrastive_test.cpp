@@ -98,6 +98,32 @@ BOOST_AUTO_TEST_CASE(definition) {
   check_definition<ln::sentence_pooling::max>();
 }
 
+// An adapter learns pairs; merged, an embedder reads it, and its vectors have the adapter's loss.
+BOOST_AUTO_TEST_CASE(adapters_for_embedders) {
+  const auto data = encoder_data<tiny>(6, 6);
+  ln::weights<tiny, double> w;
+  randomize(w);
+  const auto base = ln::pack(w);
+  auto adapter = ln::adapt<ln::lora<2>>(base, {.alpha = 3});
+  LINNET_REQUIRE_OK(adapter);
+  using adapted = ln::adapted<tiny, ln::lora<2>>;
+  auto train = ln::trainer<adapted, ln::adamw, double>::open(*adapter, data.limits());
+  LINNET_REQUIRE_OK(train);
+  const double before = train->evaluate(data.view()).nats;
+  for (int step = 0; step < 5; ++step) (void)train->step(data.view());
+  const double after = train->evaluate(data.view()).nats;
+  BOOST_TEST(after < before);
+  LINNET_REQUIRE_OK(ln::merge(w, *adapter));
+  const auto merged = ln::pack(w);
+  auto embed = ln::embedder<tiny, double>::open(merged, data.limits());
+  LINNET_REQUIRE_OK(embed);
+  const auto flat = embed->embed(data.view(), ln::sentence_pooling::mean, false);
+  std::vector<std::vector<double>> x;
+  for (std::ptrdiff_t i = 0; i < 6; ++i)
+    x.emplace_back(flat.begin() + 6 * i, flat.begin() + 6 * i + 6);
+  BOOST_TEST(after == by_definition(x, {}), boost::test_tools::tolerance(1e-12));
+}
+
 BOOST_AUTO_TEST_CASE(gradients) {
   const auto data = encoder_data<tiny>(6, 5);
   check_model<tiny>(data);

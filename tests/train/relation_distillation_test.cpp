@@ -14,6 +14,7 @@ using options = ln::relation_options;
 using small = ln::decoder<tiny_decoder_shape>;
 using wide = ln::decoder<teacher_decoder_shape>;
 using text = ln::encoder<tiny_encoder_shape>;
+using both = ln::t5<tiny_t5_shape>;
 
 template <class M, class Teacher>
 struct pair_of {
@@ -60,8 +61,9 @@ layers_of_rows rows_of(const ln::packed<M, double>& p, const typename M::batch& 
         auto& layer = static_cast<layers_of_rows*>(self)->emplace_back();
         const index rows = a.batch * a.queries;
         layer[0].assign(a.q, a.q + rows * a.heads * a.h);
-        layer[1].assign(a.k.data, a.k.data + rows * a.kv_heads * a.h);
-        layer[2].assign(a.v.data, a.v.data + rows * a.kv_heads * a.h);
+        const index keys = a.batch * a.k.tokens * a.kv_heads * a.h;
+        layer[1].assign(a.k.data, a.k.data + keys);
+        layer[2].assign(a.v.data, a.v.data + keys);
       }};
   ln::ops::execution on{ln::team{}, ln::simd::best()};
   on.attention = &tap;
@@ -125,6 +127,58 @@ BOOST_AUTO_TEST_CASE(differences) {
   check_differences<small, wide>(decoder_data<small>(2, 5), {.heads = 2}, 7);
   check_differences<text, text>(encoder_data<text>(2, 5),
                                 {.weights = {1, 2, 3}, .labels = 0.3, .attention = 1.5}, 13);
+  check_differences<both, both>(t5_data<both>(2, 5, 4), {.weights = {1, 2, 3}, .labels = 0.3}, 13);
+}
+
+// A T5 learns its encoder's last self-attention and its decoder's, each by half: those that are
+// numbered 1 and 4 of the calls, as cross-attention comes between.
+BOOST_AUTO_TEST_CASE(both_stacks_by_definition) {
+  constexpr index heads = 2, width = 4, d = 2;
+  const auto data = t5_data<both>(2, 5, 4);
+  const pair_of<both, both> pair;
+  const auto mine = rows_of(ln::pack(pair.w), data.view(), data.limits()),
+             theirs = rows_of(pair.p, data.view(), data.limits());
+  BOOST_REQUIRE((mine.size() == 6 && theirs.size() == 6));
+  double want = 0;
+  for (const bool source : {true, false})
+    for (std::size_t which = 0; which < 3; ++which)
+      for (index b = 0; b < 2; ++b)
+        for (index head = 0; head < heads; ++head) {
+          const index tokens = source ? 5 : 4, valid = source ? data.lengths[at(b)] : 4;
+          for (index i = 0; i < valid; ++i) {
+            const auto row = [&](const layers_of_rows& all) {
+              const auto& x = all[source ? 1 : 4][which];
+              std::vector<double> r;
+              double sum = 0;
+              for (index j = 0; j < (source ? valid : i + 1); ++j) {
+                double dot = 0;
+                for (index k = head * d; k < (head + 1) * d; ++k)
+                  dot += x[at((b * tokens + i) * width + k)] * x[at((b * tokens + j) * width + k)];
+                sum += r.emplace_back(std::exp(dot / std::sqrt(2.0)));
+              }
+              for (double& one : r) one /= sum;
+              return r;
+            };
+            const auto p = row(theirs), q = row(mine);
+            for (std::size_t j = 0; j < p.size(); ++j)
+              want +=
+                  0.5 / 3 * p[j] * std::log(p[j] / q[j]) / static_cast<double>(2 * heads * valid);
+          }
+        }
+  auto w = pair.w.clone();
+  auto train = pair_of<both, both>::trainer::open(w, data.limits());
+  auto from = pair.open(data.limits(), {});
+  BOOST_TEST(want > 1e-3);
+  BOOST_TEST(distance_of(train->accumulate(data.view(), from).mean(), want) < 1e-11);
+  const auto why = [&](const options& how) {
+    return pair_of<both, both>::objective::open(pair.p, data.limits(), how).error().message();
+  };
+  BOOST_TEST(why({.layer = 1}) ==
+             "relation_distillation::open: relation_options.layer: expected -1, as both of a T5's "
+             "stacks learn their last layer, got 1");
+  BOOST_TEST(why(ln::minilm_options) ==
+             "relation_distillation::open: relation_options.attention: expected 0, as a T5's "
+             "attention has biases and no scale, got 1");
 }
 
 // Padding relates to nothing; a model is its own perfect student.

@@ -4,6 +4,7 @@
 /// Models with linear filters on the outputs of some layers (TED, Liang et al. 2023). By these a
 /// student's layers are compared with a teacher's.
 
+#include <algorithm>
 #include <array>
 #include <string>
 #include <type_traits>
@@ -12,6 +13,7 @@
 #include <linnet/model/decoder.hpp>
 #include <linnet/model/encoder.hpp>
 #include <linnet/model/initialize.hpp>
+#include <linnet/model/t5.hpp>
 #include <linnet/nn/linear.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -26,10 +28,67 @@ template <encoder_shape Shape, class Policies>
 constexpr bool layers_shown_by(const encoder_model<Shape, Policies>*) {
   return encoder_model<Shape, Policies>::labelled;
 }
+template <t5_shape Shape, class... Policies>
+constexpr bool layers_shown_by(const t5_model<Shape, Policies...>*) {
+  return true;
+}
 constexpr bool layers_shown_by(const void*) { return false; }
 /// Whether the loss of `M` shows a criterion the outputs of its layers, see show_layer().
 template <class M>
 inline constexpr bool shows_layers = layers_shown_by(static_cast<const M*>(nullptr));
+/// The number of these layers; a T5's decoder is numbered behind its encoder.
+template <class M>
+constexpr index layers_shown() {
+  if constexpr (M::encodes)
+    return M::shape.encoder_layers + M::shape.decoder_layers;
+  else
+    return M::shape.layers;
+}
+/// The most tokens of a sequence that a layer has states of.
+template <class M>
+constexpr index longest_shown(const limits& l) {
+  if constexpr (M::encodes)
+    return (std::max)(l.source, M::longest(l));
+  else
+    return M::longest(l);
+}
+/// The rows of a layer's states. A source's padding does not count, nor that of an encoder. Of a
+/// T5's target, tokens with a label count.
+template <class M>
+struct shown_rows {
+  typename M::batch b;
+  index layer;
+
+  constexpr bool of_source() const {
+    if constexpr (M::encodes)
+      return layer < M::shape.encoder_layers;
+    else
+      return false;
+  }
+  index length() const {
+    if constexpr (M::encodes)
+      return of_source() ? b.source_length : b.target_length;
+    else
+      return b.length;
+  }
+  index size() const { return b.batch * length(); }
+  bool counts(index row) const {
+    const auto within = [&](const index* lengths) {
+      return lengths == nullptr || row % length() < lengths[row / length()];
+    };
+    if constexpr (M::encodes)
+      return of_source() ? within(b.source_lengths) : b.labels[row] != ignored;
+    else if constexpr (requires { b.lengths; })
+      return within(b.lengths);
+    else
+      return true;
+  }
+  index counted() const {
+    index n = 0;
+    for (index row = 0; row < size(); ++row) n += counts(row);
+    return n;
+  }
+};
 
 /// A criterion that watches the states of layers: `state(on, k, x, dx)` is called for the one
 /// numbered k, in forward without dx, in backward with it. Between the two, settle(on) returns the
@@ -85,7 +144,8 @@ context<T> context_of_rows(const ops::execution& on, index rows) {
 
 /// Model `M` with a filter on the output of each of `Layers`: F h + b, of `Width` numbers (Liang et
 /// al. 2023, arXiv:2210.01351). Layers are numbered from 0; the output of the last one is the
-/// hidden state that the head reads, behind the final norm. Filters change nothing that the model
+/// hidden state that the head reads, behind the final norm. A T5's decoder is numbered behind its
+/// encoder, whose last output is behind its norm, too. Filters change nothing that the model
 /// computes. They are trained with it by an objective that compares states, such as
 /// layer_distillation. Names are those of `M`, and filters.0.weight. A `Width` of 0 has no filters:
 /// states are compared as they are.
@@ -100,19 +160,20 @@ struct filtered : M {
   static constexpr std::size_t count = sizeof...(Layers);
   static constexpr bool supports_cache = false;  ///< remove_filters() before it is run
   static_assert(detail::shows_layers<M> && std::is_same_v<typename M::storage, storage>,
-                "linnet::filtered: a decoder, or an encoder with a head of labels, of f32 weights");
+                "linnet::filtered: a decoder, a T5, or an encoder with a head of labels, of f32 "
+                "weights");
   static_assert(
       count > 0 && Width >= 0 &&
           [] {
             index before = -1;
             for (const index l : filtered_layers) {
-              if (l <= before || l >= M::shape.layers) return false;
+              if (l <= before || l >= detail::layers_shown<M>()) return false;
               before = l;
             }
             return true;
           }(),
       "linnet::filtered: name layers from 0 on, in their order, each once, and a width; the model "
-      "has M::shape.layers");
+      "has M::shape.layers, a T5 those of its encoder and then of its decoder");
   /// Whether there are filters.
   static constexpr bool has_filters = Width > 0;
   /// Numbers of a state.
@@ -151,7 +212,7 @@ struct filtered : M {
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
     workspace<T> w;
-    call_shape e = call_shape_for(l, purpose::scoring, M::longest(l));
+    call_shape e = call_shape_for(l, purpose::scoring, detail::longest_shown<M>(l));
     e.training = use == purpose::training;
     // Before the model's, whose layers may share what follows by turns.
     if (has_filters && use != purpose::decoding) {
@@ -193,9 +254,10 @@ struct filtered : M {
     if constexpr (!detail::watches_states<Criterion>) {
       return M::template loss<T, S>(p, dp, b, w, on, call, criterion);
     } else {
-      const index rows = b.batch * b.length;
       const auto see = [&](const Criterion& inner, const ops::execution& at, index k, const T* x,
                            T* dx) {
+        const index layer = filtered_layers[static_cast<std::size_t>(k)];
+        const index rows = detail::shown_rows<M>{b, layer}.size();
         if constexpr (!has_filters) {
           inner.state(at, k, x, dx);
         } else {
@@ -213,7 +275,7 @@ struct filtered : M {
           }
         }
       };
-      const auto watched = detail::watch_states<M::shape.layers, const Criterion&>(
+      const auto watched = detail::watch_states<detail::layers_shown<M>(), const Criterion&>(
           criterion, [](index layer) { return place_of(layer); }, see);
       return M::template loss<T, S>(p, dp, b, w, on, call, watched);
     }

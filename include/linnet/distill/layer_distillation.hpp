@@ -48,7 +48,7 @@ namespace detail {
 template <class M>
 struct shown_states {
   static constexpr index width = M::d;
-  static constexpr std::size_t count = M::shape.layers;
+  static constexpr std::size_t count = layers_shown<M>();
   static constexpr auto layers = [] {
     std::array<index, count> all{};
     for (std::size_t k = 0; k < count; ++k) all[k] = static_cast<index>(k);
@@ -71,6 +71,19 @@ constexpr auto taught_layers() {
     return std::array<index, sizeof...(Named)>{Named...};
   } else if constexpr (requires { Teacher::filtered_layers; }) {
     return Teacher::filtered_layers;
+  } else if constexpr (Student::encodes) {
+    constexpr auto &mine = Student::shape, &its = Teacher::shape;
+    static_assert(its.encoder_layers % mine.encoder_layers == 0 &&
+                      its.decoder_layers % mine.decoder_layers == 0,
+                  "linnet::layer_distillation: the teacher's layers are no multiple of the "
+                  "student's; name one for each of the student's encoder and decoder");
+    auto all = shown_states<Student>::layers;
+    for (index& l : all)
+      l = l < mine.encoder_layers
+              ? (l + 1) * (its.encoder_layers / mine.encoder_layers) - 1
+              : its.encoder_layers - 1 +
+                    (l + 1 - mine.encoder_layers) * (its.decoder_layers / mine.decoder_layers);
+    return all;
   } else {
     static_assert(Teacher::shape.layers % Student::shape.layers == 0,
                   "linnet::layer_distillation: the teacher's layers are no multiple of the "
@@ -92,8 +105,10 @@ constexpr auto taught_layers() {
 /// layers are those of the filters, or all of a student without. A teacher without filters shows
 /// `Layers`, numbered from 0. By default these are at equal parts of its depth, so the last two
 /// meet. A student narrower than its teacher needs filters of the teacher's width, which are
-/// trained with it. The last layer's state is behind the final norm. An encoder's padding is left
-/// out; a decoder's batch has no lengths, so there all tokens count.
+/// trained with it. The last layer's state is behind the final norm. A T5's decoder is numbered
+/// behind its encoder, whose layers learn those of the teacher's encoder. Padding of encoders is
+/// left out, and a T5's targets without a label. A decoder's batch has no lengths, so there all
+/// tokens count.
 ///
 /// With filtered<> on both sides, a teacher trained by filter_probe, labels = 1 and MSE this is TED
 /// (Liang et al. 2023). With filters of the student alone and `balanced` it is the loss for
@@ -111,8 +126,8 @@ class layer_distillation {
   using mine = detail::shown_states<M>;
   static_assert(detail::shows_layers<M> && detail::shows_layers<N> &&
                     std::is_same_v<typename M::batch, typename N::batch>,
-                "linnet::layer_distillation: student and teacher are both decoders, or both "
-                "encoders with labels");
+                "linnet::layer_distillation: student and teacher are both decoders, both T5s, or "
+                "both encoders with labels");
   static_assert(
       !requires { M::virtual_count; } && !requires { N::virtual_count; },
       "linnet::layer_distillation: virtual tokens have hidden states, too, and no "
@@ -130,8 +145,17 @@ class layer_distillation {
   static_assert(taught.size() == count,
                 "linnet::layer_distillation: student and teacher show unlike numbers of layers; a "
                 "layer of one for each layer of the other");
-  static_assert(((Layers >= 0 && Layers < N::shape.layers) && ...),
+  static_assert(((Layers >= 0 && Layers < detail::layers_shown<N>()) && ...),
                 "linnet::layer_distillation: the teacher has no such layer; the first is 0");
+  static_assert(
+      [] {
+        for (std::size_t k = 0; taught.size() == count && k < count; ++k)
+          if (detail::shown_rows<M>{{}, mine::layers[k]}.of_source() !=
+              detail::shown_rows<N>{{}, taught[k]}.of_source())
+            return false;
+        return true;
+      }(),
+      "linnet::layer_distillation: layers of an encoder learn those of an encoder");
   static constexpr index width = mine::width;
 
  public:
@@ -159,20 +183,23 @@ class layer_distillation {
   }
   /// Runs the teacher and returns the loss criterion.
   auto token_loss(const ops::execution& on, const batch& b) const {
-    const lengths_of lengths{b};
     on.threads.once([&] {
       tally& to = *teacher_.at.sums = {};
-      for (index s = 0; s < b.batch; ++s) to.tokens += lengths(s);
+      for (std::size_t k = 0; k < count; ++k) {
+        const detail::shown_rows<M> rows{b, mine::layers[k]};
+        if (index& n = to.tokens[rows.of_source()]; n == 0) n = rows.counted();
+      }
       to.labels = detail::count_labels<M>(b);
     });
     const auto keep = [&](index layer, const U* x, U*) { learn(on, b, layer, x); };
     const auto head = teacher_.model.read(on, b, layer_hook<U>::of(keep));
-    learn(on, b, N::shape.layers - 1, N::template last_hidden<U>(teacher_.model.work.work));
+    learn(on, b, detail::layers_shown<N>() - 1,
+          N::template last_hidden<U>(teacher_.model.work.work));
     const criterion made{this, b, head};
     if constexpr (requires { M::filtered_layers; })
       return made;
     else
-      return detail::watch_states<M::shape.layers>(
+      return detail::watch_states<detail::layers_shown<M>()>(
           made, [](index layer) { return layer; },
           [](const criterion& inner, const ops::execution& at, index k, const T* x, T* dx) {
             inner.state(at, k, x, dx);
@@ -184,22 +211,13 @@ class layer_distillation {
   double distance() const { return teacher_.at.sums->apart / static_cast<double>(count); }
 
  private:
-  /// Valid tokens of a sequence.
-  struct lengths_of {
-    batch b;
-    index operator()(index s) const {
-      if constexpr (requires { b.lengths; })
-        return b.lengths ? b.lengths[s] : b.length;
-      else
-        return b.length;
-    }
-  };
   /// Counts and sums of a batch.
   struct tally {
-    index tokens = 0, labels = 0, shown = 0;
+    std::array<index, 2> tokens{};  ///< that count, of targets or texts, and of sources
+    index labels = 0, shown = 0;
     double soft = 0;   ///< sum of the KL terms
     double apart = 0;  ///< sum of the layers' means of D
-    double weight = 0, factor = 0;
+    double weight = 0;
   };
   struct criterion {
     const layer_distillation* from;
@@ -239,21 +257,22 @@ class layer_distillation {
     /// See detail::watches_states.
     void state(const ops::execution& on, index k, const T* x, T* dx) const {
       const auto& at = from->teacher_.at;
-      const index rows = b.batch * b.length;
-      const ops::state_match<T, U> match{from->how_.loss, rows, width, x,
-                                         at.states + k * rows * width};
-      const lengths_of lengths{b};
-      ops::state_losses(on, match, at.sums->factor, at.losses, dx,
-                        [&](index row) { return row % b.length < lengths(row / b.length); });
+      const detail::shown_rows<M> rows{b, mine::layers[static_cast<std::size_t>(k)]};
+      const auto tokens =
+          static_cast<double>((std::max)(at.sums->tokens[rows.of_source()], index{1}));
+      const ops::state_match<T, U> match{from->how_.loss, rows.size(), width, x,
+                                         at.states + k * at.layer * width};
+      ops::state_losses(on, match, at.sums->weight / tokens, at.losses, dx,
+                        [&](index row) { return rows.counts(row); });
       if (dx) return;
       on.threads.once([&] {
         double sum = 0;
-        for (index i = 0; i < rows; ++i) sum += at.losses[i];
-        at.sums->apart += sum / static_cast<double>(at.sums->tokens);
+        for (index i = 0; i < rows.size(); ++i) sum += at.losses[i];
+        at.sums->apart += sum / tokens;
         ++at.sums->shown;
       });
     }
-    /// The loss on states in nats, and the factor of their gradients.
+    /// The loss on states in nats, and the weight of their gradients.
     double settle(const ops::execution& on) const {
       tally& to = *from->teacher_.at.sums;
       const auto& how = from->how_;
@@ -264,21 +283,22 @@ class layer_distillation {
           to.weight *= static_cast<double>(to.labels);
         else
           to.weight *= to.apart > 0 ? to.soft * layers / to.apart : 0;
-        to.factor = to.weight / static_cast<double>(to.tokens);
       });
       return to.shown == static_cast<index>(count) ? to.weight * to.apart
                                                    : std::numeric_limits<double>::quiet_NaN();
     }
   };
   struct places {
-    U* states = nullptr;  ///< of the teacher's layers, [count, rows, width]
+    U* states = nullptr;  ///< of the teacher's layers, [count, layer, width]
+    index layer = 0;      ///< most rows of one
     T* scratch = nullptr;
     double* losses = nullptr;  ///< [rows] of states, or of labels
     tally* sums = nullptr;
 
     static constexpr places place(arena& from, const limits& l) {
-      const index rows = multiply_sizes(l.batch, M::longest(l));
+      const index rows = multiply_sizes(l.batch, detail::longest_shown<M>(l));
       places at;
+      at.layer = rows;
       at.states =
           from.take<U>(multiply_sizes(multiply_sizes(static_cast<index>(count), rows), width));
       at.scratch = from.take<T>(ops::distil_scratch<T>(M::vocabulary, l.threads));
@@ -294,10 +314,10 @@ class layer_distillation {
 
   /// Keeps what is to be learned of a layer of the teacher.
   void learn(const ops::execution& on, const batch& b, index layer, const U* x) const {
-    const index rows = b.batch * b.length;
+    const index rows = detail::shown_rows<N>{b, layer}.size();
     for (std::size_t k = 0; k < count; ++k) {
       if (taught[k] != layer) continue;
-      U* const to = teacher_.at.states + static_cast<index>(k) * rows * width;
+      U* const to = teacher_.at.states + static_cast<index>(k) * teacher_.at.layer * width;
       const ops::execution mine_on = teacher_.model.on(on);
       if constexpr (requires { N::filtered_layers; })
         N::template filter_state<U, typename teacher_form::storage>(

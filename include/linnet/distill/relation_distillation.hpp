@@ -20,7 +20,7 @@ LINNET_NAMESPACE_BEGIN
 /// Options of relation_distillation.
 struct relation_options {
   index heads = 0;   ///< relation heads, which divide all widths; 0 for the student's heads
-  index layer = -1;  ///< of the teacher, from 0 on; -1 for its last
+  index layer = -1;  ///< of the teacher, from 0 on; -1 for its last, which it is of a T5
   std::array<double, 3> weights{1.0 / 3, 1.0 / 3, 1.0 / 3};  ///< of queries, keys and values
   double labels = 0;                                         ///< weight of the cross-entropy
   double attention = 0;  ///< weight of relations of queries to keys, which are attention maps
@@ -47,9 +47,10 @@ inline constexpr relation_options minilm_options{.weights = {0, 0, 1}, .attentio
 ///   of KL(A^t || A^s).
 /// One more x, weighted by `attention`, relates queries to keys: softmax(q k^T / sqrt(d)).
 /// Widths, layers and heads may differ. An encoder's padding is left out; a decoder's batch has no
-/// lengths, so there all tokens count. Where attention is causal, so are relations. Queries and
-/// keys are those that are multiplied, behind positions. For trainers: an evaluator's loss is that
-/// of the labels.
+/// lengths, so there all tokens count. Of a T5, the last self-attention of the encoder and that of
+/// the decoder learn, each with half the weight. Where attention is causal, so are relations.
+/// Queries and keys are those that are multiplied, behind positions. For trainers: an evaluator's
+/// loss is that of the labels.
 template <class Student, class Teacher>
 class relation_distillation {
   using student_form = typename detail::packed_form<Student>::type;
@@ -60,10 +61,15 @@ class relation_distillation {
   using N = typename teacher_form::model;
   using T = typename student_form::scalar;
   using U = typename teacher_form::scalar;
-  static_assert(
-      std::is_same_v<typename M::batch, typename N::batch> && !requires { M::start; },
-      "linnet::relation_distillation: student and teacher are both decoders or both "
-      "encoders");
+  /// Stacks of which a layer learns: of T5, encoder and decoder.
+  static constexpr bool two = requires {
+    M::shape.encoder_layers;
+    N::shape.encoder_layers;
+  };
+  static constexpr std::size_t stacks = two ? 2 : 1;
+  static_assert(std::is_same_v<typename M::batch, typename N::batch> && two == M::encodes,
+                "linnet::relation_distillation: student and teacher are both decoders, both "
+                "encoders or both T5s");
 
  public:
   using batch = typename M::batch;
@@ -73,7 +79,8 @@ class relation_distillation {
   /// Opens the objective for batches up to these limits, with at least the trainer's number of
   /// threads. The packed weights must outlive it. Errors: errc::invalid for limits and options out
   /// of their range, and for models without softmax attention. Also for relation heads that do not
-  /// divide the width of queries or of keys; the error of the weights; errc::out_of_memory.
+  /// divide the width of queries or of keys, and for a layer or attention maps of a T5. Else the
+  /// error of the weights, or errc::out_of_memory.
   static result<relation_distillation> open(std::reference_wrapper<const teacher_form> p,
                                             const limits& l,
                                             const relation_options& how = {}) LINNET_TRY {
@@ -85,13 +92,26 @@ class relation_distillation {
     if (mine.calls == 0 || theirs.calls == 0)
       return linnet::error{errc::invalid, where, "layers", "softmax attention in both models",
                            "none"};
+    if constexpr (two) {
+      if (mine.calls != calls_of<M> || theirs.calls != calls_of<N>)
+        return linnet::error{errc::invalid, where, "layers",
+                             "softmax attention in all layers of both models", "other layers"};
+      if (how.layer >= 0)
+        return linnet::error{errc::invalid, where, "relation_options.layer",
+                             "-1, as both of a T5's stacks learn their last layer",
+                             std::to_string(how.layer)};
+      if (how.attention > 0)
+        return linnet::error{errc::invalid, where, "relation_options.attention",
+                             "0, as a T5's attention has biases and no scale",
+                             detail::number_text(how.attention)};
+    }
     if (how.layer >= theirs.calls)
       return linnet::error{errc::invalid, where, "relation_options.layer",
                            "below " + std::to_string(theirs.calls) + ", the teacher's layers",
                            std::to_string(how.layer)};
     relation_options set = how;
     if (set.heads == 0) set.heads = mine.heads / mine.calls;
-    if (set.layer < 0) set.layer = theirs.calls - 1;
+    if (set.layer < 0 && !two) set.layer = theirs.calls - 1;
     for (const index width : {mine.q_width, mine.k_width, theirs.q_width, theirs.k_width})
       if (width % set.heads != 0)
         return linnet::error{
@@ -159,7 +179,8 @@ class relation_distillation {
     }
   };
   struct places {
-    U* taught = nullptr;  ///< queries, keys and values of the teacher's layer
+    U* taught = nullptr;  ///< queries, keys and values of the teacher's layers
+    index stack = 0;      ///< numbers of one of them
     double *scratch = nullptr, *sums = nullptr;
 
     static constexpr places place(arena& from, const limits& l) {
@@ -167,7 +188,8 @@ class relation_distillation {
                              s = detail::attention_extent_of<student_form>(l);
       const index tokens = (std::max)(e.rows, s.rows) / (std::max)(l.batch, index{1});
       places at;
-      at.taught = from.take<U>(multiply_sizes(e.rows, e.q_width + 2 * e.k_width));
+      at.stack = multiply_sizes(e.rows, e.q_width + 2 * e.k_width);
+      at.taught = from.take<U>(multiply_sizes(static_cast<index>(stacks), at.stack));
       at.scratch = from.take<double>(l.threads * ops::relation_scratch(tokens));
       at.sums = from.take<double>(l.batch * (std::max)(s.q_width, index{1}));
       return at;
@@ -176,19 +198,37 @@ class relation_distillation {
   relation_distillation(one&& from, const relation_options& how)
       : how_(how),
         teacher_(std::move(from)),
-        last_(detail::attention_extent_of<student_form>(teacher_.planned()).calls - 1) {}
+        mine_(compared<M>(-1, detail::attention_extent_of<student_form>(teacher_.planned()))),
+        theirs_(compared<N>(how.layer,
+                            detail::attention_extent_of<teacher_form>(teacher_.planned()))) {}
 
-  /// Keeps the queries, keys and values of the teacher's layer.
+  /// Attention that a T5 computes: that of its encoder, then self- and cross-attention in turns.
+  template <class Any>
+  static constexpr index calls_of = Any::shape.encoder_layers + 2 * Any::shape.decoder_layers;
+  /// The calls of attention that are compared, one of each stack; `layer` is -1 for the last one.
+  template <class Any>
+  static std::array<index, stacks> compared(index layer, const attention_extent& e) {
+    if constexpr (two)
+      return {Any::shape.encoder_layers - 1, e.calls - 2};
+    else
+      return {layer < 0 ? e.calls - 1 : layer};
+  }
+  /// The stack of a call that is compared, or `stacks`.
+  static std::size_t stack_of(const std::array<index, stacks>& calls, index call) {
+    return static_cast<std::size_t>(std::find(calls.begin(), calls.end(), call) - calls.begin());
+  }
+
+  /// Keeps the queries, keys and values of the teacher's layers.
   void keep(const ops::execution& on, const ops::attention_call<U>& a) {
-    if (taught_ == how_.layer) {
-      U* to = teacher_.at.taught;
+    if (const std::size_t stack = stack_of(theirs_, taught_); stack < stacks) {
+      U* to = teacher_.at.taught + static_cast<index>(stack) * teacher_.at.stack;
       for (index which = 0; which < 3; ++which) {
         const auto from = ops::relation_rows_of(a, which);
         on.threads.each(a.batch * from.tokens, [&](index row) {
           std::copy_n(from.x + row * from.stride, from.width, to + row * from.width);
         });
         on.threads.once([&] {
-          kept_[static_cast<std::size_t>(which)] = {to, from.tokens, from.width, from.width};
+          kept_[stack][static_cast<std::size_t>(which)] = {to, from.tokens, from.width, from.width};
         });
         to += a.batch * from.tokens * from.width;
       }
@@ -196,13 +236,15 @@ class relation_distillation {
     on.threads.wait();
     on.threads.once([&] { ++taught_; });
   }
-  /// Compares the student's last layer in forward, and adds to its gradients in backward.
+  /// Compares the student's last layers in forward, and adds to their gradients in backward.
   void meet(const ops::execution& on, const ops::attention_call<T>& a,
             const ops::attention_gradient<T>* gradient) {
     const index layer = gradient ? shown_ - 1 : shown_;
-    if (layer == last_) {
+    if (const std::size_t stack = stack_of(mine_, layer); stack < stacks) {
+      const auto& kept = kept_[stack];
       const ops::relation_call c{a.batch, how_.heads, a.query_lengths, a.window.after == 0};
-      const double scale = static_cast<double>(labels_) / static_cast<double>(a.batch);
+      const double scale =
+          static_cast<double>(labels_) / static_cast<double>(a.batch * static_cast<index>(stacks));
       for (index pair = 0; pair < 4; ++pair) {  // of queries, keys, values, and queries with keys
         const index from = pair % 3, to = pair < 3 ? pair : 1;
         const double weight =
@@ -210,8 +252,8 @@ class relation_distillation {
         if (weight == 0) continue;
         const ops::relation_pair<T> mine{ops::relation_rows_of(a, from),
                                          ops::relation_rows_of(a, to)};
-        const ops::relation_pair<U> theirs{kept_[static_cast<std::size_t>(from)],
-                                           kept_[static_cast<std::size_t>(to)]};
+        const ops::relation_pair<U> theirs{kept[static_cast<std::size_t>(from)],
+                                           kept[static_cast<std::size_t>(to)]};
         if (gradient) {
           T* const slopes[] = {gradient->dq, gradient->dk, gradient->dv};
           ops::relation_divergence_backward(on, mine, theirs, c, weight, teacher_.at.scratch,
@@ -230,10 +272,11 @@ class relation_distillation {
 
   relation_options how_;
   one teacher_;
-  std::array<ops::relation_rows<U>, 3> kept_{};
+  std::array<std::array<ops::relation_rows<U>, 3>, stacks> kept_{};
   ops::attention_tap<U> teacher_tap_{};
   ops::attention_tap<T> student_tap_{};
-  index last_, taught_ = 0, shown_ = 0, labels_ = 0;
+  std::array<index, stacks> mine_, theirs_;  ///< calls that are compared
+  index taught_ = 0, shown_ = 0, labels_ = 0;
   double sum_ = 0;
 };
 

@@ -27,16 +27,6 @@ consteval index token_width() {
   else
     return A::width;
 }
-/// PEFT's word for what a model does.
-template <class M>
-std::string peft_task() {
-  if (is_t5<M>) return "SEQ_2_SEQ_LM";
-  if constexpr (is_encoder<M>) {
-    if (M::label_per_sequence && M::labelled) return "SEQ_CLS";
-    return M::labelled && !M::masked ? "TOKEN_CLS" : "FEATURE_EXTRACTION";
-  }
-  return "CAUSAL_LM";
-}
 /// The configuration of an adapter that puts virtual tokens before texts.
 template <class A>
 std::string make_virtual_config(const std::string& base_name) {

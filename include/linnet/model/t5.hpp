@@ -205,18 +205,32 @@ struct t5_model : model_defaults {
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
   /// The final hidden states of a batch and the head that reads them: arguments of ops::head_loss()
-  /// and ops::head_logits(). Called by every thread.
+  /// and ops::head_logits(). `hook` is shown the outputs of the encoder's layers and, numbered
+  /// behind them, of the decoder's but the last. The encoder's last one is behind its norm. Called
+  /// by every thread.
   template <class T, class S>
   static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
                                                  const batch& b, workspace<T>& w,
-                                                 const ops::execution& on) {
+                                                 const ops::execution& on,
+                                                 const layer_hook<T>& hook = {}) {
     context<T> ctx = source_context<T>(b, on);
     context<T> target = target_context<T>(b, w, ctx);
+    const auto behind = [&](index layer, const T* x, T* dx) {
+      hook(Shape.encoder_layers + layer + 1, x, dx);
+    };
+    ctx.stack.hook = hook;
+    target.stack.hook = layer_hook<T>::of(behind);
     return read<T, S>(p, b, w, ctx, target);
+  }
+  /// The hidden states [batch * target_length, d] behind read() and loss().
+  template <class T>
+  static const T* last_hidden(const workspace<T>& w) {
+    return w.out;
   }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
   /// `dp`, also adds the gradient of that sum. `call.logits`, if given, receives [batch *
-  /// target_length, vocabulary]. Called by every thread.
+  /// target_length, vocabulary]. A criterion may see hidden states as read() shows them, see
+  /// detail::show_layer() and hidden_nats(). Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& caller,
@@ -225,6 +239,14 @@ struct t5_model : model_defaults {
     context<T> ctx = source_context<T>(b, on);
     ctx.dropout = call.dropout;
     context<T> target = target_context<T>(b, w, ctx);
+    const auto of_source = [&](index layer, const T* x, T* dx) {
+      detail::show_layer(criterion, on, layer, x, dx);
+    };
+    const auto of_target = [&](index layer, const T* x, T* dx) {
+      detail::show_layer(criterion, on, Shape.encoder_layers + layer, x, dx);
+    };
+    ctx.stack.hook = layer_hook<T>::of(of_source);
+    target.stack.hook = layer_hook<T>::of(of_target);
     const index rows = target.rows();
     ops::head_call<T, head_storage<S>> head = read<T, S>(p, b, w, ctx, target);
     const index read_rows = head.rows;  // without virtual tokens
@@ -241,7 +263,8 @@ struct t5_model : model_defaults {
         else
           head.d_table = dp->head;
       }
-    const loss_sum sum = ops::head_loss(on, head, criterion);
+    loss_sum sum = ops::head_loss(on, head, criterion);
+    sum.nats += detail::hidden_nats(criterion, on, w.out, dp ? w.d_out : nullptr);
     head_time.next(operation::other);
     if constexpr (ops::trainable<S>)
       if (dp) {
@@ -250,6 +273,7 @@ struct t5_model : model_defaults {
         decoder::template backward<T, S>(p.decoder_stack, dp->decoder_stack, {w.d_out, rows},
                                          w.decoder_stack, target);
         detail::timed_embed_backward<T, S>(target, d, w.inputs, w.decoder_stack.dx, dp->embedding);
+        ctx.stack.hook(Shape.encoder_layers, w.memory, w.d_memory);
         encoder::template backward<T, S>(p.encoder_stack, dp->encoder_stack,
                                          {w.d_memory, ctx.rows()}, w.encoder_stack, ctx);
         detail::timed_embed_backward<T, S>(ctx, d, b.source, w.encoder_stack.dx, dp->embedding);
@@ -350,6 +374,7 @@ struct t5_model : model_defaults {
                                                  const batch& b, workspace<T>& w, context<T>& ctx,
                                                  context<T>& target) {
     encode<T, S>(p, b.source, w, ctx);
+    ctx.stack.hook(Shape.encoder_layers, w.memory, nullptr);
     const index rows = target.rows(), read_rows = b.batch * b.target_length;
     target.on.threads.each(read_rows, [&](index i) {
       const index at = i % b.target_length;
