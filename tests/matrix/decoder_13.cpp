@@ -20,6 +20,9 @@ BOOST_AUTO_TEST_CASE(model_98) {
 BOOST_AUTO_TEST_CASE(model_99) {
   check<decoder, ln::attention::longformer_at<6, ln::attention::global_tokens<0, 4, 9>, 1, 2>, ln::storage::int8, ln::compute::int8>("decoder: attention longformer, weights int8 in int8");
 }
+BOOST_AUTO_TEST_CASE(model_100) {
+  check<decoder, ln::kv::channel_int4>("decoder: cache channel int4");
+}
 
 BOOST_AUTO_TEST_SUITE_END()
 
