@@ -66,6 +66,8 @@ FFN_ALONE = {"top k": "ffn::top_k<4, ffn::swiglu>",
              "widths": "ffn::per_layer<ffn::swiglu, 3, 7>"}
 # Embeddings that go with few heads: one model.
 ENDS_ALONE = {"tensor train": "embedding::tensor_train<tensor_train_cores>, tie::untied"}
+# Caches with scales from a calibration: one model, as what reads them is the same for all.
+CACHE_ALONE = {"channel int4": "kv::channel_int4"}
 # Attention of decoders that leaves out heads, and with a cache of two parts.
 ATTENTION_ALONE = {"contextual": "attention::contextual<3>",
                    "longformer": "attention::longformer_at<6, attention::global_tokens<0, 4, 9>, 1, 2>"}
@@ -86,7 +88,7 @@ IN_BLOCKS = [
 ]
 # All that go with few other choices, by what they are a choice of.
 ALSO = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE,
-        "ends": ENDS_ALONE, "attention": ATTENTION_ALONE | ATTENTION_IN_BLOCKS}
+        "ends": ENDS_ALONE, "attention": ATTENTION_ALONE | ATTENTION_IN_BLOCKS, "cache": CACHE_ALONE}
 BY_LAYERS = {"decoder", "t5", "encoder"}
 
 DECODERS = {
@@ -316,6 +318,7 @@ def sources():
             rows += [{"attention": name} | ATTENTION_ALONE_WITH.get(name, {})
                      for name in ATTENTION_ALONE]
             rows += IN_BLOCKS
+            rows += [{"cache": name} for name in CACHE_ALONE]
         for first in range(0, len(rows), MODELS_PER_FILE):
             file = f"{family}_{first // MODELS_PER_FILE + 1}"
             text = HEAD % (file, family)

@@ -8,6 +8,7 @@
 #include <linnet/compress/allocate_storages.hpp>
 #include <linnet/compress/awq.hpp>
 #include <linnet/compress/block_influence.hpp>
+#include <linnet/compress/calibrate_keys.hpp>
 #include <linnet/compress/clip_search.hpp>
 #include <linnet/compress/contextual.hpp>
 #include <linnet/compress/contextual_heads.hpp>

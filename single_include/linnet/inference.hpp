@@ -1446,14 +1446,55 @@ class lasting_span : public std::span<T> {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Functions of one tensor that blocks of weights call for each of theirs. They do not depend on
-/// the model, so that compilers make them once for all models.
+/// Scales of the channels of keys, for caches that round keys before their rotation.
 
 /// @file
-/// Walks over the tensors of layers and models. A compiler makes the visit() of a model once for
-/// each form, whatever number of functions is called with its tensors.
+/// The key-value cache whose keys are rounded by channel before their rotation, with scales from a
+/// calibration (Hooper et al. 2024).
 
-#include <tuple>
+#include <cmath>
+
+/// @file
+/// The key-value cache: storage of the keys and values of the tokens that a session was fed.
+
+/// @file
+/// The key-value cache in 4 bits: keys per channel, values per token (Hooper et al. 2024).
+
+/// @file
+/// The contract of a layer.
+///
+/// A layer is a stateless type with
+///  - `params<Form>`: its parameters as a struct, in one of the forms of nn/parameters.hpp;
+///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
+///    number of parameter structs in lockstep (also none, to count at compile time: it is
+///    constexpr);
+///    One struct may also be that of a counterpart, a layer with the same members whose matrices
+///    are kept in another way. What keeps a matrix W as others has a second `visit(f, at, p, q)`,
+///    for q with a `weight` W: it calls `f(path, tensor_info of W, matrix_expression, q.weight)`.
+///    collapse(), factorise() and unshare() work on every such layer;
+///  - `cache<T>` and `plan<T>(planner&, call_shape)`: the buffers one instance needs;
+///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
+///  continues
+///    cached sequences: the same code serves training, prefill and one-token steps;
+///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
+///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
+///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
+///  - `in` and `out`: the widths of x and y;
+///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
+///  continues where another is;
+///  - `channels(ends, p)`, only where scales or rotations can be folded into its tensors: which of
+///    them read the channels ends.in and which write ends.out, see nn/channels.hpp;
+///  - `flops(call_shape)`: floating-point operations of the products in a forward call, one
+///    multiply-add counted as 2; elementwise work is not counted.
+///
+/// Every thread of a team makes the same calls (SPMD); an operation returns when all threads have
+/// finished it.
+
+#include <concepts>
+
+/// @file
+/// Channels: layers say which rows write what which columns read. Methods then fold scales and
+/// rotations into neighbouring tensors, or cut channels out of all of them.
 
 /// @file
 /// Names of parameters, and the forms a parameter takes: canonical weights, gradients, and the
@@ -1464,8 +1505,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// Counter-based random numbers: one key and counter give the same bits on every compiler, in every
 /// thread and in any order. So a dropout mask can be recomputed instead of stored.
-
-#include <cmath>
 
 /// @file
 /// Exponentials, logarithms and angles in double precision that have the same bits on every machine
@@ -21718,6 +21757,10 @@ struct execution {
   float loss_scale = 1;                     ///< of gradients that products round to f16
   bool notes_ranges = false;                ///< whether 8-bit training notes the largest magnitudes
   const gradient_tap* gradients = nullptr;  ///< is told whose gradients are complete, or null
+  const float* key_scales = nullptr;  ///< [layers, kv_heads, d_kv] of keys that a cache rounds
+                                      ///< by channel, or null
+  float* largest_keys = nullptr;      ///< of that size, noted of keys before their rotation
+                                      ///< by models with such a cache, or null
 
   /// Calls f(kernels) with the kernels of the level, see simd/kernels.hpp.
   template <class F>
@@ -23321,6 +23364,8 @@ LINNET_NAMESPACE_END
 /// @file
 /// Storage that differs between the layers of a stack.
 
+#include <tuple>
+
 /// @file
 /// Storage that differs between the matrices of a model, by what each is for.
 
@@ -24378,8 +24423,6 @@ LINNET_NAMESPACE_END
 
 /// @file
 /// A profile of operations: their time, their work and how long each thread waited for others.
-
-#include <concepts>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -27321,542 +27364,6 @@ struct matrix_expression {
 };
 
 LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// A function object for the tensors of one form, whose functions are known at run time only.
-template <class... Leaf>
-struct tensor_visitor;
-/// For visits without parameters.
-template <>
-struct tensor_visitor<> {
-  void (*call)(const tensor_visitor&, const parameter_path&, const tensor_info&);
-
-  constexpr void operator()(const parameter_path& at, const tensor_info& info) const {
-    call(*this, at, info);
-  }
-};
-/// For visits of one tree, whose vectors are of one type and its matrices of another.
-template <class Vector, class Matrix>
-struct tensor_visitor<Vector, Matrix> {
-  void (*call_vector)(const tensor_visitor&, const parameter_path&, const tensor_info&, Vector&);
-  void (*call_matrix)(const tensor_visitor&, const parameter_path&, const tensor_info&, Matrix&);
-
-  constexpr void operator()(const parameter_path& at, const tensor_info& info, Vector& leaf) const {
-    call_vector(*this, at, info, leaf);
-  }
-  constexpr void operator()(const parameter_path& at, const tensor_info& info, Matrix& leaf) const {
-    call_matrix(*this, at, info, leaf);
-  }
-  template <class Other>
-  constexpr void operator()(const parameter_path&, const tensor_info&, Other&) const {
-    static_assert(never<Other>,
-                  "linnet: visit() passes a tensor that is neither Form::matrix nor Form::vector");
-  }
-};
-/// For visits of one tree, whose tensors are of one type.
-template <class Leaf>
-struct tensor_visitor<Leaf, Leaf> {
-  void (*call_vector)(const tensor_visitor&, const parameter_path&, const tensor_info&, Leaf&);
-
-  constexpr void operator()(const parameter_path& at, const tensor_info& info, Leaf& leaf) const {
-    call_vector(*this, at, info, leaf);
-  }
-};
-
-/// Whether all vectors of a form have one type, and all its matrices: no mixture of storages.
-template <class Form>
-inline constexpr bool plain_form = true;
-template <class Form>
-requires requires { requires form::stored<Form>::storage::mixes; }
-inline constexpr bool plain_form<Form> = false;
-/// Whether vectors of a form are of another type than its matrices.
-template <class Form>
-inline constexpr bool tells_matrices =
-    !std::is_same_v<typename Form::vector, typename Form::matrix>;
-
-template <class Form>
-using visitor_of = tensor_visitor<typename Form::vector, typename Form::matrix>;
-
-/// Calls a function object with a path and an info.
-template <class F>
-struct calls_infos : tensor_visitor<> {
-  F& f;
-
-  static constexpr void call_it(const tensor_visitor<>& self, const parameter_path& at,
-                                const tensor_info& info) {
-    static_cast<const calls_infos&>(self).f(at, info);
-  }
-};
-
-/// Calls a function object with the tensors of one tree, const ones if Const.
-template <class F, class Vector, class Matrix, bool Const>
-struct calls_leaves : tensor_visitor<Vector, Matrix> {
-  using base = tensor_visitor<Vector, Matrix>;
-  F& f;
-
-  template <class Leaf>
-  static constexpr void call_it(const base& self, const parameter_path& at, const tensor_info& info,
-                                Leaf& leaf) {
-    static_cast<const calls_leaves&>(self).f(
-        at, info, static_cast<std::conditional_t<Const, const Leaf, Leaf>&>(leaf));
-  }
-};
-
-/// Notes where the tensors of one tree are.
-template <class Vector, class Matrix>
-struct notes_leaves : tensor_visitor<Vector, Matrix> {
-  using base = tensor_visitor<Vector, Matrix>;
-  mutable void** next;
-
-  template <class Leaf>
-  static void call_it(const base& self, const parameter_path&, const tensor_info&, Leaf& leaf) {
-    *static_cast<const notes_leaves&>(self).next++ = &leaf;
-  }
-};
-
-/// The functions of a visitor.
-template <class Visitor, class Vector, class Matrix>
-inline constexpr tensor_visitor<Vector, Matrix> functions_of{&Visitor::template call_it<Vector>,
-                                                             &Visitor::template call_it<Matrix>};
-template <class Visitor, class Leaf>
-inline constexpr tensor_visitor<Leaf, Leaf> functions_of<Visitor, Leaf, Leaf>{
-    &Visitor::template call_it<Leaf>};
-
-/// The types of a tree's tensors.
-template <class Vector, class Matrix>
-struct leaf_types {
-  using vector = Vector;
-  using matrix = Matrix;
-};
-
-/// A tree of parameters and what it is of.
-template <class M, class Form, bool Const = false>
-struct tree_of {
-  using layer = M;
-  using shape = Form;
-  using params = typename M::template params<Form>;
-  using seen_tree = std::conditional_t<Const, const params, params>;
-  using leaves =
-      leaf_types<std::conditional_t<Const, const typename Form::vector, typename Form::vector>,
-                 std::conditional_t<Const, const typename Form::matrix, typename Form::matrix>>;
-
-  params& tree;
-
-  constexpr seen_tree& get() const { return tree; }
-};
-
-/// Calls a function object with the tensors of several trees: those of tree `Lead` as it is
-/// visited, the others where they were noted.
-template <class F, std::size_t Lead, class Numbers, class Vector, class Matrix, class... Leaves>
-struct calls_together;
-template <class F, std::size_t Lead, std::size_t... K, class Vector, class Matrix, class... Leaves>
-struct calls_together<F, Lead, std::index_sequence<K...>, Vector, Matrix, Leaves...>
-    : tensor_visitor<Vector, Matrix> {
-  using base = tensor_visitor<Vector, Matrix>;
-  F& f;
-  void* const* places;             ///< of the tensors of each tree
-  std::size_t count;               ///< of tensors
-  mutable std::size_t number = 0;  ///< of the next one
-
-  template <class Leaf>
-  static void call_it(const base& self, const parameter_path& at, const tensor_info& info,
-                      Leaf& leaf) {
-    const auto& me = static_cast<const calls_together&>(self);
-    constexpr bool is_matrix = std::is_same_v<Leaf, Matrix>;
-    me.f(at, info,
-         *static_cast<
-             std::conditional_t<is_matrix, typename Leaves::matrix, typename Leaves::vector>*>(
-             K == Lead ? static_cast<void*>(&leaf) : me.places[K * me.count + me.number])...);
-    ++me.number;
-  }
-};
-
-/// Gives tensors with initial normal values another deviation.
-template <class F>
-struct with_deviation {
-  F& f;
-  double deviation;
-
-  template <class... Leaf>
-  constexpr void operator()(const parameter_path& at, tensor_info info, Leaf&... leaf) const {
-    if (info.deviation > 0) info.deviation = deviation;
-    f(at, info, leaf...);
-  }
-};
-/// Divides the deviation of initial normal values.
-template <class F>
-struct with_smaller_start {
-  F& f;
-  double divisor;
-
-  template <class... Leaf>
-  constexpr void operator()(const parameter_path& at, tensor_info info, Leaf&... leaf) const {
-    info.deviation /= divisor;
-    f(at, info, leaf...);
-  }
-};
-
-/// The first of some forms that tells matrices from vectors, or the first.
-template <class... Form>
-consteval std::size_t leading_form() {
-  const bool tells[] = {tells_matrices<Form>...};
-  for (std::size_t i = 0; i < sizeof...(Form); ++i)
-    if (tells[i]) return i;
-  return 0;
-}
-
-}  // namespace detail
-
-/// Calls f(path, tensor_info) for each tensor of a layer or model, in canonical order; shared ones
-/// once.
-template <class M, class F>
-constexpr void each_tensor(F&& f) {
-  using visitor_type = detail::calls_infos<std::remove_reference_t<F>>;
-  const visitor_type visitor{{&visitor_type::call_it}, f};
-  M::visit(static_cast<const detail::tensor_visitor<>&>(visitor), parameter_path{});
-}
-
-namespace detail {
-
-/// Number of tensors of a layer or model.
-template <class M>
-consteval std::size_t count_tensors() {
-  std::size_t n = 0;
-  each_tensor<M>([&](const parameter_path&, const tensor_info&) { ++n; });
-  return n;
-}
-
-/// Notes where the tensors of a tree are.
-template <class M, class Form>
-void note_leaves(typename M::template params<Form>& tree, void** places) {
-  using vector = typename Form::vector;
-  using matrix = typename Form::matrix;
-  using visitor_type = notes_leaves<vector, matrix>;
-  const visitor_type visitor{functions_of<visitor_type, vector, matrix>, places};
-  M::visit(static_cast<const visitor_of<Form>&>(visitor), parameter_path{}, tree);
-}
-
-/// Calls f(path, info, leaf) for each tensor of a tree.
-template <class F, class M, class Form, bool Const>
-LINNET_INLINE constexpr void each_leaf(F& f, tree_of<M, Form, Const> one) {
-  if constexpr (plain_form<Form>) {
-    using vector = typename Form::vector;
-    using matrix = typename Form::matrix;
-    using visitor_type = calls_leaves<F, vector, matrix, Const>;
-    const visitor_type visitor{functions_of<visitor_type, vector, matrix>, f};
-    M::visit(static_cast<const visitor_of<Form>&>(visitor), parameter_path{}, one.tree);
-  } else {
-    M::visit(f, parameter_path{}, one.get());
-  }
-}
-/// Calls f(path, info, leaf...) for each tensor of several trees, which have the same ones.
-template <class F, class... Tree>
-void each_leaf(F& f, Tree... trees) requires(sizeof...(Tree) > 1) {
-  using first = std::tuple_element_t<0, std::tuple<Tree...>>;
-  if constexpr ((plain_form<typename Tree::shape> && ...)) {
-    constexpr std::size_t lead = leading_form<typename Tree::shape...>();
-    using leading = std::tuple_element_t<lead, std::tuple<Tree...>>;
-    constexpr std::size_t count = count_tensors<typename first::layer>();
-    static_assert(((count_tensors<typename Tree::layer>() == count) && ...),
-                  "linnet::each_tensor_of: the blocks are of models with unlike tensors");
-    void* places[sizeof...(Tree) * count + 1];
-    void* const roots[] = {&trees.tree...};
-    std::size_t i = 0;
-    ((i == lead
-          ? void()
-          : note_leaves<typename Tree::layer, typename Tree::shape>(trees.tree, places + i * count),
-      ++i),
-     ...);
-    using vector = typename leading::shape::vector;
-    using matrix = typename leading::shape::matrix;
-    using visitor_type = calls_together<F, lead, std::index_sequence_for<Tree...>, vector, matrix,
-                                        typename Tree::leaves...>;
-    const visitor_type visitor{functions_of<visitor_type, vector, matrix>, f, places, count};
-    leading::layer::visit(static_cast<const visitor_of<typename leading::shape>&>(visitor),
-                          parameter_path{}, *static_cast<typename leading::params*>(roots[lead]));
-  } else {
-    first::layer::visit(f, parameter_path{}, trees.get()...);
-  }
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// Copies, sums and activations of whole arrays, split over the team.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-namespace detail {
-/// Calls f(first, count) for this thread's share of n values, in whole cache lines, then waits.
-template <class T, class F>
-void in_slices(const execution& on, index n, F&& f) {
-  constexpr index line = 64 / static_cast<index>(sizeof(T));
-  const auto [first, last] = on.threads.range((n + line - 1) / line);
-  const index begin = first * line, end = (std::min)(n, last * line);
-  if (begin < end) f(begin, end - begin);
-  on.threads.wait();
-}
-}  // namespace detail
-
-/// x[n] = value
-template <class T>
-void fill(const execution& on, index n, T value, T* x) {
-  detail::in_slices<T>(on, n, [&](index at, index count) { std::fill_n(x + at, count, value); });
-}
-/// y[n] = x[n]
-template <class T>
-void copy(const execution& on, index n, const T* x, T* y) {
-  detail::in_slices<T>(on, n, [&](index at, index count) { std::copy_n(x + at, count, y + at); });
-}
-/// y[n] = a[n] + b[n]; y may be a or b
-template <class T>
-void add(const execution& on, index n, const T* a, const T* b, T* y) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level,
-                   [&](auto k) { decltype(k)::template add<T>(count, a + at, b + at, y + at); });
-  });
-}
-/// y[n] = f(x[n])
-template <activation_kind A, class T>
-void activation(const execution& on, index n, const T* x, T* y) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level,
-                   [&](auto k) { decltype(k)::template activation<A, T>(count, x + at, y + at); });
-  });
-}
-/// dx[n] += dy[n] f'(x[n])
-template <activation_kind A, class T>
-void activation_backward(const execution& on, index n, const T* x, const T* dy, T* dx) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template activation_backward<A, T>(count, x + at, dy + at, dx + at);
-    });
-  });
-}
-/// x[n] = log(1 + e^x[n])
-template <class T>
-void softplus(const execution& on, index n, T* x) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) { decltype(k)::template softplus<T>(count, x + at); });
-  });
-}
-/// dx[n] *= the derivative of softplus at x[n]
-template <class T>
-void softplus_backward(const execution& on, index n, const T* x, T* dx) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template softplus_backward<T>(count, x + at, dx + at);
-    });
-  });
-}
-/// y[n] = f(gate[n]) up[n] (Shazeer 2020)
-template <activation_kind A, class T>
-void gated(const execution& on, index n, const T* gate, const T* up, T* y) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template gated<A, T>(count, gate + at, up + at, y + at);
-    });
-  });
-}
-/// dgate[n], dup[n] = the derivatives of gated() (overwritten)
-template <activation_kind A, class T>
-void gated_backward(const execution& on, index n, const T* gate, const T* up, const T* dy, T* dgate,
-                    T* dup) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template gated_backward<A, T>(count, gate + at, up + at, dy + at, dgate + at,
-                                                 dup + at);
-    });
-  });
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-template <class S>
-constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf) {
-  leaf.data = memory.take<typename S::value>(info.rows * row_values<S>(info.columns));
-  const index scales = info.rows * row_scales<S>(info.columns);
-  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
-  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
-  [[maybe_unused]] const auto take = [&](const char*, auto*& values, index rows, index columns) {
-    values = memory.take<std::remove_cvref_t<decltype(*values)>>(rows * columns);
-  };
-  if constexpr (has_levels<S>) leaf.levels.visit(info.rows, row_scales<S>(info.columns), take);
-  if constexpr (is_corrected<S>) leaf.correction.visit(info.rows, info.columns, take);
-  if constexpr (is_sparse<S>) leaf.kept.visit(info.rows, info.columns, take);
-}
-template <class T, class S>
-constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
-  leaf.panels = memory.take<typename S::word>(leaf.size(info.rows, info.columns));
-  using scale = typename ops::packed_matrix<T, S>::scale;
-  const index scales = leaf.scales_size(info.rows, info.columns);
-  if constexpr (has_levels<S>) {
-    leaf.levels.place(memory, info.rows, row_scales<S>(info.columns));
-  } else {
-    if constexpr (S::scaled) leaf.scales = memory.take<scale>(scales);
-    if constexpr (S::centred) leaf.zeros = memory.take<scale>(scales);
-  }
-  leaf.correction.place(memory, info.rows, info.columns);
-  if constexpr (is_sparse<S>) leaf.kept.place(memory, info.rows, info.columns);
-}
-template <class T>
-constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
-  leaf = memory.take<std::remove_const_t<T>>(info.size());
-}
-
-/// Gives each tensor its memory.
-struct places_leaves {
-  arena& memory;
-
-  template <class Leaf>
-  constexpr void operator()(const parameter_path& at, const tensor_info& info, Leaf& leaf) const {
-    if constexpr (requires { place(memory, at, info, leaf); })  // of an optimizer, say
-      place(memory, at, info, leaf);
-    else
-      place(memory, info, leaf);
-  }
-};
-
-/// The numbers of one tensor, whatever form holds them.
-template <class Leaf>
-constexpr auto* numbers_in(const Leaf& leaf) {
-  if constexpr (std::is_pointer_v<Leaf>)
-    return leaf;
-  else
-    return leaf.data;
-}
-
-/// Copies a tensor that is stored as plain numbers.
-template <class Leaf>
-void copy_tensor(const tensor_info& info, const Leaf& from, const Leaf& to) {
-  std::copy_n(numbers_in(from), info.size(), numbers_in(to));
-}
-/// Copies the tensors of a layer or model `L` from one tree to another; either may have more.
-template <class L, class From, class To>
-void copy_tensors(const From& from, To& to) {
-  L::visit([](const parameter_path&, const tensor_info& info, auto& leaf,
-              const auto& source) { copy_tensor(info, source, leaf); },
-           parameter_path{}, to, from);
-}
-
-/// Names the first tensor with a number that is not finite.
-template <class T>
-struct finds_nonfinite {
-  std::string& found;
-
-  template <class S, class Value>
-  void look(S, const Value* values, index count, const parameter_path& at,
-            const char* suffix) const {
-    bool finite = true;  // no early end: the loop runs on vectors
-    for (index i = 0; i < count; ++i) finite &= S::finite(values[i]);
-    if (!finite) found = at.str() + suffix;
-  }
-  template <class Leaf>
-  void operator()(const parameter_path& at, const tensor_info& info, const Leaf& leaf) const {
-    if (!found.empty()) return;
-    using plain = std::conditional_t<std::is_same_v<T, double>, storage::f64, storage::f32>;
-    if constexpr (std::is_pointer_v<Leaf>) {
-      look(plain{}, leaf, info.size(), at, "");
-    } else {
-      using S = typename Leaf::storage;
-      look(S{}, leaf.data, info.rows * row_values<S>(info.columns), at, "");
-      const index scales = info.rows * row_scales<S>(info.columns);
-      if (S::scaled && found.empty()) look(storage::f32{}, leaf.scales, scales, at, ".scales");
-      if (S::centred && found.empty())
-        look(storage::f32{}, leaf.zeros, scales, at, S::ggml ? ".minima" : ".zeros");
-      [[maybe_unused]] auto more = leaf.correction;
-      if constexpr (is_corrected<S>)
-        more.visit(info.rows, info.columns,
-                   [&](const char* suffix, const auto* values, index rows, index columns) {
-                     using value = std::remove_cvref_t<decltype(*values)>;
-                     if constexpr (!std::is_same_v<value, storage::input_number>)
-                       look(typename S::correction::value{}, values, rows * columns, at, suffix);
-                   });
-    }
-  }
-};
-
-/// Packs each tensor.
-struct packs_leaves {
-  const ops::execution& on;
-
-  template <class To, class From>
-  void operator()(const parameter_path&, const tensor_info& info, To& to, const From& from) const {
-    if constexpr (std::is_pointer_v<From>) {
-      using scalar = std::remove_cvref_t<decltype(*from)>;
-      ops::copy(on, info.size(), static_cast<const scalar*>(from), const_cast<scalar*>(to));
-    } else {
-      ops::pack(on, info.rows, info.columns, from, to);
-    }
-  }
-};
-/// Unpacks each tensor.
-struct unpacks_leaves {
-  template <class To, class From>
-  void operator()(const parameter_path&, const tensor_info& info, To& to, const From& from) const {
-    if constexpr (std::is_pointer_v<To>)
-      std::copy_n(from, info.size(), to);
-    else
-      ops::unpack(info.rows, info.columns, from, to);
-  }
-};
-/// Points packed matrices to their canonical rows.
-struct attaches_leaves {
-  template <class To, class From>
-  void operator()(const parameter_path&, const tensor_info&, To& to, const From& from) const {
-    if constexpr (!std::is_pointer_v<From>) to.rows = from.data;
-  }
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// The contract of a layer.
-///
-/// A layer is a stateless type with
-///  - `params<Form>`: its parameters as a struct, in one of the forms of nn/parameters.hpp;
-///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
-///    number of parameter structs in lockstep (also none, to count at compile time: it is
-///    constexpr);
-///    One struct may also be that of a counterpart, a layer with the same members whose matrices
-///    are kept in another way. What keeps a matrix W as others has a second `visit(f, at, p, q)`,
-///    for q with a `weight` W: it calls `f(path, tensor_info of W, matrix_expression, q.weight)`.
-///    collapse(), factorise() and unshare() work on every such layer;
-///  - `cache<T>` and `plan<T>(planner&, call_shape)`: the buffers one instance needs;
-///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
-///  continues
-///    cached sequences: the same code serves training, prefill and one-token steps;
-///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
-///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
-///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
-///  - `in` and `out`: the widths of x and y;
-///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
-///  continues where another is;
-///  - `channels(ends, p)`, only where scales or rotations can be folded into its tensors: which of
-///    them read the channels ends.in and which write ends.out, see nn/channels.hpp;
-///  - `flops(call_shape)`: floating-point operations of the products in a forward call, one
-///    multiply-add counted as 2; elementwise work is not counted.
-///
-/// Every thread of a team makes the same calls (SPMD); an operation returns when all threads have
-/// finished it.
-
-/// @file
-/// Channels: layers say which rows write what which columns read. Methods then fold scales and
-/// rotations into neighbouring tensors, or cut channels out of all of them.
-
 /// @file
 /// Absolute positions: rotary embeddings in both pairings, and sinusoids.
 
@@ -27912,6 +27419,19 @@ LINNET_UNFUSED void rope_row(rope_pairing pairing, index heads, index h, const T
       x[i * stride] = a * c - b * s;
       x[i * stride + partner] = a * s + b * c;
     }
+}
+/// rope_row() of one head whose numbers are `step` apart.
+template <class T>
+LINNET_UNFUSED void rope_column(rope_pairing pairing, index h, const T* table, T* x, index step) {
+  const index half = h / 2;
+  const index stride = pairing == rope_pairing::half ? step : 2 * step,
+              partner = pairing == rope_pairing::half ? half * step : step;
+  for (index i = 0; i < half; ++i) {
+    const T c = table[i], s = table[half + i];
+    const T a = x[i * stride], b = x[i * stride + partner];
+    x[i * stride] = a * c - b * s;
+    x[i * stride + partner] = a * s + b * c;
+  }
 }
 LINNET_UNFUSED_END
 
@@ -28202,8 +27722,19 @@ struct kv_rows {
   constexpr bool plain() const { return !scales && !ring && !paged(); }
 };
 
+template <int Bits>
+struct channel_code;
+
+/// Whether kernels do not know a code, so that rows are decoded before attention reads them.
+template <class Code>
+inline constexpr bool only_decoded = false;
+template <int Bits>
+inline constexpr bool only_decoded<channel_code<Bits>> = true;
+
 /// Two 4-bit codes, x = scale * (code - 8), the first in the low half.
 enum class int4_code : std::uint8_t {};
+template <>
+inline constexpr bool only_decoded<int4_code> = true;
 
 /// Keys or values in 4 bits. Values have one scale for each head of each token. Keys have one for
 /// each channel of a block of tokens (Hooper et al. 2024). A query sees the keys of its own block
@@ -28405,6 +27936,273 @@ struct context {
   /// Number of valid new tokens of sequence `b`.
   index length_of(index b) const { return lengths ? lengths[b] : length; }
 };
+
+LINNET_NAMESPACE_END
+/// @file
+/// Walks over the tensors of layers and models. A compiler makes the visit() of a model once for
+/// each form, whatever number of functions is called with its tensors.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A function object for the tensors of one form, whose functions are known at run time only.
+template <class... Leaf>
+struct tensor_visitor;
+/// For visits without parameters.
+template <>
+struct tensor_visitor<> {
+  void (*call)(const tensor_visitor&, const parameter_path&, const tensor_info&);
+
+  constexpr void operator()(const parameter_path& at, const tensor_info& info) const {
+    call(*this, at, info);
+  }
+};
+/// For visits of one tree, whose vectors are of one type and its matrices of another.
+template <class Vector, class Matrix>
+struct tensor_visitor<Vector, Matrix> {
+  void (*call_vector)(const tensor_visitor&, const parameter_path&, const tensor_info&, Vector&);
+  void (*call_matrix)(const tensor_visitor&, const parameter_path&, const tensor_info&, Matrix&);
+
+  constexpr void operator()(const parameter_path& at, const tensor_info& info, Vector& leaf) const {
+    call_vector(*this, at, info, leaf);
+  }
+  constexpr void operator()(const parameter_path& at, const tensor_info& info, Matrix& leaf) const {
+    call_matrix(*this, at, info, leaf);
+  }
+  template <class Other>
+  constexpr void operator()(const parameter_path&, const tensor_info&, Other&) const {
+    static_assert(never<Other>,
+                  "linnet: visit() passes a tensor that is neither Form::matrix nor Form::vector");
+  }
+};
+/// For visits of one tree, whose tensors are of one type.
+template <class Leaf>
+struct tensor_visitor<Leaf, Leaf> {
+  void (*call_vector)(const tensor_visitor&, const parameter_path&, const tensor_info&, Leaf&);
+
+  constexpr void operator()(const parameter_path& at, const tensor_info& info, Leaf& leaf) const {
+    call_vector(*this, at, info, leaf);
+  }
+};
+
+/// Whether all vectors of a form have one type, and all its matrices: no mixture of storages.
+template <class Form>
+inline constexpr bool plain_form = true;
+template <class Form>
+requires requires { requires form::stored<Form>::storage::mixes; }
+inline constexpr bool plain_form<Form> = false;
+/// Whether vectors of a form are of another type than its matrices.
+template <class Form>
+inline constexpr bool tells_matrices =
+    !std::is_same_v<typename Form::vector, typename Form::matrix>;
+
+template <class Form>
+using visitor_of = tensor_visitor<typename Form::vector, typename Form::matrix>;
+
+/// Calls a function object with a path and an info.
+template <class F>
+struct calls_infos : tensor_visitor<> {
+  F& f;
+
+  static constexpr void call_it(const tensor_visitor<>& self, const parameter_path& at,
+                                const tensor_info& info) {
+    static_cast<const calls_infos&>(self).f(at, info);
+  }
+};
+
+/// Calls a function object with the tensors of one tree, const ones if Const.
+template <class F, class Vector, class Matrix, bool Const>
+struct calls_leaves : tensor_visitor<Vector, Matrix> {
+  using base = tensor_visitor<Vector, Matrix>;
+  F& f;
+
+  template <class Leaf>
+  static constexpr void call_it(const base& self, const parameter_path& at, const tensor_info& info,
+                                Leaf& leaf) {
+    static_cast<const calls_leaves&>(self).f(
+        at, info, static_cast<std::conditional_t<Const, const Leaf, Leaf>&>(leaf));
+  }
+};
+
+/// Notes where the tensors of one tree are.
+template <class Vector, class Matrix>
+struct notes_leaves : tensor_visitor<Vector, Matrix> {
+  using base = tensor_visitor<Vector, Matrix>;
+  mutable void** next;
+
+  template <class Leaf>
+  static void call_it(const base& self, const parameter_path&, const tensor_info&, Leaf& leaf) {
+    *static_cast<const notes_leaves&>(self).next++ = &leaf;
+  }
+};
+
+/// The functions of a visitor.
+template <class Visitor, class Vector, class Matrix>
+inline constexpr tensor_visitor<Vector, Matrix> functions_of{&Visitor::template call_it<Vector>,
+                                                             &Visitor::template call_it<Matrix>};
+template <class Visitor, class Leaf>
+inline constexpr tensor_visitor<Leaf, Leaf> functions_of<Visitor, Leaf, Leaf>{
+    &Visitor::template call_it<Leaf>};
+
+/// The types of a tree's tensors.
+template <class Vector, class Matrix>
+struct leaf_types {
+  using vector = Vector;
+  using matrix = Matrix;
+};
+
+/// A tree of parameters and what it is of.
+template <class M, class Form, bool Const = false>
+struct tree_of {
+  using layer = M;
+  using shape = Form;
+  using params = typename M::template params<Form>;
+  using seen_tree = std::conditional_t<Const, const params, params>;
+  using leaves =
+      leaf_types<std::conditional_t<Const, const typename Form::vector, typename Form::vector>,
+                 std::conditional_t<Const, const typename Form::matrix, typename Form::matrix>>;
+
+  params& tree;
+
+  constexpr seen_tree& get() const { return tree; }
+};
+
+/// Calls a function object with the tensors of several trees: those of tree `Lead` as it is
+/// visited, the others where they were noted.
+template <class F, std::size_t Lead, class Numbers, class Vector, class Matrix, class... Leaves>
+struct calls_together;
+template <class F, std::size_t Lead, std::size_t... K, class Vector, class Matrix, class... Leaves>
+struct calls_together<F, Lead, std::index_sequence<K...>, Vector, Matrix, Leaves...>
+    : tensor_visitor<Vector, Matrix> {
+  using base = tensor_visitor<Vector, Matrix>;
+  F& f;
+  void* const* places;             ///< of the tensors of each tree
+  std::size_t count;               ///< of tensors
+  mutable std::size_t number = 0;  ///< of the next one
+
+  template <class Leaf>
+  static void call_it(const base& self, const parameter_path& at, const tensor_info& info,
+                      Leaf& leaf) {
+    const auto& me = static_cast<const calls_together&>(self);
+    constexpr bool is_matrix = std::is_same_v<Leaf, Matrix>;
+    me.f(at, info,
+         *static_cast<
+             std::conditional_t<is_matrix, typename Leaves::matrix, typename Leaves::vector>*>(
+             K == Lead ? static_cast<void*>(&leaf) : me.places[K * me.count + me.number])...);
+    ++me.number;
+  }
+};
+
+/// Gives tensors with initial normal values another deviation.
+template <class F>
+struct with_deviation {
+  F& f;
+  double deviation;
+
+  template <class... Leaf>
+  constexpr void operator()(const parameter_path& at, tensor_info info, Leaf&... leaf) const {
+    if (info.deviation > 0) info.deviation = deviation;
+    f(at, info, leaf...);
+  }
+};
+/// Divides the deviation of initial normal values.
+template <class F>
+struct with_smaller_start {
+  F& f;
+  double divisor;
+
+  template <class... Leaf>
+  constexpr void operator()(const parameter_path& at, tensor_info info, Leaf&... leaf) const {
+    info.deviation /= divisor;
+    f(at, info, leaf...);
+  }
+};
+
+/// The first of some forms that tells matrices from vectors, or the first.
+template <class... Form>
+consteval std::size_t leading_form() {
+  const bool tells[] = {tells_matrices<Form>...};
+  for (std::size_t i = 0; i < sizeof...(Form); ++i)
+    if (tells[i]) return i;
+  return 0;
+}
+
+}  // namespace detail
+
+/// Calls f(path, tensor_info) for each tensor of a layer or model, in canonical order; shared ones
+/// once.
+template <class M, class F>
+constexpr void each_tensor(F&& f) {
+  using visitor_type = detail::calls_infos<std::remove_reference_t<F>>;
+  const visitor_type visitor{{&visitor_type::call_it}, f};
+  M::visit(static_cast<const detail::tensor_visitor<>&>(visitor), parameter_path{});
+}
+
+namespace detail {
+
+/// Number of tensors of a layer or model.
+template <class M>
+consteval std::size_t count_tensors() {
+  std::size_t n = 0;
+  each_tensor<M>([&](const parameter_path&, const tensor_info&) { ++n; });
+  return n;
+}
+
+/// Notes where the tensors of a tree are.
+template <class M, class Form>
+void note_leaves(typename M::template params<Form>& tree, void** places) {
+  using vector = typename Form::vector;
+  using matrix = typename Form::matrix;
+  using visitor_type = notes_leaves<vector, matrix>;
+  const visitor_type visitor{functions_of<visitor_type, vector, matrix>, places};
+  M::visit(static_cast<const visitor_of<Form>&>(visitor), parameter_path{}, tree);
+}
+
+/// Calls f(path, info, leaf) for each tensor of a tree.
+template <class F, class M, class Form, bool Const>
+LINNET_INLINE constexpr void each_leaf(F& f, tree_of<M, Form, Const> one) {
+  if constexpr (plain_form<Form>) {
+    using vector = typename Form::vector;
+    using matrix = typename Form::matrix;
+    using visitor_type = calls_leaves<F, vector, matrix, Const>;
+    const visitor_type visitor{functions_of<visitor_type, vector, matrix>, f};
+    M::visit(static_cast<const visitor_of<Form>&>(visitor), parameter_path{}, one.tree);
+  } else {
+    M::visit(f, parameter_path{}, one.get());
+  }
+}
+/// Calls f(path, info, leaf...) for each tensor of several trees, which have the same ones.
+template <class F, class... Tree>
+void each_leaf(F& f, Tree... trees) requires(sizeof...(Tree) > 1) {
+  using first = std::tuple_element_t<0, std::tuple<Tree...>>;
+  if constexpr ((plain_form<typename Tree::shape> && ...)) {
+    constexpr std::size_t lead = leading_form<typename Tree::shape...>();
+    using leading = std::tuple_element_t<lead, std::tuple<Tree...>>;
+    constexpr std::size_t count = count_tensors<typename first::layer>();
+    static_assert(((count_tensors<typename Tree::layer>() == count) && ...),
+                  "linnet::each_tensor_of: the blocks are of models with unlike tensors");
+    void* places[sizeof...(Tree) * count + 1];
+    void* const roots[] = {&trees.tree...};
+    std::size_t i = 0;
+    ((i == lead
+          ? void()
+          : note_leaves<typename Tree::layer, typename Tree::shape>(trees.tree, places + i * count),
+      ++i),
+     ...);
+    using vector = typename leading::shape::vector;
+    using matrix = typename leading::shape::matrix;
+    using visitor_type = calls_together<F, lead, std::index_sequence_for<Tree...>, vector, matrix,
+                                        typename Tree::leaves...>;
+    const visitor_type visitor{functions_of<visitor_type, vector, matrix>, f, places, count};
+    leading::layer::visit(static_cast<const visitor_of<typename leading::shape>&>(visitor),
+                          parameter_path{}, *static_cast<typename leading::params*>(roots[lead]));
+  } else {
+    first::layer::visit(f, parameter_path{}, trees.get()...);
+  }
+}
+
+}  // namespace detail
 
 LINNET_NAMESPACE_END
 /// @file
@@ -28628,6 +28426,1706 @@ consteval index count_parameters() {
   each_tensor<L>([&](const parameter_path&, const tensor_info& info) { n += info.size(); });
   return n;
 }
+
+LINNET_NAMESPACE_END
+/// @file
+/// Softmax attention, forward and backward, in blocks of query rows (Vaswani et al. 2017, eq.
+/// 1). Keys come in tiles (Milakov and Gimelshein 2018; Dao et al. 2022), so that no more than
+/// attention_rows by attention_keys scores, and those of a window's first keys, are ever held. Keys
+/// and values are read as they are stored.
+
+/// @file
+/// The part of softmax attention that forward and backward share: which keys a block of query rows
+/// sees, their scores and probabilities.
+
+/// @file
+/// The arguments of attention: windows, queries, keys and values, gradients.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Query rows that are worked on at a time.
+inline constexpr index attention_rows = 48;
+/// Keys whose scores are held at a time; a multiple of simd::token_block.
+inline constexpr index attention_keys = 512;
+/// A distance that bounds nothing.
+inline constexpr index any_distance = index{1} << 48;
+
+/// Window of keys that a query at position p sees: those at [p - before, p + after], and the
+/// `first` ones. None of them comes after p + after.
+struct attention_window {
+  index before = any_distance;
+  index after = any_distance;
+  index first = 0;
+  /// Where above 0, a query sees to the end of its block of so many tokens; `after` is block - 1.
+  /// If the window is bounded, it sees that block alone; `before` is block - 1.
+  index block = 0;
+
+  /// Where the keys begin that a query at position p sees by its distance or block alone.
+  constexpr index recent_from(index p) const {
+    return block > 0 && bounded() ? p / block * block : p - before;
+  }
+  /// The keys [begin_of(p), end_of(p)) near a query at position p, without the `first` ones.
+  constexpr index begin_of(index p) const { return (std::max)(first, recent_from(p)); }
+  constexpr index end_of(index p) const {
+    return block > 0 ? (p / block + 1) * block : p + after + 1;
+  }
+
+  /// Whether some query may not see a key that is earlier than another one it sees.
+  constexpr bool bounded() const { return before < any_distance; }
+  /// Whether keys come in tiles of `tile`. The window alone decides, whatever lengths a call has,
+  /// so that the sums of a query's scores are split alike in all of them.
+  constexpr bool splits(index tile) const {
+    return !bounded() || after >= tile || before + after + attention_rows > tile;
+  }
+  /// The most keys of `keys` that a block of `rows` queries looks at together, with padding.
+  constexpr index width(index keys, index rows, index tile = attention_keys) const {
+    const index recent =
+        (std::min)(keys, splits(tile) ? tile : before + (std::min)(after, keys) + rows);
+    return round_up(recent, panel_width) + round_up(first, panel_width);
+  }
+};
+
+/// One attention call: q[batch, queries, heads*h] against `keys` keys and values.
+template <class T, class Code = T>
+struct attention_call {
+  index batch, queries, keys;  ///< padded lengths
+  index heads, kv_heads, h;
+  attention_window window;
+  T scale;  ///< of the scores
+  const T* q;
+  const T* q_first = nullptr;  ///< other queries for the `first` keys, or null for the same
+  kv_rows<Code> k, v;
+  T* out;                                ///< [batch, queries, heads*h]
+  const index* past = nullptr;           ///< position of each sequence's first query, or null for 0
+  const index* query_lengths = nullptr;  ///< valid queries of each causal sequence, or null for all
+  const index* key_lengths = nullptr;    ///< valid keys of each sequence, or null for all
+  const index* prefix = nullptr;         ///< first keys of each sequence that all its queries see
+  const index* documents = nullptr;      ///< [batch, queries] first token of each one's document;
+                                         ///< over plain rows without a past
+  const index* key_documents = nullptr;  ///< [batch, keys] likewise, of as many documents, where
+                                         ///< queries read other tokens than their own
+  token_tree tree{};        ///< of causal queries without a window whose keys are in a cache
+  const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
+  index bias_origin = 0;
+  index kept = any_distance;    ///< queries stand no further than kept - 1 from the `first` keys
+  index tile = attention_keys;  ///< keys whose scores are held at a time, if the window splits()
+  T* scratch = nullptr;         ///< per thread, attention_scratch() values
+  index scratch_size = 0;
+  dropout_key dropout{};
+  int dropout_id = 0;
+  const T* head_scores = nullptr;  ///< [batch, queries, heads], or null where all heads are needed
+  T least_score = T(0);            ///< of heads that are needed
+
+  /// Tokens [first, last) of a document.
+  struct token_range {
+    index first, last;
+  };
+  /// The queries of the document of sequence `b` that begins at `from`, or all.
+  token_range queries_from(index b, index from) const {
+    if (!documents) return {from, queries};
+    return {from, end_of(documents + b * queries, queries, from)};
+  }
+  /// The keys that these may see.
+  token_range keys_from(index b, index from) const {
+    if (!key_documents) return queries_from(b, from);
+    const index *const of = documents + b * queries, *const keys_of = key_documents + b * keys;
+    index first = 0;
+    for (index i = 0; i < from && first < keys; i = end_of(of, queries, i))
+      first = end_of(keys_of, keys, first);
+    return {first, first < keys ? end_of(keys_of, keys, first) : keys};
+  }
+  /// Whether key-value head `item` of all sequences is needed by none of the heads that share it. A
+  /// query that comes alone then reads none of its keys and values.
+  bool skips(index item) const {
+    if (head_scores == nullptr || queries != 1) return false;
+    const index group = heads / kv_heads;
+    const T* const scores = head_scores + item / kv_heads * heads + item % kv_heads * group;
+    for (index i = 0; i < group; ++i)
+      if (!(scores[i] < least_score)) return false;
+    return true;
+  }
+
+ private:
+  /// End of the document that begins at `from`, of a row of `n` tokens.
+  static index end_of(const index* of, index n, index from) {
+    index end = from + 1;
+    while (end < n && of[end] == from) ++end;
+    return end;
+  }
+};
+
+/// Gradients of an attention call over plain keys and values; everything is added to.
+template <class T>
+struct attention_gradient {
+  const T* d_out;
+  T *dq, *dk, *dv;
+  T* dq_first = nullptr;  ///< of q_first, where that is given
+  T* d_bias = nullptr;    ///< lines per sequence [batch, heads, 2*bias_origin + 1], or null
+};
+
+struct execution;
+
+/// A hook that is shown the queries and keys of softmax attention over whole sequences, see
+/// attention_distillation. `gradient` is null in forward; in backward it is complete but for what
+/// the hook adds. query_lengths of the call are those of its sequences. Called by every thread; all
+/// have returned before the values change.
+template <class T>
+struct attention_tap {
+  void* object = nullptr;
+  void (*call)(void* object, const execution& on, const attention_call<T>& a,
+               const attention_gradient<T>* gradient) = nullptr;
+};
+
+/// Scratch values that one thread needs for calls of up to `queries` queries a sequence. `gathers`
+/// unless keys and values are kv_rows::plain(). Beyond `tile` keys there are no more of them.
+constexpr index attention_scratch(index queries, index keys, index h, const attention_window& seen,
+                                  bool training, bool gathers = false,
+                                  index tile = attention_keys) {
+  const index wide = seen.width(keys, (std::min)(queries, attention_rows), tile);
+  return (training ? 3 : 1) * attention_rows * wide + (training || gathers ? 2 : 1) * h * wide;
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+namespace detail {
+
+/// The kernels of a level that attention calls. What calls them is compiled once for all levels.
+template <class T, class Code>
+struct attention_kernels {
+  void (*multiply)(index M, index N, index K, const simd::rows_operand<T>& a,
+                   const simd::columns_operand<T>& b, T* c, index ldc, const simd::epilogue<T>& e,
+                   index slack);
+  void (*dots)(index first, index last, index n, T scale, const T* x,
+               const simd::token_rows<Code>& k, T* y, const simd::head_rows& heads);
+  void (*mix)(index first, index last, index n, const T* p, const simd::token_rows<Code>& v, T* y,
+              bool accumulate, const simd::head_rows& heads);
+  bool (*all_finite)(index rows, index n, const T* x, index stride);
+  void (*add)(index n, const T* a, const T* b, T* y);
+  void (*scale)(index n, T a, T* x);
+  T (*maximum)(index n, const T* x);
+  T (*exp_sum)(index n, T most, T* x);
+  void (*drop)(std::uint64_t stream, std::uint64_t where, simd::word limit, T scale, index first,
+               index n, T* x, T* other);
+
+  static attention_kernels of(simd::level level) {
+    return simd::dispatch(level, [](auto kernels) {
+      using K = decltype(kernels);
+      attention_kernels k{K::template multiply<T>,
+                          nullptr,
+                          nullptr,
+                          K::template all_finite<T>,
+                          K::template add<T>,
+                          K::template scale<T>,
+                          K::template maximum<T>,
+                          K::template exp_sum<T>,
+                          K::template drop<T>};
+      if constexpr (!only_decoded<Code>)
+        k.dots = K::template dots<T, Code>, k.mix = K::template mix<T, Code>;
+      return k;
+    });
+  }
+};
+
+LINNET_UNFUSED_BEGIN
+/// y[n] += scale x[n]
+template <class T>
+LINNET_UNFUSED void add_multiple(index n, T scale, const T* x, T* y) {
+  for (index i = 0; i < n; ++i) y[i] += scale * x[i];
+}
+LINNET_UNFUSED_END
+
+/// A product out[rows, h] (+)= p[rows, keys] v[keys, h] of probabilities and values.
+template <class T>
+struct value_mix {
+  index rows, h, keys;
+  index shared;  ///< all rows see the keys before it
+  const T* p;
+  index ldp;
+  const T* v;
+  index ldv;
+  T* out;
+  index ldo;
+  bool accumulate = false;
+
+  /// Computes it. A row ignores keys that it does not see, even if they are not finite:
+  /// sees(row, key) is false.
+  template <class Kernels, class Sees>
+  void run(const Kernels& kernels, Sees&& sees) const {
+    const auto finite = [&](index j, index count) {
+      return kernels.all_finite(count, h, v + j * ldv, ldv);
+    };
+    const bool clean = shared >= keys || finite(shared, keys - shared);
+    bool add = accumulate;
+    for (index from = 0, to = keys;; from = to + 1, add = true) {
+      if (!clean)
+        for (to = (std::max)(from, shared); to < keys && finite(to, 1);) ++to;
+      kernels.multiply(rows, h, to - from, {p + from, ldp, 1}, {v + from * ldv, ldv, panel_width},
+                       out, ldo, {nullptr, T(1), add}, 0);
+      if (to == keys) return;
+      for (index i = 0; i < rows; ++i)
+        if (sees(i, to)) add_multiple(h, p[i * ldp + to], v + to * ldv, out + i * ldo);
+    }
+  }
+};
+
+/// Blocks of query rows, each of one head, that read a tile of keys while it is prepared.
+inline constexpr index attention_pairs = 8;
+
+/// A softmax whose scores come in tiles (Milakov and Gimelshein 2018): the largest score so far,
+/// and the sum of all exp(score - most).
+template <class T>
+struct online_softmax {
+  T most = T(0), sum = T(0);
+};
+
+/// Everything about a sequence and some of its key-value heads that both directions share.
+template <class T, class Code>
+struct attention_unit {
+  /// Keys [first, last) whose scores begin at a column.
+  struct stretch {
+    index first = 0, last = 0, column = 0;
+  };
+  /// Some query rows of a head and what they see.
+  struct block {
+    index row, rows;  ///< queries [row, row + rows)
+    index view;       ///< block of tokens that they see as given, where codes differ by that, or -1
+    stretch part[2];  ///< the first keys and the near ones; without `first` only the latter
+    index used;       ///< columns of scores
+
+    const stretch* begin() const { return part; }
+    const stretch* end() const { return part + 2; }
+  };
+  /// Query rows [row, row + rows) in blocks, and heads, that go through the tiles together.
+  struct batch {
+    index row, rows = 0, head, heads;
+    index blocks = 0;
+    block part[attention_pairs];
+    /// Where the rows of block `i` and head `head + k` begin among those of all.
+    index place(index i, index k) const {
+      return (i * heads + k) * (blocks == 1 ? part[0].rows : attention_rows);
+    }
+  };
+  /// Keys whose columns are prepared: the first ones and a tile of the near ones.
+  struct tile_keys {
+    stretch part[2]{};
+    index view = -1;
+  };
+
+  const attention_call<T, Code>& call;
+  attention_kernels<T, Code> kernels;
+  index b, g, groups;   ///< sequence, first key-value head and how many that are read together
+  index origin, count;  ///< queries [origin, origin + count) of it: a document, or all
+  index key_origin;     ///< its first key
+  index n, valid, past, prefix;
+  index tile, wide;  ///< keys of a tile, columns of scores
+  bool by_view;      ///< what a query sees of a key depends on the query's block of tokens
+  simd::token_rows<Code> key, value;
+  T *scores, *key_columns, *values;
+
+  /// The `together` heads from head `unit` of all sequences on, of the document that begins at
+  /// query `from`. Its tokens are numbered from 0, as if it were a sequence of its own.
+  attention_unit(const execution& on, const attention_call<T, Code>& c, index unit,
+                 index together = 1, index from = 0)
+      : call(c),
+        kernels(attention_kernels<T, Code>::of(on.level)),
+        b(unit / c.kv_heads),
+        g(unit % c.kv_heads),
+        groups(together),
+        origin(from),
+        count(c.queries_from(b, from).last - from),
+        key_origin(from),
+        n(c.heads * c.h),
+        valid((c.key_lengths ? c.key_lengths[b] : c.keys) - from),
+        past(c.past ? c.past[b] : 0),
+        prefix(c.prefix ? c.prefix[b] : 0),
+        tile(c.window.splits(c.tile) ? c.tile : any_distance),
+        wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows), c.tile)),
+        by_view(std::is_same_v<Code, int4_code> && c.past),
+        key(c.k.of(b, g)),
+        value(c.v.of(b, g)),
+        scores(c.scratch + on.threads.rank() * c.scratch_size),
+        key_columns(scores + attention_rows * wide),
+        values(key_columns + c.h * wide) {
+    // What follows the last valid query of a causal sequence was never there.
+    const index queries = (c.query_lengths ? c.query_lengths[b] : c.queries) - from;
+    const index later = call.window.block > 0 ? 0 : call.window.after;
+    valid = (std::min)(valid, (std::max)(prefix, past + queries + later));
+    if (!c.documents) return;
+    const auto seen = c.keys_from(b, from);
+    key_origin = seen.first;
+    if (c.key_documents) valid = (c.key_lengths ? c.key_lengths[b] : c.keys) - key_origin;
+    valid = (std::clamp)(valid, index{0}, seen.last - seen.first);
+    key.data += key_origin * key.stride;
+    value.data += key_origin * value.stride;
+  }
+
+  /// End of the keys that query i sees.
+  index end_of(index i) const {
+    return (std::min)(valid, (std::max)(prefix, call.window.end_of(past + i)));
+  }
+  /// Beginning of the keys that query i sees, not counting the `first` ones.
+  index begin_of(index i) const { return call.window.begin_of(past + i); }
+  /// Whether kernels read keys and values where they are: one query, codes that they know.
+  bool direct(const block& some) const {
+    return some.rows == 1 && !only_decoded<Code> && (!call.tree.parents || call.queries == 1);
+  }
+  /// Position of query i.
+  index position_of(index i) const {
+    return past + (call.tree.depths ? call.tree.depths[b * call.queries + i] : i);
+  }
+  /// Calls f(j) for each of the keys [past, past + i] of a tree that query i sees, or that it does
+  /// not see. The last first.
+  template <class F>
+  void each_in_tree(index i, bool seen, F&& f) const {
+    for (index j = i, next = i; j >= 0; --j) {
+      const bool ancestor = j == next;
+      if (ancestor) next = call.tree.parents[b * call.queries + j];
+      if (ancestor == seen) f(past + j);
+    }
+  }
+  /// Whether query i sees key j.
+  bool sees(index i, index j) const {
+    if (j >= end_of(i) || !call.tree.parents || j < past) return j < end_of(i);
+    bool found = false;
+    each_in_tree(i, true, [&](index seen) { found = found || seen == j; });
+    return found;
+  }
+  block at(index row) const {
+    const index first = call.window.first;
+    block some{row, (std::min)(attention_rows, count - row), -1, {}, 0};
+    if (by_view) {  // all of a block's queries have one view
+      some.view = (std::max)(past + row, prefix - 1) / simd::token_block;
+      some.rows = (std::min)(some.rows, (some.view + 1) * simd::token_block - past - row);
+    }
+    const index step = direct(some) ? 1 : panel_width, last = end_of(row + some.rows - 1);
+    some.part[0].last = (std::min)(first, last);
+    some.part[1] = {begin_of(row), last, round_up(some.part[0].last, step)};
+    some.part[1].first = (std::min)(some.part[1].first, last);
+    some.used = some.part[1].column + last - some.part[1].first;
+    return some;
+  }
+
+  /// columns[h, wide] = rows of one stretch, transposed, zero behind them.
+  void transpose(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
+                 index view, T* columns) const {
+    const index end = s.column + round_up(s.last - s.first, panel_width);
+    for (index j = s.first; j < s.last; ++j)
+      all.load(b, g, j, key_origin + rows.place(j), call.h, columns + s.column + j - s.first, wide,
+               view);
+    for (index c = 0; c < call.h; ++c)
+      std::fill(columns + c * wide + s.column + s.last - s.first, columns + c * wide + end, T(0));
+  }
+  /// The blocks of query rows and the heads, up to `end`, that go through the tiles together. There
+  /// is one block where keys never come in several tiles.
+  batch from(index row, index head, index end) const {
+    batch some{row, 0, head, 0, 0, {}};
+    const block first = at(row);
+    const index group = call.heads / call.kv_heads;
+    some.heads = (std::min)(
+        end - head, direct(first) ? (std::min)(group * groups, attention_rows) : attention_pairs);
+    // As many for all heads of a group.
+    const index most =
+        tile == any_distance || group > attention_pairs ? 1 : attention_pairs / some.heads;
+    do {
+      const block next = at(row + some.rows);
+      if (some.blocks > 0 && direct(next)) break;
+      some.part[some.blocks++] = next;
+      some.rows += next.rows;
+    } while (!direct(first) && some.blocks < most && row + some.rows < count);
+    return some;
+  }
+  /// Calls f(tile) for the tiles of keys that some blocks see. Tiles begin at multiples of `tile`,
+  /// whatever lengths a call has.
+  template <class F>
+  void each_tile(const batch& some, F&& f) const {
+    const block &first_block = some.part[0], &last_block = some.part[some.blocks - 1];
+    const index first = last_block.part[0].last, low = first_block.part[1].first,
+                high = last_block.part[1].last, begin = low / tile * tile;
+    const index step = direct(first_block) ? 1 : panel_width;
+    for (index from = first > 0 ? 0 : begin; from < (std::max)(first, high);
+         from = (std::max)(from + tile, begin)) {
+      tile_keys t;
+      if (from == 0) t.part[0].last = first;
+      t.part[1] = {(std::max)(low, from),
+                   (std::min)(from + tile, call.window.bounded() ? high : valid),
+                   round_up(t.part[0].last, step)};
+      t.part[1].last = (std::max)(t.part[1].first, t.part[1].last);
+      f(t);
+    }
+  }
+  /// The keys of a tile that a block sees.
+  static block within(const block& whole, const tile_keys& t) {
+    block some = whole;
+    some.part[0].last = (std::min)(whole.part[0].last, t.part[0].last);
+    some.part[1] = t.part[1];
+    some.part[1].last = (std::clamp)(whole.part[1].last, t.part[1].first, t.part[1].last);
+    some.used = some.part[1].column + some.part[1].last - some.part[1].first;
+    return some;
+  }
+  /// Prepares the keys of a tile for a block, unless they are; `now` tells which are prepared.
+  void prepare(const block& some, const tile_keys& t, T* value_columns, tile_keys& now) const {
+    if (direct(some) && !value_columns) return;
+    bool same = true;
+    for (int i = 0; i < 2; ++i)
+      same = same && t.part[i].first == now.part[i].first && t.part[i].last == now.part[i].last &&
+             t.part[i].column == now.part[i].column;
+    const index older = (std::min)(now.view, some.view);
+    if (same && now.view == some.view) return;
+    now = t;
+    now.view = some.view;
+    for (const stretch& s : t.part) {
+      if (s.first == s.last) continue;
+      if (same) {  // the view has moved by some blocks
+        const index known = (older - 1) * simd::token_block - s.first;
+        const index skip =
+            (std::clamp)(known, index{0}, s.last - s.first) / panel_width * panel_width;
+        transpose({s.first + skip, s.last, s.column + skip}, key, call.k, some.view, key_columns);
+        continue;
+      }
+      transpose(s, key, call.k, some.view, key_columns);
+      if (value_columns) transpose(s, value, call.v, -1, value_columns);
+      if (call.v.plain() && std::is_same_v<T, Code>) continue;
+      for (index j = s.first; j < s.last; ++j)
+        call.v.load(b, g, j, key_origin + value.place(j), call.h,
+                    values + (s.column + j - s.first) * call.h, 1, -1);
+    }
+  }
+  /// x[i] *= the scales of a stretch of codes, in the row of each of `heads` heads.
+  void rescale(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
+               index heads, T* x) const {
+    for (index i = 0; i < heads && all.scales; ++i, x += wide)
+      for (index j = s.first, at = g + i / (heads / groups); j < s.last; ++j)
+        x[j - s.first] *= static_cast<T>(all.scale(b, rows.place(j), at));
+  }
+
+  /// The queries that a stretch of keys is compared with.
+  const T* queries(const block& some, const stretch& s) const {
+    return &s == some.part && call.q_first ? call.q_first : call.q;
+  }
+  /// scores[rows, wide] = scale q k^T of some query rows of a head. Of a single row that kernels
+  /// read directly: a row for each of `heads` heads that follow each other.
+  void score(index head, index heads, const block& some) const {
+    const index q_at = (b * call.queries + origin + some.row) * n + head * call.h;
+    for (const stretch& s : some) {
+      if (s.first == s.last) continue;
+      const T* const q = queries(some, s) + q_at;
+      if (direct(some)) {
+        if constexpr (!only_decoded<Code>) {
+          kernels.dots(s.first, s.last, call.h, call.scale, q, key, scores + s.column,
+                       {groups, call.k.slot, heads / groups, call.h, wide});
+          rescale(s, key, call.k, heads, scores + s.column);
+        }
+      } else {
+        kernels.multiply(some.rows, round_up(s.last - s.first, panel_width), call.h, {q, n, 1},
+                         {key_columns + s.column, wide, panel_width}, scores + s.column, wide,
+                         {nullptr, call.scale, false}, 0);
+      }
+    }
+  }
+  /// Adds position biases to the scores of row `i` of a block and hides those between what it sees.
+  /// Returns how many columns are in use, 0 if it sees nothing; zero behind them.
+  index open(index head, const block& some, index i, T* row) const {
+    index used = 0;
+    for (const stretch& s : some) {
+      const index begin = &s == some.part ? s.first : begin_of(some.row + i);
+      const index from = (std::clamp)(begin, s.first, s.last);
+      const index to = (std::clamp)(end_of(some.row + i), from, s.last);
+      const index at = s.column + from - s.first;
+      if (to == from) continue;
+      if (call.bias) {
+        const T* const line = bias_line(call.bias, head, some, s, i);
+        const index text = call.tree.parents ? (std::clamp)(past, from, to) : to;
+        kernels.add(text - from, row + at, line + from, row + at);
+        if (call.tree.parents) {  // ancestors stand at their depths
+          index position = position_of(some.row + i);
+          each_in_tree(some.row + i, true, [&](index j) {
+            if (j >= from && j < to) row[s.column + j - s.first] += line[position];
+            --position;
+          });
+        }
+      }
+      if (call.tree.parents)
+        each_in_tree(some.row + i, false, [&](index j) {
+          if (j >= from && j < to) row[s.column + j - s.first] = T(-1e30);
+        });
+      std::fill(row + used, row + (std::max)(used, at), T(-1e30));
+      used = at + to - from;
+    }
+    std::fill(row + used, row + some.used, T(0));
+    return used;
+  }
+  /// Turns the `used` first scores of a row into probabilities among these and all before; if not
+  /// `Whole`, times the sum. Returns the factor of what was summed up before.
+  template <bool Whole = true>
+  T normalize(index used, online_softmax<T>& so_far, T* row) const {
+    if (used == 0) return T(1);
+    const online_softmax<T> before = so_far;
+    so_far.most = kernels.maximum(used, row);
+    T shrink = T(0);
+    if (before.sum != T(0)) {
+      so_far.most = (std::max)(before.most, so_far.most);
+      shrink = static_cast<T>(
+          linnet::detail::portable_exp(static_cast<double>(before.most - so_far.most)));
+    }
+    const T sum = kernels.exp_sum(used, so_far.most, row),
+            old = linnet::detail::unfused(shrink * before.sum);
+    so_far.sum = old + sum;
+    if (!Whole) return shrink;
+    kernels.scale(used, T(1) / so_far.sum, row);
+    return old / so_far.sum;
+  }
+  /// Where key 0 is in the line of position biases of row `i` of a block. Padding behind a full
+  /// cache has no place in the line and takes the last one.
+  template <class Line>
+  Line* bias_line(Line* lines, index head, const block& some, const stretch& s, index i) const {
+    const index position = (std::min)(position_of(some.row + i), call.bias_origin);
+    return lines + head * (2 * call.bias_origin + 1) + call.bias_origin -
+           (&s == some.part ? (std::min)(position, call.kept - 1) : position);
+  }
+  /// Multiplies rows of probabilities, or of their gradient, with the dropout mask.
+  void drop(index head, const block& some, T* x) const {
+    for (index i = 0; i < some.rows; ++i)
+      for (const stretch& s : some)
+        ops::drop(kernels, call.dropout, b, call.dropout_id,
+                  (head * call.queries + origin + some.row + i) * call.keys + key_origin + s.first,
+                  s.last - s.first, x + i * wide + s.column);
+  }
+};
+
+}  // namespace detail
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+namespace detail {
+
+/// One tile of keys for `heads` heads of a block of queries: adds to their output what is seen
+/// there. `so_far` has an entry for each row, or for each head of a single one; `more` tells that
+/// the output has something of other tiles.
+template <class T, class Code>
+void attend_tile(const attention_unit<T, Code>& u,
+                 const typename attention_unit<T, Code>::block& some, index head, index heads,
+                 online_softmax<T>* so_far, bool more) {
+  const attention_call<T, Code>& call = u.call;
+  const index h = call.h, row = some.row;
+  const bool direct = u.direct(some);
+  T* const out = call.out + (u.b * call.queries + u.origin + row) * u.n + head * h;
+  u.score(head, heads, some);
+  for (index i = 0; i < (direct ? heads : some.rows); ++i) {
+    T* const p = u.scores + i * u.wide;
+    const index used = u.open(direct ? head + i : head, some, direct ? 0 : i, p);
+    const T kept = some.rows == 1 ? u.template normalize<false>(used, so_far[i], p)
+                                  : u.normalize(used, so_far[i], p);
+    if (more && kept != T(1)) u.kernels.scale(h, kept, out + i * (direct ? h : u.n));
+    if (direct) u.drop(head + i, some, p);
+  }
+  if (!direct) u.drop(head, some, u.scores);
+  for (const auto& s : some) {
+    if (s.first == s.last) continue;
+    T* const p = u.scores + s.column;
+    if (direct) {
+      if constexpr (!only_decoded<Code>) {
+        u.rescale(s, u.value, call.v, heads, p);
+        u.kernels.mix(s.first, s.last, h, p, u.value, out, more,
+                      {u.groups, call.v.slot, heads / u.groups, u.wide, h});
+      }
+    } else {
+      const T* v = u.values + s.column * h;
+      index ldv = h;
+      if constexpr (std::is_same_v<T, Code>)
+        if (call.v.plain()) v = u.value.row(s.first), ldv = u.value.stride;
+      const auto begin_of = [&](index i) {
+        return &s == some.part ? s.first : u.begin_of(row + i);
+      };
+      const index shared =
+          begin_of(some.rows - 1) > s.first
+              ? 0
+              : (std::max)((call.tree.parents ? u.past : u.end_of(row)) - s.first, index{0});
+      const detail::value_mix<T> mix{
+          some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
+      mix.run(u.kernels, [&](index i, index j) {
+        return s.first + j >= begin_of(i) && u.sees(row + i, s.first + j);
+      });
+    }
+    more = true;
+  }
+}
+
+/// Attention of the queries of one unit.
+template <class T, class Code>
+void attend(const attention_unit<T, Code>& u) {
+  const attention_call<T, Code>& call = u.call;
+  const index group = call.heads / call.kv_heads, h = call.h, end = (u.g + u.groups) * group;
+  typename attention_unit<T, Code>::tile_keys prepared;
+  for (index row = 0, rows = 0; row < u.count; row += rows)
+    for (index head = u.g * group, heads = 0; head < end; head += heads) {
+      const auto all = u.from(row, head, end);
+      rows = all.rows, heads = all.heads;
+      const index together = u.direct(all.part[0]) ? heads : 1;
+      online_softmax<T> so_far[attention_pairs * attention_rows];
+      bool more[attention_pairs] = {};
+      u.each_tile(all, [&](const auto& tile) {
+        for (index i = 0; i < all.blocks; ++i) {
+          const auto some = u.within(all.part[i], tile);
+          if (some.part[0].last == 0 && some.part[1].first == some.part[1].last) continue;
+          u.prepare(some, tile, nullptr, prepared);
+          for (index k = 0; k < heads; k += together)
+            attend_tile(u, some, head + k, together, so_far + all.place(i, k), more[i]);
+          more[i] = true;
+        }
+      });
+      for (index i = 0; i < all.blocks; ++i) {
+        const auto& some = all.part[i];
+        T* const out = call.out + (u.b * call.queries + u.origin + some.row) * u.n + head * h;
+        for (index r = 0; r < some.rows && !more[i]; ++r)
+          std::fill_n(out + r * u.n, heads * h, T(0));
+        for (index k = 0; k < heads && more[i] && some.rows == 1; ++k)
+          if (const T sum = so_far[all.place(i, k)].sum; sum != T(0))  // else it saw no key
+            u.kernels.scale(h, T(1) / sum, out + k * h);
+      }
+    }
+}
+
+}  // namespace detail
+
+/// out = softmax(scale q k^T + bias) v over the keys in each query's window. Every query must see a
+/// key. What attention_call::skips() is 0.
+template <class T, class Code>
+void attention(const execution& on, const attention_call<T, Code>& call) {
+  const index group = call.heads / call.kv_heads;
+  const auto [first, last] = on.threads.range(call.batch * call.kv_heads);
+  for (index item = first, groups = 1; item < last; item += groups) {
+    if (call.skips(item)) {
+      std::fill_n(call.out + item * group * call.h, group * call.h, T(0));
+      groups = 1;
+      continue;
+    }
+    // One query reads the keys and values of all heads together, as they lie in memory.
+    if (call.queries == 1 && !only_decoded<Code> && group < attention_rows)
+      groups =
+          (std::min)({last - item, call.kv_heads - item % call.kv_heads, attention_rows / group});
+    for (index i = 1; i < groups; ++i)
+      if (call.skips(item + i)) groups = i;
+    for (index from = 0; from < call.queries;) {
+      const detail::attention_unit<T, Code> u(on, call, item, groups, from);
+      detail::attend(u);
+      from += u.count;
+    }
+  }
+  on.threads.wait();
+}
+
+namespace detail {
+
+/// Memory and sums of the derivative of a block of queries.
+template <class T>
+struct attention_slopes {
+  T *value_columns, *d_scores, *dropped;
+  T *dk, *dv;                 ///< of key and value 0 of the unit
+  online_softmax<T>* so_far;  ///< of each row
+  T* inner;                   ///< of each row: the sum of probability times derivative
+};
+
+/// The probabilities of a block of queries among the keys of a tile, in u.scores, and their
+/// derivatives, in to.d_scores. If `sums` is true, so_far and inner go on with this tile. If not,
+/// they are those of all tiles.
+template <class T>
+void probabilities_of_tile(const execution& on, const attention_unit<T, T>& u,
+                           const attention_gradient<T>& grad,
+                           const typename attention_unit<T, T>::block& some, index head, bool sums,
+                           const attention_slopes<T>& to) {
+  const index rows = some.rows, wide = u.wide, h = u.call.h;
+  const T* const d_out = grad.d_out + (u.b * u.call.queries + u.origin + some.row) * u.n + head * h;
+  T factor[attention_rows];
+  index used[attention_rows];
+  u.score(head, 1, some);
+  for (index i = 0; i < rows; ++i) {
+    T* const p = u.scores + i * wide;
+    used[i] = u.open(head, some, i, p);
+    factor[i] = T(1);
+    if (sums) {
+      factor[i] = u.normalize(used[i], to.so_far[i], p);
+    } else if (used[i] > 0) {
+      (void)u.kernels.exp_sum(used[i], to.so_far[i].most, p);
+      u.kernels.scale(used[i], T(1) / to.so_far[i].sum, p);
+    }
+  }
+  // dP = d_out v^T
+  std::fill_n(to.d_scores, rows * wide, T(0));
+  for (const auto& s : some)
+    u.kernels.multiply(rows, round_up(s.last - s.first, panel_width), h, {d_out, u.n, 1},
+                       {to.value_columns + s.column, wide, panel_width}, to.d_scores + s.column,
+                       wide, {}, 0);
+  u.drop(head, some, to.d_scores);
+  for (index i = 0; i < rows && sums; ++i)
+    on.with_kernels([&](auto kernels) {
+      to.inner[i] = linnet::detail::unfused(factor[i] * to.inner[i]) +
+                    kernels.template dot<T>(some.used, u.scores + i * wide, to.d_scores + i * wide);
+    });
+}
+
+/// Adds what a block of queries has for the gradients of the keys of a tile, and of itself.
+template <class T>
+void attend_tile_backward(const execution& on, const attention_unit<T, T>& u,
+                          const attention_gradient<T>& grad,
+                          const typename attention_unit<T, T>::block& some, index head,
+                          const attention_slopes<T>& to) {
+  const attention_call<T>& call = u.call;
+  const index h = call.h, wide = u.wide, rows = some.rows,
+              at = (u.b * call.queries + u.origin + some.row) * u.n + head * h;
+  const T* const d_out = grad.d_out + at;
+  // dv += P^T d_out
+  std::copy_n(u.scores, rows * wide, to.dropped);
+  u.drop(head, some, to.dropped);
+  for (const auto& s : some)
+    u.kernels.multiply(s.last - s.first, h, rows, {to.dropped + s.column, 1, wide},
+                       {d_out, u.n, panel_width}, to.dv + s.first * u.value.stride, u.value.stride,
+                       {nullptr, T(1), true}, 0);
+  for (index i = 0; i < rows; ++i) {
+    T* const d_row = to.d_scores + i * wide;
+    // Where the row sees nothing its probabilities are zero, and so is this.
+    on.with_kernels([&](auto kernels) {
+      kernels.template softmax_backward<T>(some.used, to.inner[i], u.scores + i * wide, d_row,
+                                           d_row);
+    });
+    for (const auto& s : some)
+      if (grad.d_bias) {
+        T* const line = u.bias_line(grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1),
+                                    head, some, s, i);
+        const index count = (std::min)(s.last, u.end_of(some.row + i)) - s.first;
+        if (count > 0) u.kernels.add(count, line + s.first, d_row + s.column, line + s.first);
+      }
+  }
+  // dq += scale dS k, dk += scale dS^T q
+  for (const auto& s : some) {
+    const index keys = s.last - s.first;
+    T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
+    u.kernels.multiply(rows, h, keys, {to.d_scores + s.column, wide, 1},
+                       {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
+                       {nullptr, call.scale, true}, 0);
+    u.kernels.multiply(keys, h, rows, {to.d_scores + s.column, 1, wide},
+                       {u.queries(some, s) + at, u.n, panel_width}, to.dk + s.first * u.key.stride,
+                       u.key.stride, {nullptr, call.scale, true}, 0);
+  }
+}
+
+/// The derivative of attend(). Of several tiles of keys, a first pass finds each row's sums,
+/// and a second one the probabilities (Dao et al. 2022, algorithm 4).
+template <class T>
+void attend_backward(const execution& on, const attention_unit<T, T>& u,
+                     const attention_gradient<T>& grad) {
+  const index group = u.call.heads / u.call.kv_heads, end = (u.g + 1) * group;
+  typename attention_unit<T, T>::tile_keys prepared;
+  for (index row = 0, rows = 0; row < u.count; row += rows)
+    for (index head = u.g * group, heads = 0; head < end; head += heads) {
+      const auto all = u.from(row, head, end);
+      rows = all.rows, heads = all.heads;
+      online_softmax<T> so_far[attention_pairs * attention_rows];
+      T inner[attention_pairs * attention_rows] = {};
+      index tiles = 0;
+      u.each_tile(all, [&](const auto&) { ++tiles; });
+      for (int pass = tiles > 1 ? 0 : 1; pass < 2; ++pass)
+        u.each_tile(all, [&](const auto& tile) {
+          for (index i = 0; i < all.blocks; ++i) {
+            const auto some = u.within(all.part[i], tile);
+            if (some.part[0].last == 0 && some.part[1].first == some.part[1].last) continue;
+            T* const d_scores = u.values + u.call.h * u.wide;
+            for (index k = 0; k < heads; ++k) {
+              const index pair = all.place(i, k);
+              const attention_slopes<T> to{u.values,
+                                           d_scores,
+                                           d_scores + attention_rows * u.wide,
+                                           grad.dk + (u.key.data - u.call.k.data),
+                                           grad.dv + (u.value.data - u.call.v.data),
+                                           so_far + pair,
+                                           inner + pair};
+              u.prepare(some, tile, to.value_columns, prepared);
+              probabilities_of_tile(on, u, grad, some, head + k, pass == 0 || tiles == 1, to);
+              if (pass == 1) attend_tile_backward(on, u, grad, some, head + k, to);
+            }
+          }
+        });
+    }
+}
+
+}  // namespace detail
+
+/// The derivative of attention(): adds to dq, dk, dv and d_bias. Probabilities are recomputed.
+template <class T>
+void attention_backward(const execution& on, const attention_call<T>& call,
+                        const attention_gradient<T>& grad) {
+  on.threads.each(call.batch * call.kv_heads, [&](index item) {
+    for (index from = 0; from < call.queries;) {
+      const detail::attention_unit<T, T> u(on, call, item, 1, from);
+      detail::attend_backward(on, u, grad);
+      from += u.count;
+    }
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Rows of a cache: `fixed` first ones and a ring behind them, or one row for each token.
+struct kv_places {
+  index tokens = 0;  ///< of each sequence
+  index fixed = 0, ring = 0;
+
+  constexpr kv_places() = default;
+  /// Plans for texts of `count` tokens of which the `first` and the last `recent` ones are read: a
+  /// ring where that is smaller.
+  constexpr kv_places(index count, index first, index recent) : tokens(count) {
+    const index block = ops::token_block;
+    if (recent >= count || round_up(first, block) + round_up(recent, block) >= count) return;
+    fixed = round_up(first, block);
+    ring = round_up(recent, block);
+    tokens = fixed + ring;
+  }
+};
+
+/// Keys, or values, of one layer in 4 bits; see ops::kv_rows<int4_code>.
+template <index Heads, index H, bool Keys>
+struct kv_buffer4 {
+  using code = ops::int4_code;
+  static constexpr bool exact = false;
+  static constexpr index heads = Heads, width = H;
+  static constexpr index block = ops::token_block, pairs = (H + 1) / 2;
+  /// Number of exact keys of one sequence.
+  static constexpr index kept_newest = Heads * ops::kv_rows<code>::newest_blocks * block * H;
+
+  code* data = nullptr;
+  float* scales = nullptr;
+  float* newest = nullptr;  ///< [batch, Heads, newest_blocks, block, H] the newest keys as they are
+  kv_places places{};
+
+  /// Plans room as kv_buffer::plan() does; never paged.
+  constexpr void plan(arena& state, index batch, index count, index first, index recent, index) {
+    places = {count, first, recent};
+    places.tokens = round_up(places.tokens, block);
+    data = state.take<code>(batch * codes());
+    scales = state.take<float>(batch * factors());
+    if (Keys) newest = state.take<float>(batch * kept_newest);
+  }
+  constexpr bool gathered() const { return true; }
+  constexpr ops::kv_rows<code> rows(const ops::page_tables&) const {
+    return {data, places.tokens, Heads, H, Keys, scales, places.fixed, places.ring, newest};
+  }
+  /// Stores values x[H] as token `j` of a head of sequence `b` of `all`, which are rows().
+  template <class T>
+  void put(const ops::kv_rows<code>& all, index b, index head, index j, const T* x) const {
+    const index at = (b * places.tokens + all.of(b, head).place(j)) * Heads + head;
+    scales[at] = encode(H, x, 1, data + at * pairs);
+  }
+  /// Rounds the keys of the block of tokens that ends with `j`, from their exact values.
+  void close_block(const ops::kv_rows<code>& all, index b, index head, index j) const {
+    float rows[std::size_t{block * H}] = {};
+    for (index t = 0; t <= j % block; ++t)
+      std::copy_n(all.given(b, head, j - j % block + t), H, rows + t * H);
+    const index at = all.block_at(b, head, all.of(b, head).place(j));
+    for (index c = 0; c < H; ++c)
+      scales[at + c] = encode(block, rows + c, H, data + (at + c) * block / 2);
+  }
+  /// Keeps the newest keys exact, once attention has read those before them. Of `length` tokens
+  /// these are the last newest_blocks blocks.
+  void keep_newest(const ops::kv_rows<code>& all, index b, index head, index length) const {
+    const index before = all.past[b], last = (before + length - 1) / block;
+    for (index j = (std::max)(before, (last + 1 - all.newest_blocks) * block); j < before + length;
+         ++j)
+      std::copy_n(all.given(b, head, j), H, newest + all.newest_at(b, head, j) + j % block * H);
+  }
+  /// Copies sequence `from` to sequence `to`.
+  void copy(index from, index to, index, index) const {
+    const auto whole = [&](auto* x, index count) {
+      std::copy_n(x + from * count, count, x + to * count);
+    };
+    whole(data, codes());
+    whole(scales, factors());
+    if (Keys) whole(newest, kept_newest);
+  }
+  void copy_block(index, index) const {}
+
+ private:
+  /// Bytes of codes, and scales, of one sequence.
+  constexpr index codes() const { return places.tokens * Heads * (Keys ? H : 2 * pairs) / 2; }
+  constexpr index factors() const { return places.tokens * Heads * (Keys ? H : block) / block; }
+  /// Codes of n numbers, `step` apart; returns their scale: max|x| / 7. It is 1 for numbers that
+  /// are nearly zero, and NaN if one is not finite.
+  template <class T>
+  static float encode(index n, const T* x, index step, code* to) {
+    float most = 0;
+    for (index i = 0; i < n; ++i) {
+      const auto v = static_cast<float>(x[i * step]);
+      if (!is_finite(v)) {
+        std::fill_n(to, (n + 1) / 2, static_cast<code>(0x88));
+        return std::numeric_limits<float>::quiet_NaN();
+      }
+      most = (std::max)(most, std::abs(v));
+    }
+    const float least = (std::numeric_limits<float>::min)();
+    const float scale = most / 7 < least ? 1 : most / 7;
+    for (index i = 0; i < n; i += 2) {
+      unsigned both = 0;
+      for (index k = 0; k < 2; ++k) {
+        const float v = i + k < n ? static_cast<float>(x[(i + k) * step]) / scale : 0.0f;
+        both |= static_cast<unsigned>(static_cast<int>(std::nearbyint(v)) + 8) << (4 * k);
+      }
+      to[i / 2] = static_cast<code>(both);
+    }
+    return scale;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// How the numbers of a key-value cache are stored.
+enum class kv_code {
+  exact,         ///< in the model's scalar type
+  bf16,          ///< bfloat16, half the bytes
+  int8,          ///< 8-bit integers with one scale for each head of each token, about a quarter
+  int4,          ///< 4-bit integers, keys with a scale for each channel of 32 tokens, about a sixth
+  channel_int8,  ///< 8-bit integers, keys before their rotation with a scale for each channel
+  channel_int4   ///< likewise in 4 bits, about an eighth
+};
+
+/// Policies for the key-value cache of a model: decoder<shape, kv::int8>. Weights do not depend on
+/// it. Models in double keep doubles.
+namespace kv {
+/// Base of the cache policies.
+struct policy {
+  static constexpr bool calibrated = false;  ///< asks for scales of keys, see calibrate_keys()
+};
+/// Keys and values in the model's scalar type.
+struct exact : policy {
+  static constexpr kv_code code = kv_code::exact;
+};
+/// Keys and values rounded to bfloat16, nearest even.
+struct bf16 : policy {
+  static constexpr kv_code code = kv_code::bf16;
+};
+/// Keys and values rounded to int8, symmetric, with one scale for each head of each token. The
+/// error is at most half a scale, max|x| / 254.
+struct int8 : policy {
+  static constexpr kv_code code = kv_code::int8;
+};
+/// Keys and values rounded to 4-bit integers (Hooper et al. 2024). Values have one scale for each
+/// head of each token, keys one for each channel of 32 tokens, the newest of which stay exact. An
+/// error of half a scale, that is max|x| / 14, at most. Attention decodes what it reads; not for
+/// paged caches.
+struct int4 : policy {
+  static constexpr kv_code code = kv_code::int4;
+};
+/// Keys rounded to int8 before their rotation, with one scale for each channel of a head (Hooper
+/// et al. 2024); values as in `int8`. Scales come from a calibration: see calibrate_keys() and
+/// packed::set_key_scales(). Keys beyond 127 scales become that. Attention decodes and rotates what
+/// it reads. Decoders alone.
+struct channel_int8 : policy {
+  static constexpr kv_code code = kv_code::channel_int8;
+  static constexpr bool calibrated = true;
+};
+/// Keys and values as in `channel_int8`, in 4 bits: keys beyond 7 scales become that.
+struct channel_int4 : policy {
+  static constexpr kv_code code = kv_code::channel_int4;
+  static constexpr bool calibrated = true;
+};
+}  // namespace kv
+
+namespace detail {
+
+/// Whether keys are rounded by channel before their rotation.
+constexpr bool rounds_channels(kv_code code) {
+  return code == kv_code::channel_int8 || code == kv_code::channel_int4;
+}
+
+/// Memory of the keys, or values, of one layer: [batch, tokens, Heads, Slot] codes, and with
+/// `Scaled` a scale for each head of each token.
+template <class Code, index Heads, index Slot, bool Scaled>
+struct kv_memory {
+  static constexpr index slot = Slot;
+  static constexpr bool scaled = Scaled;
+
+  Code* data = nullptr;
+  float* scales = nullptr;  ///< [batch, tokens, Heads]
+  kv_places places{};
+  bool paged = false;  ///< [blocks, token_block, Heads, slot], shared by all sequences
+
+  /// Plans room for `count` tokens of each sequence, or only for the `first` and the last `recent`
+  /// ones if those are fewer. With `blocks` above 0, plans that many blocks of tokens altogether
+  /// instead.
+  constexpr void plan(arena& state, index batch, index count, index first, index recent,
+                      index blocks) {
+    places = {count, first, recent};
+    if (places.ring == 0 && blocks > 0) {
+      paged = true;
+      places.tokens = blocks * ops::token_block;
+      batch = 1;
+    }
+    data = state.take<Code>(batch * places.tokens * Heads * slot);
+    if (scaled) scales = state.take<float>(batch * places.tokens * Heads);
+  }
+  /// Copies tokens [first, last) of sequence `from` to sequence `to`; paged ones are shared.
+  void copy(index from, index to, index first, index last) const {
+    if (paged) return;
+    if (places.ring > 0) first = 0, last = places.tokens;  // wherever they are
+    copy_rows(from * places.tokens + first, to * places.tokens + first, last - first);
+  }
+  /// Copies block `from` to block `to`.
+  void copy_block(index from, index to) const {
+    if (paged) copy_rows(from * ops::token_block, to * ops::token_block, ops::token_block);
+  }
+  /// Copies token `from` of sequence `b` to the place of its token `to`.
+  void move(const ops::page_tables& pages, index b, index from, index to) const {
+    const simd::token_rows<Code> all{data, Heads * slot, places.fixed, places.ring,
+                                     paged ? pages.tables + b * pages.size : nullptr};
+    const index first = paged ? 0 : b * places.tokens;
+    copy_rows(first + all.place(from), first + all.place(to), 1);
+  }
+
+ private:
+  void copy_rows(index from, index to, index count) const {
+    if (count <= 0) return;
+    const index row = Heads * slot;
+    std::copy_n(data + from * row, count * row, data + to * row);
+    if (scaled) std::copy_n(scales + from * Heads, count * Heads, scales + to * Heads);
+  }
+};
+
+/// How a number of a cache of `T` is stored.
+template <class T, kv_code Code>
+struct kv_number {
+  static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
+  static_assert(exact || Code == kv_code::bf16 || Code == kv_code::int8);
+  using type =
+      std::conditional_t<exact, T,
+                         std::conditional_t<Code == kv_code::bf16, ops::bf16_code, std::int8_t>>;
+  /// Numbers from head to head: kernels write whole words of codes.
+  static constexpr index slot(index h) {
+    return round_up(h, exact ? 1 : 4 / static_cast<index>(sizeof(type)));
+  }
+};
+
+/// Keys, or values, of one layer: [batch, tokens, Heads, slot].
+template <class T, kv_code Code, index Heads, index H>
+struct kv_buffer : kv_memory<typename kv_number<T, Code>::type, Heads, kv_number<T, Code>::slot(H),
+                             !kv_number<T, Code>::exact && Code == kv_code::int8> {
+  static constexpr bool exact = kv_number<T, Code>::exact;
+  using code = typename kv_number<T, Code>::type;
+  static constexpr index heads = Heads, width = H;
+  using memory =
+      kv_memory<code, Heads, kv_number<T, Code>::slot(H), !exact && Code == kv_code::int8>;
+  using memory::slot, memory::scaled, memory::data, memory::scales, memory::places, memory::paged;
+
+  /// Whether several queries need a copy of what they look at.
+  constexpr bool gathered() const { return !exact || places.ring > 0 || paged; }
+  /// The rows that attention reads, in `pages` where the cache is paged.
+  constexpr ops::kv_rows<code> rows(const ops::page_tables& pages) const {
+    return {data,   places.tokens, Heads * slot, slot,
+            scales, places.fixed,  places.ring,  paged ? pages : ops::page_tables{}};
+  }
+  /// Stores x[Heads, H] as token `j` of sequence `b` of `all`, which are rows(). In any order.
+  void put(const ops::execution& on, const ops::kv_rows<code>& all, index b, index j,
+           const T* x) const {
+    const index row = (paged ? 0 : b * places.tokens) + all.of(b, 0).place(j);
+    code* const to = data + row * Heads * slot;
+    if constexpr (exact) {
+      std::copy_n(x, Heads * H, to);
+    } else {
+      on.with_kernels([&](auto kernels) {
+        using K = decltype(kernels);
+        for (index head = 0; head < Heads; ++head) {
+          [[maybe_unused]] std::int32_t sum = 0;
+          if constexpr (scaled)
+            scales[row * Heads + head] =
+                K::template to_int8<T>(H, x + head * H, to + head * slot, sum);
+          else
+            K::template to_bf16<T>(H, x + head * H, to + head * slot);
+        }
+      });
+    }
+  }
+  /// Rounds x[rows, Heads, H] as put() does and reads it back, for training.
+  static void fake(const ops::execution& on, index rows, T* x) {
+    if constexpr (!exact)
+      on.threads.each(rows * Heads, [&](index i) {
+        on.with_kernels([&](auto kernels) {
+          using K = decltype(kernels);
+          [[maybe_unused]] std::int32_t sum = 0;
+          code codes[std::size_t{slot}];
+          T *const head = x + i * H, scale = T(1);
+          if constexpr (scaled)
+            scale = K::template to_int8<T>(H, head, codes, sum);
+          else
+            K::template to_bf16<T>(H, head, codes);
+          for (index c = 0; c < H; ++c)
+            head[c] = scale * ops::kv_rows<code>::template number<T>(codes[c]);
+        });
+      });
+  }
+};
+
+template <class T, kv_code Code, index Heads, index H, bool Keys>
+struct pick_kv_buffer {
+  using type = kv_buffer<T, Code, Heads, H>;
+};
+template <index Heads, index H, bool Keys>
+struct pick_kv_buffer<float, kv_code::int4, Heads, H, Keys> {
+  using type = kv_buffer4<Heads, H, Keys>;
+};
+
+/// Keys that a call reads from a cache; `fresh` [batch, length, heads, h] are its own, behind
+/// `past` [batch] tokens.
+template <class Keys, class T>
+auto key_rows(const Keys& keys, const context<T>& ctx, const T* fresh, index length,
+              const index* past) {
+  auto rows = keys.rows(ctx.pages);
+  if constexpr (requires { rows.fresh; })
+    rows.fresh = fresh, rows.fresh_length = length, rows.past = past;
+  if constexpr (requires { rows.channels; }) {
+    assert(ctx.on.key_scales != nullptr && "linnet: a session gives the scales of keys");
+    rows.channels = ctx.on.key_scales + ctx.stack.layer * Keys::heads * Keys::width;
+  }
+  return rows;
+}
+
+/// Stores keys k[batch, length, heads of keys, h] and values v[batch, length, heads of values, h]
+/// in a cache. They are the new tokens of this call, or with `all` those of the encoder's output.
+/// Several heads of keys may share one of values.
+template <class Keys, class Values, class T>
+void keep_tokens(const Keys& keys, const Values& values, const context<T>& ctx, index length,
+                 bool all, const T* k, const T* v) {
+  constexpr index heads = Keys::heads, group = heads / Values::heads, h = Keys::width;
+  const auto rows = key_rows(keys, ctx, k, length, all ? nullptr : ctx.past);
+  const auto value_rows = values.rows(ctx.pages);
+  const auto count = [&](index b) { return all ? ctx.memory.length_of(b) : ctx.length_of(b); };
+  const auto at = [&](index b, index t) { return all ? t : ctx.past[b] + t; };
+  if constexpr (requires { rows.past; }) {  // whole blocks of keys are rounded together
+    ctx.on.threads.each(ctx.batch * heads, [&](index unit) {
+      const index b = unit / heads, head = unit % heads;
+      for (index t = 0, n = count(b); t < n; ++t) {
+        const index j = at(b, t);
+        if ((j + 1) % Keys::block == 0 || (all && t + 1 == n)) keys.close_block(rows, b, head, j);
+        if (head % group == 0)
+          values.put(value_rows, b, head / group, j,
+                     v + ((b * length + t) * Values::heads + head / group) * h);
+      }
+    });
+  } else {
+    ctx.on.threads.each(ctx.batch * length, [&](index row) {
+      const index b = row / length, t = row % length;
+      if (t >= count(b)) return;
+      keys.put(ctx.on, rows, b, at(b, t), k + row * heads * h);
+      values.put(ctx.on, value_rows, b, at(b, t), v + row * Values::heads * h);
+    });
+  }
+}
+
+/// Ends a call that used keep_tokens(), once attention has read this call's rows, which are
+/// key_rows().
+template <class Keys, class Rows, class T>
+void keep_newest(const Keys& keys, const Rows& rows, const context<T>& ctx) {
+  if constexpr (requires { rows.newest; })
+    ctx.on.threads.each(ctx.batch * Keys::heads, [&](index unit) {
+      const index b = unit / Keys::heads;
+      keys.keep_newest(rows, b, unit % Keys::heads, ctx.length_of(b));
+    });
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Cached keys in codes with a scale for each channel, from before their rotation (Hooper et al.
+/// 2024, section 3). Values have a scale for each token.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Codes of `Bits` bits, x = scale * (code - 2^(Bits - 1)): one in a byte, or two, the first in the
+/// low half. Code 0 stands for a number that is not finite.
+template <int Bits>
+struct channel_code {
+  std::uint8_t byte = 0;
+
+  static_assert(Bits == 4 || Bits == 8);
+  static constexpr int most = (1 << (Bits - 1)) - 1;  ///< the largest number without its scale
+  static constexpr index in_byte = 8 / Bits;
+
+  /// Bytes of n codes.
+  static constexpr index bytes(index n) { return (n + in_byte - 1) / in_byte; }
+  /// Number `i` of those that begin at `from`, without its scale; NaN for one that is not finite.
+  static float number(const channel_code* from, index i) {
+    const auto both = static_cast<unsigned>(from[i / in_byte].byte);
+    const unsigned code = in_byte == 1 ? both : i % 2 ? both >> 4 : both & 15u;
+    if (code == 0) return std::numeric_limits<float>::quiet_NaN();
+    return static_cast<float>(static_cast<int>(code) - (most + 1));
+  }
+  /// Rounds x[n] by scale_of(i), to the nearest code; numbers beyond the last become that.
+  template <class Scale>
+  static void encode(index n, const float* x, Scale&& scale_of, channel_code* to) {
+    for (index i = 0; i < n; i += in_byte) {
+      unsigned both = 0;
+      for (index k = 0; k < in_byte && i + k < n; ++k) {
+        if (!is_finite(x[i + k])) continue;
+        constexpr auto last = static_cast<float>(most);
+        const float v = std::nearbyint(std::clamp(x[i + k] / scale_of(i + k), -last, last));
+        both |= static_cast<unsigned>(static_cast<int>(v) + most + 1) << (Bits * k);
+      }
+      to[i / in_byte].byte = static_cast<std::uint8_t>(both);
+    }
+  }
+};
+
+/// Keys or values in such codes, [batch, tokens, heads, bytes of a head]. Keys are stored as they
+/// were before their positions and rotated as they are read.
+template <int Bits>
+struct kv_rows<channel_code<Bits>> {
+  using code = channel_code<Bits>;
+  const code* data = nullptr;
+  index tokens = 0;               ///< of each sequence
+  index heads = 0, width = 0;     ///< heads of `width` numbers
+  const float* scales = nullptr;  ///< of values, [batch, tokens, heads], or null
+  index fixed = 0, ring = 0;
+  page_tables pages{};
+  const float* channels = nullptr;  ///< of keys, [heads, width]
+  const float* angles = nullptr;    ///< of keys, [positions, width], or null for none
+  rope_pairing pairing = rope_pairing::none;
+
+  constexpr bool paged() const { return pages.tables != nullptr; }
+  /// Where tokens are.
+  constexpr simd::token_rows<code> of(index b, index) const {
+    return {data, 0, fixed, ring, paged() ? pages.tables + b * pages.size : nullptr};
+  }
+  constexpr bool plain() const { return false; }
+  /// Number of row `place` of a head, among those of all heads.
+  constexpr index row(index b, index head, index place) const {
+    return ((paged() ? 0 : b * tokens) + place) * heads + head;
+  }
+  /// out[c * step] = number c of the head's in row `place`, which holds token `j`.
+  template <class T>
+  void load(index b, index head, index j, index place, index h, T* out, index step,
+            index /*view*/) const {
+    const index at = row(b, head, place);
+    const code* const from = data + at * code::bytes(width);
+    for (index c = 0; c < h; ++c)
+      out[c * step] = static_cast<T>((scales ? scales[at] : channels[head * width + c]) *
+                                     code::number(from, c));
+    if (angles) rope_column(pairing, h, angles + j * width, out, step);
+  }
+};
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The scale of numbers up to `largest` in codes up to `most`; 1 for what is nearly zero.
+inline float channel_scale(float largest, int most) {
+  const float scale = largest / static_cast<float>(most);
+  return scale < (std::numeric_limits<float>::min)() ? 1 : scale;
+}
+
+/// Keys, or values, of one layer in codes of `Bits` bits; see ops::kv_rows<channel_code>. Any token
+/// is rounded alone: keys by the scales of their channels, a head of values by max|x|.
+template <int Bits, index Heads, index H, bool Keys>
+struct kv_channels
+    : kv_memory<ops::channel_code<Bits>, Heads, ops::channel_code<Bits>::bytes(H), !Keys> {
+  using code = ops::channel_code<Bits>;
+  using memory = kv_memory<code, Heads, code::bytes(H), !Keys>;
+  using memory::data, memory::scales, memory::places, memory::paged;
+  static constexpr bool exact = false;
+  static constexpr index heads = Heads, width = H;
+
+  constexpr bool gathered() const { return true; }
+  /// The rows that attention reads. Those of keys lack their `channels` yet, and `angles`.
+  constexpr ops::kv_rows<code> rows(const ops::page_tables& pages) const {
+    return {data,   places.tokens, Heads,       H,
+            scales, places.fixed,  places.ring, paged ? pages : ops::page_tables{}};
+  }
+  /// Stores x[Heads, H] as token `j` of sequence `b` of `all`, which are rows(). In any order.
+  void put(const ops::execution&, const ops::kv_rows<code>& all, index b, index j,
+           const float* x) const {
+    const index place = all.of(b, 0).place(j);
+    for (index head = 0; head < Heads; ++head, x += H) {
+      const index at = all.row(b, head, place);
+      code* const to = data + at * code::bytes(H);
+      if constexpr (Keys) {
+        code::encode(
+            H, x, [&](index c) { return all.channels[head * H + c]; }, to);
+      } else {
+        float largest = 0;
+        for (index c = 0; c < H; ++c)
+          if (is_finite(x[c])) largest = (std::max)(largest, std::abs(x[c]));
+        scales[at] = channel_scale(largest, code::most);
+        code::encode(
+            H, x, [&](index) { return scales[at]; }, to);
+      }
+    }
+  }
+};
+
+template <index Heads, index H, bool Keys>
+struct pick_kv_buffer<float, kv_code::channel_int8, Heads, H, Keys> {
+  using type = kv_channels<8, Heads, H, Keys>;
+};
+template <index Heads, index H, bool Keys>
+struct pick_kv_buffer<float, kv_code::channel_int4, Heads, H, Keys> {
+  using type = kv_channels<4, Heads, H, Keys>;
+};
+
+/// Raises largest[n], the largest magnitudes of n channels, by rows x[rows, n]. What is not finite
+/// stays so.
+template <class T>
+void note_largest(const ops::execution& on, index rows, index n, const T* x, float* largest) {
+  on.threads.each(n, [&](index c) {
+    for (index row = 0; row < rows && is_finite(largest[c]); ++row) {
+      const auto v = static_cast<float>(x[row * n + c]);
+      largest[c] = is_finite(v) ? (std::max)(largest[c], std::abs(v)) : v;
+    }
+  });
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+/// Whether a session of model or layer `M` in `T` rounds keys by scales that it is given.
+template <class M, class T>
+inline constexpr bool scales_keys = [] {
+  if constexpr (requires { M::cache::calibrated; })
+    return M::cache::calibrated && std::is_same_v<T, float>;
+  return false;
+}();
+}  // namespace detail
+
+/// Scales of the keys of decoder `M` before their rotation, [layers, kv_heads, d_kv]. A cache of
+/// kv::channel_int8 or kv::channel_int4 stores numbers as the nearest multiples of them. Made by
+/// calibrate_keys(), or of() numbers that were kept.
+template <class M>
+class key_scales {
+  static_assert(M::cache::calibrated,
+                "linnet::key_scales: this model's cache asks for no scales; kv::channel_int8 and "
+                "kv::channel_int4 do");
+
+ public:
+  using model = M;
+  /// Layers, and channels of the keys of one.
+  static constexpr index layers = M::shape.layers, channels = M::self.kv();
+  /// Numbers of scales.
+  static constexpr index count = layers * channels;
+  /// The largest multiple of a scale: 127 or 7.
+  static constexpr int most = M::cache::code == kv_code::channel_int8 ? 127 : 7;
+
+  /// Scales [layers, kv_heads, d_kv]. Errors: errc::invalid for another number of them, and for one
+  /// that is zero, negative or not finite, by its layer and channel.
+  static result<key_scales> of(std::span<const float> values) LINNET_TRY {
+    if (std::ssize(values) != count)
+      return detail::failure(errc::invalid, "key_scales::of", "scales",
+                             std::to_string(count) + ", one for each channel of each layer's keys",
+                             std::to_string(values.size()));
+    for (index i = 0; i < count; ++i)
+      if (const float v = values[static_cast<std::size_t>(i)]; !is_finite(v) || !(v > 0))
+        return detail::failure(errc::invalid, "key_scales::of", place(i),
+                               "a finite scale above zero",
+                               is_finite(v) ? std::to_string(v) : "a NaN or an infinity");
+    key_scales made;
+    made.values_.assign(values.begin(), values.end());
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("key_scales::of")
+  /// The smallest scales that reach `largest` [layers, kv_heads, d_kv], the largest magnitude of
+  /// each channel. A channel that was always zero has scale 1. Errors: errc::invalid for another
+  /// number of them, and for one that is negative or not finite.
+  static result<key_scales> reaching(std::span<const float> largest) LINNET_TRY {
+    std::vector<float> scales(largest.begin(), largest.end());
+    for (float& v : scales)
+      if (is_finite(v) && v >= 0) v = detail::channel_scale(v, most);
+    return of(scales);
+  }
+  LINNET_OR_OUT_OF_MEMORY("key_scales::reaching")
+
+  /// The scales [layers, kv_heads, d_kv], to be kept and given to of().
+  std::span<const float> values() const { return values_; }
+
+ private:
+  template <class Model, class T, class S>
+  friend class packed;
+  key_scales() = default;
+  /// The name of scale number `i`.
+  static std::string place(index i) {
+    return "layer " + std::to_string(i / channels) + ", channel " + std::to_string(i % channels);
+  }
+  std::vector<float> values_;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Functions of one tensor that blocks of weights call for each of theirs. They do not depend on
+/// the model, so that compilers make them once for all models.
+
+/// @file
+/// Copies, sums and activations of whole arrays, split over the team.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+namespace detail {
+/// Calls f(first, count) for this thread's share of n values, in whole cache lines, then waits.
+template <class T, class F>
+void in_slices(const execution& on, index n, F&& f) {
+  constexpr index line = 64 / static_cast<index>(sizeof(T));
+  const auto [first, last] = on.threads.range((n + line - 1) / line);
+  const index begin = first * line, end = (std::min)(n, last * line);
+  if (begin < end) f(begin, end - begin);
+  on.threads.wait();
+}
+}  // namespace detail
+
+/// x[n] = value
+template <class T>
+void fill(const execution& on, index n, T value, T* x) {
+  detail::in_slices<T>(on, n, [&](index at, index count) { std::fill_n(x + at, count, value); });
+}
+/// y[n] = x[n]
+template <class T>
+void copy(const execution& on, index n, const T* x, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) { std::copy_n(x + at, count, y + at); });
+}
+/// y[n] = a[n] + b[n]; y may be a or b
+template <class T>
+void add(const execution& on, index n, const T* a, const T* b, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level,
+                   [&](auto k) { decltype(k)::template add<T>(count, a + at, b + at, y + at); });
+  });
+}
+/// y[n] = f(x[n])
+template <activation_kind A, class T>
+void activation(const execution& on, index n, const T* x, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level,
+                   [&](auto k) { decltype(k)::template activation<A, T>(count, x + at, y + at); });
+  });
+}
+/// dx[n] += dy[n] f'(x[n])
+template <activation_kind A, class T>
+void activation_backward(const execution& on, index n, const T* x, const T* dy, T* dx) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template activation_backward<A, T>(count, x + at, dy + at, dx + at);
+    });
+  });
+}
+/// x[n] = log(1 + e^x[n])
+template <class T>
+void softplus(const execution& on, index n, T* x) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) { decltype(k)::template softplus<T>(count, x + at); });
+  });
+}
+/// dx[n] *= the derivative of softplus at x[n]
+template <class T>
+void softplus_backward(const execution& on, index n, const T* x, T* dx) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template softplus_backward<T>(count, x + at, dx + at);
+    });
+  });
+}
+/// y[n] = f(gate[n]) up[n] (Shazeer 2020)
+template <activation_kind A, class T>
+void gated(const execution& on, index n, const T* gate, const T* up, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template gated<A, T>(count, gate + at, up + at, y + at);
+    });
+  });
+}
+/// dgate[n], dup[n] = the derivatives of gated() (overwritten)
+template <activation_kind A, class T>
+void gated_backward(const execution& on, index n, const T* gate, const T* up, const T* dy, T* dgate,
+                    T* dup) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template gated_backward<A, T>(count, gate + at, up + at, dy + at, dgate + at,
+                                                 dup + at);
+    });
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+template <class S>
+constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf) {
+  leaf.data = memory.take<typename S::value>(info.rows * row_values<S>(info.columns));
+  const index scales = info.rows * row_scales<S>(info.columns);
+  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
+  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
+  [[maybe_unused]] const auto take = [&](const char*, auto*& values, index rows, index columns) {
+    values = memory.take<std::remove_cvref_t<decltype(*values)>>(rows * columns);
+  };
+  if constexpr (has_levels<S>) leaf.levels.visit(info.rows, row_scales<S>(info.columns), take);
+  if constexpr (is_corrected<S>) leaf.correction.visit(info.rows, info.columns, take);
+  if constexpr (is_sparse<S>) leaf.kept.visit(info.rows, info.columns, take);
+}
+template <class T, class S>
+constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
+  leaf.panels = memory.take<typename S::word>(leaf.size(info.rows, info.columns));
+  using scale = typename ops::packed_matrix<T, S>::scale;
+  const index scales = leaf.scales_size(info.rows, info.columns);
+  if constexpr (has_levels<S>) {
+    leaf.levels.place(memory, info.rows, row_scales<S>(info.columns));
+  } else {
+    if constexpr (S::scaled) leaf.scales = memory.take<scale>(scales);
+    if constexpr (S::centred) leaf.zeros = memory.take<scale>(scales);
+  }
+  leaf.correction.place(memory, info.rows, info.columns);
+  if constexpr (is_sparse<S>) leaf.kept.place(memory, info.rows, info.columns);
+}
+template <class T>
+constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
+  leaf = memory.take<std::remove_const_t<T>>(info.size());
+}
+
+/// Gives each tensor its memory.
+struct places_leaves {
+  arena& memory;
+
+  template <class Leaf>
+  constexpr void operator()(const parameter_path& at, const tensor_info& info, Leaf& leaf) const {
+    if constexpr (requires { place(memory, at, info, leaf); })  // of an optimizer, say
+      place(memory, at, info, leaf);
+    else
+      place(memory, info, leaf);
+  }
+};
+
+/// The numbers of one tensor, whatever form holds them.
+template <class Leaf>
+constexpr auto* numbers_in(const Leaf& leaf) {
+  if constexpr (std::is_pointer_v<Leaf>)
+    return leaf;
+  else
+    return leaf.data;
+}
+
+/// Copies a tensor that is stored as plain numbers.
+template <class Leaf>
+void copy_tensor(const tensor_info& info, const Leaf& from, const Leaf& to) {
+  std::copy_n(numbers_in(from), info.size(), numbers_in(to));
+}
+/// Copies the tensors of a layer or model `L` from one tree to another; either may have more.
+template <class L, class From, class To>
+void copy_tensors(const From& from, To& to) {
+  L::visit([](const parameter_path&, const tensor_info& info, auto& leaf,
+              const auto& source) { copy_tensor(info, source, leaf); },
+           parameter_path{}, to, from);
+}
+
+/// Names the first tensor with a number that is not finite.
+template <class T>
+struct finds_nonfinite {
+  std::string& found;
+
+  template <class S, class Value>
+  void look(S, const Value* values, index count, const parameter_path& at,
+            const char* suffix) const {
+    bool finite = true;  // no early end: the loop runs on vectors
+    for (index i = 0; i < count; ++i) finite &= S::finite(values[i]);
+    if (!finite) found = at.str() + suffix;
+  }
+  template <class Leaf>
+  void operator()(const parameter_path& at, const tensor_info& info, const Leaf& leaf) const {
+    if (!found.empty()) return;
+    using plain = std::conditional_t<std::is_same_v<T, double>, storage::f64, storage::f32>;
+    if constexpr (std::is_pointer_v<Leaf>) {
+      look(plain{}, leaf, info.size(), at, "");
+    } else {
+      using S = typename Leaf::storage;
+      look(S{}, leaf.data, info.rows * row_values<S>(info.columns), at, "");
+      const index scales = info.rows * row_scales<S>(info.columns);
+      if (S::scaled && found.empty()) look(storage::f32{}, leaf.scales, scales, at, ".scales");
+      if (S::centred && found.empty())
+        look(storage::f32{}, leaf.zeros, scales, at, S::ggml ? ".minima" : ".zeros");
+      [[maybe_unused]] auto more = leaf.correction;
+      if constexpr (is_corrected<S>)
+        more.visit(info.rows, info.columns,
+                   [&](const char* suffix, const auto* values, index rows, index columns) {
+                     using value = std::remove_cvref_t<decltype(*values)>;
+                     if constexpr (!std::is_same_v<value, storage::input_number>)
+                       look(typename S::correction::value{}, values, rows * columns, at, suffix);
+                   });
+    }
+  }
+};
+
+/// Packs each tensor.
+struct packs_leaves {
+  const ops::execution& on;
+
+  template <class To, class From>
+  void operator()(const parameter_path&, const tensor_info& info, To& to, const From& from) const {
+    if constexpr (std::is_pointer_v<From>) {
+      using scalar = std::remove_cvref_t<decltype(*from)>;
+      ops::copy(on, info.size(), static_cast<const scalar*>(from), const_cast<scalar*>(to));
+    } else {
+      ops::pack(on, info.rows, info.columns, from, to);
+    }
+  }
+};
+/// Unpacks each tensor.
+struct unpacks_leaves {
+  template <class To, class From>
+  void operator()(const parameter_path&, const tensor_info& info, To& to, const From& from) const {
+    if constexpr (std::is_pointer_v<To>)
+      std::copy_n(from, info.size(), to);
+    else
+      ops::unpack(info.rows, info.columns, from, to);
+  }
+};
+/// Points packed matrices to their canonical rows.
+struct attaches_leaves {
+  template <class To, class From>
+  void operator()(const parameter_path&, const tensor_info&, To& to, const From& from) const {
+    if constexpr (!std::is_pointer_v<From>) to.rows = from.data;
+  }
+};
+
+}  // namespace detail
 
 LINNET_NAMESPACE_END
 
@@ -28891,8 +30389,17 @@ class packed : public tensor_block<M, form::packed<T, S>> {
     auto copy = detail::made_of<packed>(*this);
     if (copy.valid())
       __builtin_memcpy(copy.base::data(), data(), static_cast<std::size_t>(packed::bytes()));
+    copy.key_scales_ = key_scales_;
     return copy;
   }
+  /// Gives the scales that sessions of these weights round keys with, as kv::channel_int8 and
+  /// kv::channel_int4 ask for; sessions that are open must be opened anew. Files of packed weights
+  /// do not hold them.
+  void set_key_scales(linnet::key_scales<M> scales) requires(detail::scales_keys<M, T>) {
+    key_scales_ = std::move(scales.values_);
+  }
+  /// Scales [layers, kv_heads, d_kv] that were given, or null.
+  const float* key_scales() const { return key_scales_.empty() ? nullptr : key_scales_.data(); }
   /// The panels as bytes.
   const void* data() const { return base::data(); }
   /// @copydoc data()
@@ -28909,6 +30416,7 @@ class packed : public tensor_block<M, form::packed<T, S>> {
       made.fail(fit.error());
     return made;
   }
+  std::vector<float> key_scales_;
 };
 
 namespace detail {
@@ -30250,1191 +31758,6 @@ LINNET_NAMESPACE_END
 /// Work of softmax attention, as a profile counts it.
 
 /// @file
-/// The key-value cache: storage of the keys and values of the tokens that a session was fed.
-
-/// @file
-/// The key-value cache in 4 bits: keys per channel, values per token (Hooper et al. 2024).
-
-/// @file
-/// Softmax attention, forward and backward, in blocks of query rows (Vaswani et al. 2017, eq.
-/// 1). Keys come in tiles (Milakov and Gimelshein 2018; Dao et al. 2022), so that no more than
-/// attention_rows by attention_keys scores, and those of a window's first keys, are ever held. Keys
-/// and values are read as they are stored.
-
-/// @file
-/// The part of softmax attention that forward and backward share: which keys a block of query rows
-/// sees, their scores and probabilities.
-
-/// @file
-/// The arguments of attention: windows, queries, keys and values, gradients.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-/// Query rows that are worked on at a time.
-inline constexpr index attention_rows = 48;
-/// Keys whose scores are held at a time; a multiple of simd::token_block.
-inline constexpr index attention_keys = 512;
-/// A distance that bounds nothing.
-inline constexpr index any_distance = index{1} << 48;
-
-/// Window of keys that a query at position p sees: those at [p - before, p + after], and the
-/// `first` ones. None of them comes after p + after.
-struct attention_window {
-  index before = any_distance;
-  index after = any_distance;
-  index first = 0;
-  /// Where above 0, a query sees to the end of its block of so many tokens; `after` is block - 1.
-  /// If the window is bounded, it sees that block alone; `before` is block - 1.
-  index block = 0;
-
-  /// Where the keys begin that a query at position p sees by its distance or block alone.
-  constexpr index recent_from(index p) const {
-    return block > 0 && bounded() ? p / block * block : p - before;
-  }
-  /// The keys [begin_of(p), end_of(p)) near a query at position p, without the `first` ones.
-  constexpr index begin_of(index p) const { return (std::max)(first, recent_from(p)); }
-  constexpr index end_of(index p) const {
-    return block > 0 ? (p / block + 1) * block : p + after + 1;
-  }
-
-  /// Whether some query may not see a key that is earlier than another one it sees.
-  constexpr bool bounded() const { return before < any_distance; }
-  /// Whether keys come in tiles of `tile`. The window alone decides, whatever lengths a call has,
-  /// so that the sums of a query's scores are split alike in all of them.
-  constexpr bool splits(index tile) const {
-    return !bounded() || after >= tile || before + after + attention_rows > tile;
-  }
-  /// The most keys of `keys` that a block of `rows` queries looks at together, with padding.
-  constexpr index width(index keys, index rows, index tile = attention_keys) const {
-    const index recent =
-        (std::min)(keys, splits(tile) ? tile : before + (std::min)(after, keys) + rows);
-    return round_up(recent, panel_width) + round_up(first, panel_width);
-  }
-};
-
-/// One attention call: q[batch, queries, heads*h] against `keys` keys and values.
-template <class T, class Code = T>
-struct attention_call {
-  index batch, queries, keys;  ///< padded lengths
-  index heads, kv_heads, h;
-  attention_window window;
-  T scale;  ///< of the scores
-  const T* q;
-  const T* q_first = nullptr;  ///< other queries for the `first` keys, or null for the same
-  kv_rows<Code> k, v;
-  T* out;                                ///< [batch, queries, heads*h]
-  const index* past = nullptr;           ///< position of each sequence's first query, or null for 0
-  const index* query_lengths = nullptr;  ///< valid queries of each causal sequence, or null for all
-  const index* key_lengths = nullptr;    ///< valid keys of each sequence, or null for all
-  const index* prefix = nullptr;         ///< first keys of each sequence that all its queries see
-  const index* documents = nullptr;      ///< [batch, queries] first token of each one's document;
-                                         ///< over plain rows without a past
-  const index* key_documents = nullptr;  ///< [batch, keys] likewise, of as many documents, where
-                                         ///< queries read other tokens than their own
-  token_tree tree{};        ///< of causal queries without a window whose keys are in a cache
-  const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
-  index bias_origin = 0;
-  index kept = any_distance;    ///< queries stand no further than kept - 1 from the `first` keys
-  index tile = attention_keys;  ///< keys whose scores are held at a time, if the window splits()
-  T* scratch = nullptr;         ///< per thread, attention_scratch() values
-  index scratch_size = 0;
-  dropout_key dropout{};
-  int dropout_id = 0;
-  const T* head_scores = nullptr;  ///< [batch, queries, heads], or null where all heads are needed
-  T least_score = T(0);            ///< of heads that are needed
-
-  /// Tokens [first, last) of a document.
-  struct token_range {
-    index first, last;
-  };
-  /// The queries of the document of sequence `b` that begins at `from`, or all.
-  token_range queries_from(index b, index from) const {
-    if (!documents) return {from, queries};
-    return {from, end_of(documents + b * queries, queries, from)};
-  }
-  /// The keys that these may see.
-  token_range keys_from(index b, index from) const {
-    if (!key_documents) return queries_from(b, from);
-    const index *const of = documents + b * queries, *const keys_of = key_documents + b * keys;
-    index first = 0;
-    for (index i = 0; i < from && first < keys; i = end_of(of, queries, i))
-      first = end_of(keys_of, keys, first);
-    return {first, first < keys ? end_of(keys_of, keys, first) : keys};
-  }
-  /// Whether key-value head `item` of all sequences is needed by none of the heads that share it. A
-  /// query that comes alone then reads none of its keys and values.
-  bool skips(index item) const {
-    if (head_scores == nullptr || queries != 1) return false;
-    const index group = heads / kv_heads;
-    const T* const scores = head_scores + item / kv_heads * heads + item % kv_heads * group;
-    for (index i = 0; i < group; ++i)
-      if (!(scores[i] < least_score)) return false;
-    return true;
-  }
-
- private:
-  /// End of the document that begins at `from`, of a row of `n` tokens.
-  static index end_of(const index* of, index n, index from) {
-    index end = from + 1;
-    while (end < n && of[end] == from) ++end;
-    return end;
-  }
-};
-
-/// Gradients of an attention call over plain keys and values; everything is added to.
-template <class T>
-struct attention_gradient {
-  const T* d_out;
-  T *dq, *dk, *dv;
-  T* dq_first = nullptr;  ///< of q_first, where that is given
-  T* d_bias = nullptr;    ///< lines per sequence [batch, heads, 2*bias_origin + 1], or null
-};
-
-struct execution;
-
-/// A hook that is shown the queries and keys of softmax attention over whole sequences, see
-/// attention_distillation. `gradient` is null in forward; in backward it is complete but for what
-/// the hook adds. query_lengths of the call are those of its sequences. Called by every thread; all
-/// have returned before the values change.
-template <class T>
-struct attention_tap {
-  void* object = nullptr;
-  void (*call)(void* object, const execution& on, const attention_call<T>& a,
-               const attention_gradient<T>* gradient) = nullptr;
-};
-
-/// Scratch values that one thread needs for calls of up to `queries` queries a sequence. `gathers`
-/// unless keys and values are kv_rows::plain(). Beyond `tile` keys there are no more of them.
-constexpr index attention_scratch(index queries, index keys, index h, const attention_window& seen,
-                                  bool training, bool gathers = false,
-                                  index tile = attention_keys) {
-  const index wide = seen.width(keys, (std::min)(queries, attention_rows), tile);
-  return (training ? 3 : 1) * attention_rows * wide + (training || gathers ? 2 : 1) * h * wide;
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-namespace detail {
-
-/// The kernels of a level that attention calls. What calls them is compiled once for all levels.
-template <class T, class Code>
-struct attention_kernels {
-  void (*multiply)(index M, index N, index K, const simd::rows_operand<T>& a,
-                   const simd::columns_operand<T>& b, T* c, index ldc, const simd::epilogue<T>& e,
-                   index slack);
-  void (*dots)(index first, index last, index n, T scale, const T* x,
-               const simd::token_rows<Code>& k, T* y, const simd::head_rows& heads);
-  void (*mix)(index first, index last, index n, const T* p, const simd::token_rows<Code>& v, T* y,
-              bool accumulate, const simd::head_rows& heads);
-  bool (*all_finite)(index rows, index n, const T* x, index stride);
-  void (*add)(index n, const T* a, const T* b, T* y);
-  void (*scale)(index n, T a, T* x);
-  T (*maximum)(index n, const T* x);
-  T (*exp_sum)(index n, T most, T* x);
-  void (*drop)(std::uint64_t stream, std::uint64_t where, simd::word limit, T scale, index first,
-               index n, T* x, T* other);
-
-  static attention_kernels of(simd::level level) {
-    return simd::dispatch(level, [](auto kernels) {
-      using K = decltype(kernels);
-      attention_kernels k{K::template multiply<T>,
-                          nullptr,
-                          nullptr,
-                          K::template all_finite<T>,
-                          K::template add<T>,
-                          K::template scale<T>,
-                          K::template maximum<T>,
-                          K::template exp_sum<T>,
-                          K::template drop<T>};
-      if constexpr (!std::is_same_v<Code, int4_code>)
-        k.dots = K::template dots<T, Code>, k.mix = K::template mix<T, Code>;
-      return k;
-    });
-  }
-};
-
-LINNET_UNFUSED_BEGIN
-/// y[n] += scale x[n]
-template <class T>
-LINNET_UNFUSED void add_multiple(index n, T scale, const T* x, T* y) {
-  for (index i = 0; i < n; ++i) y[i] += scale * x[i];
-}
-LINNET_UNFUSED_END
-
-/// A product out[rows, h] (+)= p[rows, keys] v[keys, h] of probabilities and values.
-template <class T>
-struct value_mix {
-  index rows, h, keys;
-  index shared;  ///< all rows see the keys before it
-  const T* p;
-  index ldp;
-  const T* v;
-  index ldv;
-  T* out;
-  index ldo;
-  bool accumulate = false;
-
-  /// Computes it. A row ignores keys that it does not see, even if they are not finite:
-  /// sees(row, key) is false.
-  template <class Kernels, class Sees>
-  void run(const Kernels& kernels, Sees&& sees) const {
-    const auto finite = [&](index j, index count) {
-      return kernels.all_finite(count, h, v + j * ldv, ldv);
-    };
-    const bool clean = shared >= keys || finite(shared, keys - shared);
-    bool add = accumulate;
-    for (index from = 0, to = keys;; from = to + 1, add = true) {
-      if (!clean)
-        for (to = (std::max)(from, shared); to < keys && finite(to, 1);) ++to;
-      kernels.multiply(rows, h, to - from, {p + from, ldp, 1}, {v + from * ldv, ldv, panel_width},
-                       out, ldo, {nullptr, T(1), add}, 0);
-      if (to == keys) return;
-      for (index i = 0; i < rows; ++i)
-        if (sees(i, to)) add_multiple(h, p[i * ldp + to], v + to * ldv, out + i * ldo);
-    }
-  }
-};
-
-/// Blocks of query rows, each of one head, that read a tile of keys while it is prepared.
-inline constexpr index attention_pairs = 8;
-
-/// A softmax whose scores come in tiles (Milakov and Gimelshein 2018): the largest score so far,
-/// and the sum of all exp(score - most).
-template <class T>
-struct online_softmax {
-  T most = T(0), sum = T(0);
-};
-
-/// Everything about a sequence and some of its key-value heads that both directions share.
-template <class T, class Code>
-struct attention_unit {
-  /// Keys [first, last) whose scores begin at a column.
-  struct stretch {
-    index first = 0, last = 0, column = 0;
-  };
-  /// Some query rows of a head and what they see.
-  struct block {
-    index row, rows;  ///< queries [row, row + rows)
-    index view;       ///< block of tokens that they see as given, where codes differ by that, or -1
-    stretch part[2];  ///< the first keys and the near ones; without `first` only the latter
-    index used;       ///< columns of scores
-
-    const stretch* begin() const { return part; }
-    const stretch* end() const { return part + 2; }
-  };
-  /// Query rows [row, row + rows) in blocks, and heads, that go through the tiles together.
-  struct batch {
-    index row, rows = 0, head, heads;
-    index blocks = 0;
-    block part[attention_pairs];
-    /// Where the rows of block `i` and head `head + k` begin among those of all.
-    index place(index i, index k) const {
-      return (i * heads + k) * (blocks == 1 ? part[0].rows : attention_rows);
-    }
-  };
-  /// Keys whose columns are prepared: the first ones and a tile of the near ones.
-  struct tile_keys {
-    stretch part[2]{};
-    index view = -1;
-  };
-
-  const attention_call<T, Code>& call;
-  attention_kernels<T, Code> kernels;
-  index b, g, groups;   ///< sequence, first key-value head and how many that are read together
-  index origin, count;  ///< queries [origin, origin + count) of it: a document, or all
-  index key_origin;     ///< its first key
-  index n, valid, past, prefix;
-  index tile, wide;  ///< keys of a tile, columns of scores
-  bool by_view;      ///< what a query sees of a key depends on the query's block of tokens
-  simd::token_rows<Code> key, value;
-  T *scores, *key_columns, *values;
-
-  /// The `together` heads from head `unit` of all sequences on, of the document that begins at
-  /// query `from`. Its tokens are numbered from 0, as if it were a sequence of its own.
-  attention_unit(const execution& on, const attention_call<T, Code>& c, index unit,
-                 index together = 1, index from = 0)
-      : call(c),
-        kernels(attention_kernels<T, Code>::of(on.level)),
-        b(unit / c.kv_heads),
-        g(unit % c.kv_heads),
-        groups(together),
-        origin(from),
-        count(c.queries_from(b, from).last - from),
-        key_origin(from),
-        n(c.heads * c.h),
-        valid((c.key_lengths ? c.key_lengths[b] : c.keys) - from),
-        past(c.past ? c.past[b] : 0),
-        prefix(c.prefix ? c.prefix[b] : 0),
-        tile(c.window.splits(c.tile) ? c.tile : any_distance),
-        wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows), c.tile)),
-        by_view(std::is_same_v<Code, int4_code> && c.past),
-        key(c.k.of(b, g)),
-        value(c.v.of(b, g)),
-        scores(c.scratch + on.threads.rank() * c.scratch_size),
-        key_columns(scores + attention_rows * wide),
-        values(key_columns + c.h * wide) {
-    // What follows the last valid query of a causal sequence was never there.
-    const index queries = (c.query_lengths ? c.query_lengths[b] : c.queries) - from;
-    const index later = call.window.block > 0 ? 0 : call.window.after;
-    valid = (std::min)(valid, (std::max)(prefix, past + queries + later));
-    if (!c.documents) return;
-    const auto seen = c.keys_from(b, from);
-    key_origin = seen.first;
-    if (c.key_documents) valid = (c.key_lengths ? c.key_lengths[b] : c.keys) - key_origin;
-    valid = (std::clamp)(valid, index{0}, seen.last - seen.first);
-    key.data += key_origin * key.stride;
-    value.data += key_origin * value.stride;
-  }
-
-  /// End of the keys that query i sees.
-  index end_of(index i) const {
-    return (std::min)(valid, (std::max)(prefix, call.window.end_of(past + i)));
-  }
-  /// Beginning of the keys that query i sees, not counting the `first` ones.
-  index begin_of(index i) const { return call.window.begin_of(past + i); }
-  /// Whether kernels read keys and values where they are: one query, codes that they know.
-  bool direct(const block& some) const {
-    return some.rows == 1 && !std::is_same_v<Code, int4_code> &&
-           (!call.tree.parents || call.queries == 1);
-  }
-  /// Position of query i.
-  index position_of(index i) const {
-    return past + (call.tree.depths ? call.tree.depths[b * call.queries + i] : i);
-  }
-  /// Calls f(j) for each of the keys [past, past + i] of a tree that query i sees, or that it does
-  /// not see. The last first.
-  template <class F>
-  void each_in_tree(index i, bool seen, F&& f) const {
-    for (index j = i, next = i; j >= 0; --j) {
-      const bool ancestor = j == next;
-      if (ancestor) next = call.tree.parents[b * call.queries + j];
-      if (ancestor == seen) f(past + j);
-    }
-  }
-  /// Whether query i sees key j.
-  bool sees(index i, index j) const {
-    if (j >= end_of(i) || !call.tree.parents || j < past) return j < end_of(i);
-    bool found = false;
-    each_in_tree(i, true, [&](index seen) { found = found || seen == j; });
-    return found;
-  }
-  block at(index row) const {
-    const index first = call.window.first;
-    block some{row, (std::min)(attention_rows, count - row), -1, {}, 0};
-    if (by_view) {  // all of a block's queries have one view
-      some.view = (std::max)(past + row, prefix - 1) / simd::token_block;
-      some.rows = (std::min)(some.rows, (some.view + 1) * simd::token_block - past - row);
-    }
-    const index step = direct(some) ? 1 : panel_width, last = end_of(row + some.rows - 1);
-    some.part[0].last = (std::min)(first, last);
-    some.part[1] = {begin_of(row), last, round_up(some.part[0].last, step)};
-    some.part[1].first = (std::min)(some.part[1].first, last);
-    some.used = some.part[1].column + last - some.part[1].first;
-    return some;
-  }
-
-  /// columns[h, wide] = rows of one stretch, transposed, zero behind them.
-  void transpose(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
-                 index view, T* columns) const {
-    const index end = s.column + round_up(s.last - s.first, panel_width);
-    for (index j = s.first; j < s.last; ++j)
-      all.load(b, g, j, key_origin + rows.place(j), call.h, columns + s.column + j - s.first, wide,
-               view);
-    for (index c = 0; c < call.h; ++c)
-      std::fill(columns + c * wide + s.column + s.last - s.first, columns + c * wide + end, T(0));
-  }
-  /// The blocks of query rows and the heads, up to `end`, that go through the tiles together. There
-  /// is one block where keys never come in several tiles.
-  batch from(index row, index head, index end) const {
-    batch some{row, 0, head, 0, 0, {}};
-    const block first = at(row);
-    const index group = call.heads / call.kv_heads;
-    some.heads = (std::min)(
-        end - head, direct(first) ? (std::min)(group * groups, attention_rows) : attention_pairs);
-    // As many for all heads of a group.
-    const index most =
-        tile == any_distance || group > attention_pairs ? 1 : attention_pairs / some.heads;
-    do {
-      const block next = at(row + some.rows);
-      if (some.blocks > 0 && direct(next)) break;
-      some.part[some.blocks++] = next;
-      some.rows += next.rows;
-    } while (!direct(first) && some.blocks < most && row + some.rows < count);
-    return some;
-  }
-  /// Calls f(tile) for the tiles of keys that some blocks see. Tiles begin at multiples of `tile`,
-  /// whatever lengths a call has.
-  template <class F>
-  void each_tile(const batch& some, F&& f) const {
-    const block &first_block = some.part[0], &last_block = some.part[some.blocks - 1];
-    const index first = last_block.part[0].last, low = first_block.part[1].first,
-                high = last_block.part[1].last, begin = low / tile * tile;
-    const index step = direct(first_block) ? 1 : panel_width;
-    for (index from = first > 0 ? 0 : begin; from < (std::max)(first, high);
-         from = (std::max)(from + tile, begin)) {
-      tile_keys t;
-      if (from == 0) t.part[0].last = first;
-      t.part[1] = {(std::max)(low, from),
-                   (std::min)(from + tile, call.window.bounded() ? high : valid),
-                   round_up(t.part[0].last, step)};
-      t.part[1].last = (std::max)(t.part[1].first, t.part[1].last);
-      f(t);
-    }
-  }
-  /// The keys of a tile that a block sees.
-  static block within(const block& whole, const tile_keys& t) {
-    block some = whole;
-    some.part[0].last = (std::min)(whole.part[0].last, t.part[0].last);
-    some.part[1] = t.part[1];
-    some.part[1].last = (std::clamp)(whole.part[1].last, t.part[1].first, t.part[1].last);
-    some.used = some.part[1].column + some.part[1].last - some.part[1].first;
-    return some;
-  }
-  /// Prepares the keys of a tile for a block, unless they are; `now` tells which are prepared.
-  void prepare(const block& some, const tile_keys& t, T* value_columns, tile_keys& now) const {
-    if (direct(some) && !value_columns) return;
-    bool same = true;
-    for (int i = 0; i < 2; ++i)
-      same = same && t.part[i].first == now.part[i].first && t.part[i].last == now.part[i].last &&
-             t.part[i].column == now.part[i].column;
-    const index older = (std::min)(now.view, some.view);
-    if (same && now.view == some.view) return;
-    now = t;
-    now.view = some.view;
-    for (const stretch& s : t.part) {
-      if (s.first == s.last) continue;
-      if (same) {  // the view has moved by some blocks
-        const index known = (older - 1) * simd::token_block - s.first;
-        const index skip =
-            (std::clamp)(known, index{0}, s.last - s.first) / panel_width * panel_width;
-        transpose({s.first + skip, s.last, s.column + skip}, key, call.k, some.view, key_columns);
-        continue;
-      }
-      transpose(s, key, call.k, some.view, key_columns);
-      if (value_columns) transpose(s, value, call.v, -1, value_columns);
-      if (call.v.plain() && std::is_same_v<T, Code>) continue;
-      for (index j = s.first; j < s.last; ++j)
-        call.v.load(b, g, j, key_origin + value.place(j), call.h,
-                    values + (s.column + j - s.first) * call.h, 1, -1);
-    }
-  }
-  /// x[i] *= the scales of a stretch of codes, in the row of each of `heads` heads.
-  void rescale(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
-               index heads, T* x) const {
-    for (index i = 0; i < heads && all.scales; ++i, x += wide)
-      for (index j = s.first, at = g + i / (heads / groups); j < s.last; ++j)
-        x[j - s.first] *= static_cast<T>(all.scale(b, rows.place(j), at));
-  }
-
-  /// The queries that a stretch of keys is compared with.
-  const T* queries(const block& some, const stretch& s) const {
-    return &s == some.part && call.q_first ? call.q_first : call.q;
-  }
-  /// scores[rows, wide] = scale q k^T of some query rows of a head. Of a single row that kernels
-  /// read directly: a row for each of `heads` heads that follow each other.
-  void score(index head, index heads, const block& some) const {
-    const index q_at = (b * call.queries + origin + some.row) * n + head * call.h;
-    for (const stretch& s : some) {
-      if (s.first == s.last) continue;
-      const T* const q = queries(some, s) + q_at;
-      if (direct(some)) {
-        if constexpr (!std::is_same_v<Code, int4_code>) {
-          kernels.dots(s.first, s.last, call.h, call.scale, q, key, scores + s.column,
-                       {groups, call.k.slot, heads / groups, call.h, wide});
-          rescale(s, key, call.k, heads, scores + s.column);
-        }
-      } else {
-        kernels.multiply(some.rows, round_up(s.last - s.first, panel_width), call.h, {q, n, 1},
-                         {key_columns + s.column, wide, panel_width}, scores + s.column, wide,
-                         {nullptr, call.scale, false}, 0);
-      }
-    }
-  }
-  /// Adds position biases to the scores of row `i` of a block and hides those between what it sees.
-  /// Returns how many columns are in use, 0 if it sees nothing; zero behind them.
-  index open(index head, const block& some, index i, T* row) const {
-    index used = 0;
-    for (const stretch& s : some) {
-      const index begin = &s == some.part ? s.first : begin_of(some.row + i);
-      const index from = (std::clamp)(begin, s.first, s.last);
-      const index to = (std::clamp)(end_of(some.row + i), from, s.last);
-      const index at = s.column + from - s.first;
-      if (to == from) continue;
-      if (call.bias) {
-        const T* const line = bias_line(call.bias, head, some, s, i);
-        const index text = call.tree.parents ? (std::clamp)(past, from, to) : to;
-        kernels.add(text - from, row + at, line + from, row + at);
-        if (call.tree.parents) {  // ancestors stand at their depths
-          index position = position_of(some.row + i);
-          each_in_tree(some.row + i, true, [&](index j) {
-            if (j >= from && j < to) row[s.column + j - s.first] += line[position];
-            --position;
-          });
-        }
-      }
-      if (call.tree.parents)
-        each_in_tree(some.row + i, false, [&](index j) {
-          if (j >= from && j < to) row[s.column + j - s.first] = T(-1e30);
-        });
-      std::fill(row + used, row + (std::max)(used, at), T(-1e30));
-      used = at + to - from;
-    }
-    std::fill(row + used, row + some.used, T(0));
-    return used;
-  }
-  /// Turns the `used` first scores of a row into probabilities among these and all before; if not
-  /// `Whole`, times the sum. Returns the factor of what was summed up before.
-  template <bool Whole = true>
-  T normalize(index used, online_softmax<T>& so_far, T* row) const {
-    if (used == 0) return T(1);
-    const online_softmax<T> before = so_far;
-    so_far.most = kernels.maximum(used, row);
-    T shrink = T(0);
-    if (before.sum != T(0)) {
-      so_far.most = (std::max)(before.most, so_far.most);
-      shrink = static_cast<T>(
-          linnet::detail::portable_exp(static_cast<double>(before.most - so_far.most)));
-    }
-    const T sum = kernels.exp_sum(used, so_far.most, row),
-            old = linnet::detail::unfused(shrink * before.sum);
-    so_far.sum = old + sum;
-    if (!Whole) return shrink;
-    kernels.scale(used, T(1) / so_far.sum, row);
-    return old / so_far.sum;
-  }
-  /// Where key 0 is in the line of position biases of row `i` of a block. Padding behind a full
-  /// cache has no place in the line and takes the last one.
-  template <class Line>
-  Line* bias_line(Line* lines, index head, const block& some, const stretch& s, index i) const {
-    const index position = (std::min)(position_of(some.row + i), call.bias_origin);
-    return lines + head * (2 * call.bias_origin + 1) + call.bias_origin -
-           (&s == some.part ? (std::min)(position, call.kept - 1) : position);
-  }
-  /// Multiplies rows of probabilities, or of their gradient, with the dropout mask.
-  void drop(index head, const block& some, T* x) const {
-    for (index i = 0; i < some.rows; ++i)
-      for (const stretch& s : some)
-        ops::drop(kernels, call.dropout, b, call.dropout_id,
-                  (head * call.queries + origin + some.row + i) * call.keys + key_origin + s.first,
-                  s.last - s.first, x + i * wide + s.column);
-  }
-};
-
-}  // namespace detail
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-namespace detail {
-
-/// One tile of keys for `heads` heads of a block of queries: adds to their output what is seen
-/// there. `so_far` has an entry for each row, or for each head of a single one; `more` tells that
-/// the output has something of other tiles.
-template <class T, class Code>
-void attend_tile(const attention_unit<T, Code>& u,
-                 const typename attention_unit<T, Code>::block& some, index head, index heads,
-                 online_softmax<T>* so_far, bool more) {
-  const attention_call<T, Code>& call = u.call;
-  const index h = call.h, row = some.row;
-  const bool direct = u.direct(some);
-  T* const out = call.out + (u.b * call.queries + u.origin + row) * u.n + head * h;
-  u.score(head, heads, some);
-  for (index i = 0; i < (direct ? heads : some.rows); ++i) {
-    T* const p = u.scores + i * u.wide;
-    const index used = u.open(direct ? head + i : head, some, direct ? 0 : i, p);
-    const T kept = some.rows == 1 ? u.template normalize<false>(used, so_far[i], p)
-                                  : u.normalize(used, so_far[i], p);
-    if (more && kept != T(1)) u.kernels.scale(h, kept, out + i * (direct ? h : u.n));
-    if (direct) u.drop(head + i, some, p);
-  }
-  if (!direct) u.drop(head, some, u.scores);
-  for (const auto& s : some) {
-    if (s.first == s.last) continue;
-    T* const p = u.scores + s.column;
-    if (direct) {
-      if constexpr (!std::is_same_v<Code, int4_code>) {
-        u.rescale(s, u.value, call.v, heads, p);
-        u.kernels.mix(s.first, s.last, h, p, u.value, out, more,
-                      {u.groups, call.v.slot, heads / u.groups, u.wide, h});
-      }
-    } else {
-      const T* v = u.values + s.column * h;
-      index ldv = h;
-      if constexpr (std::is_same_v<T, Code>)
-        if (call.v.plain()) v = u.value.row(s.first), ldv = u.value.stride;
-      const auto begin_of = [&](index i) {
-        return &s == some.part ? s.first : u.begin_of(row + i);
-      };
-      const index shared =
-          begin_of(some.rows - 1) > s.first
-              ? 0
-              : (std::max)((call.tree.parents ? u.past : u.end_of(row)) - s.first, index{0});
-      const detail::value_mix<T> mix{
-          some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
-      mix.run(u.kernels, [&](index i, index j) {
-        return s.first + j >= begin_of(i) && u.sees(row + i, s.first + j);
-      });
-    }
-    more = true;
-  }
-}
-
-/// Attention of the queries of one unit.
-template <class T, class Code>
-void attend(const attention_unit<T, Code>& u) {
-  const attention_call<T, Code>& call = u.call;
-  const index group = call.heads / call.kv_heads, h = call.h, end = (u.g + u.groups) * group;
-  typename attention_unit<T, Code>::tile_keys prepared;
-  for (index row = 0, rows = 0; row < u.count; row += rows)
-    for (index head = u.g * group, heads = 0; head < end; head += heads) {
-      const auto all = u.from(row, head, end);
-      rows = all.rows, heads = all.heads;
-      const index together = u.direct(all.part[0]) ? heads : 1;
-      online_softmax<T> so_far[attention_pairs * attention_rows];
-      bool more[attention_pairs] = {};
-      u.each_tile(all, [&](const auto& tile) {
-        for (index i = 0; i < all.blocks; ++i) {
-          const auto some = u.within(all.part[i], tile);
-          if (some.part[0].last == 0 && some.part[1].first == some.part[1].last) continue;
-          u.prepare(some, tile, nullptr, prepared);
-          for (index k = 0; k < heads; k += together)
-            attend_tile(u, some, head + k, together, so_far + all.place(i, k), more[i]);
-          more[i] = true;
-        }
-      });
-      for (index i = 0; i < all.blocks; ++i) {
-        const auto& some = all.part[i];
-        T* const out = call.out + (u.b * call.queries + u.origin + some.row) * u.n + head * h;
-        for (index r = 0; r < some.rows && !more[i]; ++r)
-          std::fill_n(out + r * u.n, heads * h, T(0));
-        for (index k = 0; k < heads && more[i] && some.rows == 1; ++k)
-          if (const T sum = so_far[all.place(i, k)].sum; sum != T(0))  // else it saw no key
-            u.kernels.scale(h, T(1) / sum, out + k * h);
-      }
-    }
-}
-
-}  // namespace detail
-
-/// out = softmax(scale q k^T + bias) v over the keys in each query's window. Every query must see a
-/// key. What attention_call::skips() is 0.
-template <class T, class Code>
-void attention(const execution& on, const attention_call<T, Code>& call) {
-  const index group = call.heads / call.kv_heads;
-  const auto [first, last] = on.threads.range(call.batch * call.kv_heads);
-  for (index item = first, groups = 1; item < last; item += groups) {
-    if (call.skips(item)) {
-      std::fill_n(call.out + item * group * call.h, group * call.h, T(0));
-      groups = 1;
-      continue;
-    }
-    // One query reads the keys and values of all heads together, as they lie in memory.
-    if (call.queries == 1 && !std::is_same_v<Code, int4_code> && group < attention_rows)
-      groups =
-          (std::min)({last - item, call.kv_heads - item % call.kv_heads, attention_rows / group});
-    for (index i = 1; i < groups; ++i)
-      if (call.skips(item + i)) groups = i;
-    for (index from = 0; from < call.queries;) {
-      const detail::attention_unit<T, Code> u(on, call, item, groups, from);
-      detail::attend(u);
-      from += u.count;
-    }
-  }
-  on.threads.wait();
-}
-
-namespace detail {
-
-/// Memory and sums of the derivative of a block of queries.
-template <class T>
-struct attention_slopes {
-  T *value_columns, *d_scores, *dropped;
-  T *dk, *dv;                 ///< of key and value 0 of the unit
-  online_softmax<T>* so_far;  ///< of each row
-  T* inner;                   ///< of each row: the sum of probability times derivative
-};
-
-/// The probabilities of a block of queries among the keys of a tile, in u.scores, and their
-/// derivatives, in to.d_scores. If `sums` is true, so_far and inner go on with this tile. If not,
-/// they are those of all tiles.
-template <class T>
-void probabilities_of_tile(const execution& on, const attention_unit<T, T>& u,
-                           const attention_gradient<T>& grad,
-                           const typename attention_unit<T, T>::block& some, index head, bool sums,
-                           const attention_slopes<T>& to) {
-  const index rows = some.rows, wide = u.wide, h = u.call.h;
-  const T* const d_out = grad.d_out + (u.b * u.call.queries + u.origin + some.row) * u.n + head * h;
-  T factor[attention_rows];
-  index used[attention_rows];
-  u.score(head, 1, some);
-  for (index i = 0; i < rows; ++i) {
-    T* const p = u.scores + i * wide;
-    used[i] = u.open(head, some, i, p);
-    factor[i] = T(1);
-    if (sums) {
-      factor[i] = u.normalize(used[i], to.so_far[i], p);
-    } else if (used[i] > 0) {
-      (void)u.kernels.exp_sum(used[i], to.so_far[i].most, p);
-      u.kernels.scale(used[i], T(1) / to.so_far[i].sum, p);
-    }
-  }
-  // dP = d_out v^T
-  std::fill_n(to.d_scores, rows * wide, T(0));
-  for (const auto& s : some)
-    u.kernels.multiply(rows, round_up(s.last - s.first, panel_width), h, {d_out, u.n, 1},
-                       {to.value_columns + s.column, wide, panel_width}, to.d_scores + s.column,
-                       wide, {}, 0);
-  u.drop(head, some, to.d_scores);
-  for (index i = 0; i < rows && sums; ++i)
-    on.with_kernels([&](auto kernels) {
-      to.inner[i] = linnet::detail::unfused(factor[i] * to.inner[i]) +
-                    kernels.template dot<T>(some.used, u.scores + i * wide, to.d_scores + i * wide);
-    });
-}
-
-/// Adds what a block of queries has for the gradients of the keys of a tile, and of itself.
-template <class T>
-void attend_tile_backward(const execution& on, const attention_unit<T, T>& u,
-                          const attention_gradient<T>& grad,
-                          const typename attention_unit<T, T>::block& some, index head,
-                          const attention_slopes<T>& to) {
-  const attention_call<T>& call = u.call;
-  const index h = call.h, wide = u.wide, rows = some.rows,
-              at = (u.b * call.queries + u.origin + some.row) * u.n + head * h;
-  const T* const d_out = grad.d_out + at;
-  // dv += P^T d_out
-  std::copy_n(u.scores, rows * wide, to.dropped);
-  u.drop(head, some, to.dropped);
-  for (const auto& s : some)
-    u.kernels.multiply(s.last - s.first, h, rows, {to.dropped + s.column, 1, wide},
-                       {d_out, u.n, panel_width}, to.dv + s.first * u.value.stride, u.value.stride,
-                       {nullptr, T(1), true}, 0);
-  for (index i = 0; i < rows; ++i) {
-    T* const d_row = to.d_scores + i * wide;
-    // Where the row sees nothing its probabilities are zero, and so is this.
-    on.with_kernels([&](auto kernels) {
-      kernels.template softmax_backward<T>(some.used, to.inner[i], u.scores + i * wide, d_row,
-                                           d_row);
-    });
-    for (const auto& s : some)
-      if (grad.d_bias) {
-        T* const line = u.bias_line(grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1),
-                                    head, some, s, i);
-        const index count = (std::min)(s.last, u.end_of(some.row + i)) - s.first;
-        if (count > 0) u.kernels.add(count, line + s.first, d_row + s.column, line + s.first);
-      }
-  }
-  // dq += scale dS k, dk += scale dS^T q
-  for (const auto& s : some) {
-    const index keys = s.last - s.first;
-    T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
-    u.kernels.multiply(rows, h, keys, {to.d_scores + s.column, wide, 1},
-                       {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
-                       {nullptr, call.scale, true}, 0);
-    u.kernels.multiply(keys, h, rows, {to.d_scores + s.column, 1, wide},
-                       {u.queries(some, s) + at, u.n, panel_width}, to.dk + s.first * u.key.stride,
-                       u.key.stride, {nullptr, call.scale, true}, 0);
-  }
-}
-
-/// The derivative of attend(). Of several tiles of keys, a first pass finds each row's sums,
-/// and a second one the probabilities (Dao et al. 2022, algorithm 4).
-template <class T>
-void attend_backward(const execution& on, const attention_unit<T, T>& u,
-                     const attention_gradient<T>& grad) {
-  const index group = u.call.heads / u.call.kv_heads, end = (u.g + 1) * group;
-  typename attention_unit<T, T>::tile_keys prepared;
-  for (index row = 0, rows = 0; row < u.count; row += rows)
-    for (index head = u.g * group, heads = 0; head < end; head += heads) {
-      const auto all = u.from(row, head, end);
-      rows = all.rows, heads = all.heads;
-      online_softmax<T> so_far[attention_pairs * attention_rows];
-      T inner[attention_pairs * attention_rows] = {};
-      index tiles = 0;
-      u.each_tile(all, [&](const auto&) { ++tiles; });
-      for (int pass = tiles > 1 ? 0 : 1; pass < 2; ++pass)
-        u.each_tile(all, [&](const auto& tile) {
-          for (index i = 0; i < all.blocks; ++i) {
-            const auto some = u.within(all.part[i], tile);
-            if (some.part[0].last == 0 && some.part[1].first == some.part[1].last) continue;
-            T* const d_scores = u.values + u.call.h * u.wide;
-            for (index k = 0; k < heads; ++k) {
-              const index pair = all.place(i, k);
-              const attention_slopes<T> to{u.values,
-                                           d_scores,
-                                           d_scores + attention_rows * u.wide,
-                                           grad.dk + (u.key.data - u.call.k.data),
-                                           grad.dv + (u.value.data - u.call.v.data),
-                                           so_far + pair,
-                                           inner + pair};
-              u.prepare(some, tile, to.value_columns, prepared);
-              probabilities_of_tile(on, u, grad, some, head + k, pass == 0 || tiles == 1, to);
-              if (pass == 1) attend_tile_backward(on, u, grad, some, head + k, to);
-            }
-          }
-        });
-    }
-}
-
-}  // namespace detail
-
-/// The derivative of attention(): adds to dq, dk, dv and d_bias. Probabilities are recomputed.
-template <class T>
-void attention_backward(const execution& on, const attention_call<T>& call,
-                        const attention_gradient<T>& grad) {
-  on.threads.each(call.batch * call.kv_heads, [&](index item) {
-    for (index from = 0; from < call.queries;) {
-      const detail::attention_unit<T, T> u(on, call, item, 1, from);
-      detail::attend_backward(on, u, grad);
-      from += u.count;
-    }
-  });
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Rows of a cache: `fixed` first ones and a ring behind them, or one row for each token.
-struct kv_places {
-  index tokens = 0;  ///< of each sequence
-  index fixed = 0, ring = 0;
-
-  constexpr kv_places() = default;
-  /// Plans for texts of `count` tokens of which the `first` and the last `recent` ones are read: a
-  /// ring where that is smaller.
-  constexpr kv_places(index count, index first, index recent) : tokens(count) {
-    const index block = ops::token_block;
-    if (recent >= count || round_up(first, block) + round_up(recent, block) >= count) return;
-    fixed = round_up(first, block);
-    ring = round_up(recent, block);
-    tokens = fixed + ring;
-  }
-};
-
-/// Keys, or values, of one layer in 4 bits; see ops::kv_rows<int4_code>.
-template <index Heads, index H, bool Keys>
-struct kv_buffer4 {
-  using code = ops::int4_code;
-  static constexpr bool exact = false;
-  static constexpr index heads = Heads, width = H;
-  static constexpr index block = ops::token_block, pairs = (H + 1) / 2;
-  /// Number of exact keys of one sequence.
-  static constexpr index kept_newest = Heads * ops::kv_rows<code>::newest_blocks * block * H;
-
-  code* data = nullptr;
-  float* scales = nullptr;
-  float* newest = nullptr;  ///< [batch, Heads, newest_blocks, block, H] the newest keys as they are
-  kv_places places{};
-
-  /// Plans room as kv_buffer::plan() does; never paged.
-  constexpr void plan(arena& state, index batch, index count, index first, index recent, index) {
-    places = {count, first, recent};
-    places.tokens = round_up(places.tokens, block);
-    data = state.take<code>(batch * codes());
-    scales = state.take<float>(batch * factors());
-    if (Keys) newest = state.take<float>(batch * kept_newest);
-  }
-  constexpr bool gathered() const { return true; }
-  constexpr ops::kv_rows<code> rows(const ops::page_tables&) const {
-    return {data, places.tokens, Heads, H, Keys, scales, places.fixed, places.ring, newest};
-  }
-  /// Stores values x[H] as token `j` of a head of sequence `b` of `all`, which are rows().
-  template <class T>
-  void put(const ops::kv_rows<code>& all, index b, index head, index j, const T* x) const {
-    const index at = (b * places.tokens + all.of(b, head).place(j)) * Heads + head;
-    scales[at] = encode(H, x, 1, data + at * pairs);
-  }
-  /// Rounds the keys of the block of tokens that ends with `j`, from their exact values.
-  void close_block(const ops::kv_rows<code>& all, index b, index head, index j) const {
-    float rows[std::size_t{block * H}] = {};
-    for (index t = 0; t <= j % block; ++t)
-      std::copy_n(all.given(b, head, j - j % block + t), H, rows + t * H);
-    const index at = all.block_at(b, head, all.of(b, head).place(j));
-    for (index c = 0; c < H; ++c)
-      scales[at + c] = encode(block, rows + c, H, data + (at + c) * block / 2);
-  }
-  /// Keeps the newest keys exact, once attention has read those before them. Of `length` tokens
-  /// these are the last newest_blocks blocks.
-  void keep_newest(const ops::kv_rows<code>& all, index b, index head, index length) const {
-    const index before = all.past[b], last = (before + length - 1) / block;
-    for (index j = (std::max)(before, (last + 1 - all.newest_blocks) * block); j < before + length;
-         ++j)
-      std::copy_n(all.given(b, head, j), H, newest + all.newest_at(b, head, j) + j % block * H);
-  }
-  /// Copies sequence `from` to sequence `to`.
-  void copy(index from, index to, index, index) const {
-    const auto whole = [&](auto* x, index count) {
-      std::copy_n(x + from * count, count, x + to * count);
-    };
-    whole(data, codes());
-    whole(scales, factors());
-    if (Keys) whole(newest, kept_newest);
-  }
-  void copy_block(index, index) const {}
-
- private:
-  /// Bytes of codes, and scales, of one sequence.
-  constexpr index codes() const { return places.tokens * Heads * (Keys ? H : 2 * pairs) / 2; }
-  constexpr index factors() const { return places.tokens * Heads * (Keys ? H : block) / block; }
-  /// Codes of n numbers, `step` apart; returns their scale: max|x| / 7. It is 1 for numbers that
-  /// are nearly zero, and NaN if one is not finite.
-  template <class T>
-  static float encode(index n, const T* x, index step, code* to) {
-    float most = 0;
-    for (index i = 0; i < n; ++i) {
-      const auto v = static_cast<float>(x[i * step]);
-      if (!is_finite(v)) {
-        std::fill_n(to, (n + 1) / 2, static_cast<code>(0x88));
-        return std::numeric_limits<float>::quiet_NaN();
-      }
-      most = (std::max)(most, std::abs(v));
-    }
-    const float least = (std::numeric_limits<float>::min)();
-    const float scale = most / 7 < least ? 1 : most / 7;
-    for (index i = 0; i < n; i += 2) {
-      unsigned both = 0;
-      for (index k = 0; k < 2; ++k) {
-        const float v = i + k < n ? static_cast<float>(x[(i + k) * step]) / scale : 0.0f;
-        both |= static_cast<unsigned>(static_cast<int>(std::nearbyint(v)) + 8) << (4 * k);
-      }
-      to[i / 2] = static_cast<code>(both);
-    }
-    return scale;
-  }
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// How the numbers of a key-value cache are stored.
-enum class kv_code {
-  exact,  ///< in the model's scalar type
-  bf16,   ///< bfloat16, half the bytes
-  int8,   ///< 8-bit integers with one scale for each head of each token, about a quarter
-  int4    ///< 4-bit integers, keys with a scale for each channel of 32 tokens, about a sixth
-};
-
-/// Policies for the key-value cache of a model: decoder<shape, kv::int8>. Weights do not depend on
-/// it. Models in double keep doubles.
-namespace kv {
-/// Base of the cache policies.
-struct policy {};
-/// Keys and values in the model's scalar type.
-struct exact : policy {
-  static constexpr kv_code code = kv_code::exact;
-};
-/// Keys and values rounded to bfloat16, nearest even.
-struct bf16 : policy {
-  static constexpr kv_code code = kv_code::bf16;
-};
-/// Keys and values rounded to int8, symmetric, with one scale for each head of each token. The
-/// error is at most half a scale, max|x| / 254.
-struct int8 : policy {
-  static constexpr kv_code code = kv_code::int8;
-};
-/// Keys and values rounded to 4-bit integers (Hooper et al. 2024). Values have one scale for each
-/// head of each token, keys one for each channel of 32 tokens, the newest of which stay exact. An
-/// error of half a scale, that is max|x| / 14, at most. Attention decodes what it reads; not for
-/// paged caches.
-struct int4 : policy {
-  static constexpr kv_code code = kv_code::int4;
-};
-}  // namespace kv
-
-namespace detail {
-
-/// Keys, or values, of one layer: [batch, tokens, Heads, slot].
-template <class T, kv_code Code, index Heads, index H>
-struct kv_buffer {
-  static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
-  static_assert(exact || Code != kv_code::int4);
-  using code =
-      std::conditional_t<exact, T,
-                         std::conditional_t<Code == kv_code::bf16, ops::bf16_code, std::int8_t>>;
-  static constexpr index heads = Heads, width = H;
-  static constexpr bool scaled = !exact && Code == kv_code::int8;
-  // Kernels write whole words of codes.
-  static constexpr index slot = round_up(H, exact ? 1 : 4 / static_cast<index>(sizeof(code)));
-
-  code* data = nullptr;
-  float* scales = nullptr;  ///< [batch, tokens, Heads]
-  kv_places places{};
-  bool paged = false;  ///< [blocks, token_block, Heads, slot], shared by all sequences
-
-  /// Plans room for `count` tokens of each sequence, or only for the `first` and the last `recent`
-  /// ones if those are fewer. With `blocks` above 0, plans that many blocks of tokens altogether
-  /// instead.
-  constexpr void plan(arena& state, index batch, index count, index first, index recent,
-                      index blocks) {
-    places = {count, first, recent};
-    if (places.ring == 0 && blocks > 0) {
-      paged = true;
-      places.tokens = blocks * ops::token_block;
-      batch = 1;
-    }
-    data = state.take<code>(batch * places.tokens * Heads * slot);
-    if (scaled) scales = state.take<float>(batch * places.tokens * Heads);
-  }
-  /// Whether several queries need a copy of what they look at.
-  constexpr bool gathered() const { return !exact || places.ring > 0 || paged; }
-  /// The rows that attention reads, in `pages` where the cache is paged.
-  constexpr ops::kv_rows<code> rows(const ops::page_tables& pages) const {
-    return {data,   places.tokens, Heads * slot, slot,
-            scales, places.fixed,  places.ring,  paged ? pages : ops::page_tables{}};
-  }
-  /// Stores x[Heads, H] as token `j` of sequence `b` of `all`, which are rows(). In any order.
-  void put(const ops::execution& on, const ops::kv_rows<code>& all, index b, index j,
-           const T* x) const {
-    const index row = (paged ? 0 : b * places.tokens) + all.of(b, 0).place(j);
-    code* const to = data + row * Heads * slot;
-    if constexpr (exact) {
-      std::copy_n(x, Heads * H, to);
-    } else {
-      on.with_kernels([&](auto kernels) {
-        using K = decltype(kernels);
-        for (index head = 0; head < Heads; ++head) {
-          [[maybe_unused]] std::int32_t sum = 0;
-          if constexpr (scaled)
-            scales[row * Heads + head] =
-                K::template to_int8<T>(H, x + head * H, to + head * slot, sum);
-          else
-            K::template to_bf16<T>(H, x + head * H, to + head * slot);
-        }
-      });
-    }
-  }
-  /// Rounds x[rows, Heads, H] as put() does and reads it back, for training.
-  static void fake(const ops::execution& on, index rows, T* x) {
-    if constexpr (!exact)
-      on.threads.each(rows * Heads, [&](index i) {
-        on.with_kernels([&](auto kernels) {
-          using K = decltype(kernels);
-          [[maybe_unused]] std::int32_t sum = 0;
-          code codes[std::size_t{slot}];
-          T *const head = x + i * H, scale = T(1);
-          if constexpr (scaled)
-            scale = K::template to_int8<T>(H, head, codes, sum);
-          else
-            K::template to_bf16<T>(H, head, codes);
-          for (index c = 0; c < H; ++c)
-            head[c] = scale * ops::kv_rows<code>::template number<T>(codes[c]);
-        });
-      });
-  }
-  /// Copies tokens [first, last) of sequence `from` to sequence `to`; paged ones are shared.
-  void copy(index from, index to, index first, index last) const {
-    if (paged) return;
-    if (places.ring > 0) first = 0, last = places.tokens;  // wherever they are
-    copy_rows(from * places.tokens + first, to * places.tokens + first, last - first);
-  }
-  /// Copies block `from` to block `to`.
-  void copy_block(index from, index to) const {
-    if (paged) copy_rows(from * ops::token_block, to * ops::token_block, ops::token_block);
-  }
-  /// Copies token `from` of sequence `b` to the place of its token `to`.
-  void move(const ops::page_tables& pages, index b, index from, index to) const {
-    const auto all = rows(pages).of(b, 0);
-    const index first = paged ? 0 : b * places.tokens;
-    copy_rows(first + all.place(from), first + all.place(to), 1);
-  }
-
- private:
-  void copy_rows(index from, index to, index count) const {
-    if (count <= 0) return;
-    const index row = Heads * slot;
-    std::copy_n(data + from * row, count * row, data + to * row);
-    if (scaled) std::copy_n(scales + from * Heads, count * Heads, scales + to * Heads);
-  }
-};
-
-template <class T, kv_code Code, index Heads, index H, bool Keys>
-struct pick_kv_buffer {
-  using type = kv_buffer<T, Code, Heads, H>;
-};
-template <index Heads, index H, bool Keys>
-struct pick_kv_buffer<float, kv_code::int4, Heads, H, Keys> {
-  using type = kv_buffer4<Heads, H, Keys>;
-};
-
-/// Keys that a call reads from a cache; `fresh` [batch, length, heads, h] are its own, behind
-/// `past` [batch] tokens.
-template <class Keys, class T>
-auto key_rows(const Keys& keys, const context<T>& ctx, const T* fresh, index length,
-              const index* past) {
-  auto rows = keys.rows(ctx.pages);
-  if constexpr (requires { rows.fresh; })
-    rows.fresh = fresh, rows.fresh_length = length, rows.past = past;
-  return rows;
-}
-
-/// Stores keys k[batch, length, heads of keys, h] and values v[batch, length, heads of values, h]
-/// in a cache. They are the new tokens of this call, or with `all` those of the encoder's output.
-/// Several heads of keys may share one of values.
-template <class Keys, class Values, class T>
-void keep_tokens(const Keys& keys, const Values& values, const context<T>& ctx, index length,
-                 bool all, const T* k, const T* v) {
-  constexpr index heads = Keys::heads, group = heads / Values::heads, h = Keys::width;
-  const auto rows = key_rows(keys, ctx, k, length, all ? nullptr : ctx.past);
-  const auto value_rows = values.rows(ctx.pages);
-  const auto count = [&](index b) { return all ? ctx.memory.length_of(b) : ctx.length_of(b); };
-  const auto at = [&](index b, index t) { return all ? t : ctx.past[b] + t; };
-  if constexpr (requires { rows.past; }) {  // whole blocks of keys are rounded together
-    ctx.on.threads.each(ctx.batch * heads, [&](index unit) {
-      const index b = unit / heads, head = unit % heads;
-      for (index t = 0, n = count(b); t < n; ++t) {
-        const index j = at(b, t);
-        if ((j + 1) % Keys::block == 0 || (all && t + 1 == n)) keys.close_block(rows, b, head, j);
-        if (head % group == 0)
-          values.put(value_rows, b, head / group, j,
-                     v + ((b * length + t) * Values::heads + head / group) * h);
-      }
-    });
-  } else {
-    ctx.on.threads.each(ctx.batch * length, [&](index row) {
-      const index b = row / length, t = row % length;
-      if (t >= count(b)) return;
-      keys.put(ctx.on, rows, b, at(b, t), k + row * heads * h);
-      values.put(ctx.on, value_rows, b, at(b, t), v + row * Values::heads * h);
-    });
-  }
-}
-
-/// Ends a call that used keep_tokens(), once attention has read this call's rows, which are
-/// key_rows().
-template <class Keys, class Rows, class T>
-void keep_newest(const Keys& keys, const Rows& rows, const context<T>& ctx) {
-  if constexpr (requires { rows.newest; })
-    ctx.on.threads.each(ctx.batch * Keys::heads, [&](index unit) {
-      const index b = unit / Keys::heads;
-      keys.keep_newest(rows, b, unit % Keys::heads, ctx.length_of(b));
-    });
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
 /// Attention policies: the numbers of one attention layer, and the traits that every kind states.
 
 /// @file
@@ -31623,11 +31946,12 @@ struct policy {
                                                  ///< token, so nothing may stand before it
   static constexpr index min_positions = 0;      ///< positions that it needs whatever the length
   static constexpr bool supports_int4 = true;    ///< can keep keys in kv::int4
-  static constexpr bool supports_pages = true;   ///< sessions may ask for limits.kv_blocks
-  static constexpr index least_context = 0;      ///< tokens that a model's context must have
-  static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
-  static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
-  static constexpr bool rotary = true;           ///< can take rotary positions
+  static constexpr bool supports_channels = false;  ///< can keep keys in kv::channel_int8
+  static constexpr bool supports_pages = true;      ///< sessions may ask for limits.kv_blocks
+  static constexpr index least_context = 0;         ///< tokens that a model's context must have
+  static constexpr index longest = 0;               ///< most tokens an encoder may read; 0 for any
+  static constexpr bool first_differs = false;  ///< the first layer of a stack is of another type
+  static constexpr bool rotary = true;          ///< can take rotary positions
   static constexpr bool supports_low_rank =
       false;                                     ///< its linear maps may be of any projection_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
@@ -31933,8 +32257,10 @@ constexpr index kept_bytes(kv_code code, index numbers) {
     case kv_code::bf16:
       return 2 * numbers;
     case kv_code::int8:
+    case kv_code::channel_int8:
       return numbers;
     case kv_code::int4:
+    case kv_code::channel_int4:
       return (numbers + 1) / 2;
   }
   return numbers * static_cast<index>(sizeof(T));
@@ -34072,7 +34398,14 @@ struct softmax_attention {
   /// Whether queries and keys are rotated, by their positions or by a Hadamard transform.
   static constexpr bool rotates = A.rope != rope_pairing::none || A.hadamard;
   /// Whether adapters may put keys and values before its own.
-  static constexpr bool takes_virtual_keys = !A.cross && !Slots && !A.hadamard && Window.block == 0;
+  static constexpr bool takes_virtual_keys =
+      !A.cross && !Slots && !A.hadamard && Window.block == 0 &&
+      !linnet::detail::rounds_channels(A.cache);  // whose keys are from before their positions
+  /// Whether a cache keeps keys as they are before their positions, and rotates what it reads.
+  template <class T>
+  static constexpr bool rotates_cached =
+      linnet::detail::rounds_channels(A.cache) && std::is_same_v<T, float>;
+  static_assert(!linnet::detail::rounds_channels(A.cache) || (!A.cross && !A.hadamard));
   static constexpr bool takes_gated_keys = takes_virtual_keys && A.causal;
   template <class T, bool Keys>
   using buffer =
@@ -34183,6 +34516,15 @@ struct softmax_attention {
         to_value::template forward<T>(p.v, x, {c.v, rows}, c.inner.v, ctx);
       }
       time.next(operation::attention);
+      const auto keep = [&] {
+        if (cached) linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.length, false, c.k, c.v);
+      };
+      if constexpr (rotates_cached<T>) {
+        if (ctx.on.largest_keys)
+          linnet::detail::note_largest(ctx.on, rows, kv, c.k,
+                                       ctx.on.largest_keys + ctx.stack.layer * kv);
+        keep();
+      }
       if constexpr (rotates)
         ctx.on.threads.each(rows, [&](index row) {
           if (two_queries) {
@@ -34190,21 +34532,23 @@ struct softmax_attention {
             rotate_row(c.q_first, A.heads, row, ctx, false, kept);
           }
           rotate_row(c.q, A.heads, row, ctx, false);
-          rotate_row(c.k, A.kv_heads, row, ctx, false);
+          if (!(rotates_cached<T> && cached)) rotate_row(c.k, A.kv_heads, row, ctx, false);
         });
       if constexpr (takes_virtual_keys) linnet::detail::put_virtual_keys(ctx, kv, c.k, c.v);
-      if (cached) linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.length, false, c.k, c.v);
+      if constexpr (!rotates_cached<T>) keep();
     }
     if constexpr (A.cross) time.next(operation::attention);
     if constexpr (is_profiled<S>) time.add(attention_cost<A, T>(window, ctx));
     if (cached) {
       // Of the encoder's keys none are as they were given, wherever a query stands.
-      const auto keys = linnet::detail::key_rows(c.keys, ctx, A.cross ? nullptr : c.k, ctx.length,
-                                                 A.cross ? nullptr : ctx.past);
+      auto keys = linnet::detail::key_rows(c.keys, ctx, A.cross ? nullptr : c.k, ctx.length,
+                                           A.cross ? nullptr : ctx.past);
+      if constexpr (rotates_cached<T> && A.rope != rope_pairing::none)
+        keys.angles = ctx.rope.table, keys.pairing = A.rope;
       ops::attention(ctx.on, call(c, ctx, keys, c.values.rows(ctx.pages)));
       if (!A.cross) linnet::detail::keep_newest(c.keys, keys, ctx);
     } else {
-      if constexpr (linnet::detail::is_fake<S> && A.cache != kv_code::int4) {
+      if constexpr (linnet::detail::is_fake<S> && A.cache != kv_code::int4 && !rotates_cached<T>) {
         const index keys = ctx.batch * (A.cross ? ctx.memory.length : ctx.length);
         buffer<T, true>::fake(ctx.on, keys, c.k);
         buffer<T, false>::fake(ctx.on, keys, c.v);
@@ -34400,7 +34744,7 @@ namespace attention {
 /// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
 struct full : policy {
   static constexpr bool can_truncate = true, supports_token_subset = true, supports_low_rank = true,
-                        supports_documents = true, supports_trees = true;
+                        supports_documents = true, supports_trees = true, supports_channels = true;
   using kind = full;
   static std::string name() { return "full"; }
   template <attention_shape A>
@@ -34433,6 +34777,7 @@ struct low_rank : Kind {
 /// a cache rounds it. Weights are those of `Kind`.
 template <class Kind = full>
 struct hadamard : Kind {
+  static constexpr bool supports_channels = false;  // it rotates behind positions
   static_assert(
       Kind::supports_low_rank,
       "linnet::attention::hadamard: this kind's keys are not of its making; full, prefix, "
@@ -34544,7 +34889,7 @@ template <index Width>
 struct sliding_window : policy {
   static_assert(Width > 0, "linnet::attention::sliding_window: the width must be positive");
   static constexpr bool can_truncate = true, evicts = true, supports_low_rank = true,
-                        supports_documents = true;
+                        supports_documents = true, supports_channels = true;
   using kind = sliding_window;
   static std::string name() { return "sliding_window<" + std::to_string(Width) + ">"; }
   template <attention_shape A>
@@ -34568,7 +34913,7 @@ struct sinks : policy {
   static_assert(First > 0 && Recent > 0, "linnet::attention::sinks: both counts must be positive");
   static constexpr bool bidirectional = false;
   static constexpr bool can_truncate = true, evicts = true, supports_low_rank = true,
-                        supports_documents = true;
+                        supports_documents = true, supports_channels = true;
   static constexpr index min_positions = First + Recent;
   using kind = sinks;
   static std::string name() {
@@ -37940,6 +38285,12 @@ constexpr bool decoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::decoder: this kind of attention keeps no keys in kv::int4, which rounds "
                   "those of 32 tokens together; take kv::int8");
+  else if constexpr (pick<kv::policy, kv::exact, Ps...>::calibrated &&
+                     !(Attention::supports_channels && !Depths::routes))
+    static_assert(never<Ps...>,
+                  "linnet::decoder: kv::channel_int8 and kv::channel_int4 rotate the keys of whole "
+                  "texts as they are read; full, prefix, sliding_window, sinks and block_causal do "
+                  "that, with depths::all; others take kv::int8");
   else if constexpr (Attention::least_context > S.context)
     static_assert(never<Ps...>,
                   "linnet::decoder: a global token stands behind the context, the longest sequence "
@@ -38000,11 +38351,18 @@ constexpr bool decoder_fits() {
   return false;
 }
 /// Whether sessions of a decoder can keep a tree of tokens. Rounding keys in blocks of 32 tokens
-/// asks for texts.
+/// asks for texts, and so does rotating them by their places in the cache.
 template <class Policies, class Attention, class Ffn, class Depths>
 inline constexpr bool decoder_takes_trees =
     Attention::supports_trees&& Ffn::can_truncate && !Depths::routes &&
-    Policies::template of<kv::policy>::code != kv_code::int4;
+    Policies::template of<kv::policy>::code != kv_code::int4 &&
+    !Policies::template of<kv::policy>::calibrated;
+/// Positions whose angles a decoder keeps in a table: all where cached keys are rotated as they are
+/// read.
+template <class Cache, class Attention>
+constexpr index angles_kept(index context) {
+  return (std::max)(Cache::calibrated ? most_positions : context, Attention::min_positions);
+}
 /// Why a batch does not fit the limits, the vocabulary or the attention of decoder `M`.
 template <class M>
 refusal decoder_refuses(const decoder_batch& b, const limits& l) {
@@ -38627,7 +38985,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   using embedding_projection = typename Embedding::template projection<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
   using positional = detail::position_tables<Position, d, self.d_kv,
-                                             (std::max)(context_length, Attention::min_positions),
+                                             detail::angles_kept<cache, Attention>(context_length),
                                              real{Shape.rope_theta}>;
 
   /// Storage of the embedding's table, and of what the head reads, in a model stored as `S`.
@@ -42773,6 +43131,7 @@ class session_state {
     run(limits_, work_.converted, work, [&](const ops::execution& on) {
       const detail::timed<S> time(on.threads, operation::other);
       ops::execution with = on;
+      with.key_scales = packed_->key_scales();
       if (any) with.adapter = &hooks;
       f(with);
     });
@@ -42849,8 +43208,8 @@ template <class M>
 consteval bool takes_trees() {
   static_assert(M::supports_trees,
                 "linnet::session::feed_tree: this model's cache keeps texts, not trees; decoders "
-                "with attention::full, a feed-forward without a state and any cache but kv::int4 "
-                "take them");
+                "with attention::full, a feed-forward without a state and kv::exact, kv::bf16 or "
+                "kv::int8 take them");
   return true;
 }
 
@@ -43249,7 +43608,13 @@ class session : detail::session_state<M, T> {
   }
   static result<void> acceptable(const packed<M, T>& p, const limits& l) {
     auto fit = detail::acceptable<M>("session::open", l, footprint(l));
-    return !fit || p.valid() ? fit : p.error();
+    if (!fit || !p.valid()) return fit ? p.error() : fit;
+    if (detail::scales_keys<M, T> && !p.key_scales())
+      return detail::failure(errc::invalid, "session::open", "packed weights",
+                             "scales of keys for kv::channel_int8 or kv::channel_int4: "
+                             "calibrate_keys(), then set_key_scales()",
+                             "none");
+    return fit;
   }
   struct private_tag {};
   LINNET_COLD session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
@@ -43888,6 +44253,10 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
                 "policies out");
   static_assert(!Core::attention::takes_prefix,
                 "linnet::byte_pooled: attention::prefix is not supported");
+  static_assert(
+      !Core::cache::calibrated,
+      "linnet::byte_pooled: kv::channel_int8 and kv::channel_int4 are for decoder<>; take "
+      "kv::int8 or kv::int4");
   static_assert(Core::attention::block_tokens == 1,
                 "linnet::byte_pooled: attention::block_causal is not supported");
   static_assert(!detail::by_layer<typename Core::storage>,
@@ -45710,6 +46079,10 @@ constexpr bool t5_fits() {
                        std::is_base_of_v<embedding::policy, Ps>) ||
                       ...))
     static_assert(never<Ps...>, "linnet::t5: sharing:: and embedding:: policies are for decoder<>");
+  else if constexpr (pick<kv::policy, kv::exact, Ps...>::calibrated)
+    static_assert(never<Ps...>,
+                  "linnet::t5: kv::channel_int8 and kv::channel_int4 are for decoder<>; take "
+                  "kv::int8 or kv::int4");
   else if constexpr (S.d_model <= 0)
     static_assert(never<Ps...>,
                   "linnet::t5_shape: d_model, the width of the stream, must be given and positive");
@@ -46203,18 +46576,32 @@ struct t5_model : model_defaults {
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
   /// The final hidden states of a batch and the head that reads them: arguments of ops::head_loss()
-  /// and ops::head_logits(). Called by every thread.
+  /// and ops::head_logits(). `hook` is shown the outputs of the encoder's layers and, numbered
+  /// behind them, of the decoder's but the last. The encoder's last one is behind its norm. Called
+  /// by every thread.
   template <class T, class S>
   static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
                                                  const batch& b, workspace<T>& w,
-                                                 const ops::execution& on) {
+                                                 const ops::execution& on,
+                                                 const layer_hook<T>& hook = {}) {
     context<T> ctx = source_context<T>(b, on);
     context<T> target = target_context<T>(b, w, ctx);
+    const auto behind = [&](index layer, const T* x, T* dx) {
+      hook(Shape.encoder_layers + layer + 1, x, dx);
+    };
+    ctx.stack.hook = hook;
+    target.stack.hook = layer_hook<T>::of(behind);
     return read<T, S>(p, b, w, ctx, target);
+  }
+  /// The hidden states [batch * target_length, d] behind read() and loss().
+  template <class T>
+  static const T* last_hidden(const workspace<T>& w) {
+    return w.out;
   }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
   /// `dp`, also adds the gradient of that sum. `call.logits`, if given, receives [batch *
-  /// target_length, vocabulary]. Called by every thread.
+  /// target_length, vocabulary]. A criterion may see hidden states as read() shows them, see
+  /// detail::show_layer() and hidden_nats(). Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& caller,
@@ -46223,6 +46610,14 @@ struct t5_model : model_defaults {
     context<T> ctx = source_context<T>(b, on);
     ctx.dropout = call.dropout;
     context<T> target = target_context<T>(b, w, ctx);
+    const auto of_source = [&](index layer, const T* x, T* dx) {
+      detail::show_layer(criterion, on, layer, x, dx);
+    };
+    const auto of_target = [&](index layer, const T* x, T* dx) {
+      detail::show_layer(criterion, on, Shape.encoder_layers + layer, x, dx);
+    };
+    ctx.stack.hook = layer_hook<T>::of(of_source);
+    target.stack.hook = layer_hook<T>::of(of_target);
     const index rows = target.rows();
     ops::head_call<T, head_storage<S>> head = read<T, S>(p, b, w, ctx, target);
     const index read_rows = head.rows;  // without virtual tokens
@@ -46239,7 +46634,8 @@ struct t5_model : model_defaults {
         else
           head.d_table = dp->head;
       }
-    const loss_sum sum = ops::head_loss(on, head, criterion);
+    loss_sum sum = ops::head_loss(on, head, criterion);
+    sum.nats += detail::hidden_nats(criterion, on, w.out, dp ? w.d_out : nullptr);
     head_time.next(operation::other);
     if constexpr (ops::trainable<S>)
       if (dp) {
@@ -46248,6 +46644,7 @@ struct t5_model : model_defaults {
         decoder::template backward<T, S>(p.decoder_stack, dp->decoder_stack, {w.d_out, rows},
                                          w.decoder_stack, target);
         detail::timed_embed_backward<T, S>(target, d, w.inputs, w.decoder_stack.dx, dp->embedding);
+        ctx.stack.hook(Shape.encoder_layers, w.memory, w.d_memory);
         encoder::template backward<T, S>(p.encoder_stack, dp->encoder_stack,
                                          {w.d_memory, ctx.rows()}, w.encoder_stack, ctx);
         detail::timed_embed_backward<T, S>(ctx, d, b.source, w.encoder_stack.dx, dp->embedding);
@@ -46348,6 +46745,7 @@ struct t5_model : model_defaults {
                                                  const batch& b, workspace<T>& w, context<T>& ctx,
                                                  context<T>& target) {
     encode<T, S>(p, b.source, w, ctx);
+    ctx.stack.hook(Shape.encoder_layers, w.memory, nullptr);
     const index rows = target.rows(), read_rows = b.batch * b.target_length;
     target.on.threads.each(read_rows, [&](index i) {
       const index at = i % b.target_length;

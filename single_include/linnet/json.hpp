@@ -2317,6 +2317,13 @@ enum class peft_base {
 
 namespace detail {
 
+/// PEFT's word for what a model does. Of an encoder that classifies it is not PEFT's own: PEFT then
+/// trains a classifier, too, and refuses files without one.
+template <class M>
+constexpr const char* peft_task() {
+  return is_t5<M> ? "SEQ_2_SEQ_LM" : is_encoder<M> ? "FEATURE_EXTRACTION" : "CAUSAL_LM";
+}
+
 /// A hash of packed weights: of their panels, which are the same on every machine.
 inline std::uint64_t base_hash(std::span<const std::byte> bytes) {
   std::uint64_t hash = bytes.size();
@@ -2448,11 +2455,8 @@ result<void> save_peft(const weights<A, T>& a, const std::string& directory,
   if (auto fit = detail::check_base("save_peft", a.tree()); !fit) return fit;
   const auto parts = detail::peft_parts(a);
   if (auto fit = detail::check_fused(parts, "save_peft", true); !fit) return fit;
-  std::string config =
-      detail::make_peft_config(A::rank, base.how, base_name, detail::peft_targets<A>(),
-                               detail::is_t5<M>        ? "SEQ_2_SEQ_LM"
-                               : detail::is_encoder<M> ? "FEATURE_EXTRACTION"
-                                                       : "CAUSAL_LM");
+  std::string config = detail::make_peft_config(A::rank, base.how, base_name,
+                                                detail::peft_targets<A>(), detail::peft_task<M>());
   // PEFT's word for Conv1D, which keeps a matrix as [in, out].
   if (constexpr std::string_view said = "\"fan_in_fan_out\": "; hf_kind_of<M>() == hf_kind::gpt2)
     config.replace(config.find(said) + said.size(), 5, "true");
@@ -2516,16 +2520,6 @@ consteval index token_width() {
     return A::key_width;
   else
     return A::width;
-}
-/// PEFT's word for what a model does.
-template <class M>
-std::string peft_task() {
-  if (is_t5<M>) return "SEQ_2_SEQ_LM";
-  if constexpr (is_encoder<M>) {
-    if (M::label_per_sequence && M::labelled) return "SEQ_CLS";
-    return M::labelled && !M::masked ? "TOKEN_CLS" : "FEATURE_EXTRACTION";
-  }
-  return "CAUSAL_LM";
 }
 /// The configuration of an adapter that puts virtual tokens before texts.
 template <class A>

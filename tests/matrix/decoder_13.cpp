@@ -32,6 +32,9 @@ BOOST_AUTO_TEST_CASE(model_102) {
 BOOST_AUTO_TEST_CASE(model_103) {
   check<decoder, ln::attention::block_causal<4>, ln::kv::int4, ln::storage::int4<>, ln::sharing::repeat<2>, ln::position::none, ln::tie::untied>("decoder: attention blocks of 4, cache int4, weights int4, sharing repeat, position none, ends untied");
 }
+BOOST_AUTO_TEST_CASE(model_104) {
+  check<decoder, ln::kv::channel_int4>("decoder: cache channel int4");
+}
 
 BOOST_AUTO_TEST_SUITE_END()
 

@@ -53,6 +53,7 @@ class all_ways {
       p_ = ln::pack(w);
     else
       p_ = ln::pack(ln::quantize<typename M::storage>(w));
+    give_key_scales(p_);
     if constexpr (slots == 1) {
       ln::weights<Draft> d;
       randomize(d, 4);
@@ -100,6 +101,11 @@ class all_ways {
   }
 
  private:
+  /// Scales of keys, where the cache asks for them.
+  static void give_key_scales(ln::packed<M>& p) {
+    if constexpr (M::cache::calibrated)
+      p.set_key_scales(*ln::key_scales<M>::of(row(at(ln::key_scales<M>::count), 0.5f)));
+  }
   static constexpr token first() {
     if constexpr (encodes) return M::start;
     return 0;
@@ -186,8 +192,9 @@ class all_ways {
     const auto& plain = truth(text_);
     const scratch_folder folder;
     BOOST_REQUIRE(ln::save_packed(p_, folder.path("w")));
-    const auto p = ln::map_packed<M>(folder.path("w"));
+    auto p = ln::map_packed<M>(folder.path("w"));
     BOOST_REQUIRE_MESSAGE(p, name_ << (p ? "" : p.error().message()));
+    give_key_scales(*p);
     auto s = ln::session<M>::open(*p, limits(1));
     BOOST_REQUIRE(s);
     compare(o, start(*s, text_, prompt_), plain[at(prompt_)]);

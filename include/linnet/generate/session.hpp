@@ -354,7 +354,13 @@ class session : detail::session_state<M, T> {
   }
   static result<void> acceptable(const packed<M, T>& p, const limits& l) {
     auto fit = detail::acceptable<M>("session::open", l, footprint(l));
-    return !fit || p.valid() ? fit : p.error();
+    if (!fit || !p.valid()) return fit ? p.error() : fit;
+    if (detail::scales_keys<M, T> && !p.key_scales())
+      return detail::failure(errc::invalid, "session::open", "packed weights",
+                             "scales of keys for kv::channel_int8 or kv::channel_int4: "
+                             "calibrate_keys(), then set_key_scales()",
+                             "none");
+    return fit;
   }
   struct private_tag {};
   LINNET_COLD session(const packed<M, T>& p, const limits& l, void* memory, private_tag)

@@ -78,6 +78,7 @@ class session_state {
     run(limits_, work_.converted, work, [&](const ops::execution& on) {
       const detail::timed<S> time(on.threads, operation::other);
       ops::execution with = on;
+      with.key_scales = packed_->key_scales();
       if (any) with.adapter = &hooks;
       f(with);
     });

@@ -79,6 +79,10 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
                 "policies out");
   static_assert(!Core::attention::takes_prefix,
                 "linnet::byte_pooled: attention::prefix is not supported");
+  static_assert(
+      !Core::cache::calibrated,
+      "linnet::byte_pooled: kv::channel_int8 and kv::channel_int4 are for decoder<>; take "
+      "kv::int8 or kv::int4");
   static_assert(Core::attention::block_tokens == 1,
                 "linnet::byte_pooled: attention::block_causal is not supported");
   static_assert(!detail::by_layer<typename Core::storage>,

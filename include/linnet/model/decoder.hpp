@@ -95,7 +95,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   using embedding_projection = typename Embedding::template projection<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
   using positional = detail::position_tables<Position, d, self.d_kv,
-                                             (std::max)(context_length, Attention::min_positions),
+                                             detail::angles_kept<cache, Attention>(context_length),
                                              real{Shape.rope_theta}>;
 
   /// Storage of the embedding's table, and of what the head reads, in a model stored as `S`.

@@ -97,6 +97,12 @@ constexpr bool decoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::decoder: this kind of attention keeps no keys in kv::int4, which rounds "
                   "those of 32 tokens together; take kv::int8");
+  else if constexpr (pick<kv::policy, kv::exact, Ps...>::calibrated &&
+                     !(Attention::supports_channels && !Depths::routes))
+    static_assert(never<Ps...>,
+                  "linnet::decoder: kv::channel_int8 and kv::channel_int4 rotate the keys of whole "
+                  "texts as they are read; full, prefix, sliding_window, sinks and block_causal do "
+                  "that, with depths::all; others take kv::int8");
   else if constexpr (Attention::least_context > S.context)
     static_assert(never<Ps...>,
                   "linnet::decoder: a global token stands behind the context, the longest sequence "
@@ -157,11 +163,18 @@ constexpr bool decoder_fits() {
   return false;
 }
 /// Whether sessions of a decoder can keep a tree of tokens. Rounding keys in blocks of 32 tokens
-/// asks for texts.
+/// asks for texts, and so does rotating them by their places in the cache.
 template <class Policies, class Attention, class Ffn, class Depths>
 inline constexpr bool decoder_takes_trees =
     Attention::supports_trees&& Ffn::can_truncate && !Depths::routes &&
-    Policies::template of<kv::policy>::code != kv_code::int4;
+    Policies::template of<kv::policy>::code != kv_code::int4 &&
+    !Policies::template of<kv::policy>::calibrated;
+/// Positions whose angles a decoder keeps in a table: all where cached keys are rotated as they are
+/// read.
+template <class Cache, class Attention>
+constexpr index angles_kept(index context) {
+  return (std::max)(Cache::calibrated ? most_positions : context, Attention::min_positions);
+}
 /// Why a batch does not fit the limits, the vocabulary or the attention of decoder `M`.
 template <class M>
 refusal decoder_refuses(const decoder_batch& b, const limits& l) {

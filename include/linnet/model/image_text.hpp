@@ -45,6 +45,10 @@ consteval bool reads_images() {
     static_assert(never<Text>,
                   "linnet::image_text: this kind of attention counts blocks or positions from a "
                   "text's first token, and rows of an image are not among them");
+  else if constexpr (Text::cache::calibrated)
+    static_assert(never<Text>,
+                  "linnet::image_text: rows of an image have no calibrated keys; take kv::int8 or "
+                  "kv::int4 for the decoder");
   else if constexpr (by_layer<typename Text::storage>)
     static_assert(never<Text>,
                   "linnet::image_text: storage::layers counts the layers of one stack; take one "

@@ -44,6 +44,10 @@ constexpr bool t5_fits() {
                        std::is_base_of_v<embedding::policy, Ps>) ||
                       ...))
     static_assert(never<Ps...>, "linnet::t5: sharing:: and embedding:: policies are for decoder<>");
+  else if constexpr (pick<kv::policy, kv::exact, Ps...>::calibrated)
+    static_assert(never<Ps...>,
+                  "linnet::t5: kv::channel_int8 and kv::channel_int4 are for decoder<>; take "
+                  "kv::int8 or kv::int4");
   else if constexpr (S.d_model <= 0)
     static_assert(never<Ps...>,
                   "linnet::t5_shape: d_model, the width of the stream, must be given and positive");

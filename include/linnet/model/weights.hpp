@@ -10,10 +10,12 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <linnet/core/arena.hpp>
 #include <linnet/core/result.hpp>
 #include <linnet/core/view.hpp>
+#include <linnet/model/key_scales.hpp>
 #include <linnet/model/leaves.hpp>
 #include <linnet/nn/each_tensor.hpp>
 #include <linnet/nn/layer.hpp>
@@ -279,8 +281,17 @@ class packed : public tensor_block<M, form::packed<T, S>> {
     auto copy = detail::made_of<packed>(*this);
     if (copy.valid())
       __builtin_memcpy(copy.base::data(), data(), static_cast<std::size_t>(packed::bytes()));
+    copy.key_scales_ = key_scales_;
     return copy;
   }
+  /// Gives the scales that sessions of these weights round keys with, as kv::channel_int8 and
+  /// kv::channel_int4 ask for; sessions that are open must be opened anew. Files of packed weights
+  /// do not hold them.
+  void set_key_scales(linnet::key_scales<M> scales) requires(detail::scales_keys<M, T>) {
+    key_scales_ = std::move(scales.values_);
+  }
+  /// Scales [layers, kv_heads, d_kv] that were given, or null.
+  const float* key_scales() const { return key_scales_.empty() ? nullptr : key_scales_.data(); }
   /// The panels as bytes.
   const void* data() const { return base::data(); }
   /// @copydoc data()
@@ -297,6 +308,7 @@ class packed : public tensor_block<M, form::packed<T, S>> {
       made.fail(fit.error());
     return made;
   }
+  std::vector<float> key_scales_;
 };
 
 namespace detail {

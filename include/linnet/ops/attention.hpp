@@ -39,7 +39,7 @@ void attend_tile(const attention_unit<T, Code>& u,
     if (s.first == s.last) continue;
     T* const p = u.scores + s.column;
     if (direct) {
-      if constexpr (!std::is_same_v<Code, int4_code>) {
+      if constexpr (!only_decoded<Code>) {
         u.rescale(s, u.value, call.v, heads, p);
         u.kernels.mix(s.first, s.last, h, p, u.value, out, more,
                       {u.groups, call.v.slot, heads / u.groups, u.wide, h});
@@ -116,7 +116,7 @@ void attention(const execution& on, const attention_call<T, Code>& call) {
       continue;
     }
     // One query reads the keys and values of all heads together, as they lie in memory.
-    if (call.queries == 1 && !std::is_same_v<Code, int4_code> && group < attention_rows)
+    if (call.queries == 1 && !only_decoded<Code> && group < attention_rows)
       groups =
           (std::min)({last - item, call.kv_heads - item % call.kv_heads, attention_rows / group});
     for (index i = 1; i < groups; ++i)

@@ -46,7 +46,7 @@ struct attention_kernels {
                           K::template maximum<T>,
                           K::template exp_sum<T>,
                           K::template drop<T>};
-      if constexpr (!std::is_same_v<Code, int4_code>)
+      if constexpr (!only_decoded<Code>)
         k.dots = K::template dots<T, Code>, k.mix = K::template mix<T, Code>;
       return k;
     });
@@ -194,8 +194,7 @@ struct attention_unit {
   index begin_of(index i) const { return call.window.begin_of(past + i); }
   /// Whether kernels read keys and values where they are: one query, codes that they know.
   bool direct(const block& some) const {
-    return some.rows == 1 && !std::is_same_v<Code, int4_code> &&
-           (!call.tree.parents || call.queries == 1);
+    return some.rows == 1 && !only_decoded<Code> && (!call.tree.parents || call.queries == 1);
   }
   /// Position of query i.
   index position_of(index i) const {
@@ -338,7 +337,7 @@ struct attention_unit {
       if (s.first == s.last) continue;
       const T* const q = queries(some, s) + q_at;
       if (direct(some)) {
-        if constexpr (!std::is_same_v<Code, int4_code>) {
+        if constexpr (!only_decoded<Code>) {
           kernels.dots(s.first, s.last, call.h, call.scale, q, key, scores + s.column,
                        {groups, call.k.slot, heads / groups, call.h, wide});
           rescale(s, key, call.k, heads, scores + s.column);

@@ -45,6 +45,10 @@ struct execution {
   float loss_scale = 1;                     ///< of gradients that products round to f16
   bool notes_ranges = false;                ///< whether 8-bit training notes the largest magnitudes
   const gradient_tap* gradients = nullptr;  ///< is told whose gradients are complete, or null
+  const float* key_scales = nullptr;  ///< [layers, kv_heads, d_kv] of keys that a cache rounds
+                                      ///< by channel, or null
+  float* largest_keys = nullptr;      ///< of that size, noted of keys before their rotation
+                                      ///< by models with such a cache, or null
 
   /// Calls f(kernels) with the kernels of the level, see simd/kernels.hpp.
   template <class F>

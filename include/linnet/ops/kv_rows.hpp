@@ -74,8 +74,19 @@ struct kv_rows {
   constexpr bool plain() const { return !scales && !ring && !paged(); }
 };
 
+template <int Bits>
+struct channel_code;
+
+/// Whether kernels do not know a code, so that rows are decoded before attention reads them.
+template <class Code>
+inline constexpr bool only_decoded = false;
+template <int Bits>
+inline constexpr bool only_decoded<channel_code<Bits>> = true;
+
 /// Two 4-bit codes, x = scale * (code - 8), the first in the low half.
 enum class int4_code : std::uint8_t {};
+template <>
+inline constexpr bool only_decoded<int4_code> = true;
 
 /// Keys or values in 4 bits. Values have one scale for each head of each token. Keys have one for
 /// each channel of a block of tokens (Hooper et al. 2024). A query sees the keys of its own block

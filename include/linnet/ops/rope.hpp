@@ -58,6 +58,19 @@ LINNET_UNFUSED void rope_row(rope_pairing pairing, index heads, index h, const T
       x[i * stride + partner] = a * s + b * c;
     }
 }
+/// rope_row() of one head whose numbers are `step` apart.
+template <class T>
+LINNET_UNFUSED void rope_column(rope_pairing pairing, index h, const T* table, T* x, index step) {
+  const index half = h / 2;
+  const index stride = pairing == rope_pairing::half ? step : 2 * step,
+              partner = pairing == rope_pairing::half ? half * step : step;
+  for (index i = 0; i < half; ++i) {
+    const T c = table[i], s = table[half + i];
+    const T a = x[i * stride], b = x[i * stride + partner];
+    x[i * stride] = a * c - b * s;
+    x[i * stride + partner] = a * s + b * c;
+  }
+}
 LINNET_UNFUSED_END
 
 /// The value at column `i` of the sinusoidal embedding of position `t` (Vaswani et al. 2017,

@@ -36,8 +36,10 @@ constexpr index kept_bytes(kv_code code, index numbers) {
     case kv_code::bf16:
       return 2 * numbers;
     case kv_code::int8:
+    case kv_code::channel_int8:
       return numbers;
     case kv_code::int4:
+    case kv_code::channel_int4:
       return (numbers + 1) / 2;
   }
   return numbers * static_cast<index>(sizeof(T));

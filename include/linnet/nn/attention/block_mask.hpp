@@ -19,7 +19,8 @@ template <index Size>
 struct block_causal : policy {
   static_assert(Size > 0, "linnet::attention::block_causal: a block has at least one token");
   static constexpr bool bidirectional = false;
-  static constexpr bool can_truncate = true, supports_low_rank = true, supports_documents = true;
+  static constexpr bool can_truncate = true, supports_low_rank = true, supports_documents = true,
+                        supports_channels = true;
   static constexpr bool counts_tokens = Size > 1;
   static constexpr index block_tokens = Size;
   static constexpr bool supports_int4 = Size > 0 && ops::token_block % (Size > 0 ? Size : 1) == 0;

@@ -32,7 +32,14 @@ struct softmax_attention {
   /// Whether queries and keys are rotated, by their positions or by a Hadamard transform.
   static constexpr bool rotates = A.rope != rope_pairing::none || A.hadamard;
   /// Whether adapters may put keys and values before its own.
-  static constexpr bool takes_virtual_keys = !A.cross && !Slots && !A.hadamard && Window.block == 0;
+  static constexpr bool takes_virtual_keys =
+      !A.cross && !Slots && !A.hadamard && Window.block == 0 &&
+      !linnet::detail::rounds_channels(A.cache);  // whose keys are from before their positions
+  /// Whether a cache keeps keys as they are before their positions, and rotates what it reads.
+  template <class T>
+  static constexpr bool rotates_cached =
+      linnet::detail::rounds_channels(A.cache) && std::is_same_v<T, float>;
+  static_assert(!linnet::detail::rounds_channels(A.cache) || (!A.cross && !A.hadamard));
   static constexpr bool takes_gated_keys = takes_virtual_keys && A.causal;
   template <class T, bool Keys>
   using buffer =
@@ -143,6 +150,15 @@ struct softmax_attention {
         to_value::template forward<T>(p.v, x, {c.v, rows}, c.inner.v, ctx);
       }
       time.next(operation::attention);
+      const auto keep = [&] {
+        if (cached) linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.length, false, c.k, c.v);
+      };
+      if constexpr (rotates_cached<T>) {
+        if (ctx.on.largest_keys)
+          linnet::detail::note_largest(ctx.on, rows, kv, c.k,
+                                       ctx.on.largest_keys + ctx.stack.layer * kv);
+        keep();
+      }
       if constexpr (rotates)
         ctx.on.threads.each(rows, [&](index row) {
           if (two_queries) {
@@ -150,21 +166,23 @@ struct softmax_attention {
             rotate_row(c.q_first, A.heads, row, ctx, false, kept);
           }
           rotate_row(c.q, A.heads, row, ctx, false);
-          rotate_row(c.k, A.kv_heads, row, ctx, false);
+          if (!(rotates_cached<T> && cached)) rotate_row(c.k, A.kv_heads, row, ctx, false);
         });
       if constexpr (takes_virtual_keys) linnet::detail::put_virtual_keys(ctx, kv, c.k, c.v);
-      if (cached) linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.length, false, c.k, c.v);
+      if constexpr (!rotates_cached<T>) keep();
     }
     if constexpr (A.cross) time.next(operation::attention);
     if constexpr (is_profiled<S>) time.add(attention_cost<A, T>(window, ctx));
     if (cached) {
       // Of the encoder's keys none are as they were given, wherever a query stands.
-      const auto keys = linnet::detail::key_rows(c.keys, ctx, A.cross ? nullptr : c.k, ctx.length,
-                                                 A.cross ? nullptr : ctx.past);
+      auto keys = linnet::detail::key_rows(c.keys, ctx, A.cross ? nullptr : c.k, ctx.length,
+                                           A.cross ? nullptr : ctx.past);
+      if constexpr (rotates_cached<T> && A.rope != rope_pairing::none)
+        keys.angles = ctx.rope.table, keys.pairing = A.rope;
       ops::attention(ctx.on, call(c, ctx, keys, c.values.rows(ctx.pages)));
       if (!A.cross) linnet::detail::keep_newest(c.keys, keys, ctx);
     } else {
-      if constexpr (linnet::detail::is_fake<S> && A.cache != kv_code::int4) {
+      if constexpr (linnet::detail::is_fake<S> && A.cache != kv_code::int4 && !rotates_cached<T>) {
         const index keys = ctx.batch * (A.cross ? ctx.memory.length : ctx.length);
         buffer<T, true>::fake(ctx.on, keys, c.k);
         buffer<T, false>::fake(ctx.on, keys, c.v);
@@ -360,7 +378,7 @@ namespace attention {
 /// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
 struct full : policy {
   static constexpr bool can_truncate = true, supports_token_subset = true, supports_low_rank = true,
-                        supports_documents = true, supports_trees = true;
+                        supports_documents = true, supports_trees = true, supports_channels = true;
   using kind = full;
   static std::string name() { return "full"; }
   template <attention_shape A>
@@ -393,6 +411,7 @@ struct low_rank : Kind {
 /// a cache rounds it. Weights are those of `Kind`.
 template <class Kind = full>
 struct hadamard : Kind {
+  static constexpr bool supports_channels = false;  // it rotates behind positions
   static_assert(
       Kind::supports_low_rank,
       "linnet::attention::hadamard: this kind's keys are not of its making; full, prefix, "

@@ -3,23 +3,29 @@
 /// @file
 /// The key-value cache: storage of the keys and values of the tokens that a session was fed.
 
+#include <cassert>
+
 #include <linnet/nn/attention/kv_cache4.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
 /// How the numbers of a key-value cache are stored.
 enum class kv_code {
-  exact,  ///< in the model's scalar type
-  bf16,   ///< bfloat16, half the bytes
-  int8,   ///< 8-bit integers with one scale for each head of each token, about a quarter
-  int4    ///< 4-bit integers, keys with a scale for each channel of 32 tokens, about a sixth
+  exact,         ///< in the model's scalar type
+  bf16,          ///< bfloat16, half the bytes
+  int8,          ///< 8-bit integers with one scale for each head of each token, about a quarter
+  int4,          ///< 4-bit integers, keys with a scale for each channel of 32 tokens, about a sixth
+  channel_int8,  ///< 8-bit integers, keys before their rotation with a scale for each channel
+  channel_int4   ///< likewise in 4 bits, about an eighth
 };
 
 /// Policies for the key-value cache of a model: decoder<shape, kv::int8>. Weights do not depend on
 /// it. Models in double keep doubles.
 namespace kv {
 /// Base of the cache policies.
-struct policy {};
+struct policy {
+  static constexpr bool calibrated = false;  ///< asks for scales of keys, see calibrate_keys()
+};
 /// Keys and values in the model's scalar type.
 struct exact : policy {
   static constexpr kv_code code = kv_code::exact;
@@ -40,24 +46,36 @@ struct int8 : policy {
 struct int4 : policy {
   static constexpr kv_code code = kv_code::int4;
 };
+/// Keys rounded to int8 before their rotation, with one scale for each channel of a head (Hooper
+/// et al. 2024); values as in `int8`. Scales come from a calibration: see calibrate_keys() and
+/// packed::set_key_scales(). Keys beyond 127 scales become that. Attention decodes and rotates what
+/// it reads. Decoders alone.
+struct channel_int8 : policy {
+  static constexpr kv_code code = kv_code::channel_int8;
+  static constexpr bool calibrated = true;
+};
+/// Keys and values as in `channel_int8`, in 4 bits: keys beyond 7 scales become that.
+struct channel_int4 : policy {
+  static constexpr kv_code code = kv_code::channel_int4;
+  static constexpr bool calibrated = true;
+};
 }  // namespace kv
 
 namespace detail {
 
-/// Keys, or values, of one layer: [batch, tokens, Heads, slot].
-template <class T, kv_code Code, index Heads, index H>
-struct kv_buffer {
-  static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
-  static_assert(exact || Code != kv_code::int4);
-  using code =
-      std::conditional_t<exact, T,
-                         std::conditional_t<Code == kv_code::bf16, ops::bf16_code, std::int8_t>>;
-  static constexpr index heads = Heads, width = H;
-  static constexpr bool scaled = !exact && Code == kv_code::int8;
-  // Kernels write whole words of codes.
-  static constexpr index slot = round_up(H, exact ? 1 : 4 / static_cast<index>(sizeof(code)));
+/// Whether keys are rounded by channel before their rotation.
+constexpr bool rounds_channels(kv_code code) {
+  return code == kv_code::channel_int8 || code == kv_code::channel_int4;
+}
 
-  code* data = nullptr;
+/// Memory of the keys, or values, of one layer: [batch, tokens, Heads, Slot] codes, and with
+/// `Scaled` a scale for each head of each token.
+template <class Code, index Heads, index Slot, bool Scaled>
+struct kv_memory {
+  static constexpr index slot = Slot;
+  static constexpr bool scaled = Scaled;
+
+  Code* data = nullptr;
   float* scales = nullptr;  ///< [batch, tokens, Heads]
   kv_places places{};
   bool paged = false;  ///< [blocks, token_block, Heads, slot], shared by all sequences
@@ -73,9 +91,61 @@ struct kv_buffer {
       places.tokens = blocks * ops::token_block;
       batch = 1;
     }
-    data = state.take<code>(batch * places.tokens * Heads * slot);
+    data = state.take<Code>(batch * places.tokens * Heads * slot);
     if (scaled) scales = state.take<float>(batch * places.tokens * Heads);
   }
+  /// Copies tokens [first, last) of sequence `from` to sequence `to`; paged ones are shared.
+  void copy(index from, index to, index first, index last) const {
+    if (paged) return;
+    if (places.ring > 0) first = 0, last = places.tokens;  // wherever they are
+    copy_rows(from * places.tokens + first, to * places.tokens + first, last - first);
+  }
+  /// Copies block `from` to block `to`.
+  void copy_block(index from, index to) const {
+    if (paged) copy_rows(from * ops::token_block, to * ops::token_block, ops::token_block);
+  }
+  /// Copies token `from` of sequence `b` to the place of its token `to`.
+  void move(const ops::page_tables& pages, index b, index from, index to) const {
+    const simd::token_rows<Code> all{data, Heads * slot, places.fixed, places.ring,
+                                     paged ? pages.tables + b * pages.size : nullptr};
+    const index first = paged ? 0 : b * places.tokens;
+    copy_rows(first + all.place(from), first + all.place(to), 1);
+  }
+
+ private:
+  void copy_rows(index from, index to, index count) const {
+    if (count <= 0) return;
+    const index row = Heads * slot;
+    std::copy_n(data + from * row, count * row, data + to * row);
+    if (scaled) std::copy_n(scales + from * Heads, count * Heads, scales + to * Heads);
+  }
+};
+
+/// How a number of a cache of `T` is stored.
+template <class T, kv_code Code>
+struct kv_number {
+  static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
+  static_assert(exact || Code == kv_code::bf16 || Code == kv_code::int8);
+  using type =
+      std::conditional_t<exact, T,
+                         std::conditional_t<Code == kv_code::bf16, ops::bf16_code, std::int8_t>>;
+  /// Numbers from head to head: kernels write whole words of codes.
+  static constexpr index slot(index h) {
+    return round_up(h, exact ? 1 : 4 / static_cast<index>(sizeof(type)));
+  }
+};
+
+/// Keys, or values, of one layer: [batch, tokens, Heads, slot].
+template <class T, kv_code Code, index Heads, index H>
+struct kv_buffer : kv_memory<typename kv_number<T, Code>::type, Heads, kv_number<T, Code>::slot(H),
+                             !kv_number<T, Code>::exact && Code == kv_code::int8> {
+  static constexpr bool exact = kv_number<T, Code>::exact;
+  using code = typename kv_number<T, Code>::type;
+  static constexpr index heads = Heads, width = H;
+  using memory =
+      kv_memory<code, Heads, kv_number<T, Code>::slot(H), !exact && Code == kv_code::int8>;
+  using memory::slot, memory::scaled, memory::data, memory::scales, memory::places, memory::paged;
+
   /// Whether several queries need a copy of what they look at.
   constexpr bool gathered() const { return !exact || places.ring > 0 || paged; }
   /// The rows that attention reads, in `pages` where the cache is paged.
@@ -122,30 +192,6 @@ struct kv_buffer {
         });
       });
   }
-  /// Copies tokens [first, last) of sequence `from` to sequence `to`; paged ones are shared.
-  void copy(index from, index to, index first, index last) const {
-    if (paged) return;
-    if (places.ring > 0) first = 0, last = places.tokens;  // wherever they are
-    copy_rows(from * places.tokens + first, to * places.tokens + first, last - first);
-  }
-  /// Copies block `from` to block `to`.
-  void copy_block(index from, index to) const {
-    if (paged) copy_rows(from * ops::token_block, to * ops::token_block, ops::token_block);
-  }
-  /// Copies token `from` of sequence `b` to the place of its token `to`.
-  void move(const ops::page_tables& pages, index b, index from, index to) const {
-    const auto all = rows(pages).of(b, 0);
-    const index first = paged ? 0 : b * places.tokens;
-    copy_rows(first + all.place(from), first + all.place(to), 1);
-  }
-
- private:
-  void copy_rows(index from, index to, index count) const {
-    if (count <= 0) return;
-    const index row = Heads * slot;
-    std::copy_n(data + from * row, count * row, data + to * row);
-    if (scaled) std::copy_n(scales + from * Heads, count * Heads, scales + to * Heads);
-  }
 };
 
 template <class T, kv_code Code, index Heads, index H, bool Keys>
@@ -165,6 +211,10 @@ auto key_rows(const Keys& keys, const context<T>& ctx, const T* fresh, index len
   auto rows = keys.rows(ctx.pages);
   if constexpr (requires { rows.fresh; })
     rows.fresh = fresh, rows.fresh_length = length, rows.past = past;
+  if constexpr (requires { rows.channels; }) {
+    assert(ctx.on.key_scales != nullptr && "linnet: a session gives the scales of keys");
+    rows.channels = ctx.on.key_scales + ctx.stack.layer * Keys::heads * Keys::width;
+  }
   return rows;
 }
 

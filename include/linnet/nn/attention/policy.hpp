@@ -6,7 +6,7 @@
 #include <string>
 
 #include <linnet/core/shapes.hpp>
-#include <linnet/nn/attention/kv_cache.hpp>
+#include <linnet/nn/attention/kv_channels.hpp>
 #include <linnet/nn/policies.hpp>
 #include <linnet/ops/relative_bias.hpp>
 #include <linnet/ops/rope.hpp>
@@ -72,11 +72,12 @@ struct policy {
                                                  ///< token, so nothing may stand before it
   static constexpr index min_positions = 0;      ///< positions that it needs whatever the length
   static constexpr bool supports_int4 = true;    ///< can keep keys in kv::int4
-  static constexpr bool supports_pages = true;   ///< sessions may ask for limits.kv_blocks
-  static constexpr index least_context = 0;      ///< tokens that a model's context must have
-  static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
-  static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
-  static constexpr bool rotary = true;           ///< can take rotary positions
+  static constexpr bool supports_channels = false;  ///< can keep keys in kv::channel_int8
+  static constexpr bool supports_pages = true;      ///< sessions may ask for limits.kv_blocks
+  static constexpr index least_context = 0;         ///< tokens that a model's context must have
+  static constexpr index longest = 0;               ///< most tokens an encoder may read; 0 for any
+  static constexpr bool first_differs = false;  ///< the first layer of a stack is of another type
+  static constexpr bool rotary = true;          ///< can take rotary positions
   static constexpr bool supports_low_rank =
       false;                                     ///< its linear maps may be of any projection_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first

@@ -16,7 +16,7 @@ template <index Width>
 struct sliding_window : policy {
   static_assert(Width > 0, "linnet::attention::sliding_window: the width must be positive");
   static constexpr bool can_truncate = true, evicts = true, supports_low_rank = true,
-                        supports_documents = true;
+                        supports_documents = true, supports_channels = true;
   using kind = sliding_window;
   static std::string name() { return "sliding_window<" + std::to_string(Width) + ">"; }
   template <attention_shape A>
@@ -40,7 +40,7 @@ struct sinks : policy {
   static_assert(First > 0 && Recent > 0, "linnet::attention::sinks: both counts must be positive");
   static constexpr bool bidirectional = false;
   static constexpr bool can_truncate = true, evicts = true, supports_low_rank = true,
-                        supports_documents = true;
+                        supports_documents = true, supports_channels = true;
   static constexpr index min_positions = First + Recent;
   using kind = sinks;
   static std::string name() {
