@@ -41,7 +41,8 @@ verdicts::verdicts(const std::string& test, const options& o)
     : test_(zoo::read_test(test, o.data, o.limit, 0)) {
   if (test_.kind != zoo::test_kind::choice && test_.kind != zoo::test_kind::word)
     throw support::failure(test + ": not a test of choices");
-  const std::string path = o.weights + "." + test + ".txt";
+  const std::string part = o.limit > 0 ? fmt::format(".{}", o.limit) : "";
+  const std::string path = o.weights + "." + test + part + ".txt";
   std::string kept;
   if (std::filesystem::exists(path)) {
     std::istringstream lines(support::file_text(path));

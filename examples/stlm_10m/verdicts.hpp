@@ -16,7 +16,7 @@ namespace stlm_10m {
 
 class verdicts {
  public:
-  /// Reads a test, and what WEIGHTS.TEST.txt has of it.
+  /// Reads a test, and what WEIGHTS.TEST.txt has of it, or WEIGHTS.TEST.LIMIT.txt.
   verdicts(const std::string& test, const options& o);
 
   /// The next item to score, or null.
