@@ -17,7 +17,10 @@ std::string settings_of(const scale& s) {
       s.steps, s.batch, s.length, s.curve_steps, s.highest_rate, s.warm_up, s.checked,
       s.tuning_steps, s.tuning_length, s.tuning_rate, s.tuning_dropout, s.timings);
   if (s.dropout != 0) text += fmt::format(", dropout {}", s.dropout);
-  if (s.clip != 1) text += fmt::format(", clipped at {}", s.clip);
+  if (s.clip == 0)
+    text += ", not clipped";
+  else if (s.clip != 1)
+    text += fmt::format(", clipped at {}", s.clip);
   return text;
 }
 

@@ -33,7 +33,8 @@ int main(int argc, char** argv) {
       ->type_name("TABLE");
   int seeds = 0;
   app.add_option("--seeds", seeds,
-                 "runs of each row with seeds of their own; the scale's unless given")
+                 "runs of each row with seeds of their own; the scale's unless given. F4.1 and "
+                 "restarts have five always, teachers and the grid of 4.6 seed 1 alone")
       ->transform(support::whole_in(1, 1000))
       ->type_name("N");
   app.add_option(

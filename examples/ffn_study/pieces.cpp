@@ -118,15 +118,24 @@ const std::vector<glue_task>& glue_tasks() {
   return all;
 }
 
+/// Lines of a text, the last one with or without an end.
+ln::index lines_of(std::string_view text) {
+  return std::count(text.begin(), text.end(), '\n') + (!text.empty() && text.back() != '\n');
+}
+
 }  // namespace
 
 std::optional<task> read_glue(const std::string& folder, std::string_view name) {
   const auto& known = *std::find_if(glue_tasks().begin(), glue_tasks().end(),
                                     [&](const glue_task& t) { return t.name == name; });
+  ln::index torn = 0;
   const auto read = [&](const std::string& path) {
     const auto bytes = support::take(ln::read_file(path));
-    return support::take(
-        known.read({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path));
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    auto pairs = support::take(known.read(text, path));
+    // One line is the header, and each other makes a pair or is left out.
+    if (name == "qqp") torn += lines_of(text) - 1 - std::ssize(pairs);
+    return pairs;
   };
   const std::string whole = fmt::format("{}/glue/{}", folder, known.folder);
   if (std::filesystem::exists(whole + "/train.tsv")) {
@@ -136,6 +145,7 @@ std::optional<task> read_glue(const std::string& folder, std::string_view name) 
                  {"mnli-mm", read(whole + "/dev_mismatched.tsv")}};
     else
       t.exams = {{std::string(name), read(whole + "/dev.tsv")}};
+    t.left_out = torn;
     return t;
   }
   if (name == "cola" && std::filesystem::exists(folder + "/cola"))

@@ -33,6 +33,7 @@ struct task {
     std::vector<ln::text_pair> pairs;
   };
   std::vector<exam> exams;
+  ln::index left_out = 0;  ///< lines of its files that are torn, which QQP has
 };
 inline constexpr std::array<std::string_view, 2> task_names{"sst2", "mnli"};
 /// The tasks of GLUE. They are tuned on together, as one, under the name "glue".

@@ -33,21 +33,25 @@ support::document report_of(const options& o, const support::results& known) {
   return d;
 }
 
-/// The texts, and the tasks that are there.
+/// The texts.
 workshop open_workshop(const options& o, lectures& heard) {
   support::texts text = support::read_texts(o.data);
   const reader reads = reader::open(o.data);
   readable training(text.training, reads), held_out(text.held_out, reads);
-  workshop w{o.size,
-             std::move(text),
-             reads,
-             std::move(training),
-             std::move(held_out),
-             {},
-             o.runs(),
-             support::now() + 60 * o.minutes,
-             heard};
-  if (o.size.tuning_steps == 0 || (o.trial.steps > 0 && !o.size.glue)) return w;
+  return {o.size,
+          std::move(text),
+          reads,
+          std::move(training),
+          std::move(held_out),
+          {},
+          o.runs(),
+          support::now() + 60 * o.minutes,
+          heard};
+}
+
+/// Reads the tasks that are there.
+void read_tasks(const options& o, workshop& w) {
+  if (o.size.tuning_steps == 0) return;
   if (o.size.glue) {
     const double start = support::processor_seconds();
     std::vector<task> all;
@@ -58,14 +62,13 @@ workshop open_workshop(const options& o, lectures& heard) {
         support::say("{}/glue: without {}\n", o.data, name);
     if (!all.empty()) w.tasks.emplace("glue", std::move(all));
     w.reading = support::processor_seconds() - start;
-    return w;
+    return;
   }
   for (const std::string_view name : task_names)
     if (const std::string folder = folder_of(o.data, name); std::filesystem::exists(folder))
       w.tasks[std::string(name)].push_back(read_task(o.data, name));
     else
       support::say("{} is not there: without {}\n", folder, name);
-  return w;
 }
 
 /// What the tasks of GLUE that are there hold, and what reading them took.
@@ -77,6 +80,7 @@ void report_tasks(const workshop& w) {
     std::string asked;
     for (const task::exam& e : t.exams)
       asked += fmt::format(", {} of {}", support::grouped(std::ssize(e.pairs)), e.name);
+    if (t.left_out > 0) asked += fmt::format("; {} torn lines left out", t.left_out);
     support::put("{}: {} to learn from{}\n", t.words.name, support::grouped(std::ssize(t.training)),
                  asked);
     for (const ln::text_pair& p : t.training) bytes += p.input.size() + p.target.size();
@@ -86,8 +90,9 @@ void report_tasks(const workshop& w) {
 }
 
 /// Tries a few steps, and says what all jobs of the tables would take.
-void report_trial(const options& o, const workshop& w) {
+void report_trial(const options& o, workshop& w) {
   const trial_result found = run_trial(o.trial, w);
+  if (o.size.glue) read_tasks(o, w);  // behind the trial, whose memory is reported
   const double gigabyte = 1e9, day = 86'400;
   const double share = found.planned.operations / found.tried.operations;
   support::put("{} ids; {}\n", support::grouped(trained_vocabulary), settings_of(o.size));
@@ -122,8 +127,9 @@ void run_study(options o) {
 
   if (!o.data.empty()) {
     lectures heard;
-    const workshop w = open_workshop(o, heard);
+    workshop w = open_workshop(o, heard);
     if (o.trial.steps > 0) return report_trial(o, w);
+    read_tasks(o, w);
     std::vector<support::work> all;
     for (const job& j : jobs_of(o.size, o.tables))
       if (j.task.empty() || w.tasks.contains(j.task))

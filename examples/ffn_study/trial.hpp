@@ -19,7 +19,7 @@ struct trial_options {
 struct trial_result {
   double first = 0, last = 0;        ///< nats per label of the first and the last step
   double seconds = 0;                ///< of processor time, of a step behind the first
-  double peak = 0;                   ///< bytes that the process has held
+  double peak = 0;                   ///< bytes that the process has held until then
   training_cost tried{}, planned{};  ///< of the batch that was tried, and of the scale's
 };
 /// Takes the steps, and keeps nothing.

@@ -120,7 +120,9 @@ class block_ways {
   void feed_blocks(outcome& o, ln::session<M>& s) {
     while (s.position() < length) {
       const index from = s.position();
-      o.compare(s.feed_all(part(text_, from, block)), logits_of(truth(text_), from, block));
+      const auto logits = s.feed_all(part(text_, from, block));
+      BOOST_REQUIRE_MESSAGE(!logits.empty(), name_);
+      o.compare(logits, logits_of(truth(text_), from, block));
     }
   }
   /// A text that equals text_ before token `from`.
@@ -139,7 +141,8 @@ class block_ways {
     return o;
   }
 
-  /// Calls of one to ten blocks, with chunks of that size; a chunk that cuts a block is refused.
+  /// Calls of one to thirteen blocks, with chunks of that size; a chunk that cuts a block is
+  /// refused.
   outcome parts() {
     outcome o;
     for (index chunk = 1; chunk <= 40; chunk += chunk < 12 ? 1 : 7) {
@@ -184,43 +187,71 @@ class block_ways {
     return o;
   }
 
-  /// The other sequence parts from this one at any token, also inside of a block.
+  /// Both sequences read two blocks behind `point`, each of a text of its own.
+  void both_go_on(outcome& o, ln::session<M>& s, index point) {
+    const auto next = diverging(point);
+    for (index from = point; from < point + 2 * block; from += block) {
+      const auto logits = s.feed(side_by_side(text_, next, from, block), 2, {});
+      BOOST_REQUIRE_MESSAGE(!logits.empty(), name_);
+      o.compare(logits_of(logits, 0, 1), logits_of(truth(text_), from + block - 1, 1));
+      o.compare(logits_of(logits, 1, 1), logits_of(truth(next), from + block - 1, 1));
+    }
+  }
+  /// The same part of two texts.
+  static std::vector<token> side_by_side(const std::vector<token>& a, const std::vector<token>& b,
+                                         index from, index count) {
+    const auto mine = part(a, from, count), yours = part(b, from, count);
+    std::vector<token> both(mine.begin(), mine.end());
+    both.insert(both.end(), yours.begin(), yours.end());
+    return both;
+  }
+
+  /// The other sequence parts from this one at any token, also inside of a block. It is as long,
+  /// or it is empty, shorter or longer.
   outcome fork() {
     outcome o;
-    for (index point = prompt_; point < length - block; point += 5 * block)
+    for (index point = prompt_; point <= length - 2 * block; point += 5 * block)
       for (const index parts_at : {index{1}, prompt_ / 2, prompt_, (point + prompt_) / 2}) {
         if (parts_at > point || parts_at < 1) continue;
         const auto other = diverging(parts_at);
         auto s = open(2);
-        const auto feed_both = [&](const std::vector<token>& b, index from, index n) {
-          const auto mine = part(text_, from, n), yours = part(b, from, n);
-          std::vector<token> both(mine.begin(), mine.end());
-          both.insert(both.end(), yours.begin(), yours.end());
-          return s.feed(both, 2, {});
-        };
-        std::span<float> logits = feed_both(other, 0, prompt_);
-        for (index i = prompt_; i < point; i += block) logits = feed_both(other, i, block);
+        auto logits = s.feed(side_by_side(text_, other, 0, prompt_), 2, {});
+        for (index i = prompt_; i < point; i += block)
+          logits = s.feed(side_by_side(text_, other, i, block), 2, {});
         BOOST_REQUIRE_MESSAGE(!logits.empty(), name_);
         BOOST_REQUIRE(s.fork(0, 1));
-        const auto next = diverging(point);
-        logits = feed_both(next, point, block);
-        o.compare(logits_of(logits, 0, 1), logits_of(truth(text_), point + block - 1, 1));
-        o.compare(logits_of(logits, 1, 1), logits_of(truth(next), point + block - 1, 1));
+        both_go_on(o, s, point);
       }
+    const index point = prompt_ + 2 * block;
+    for (const index had : {index{0}, block, point + 3 * block}) {
+      auto s = open(2);
+      if (had == 0) {
+        BOOST_REQUIRE(!s.feed(part(text_, 0, point)).empty());
+      } else {
+        const index wide = (std::max)(point, had);
+        const std::vector<index> counts{point, had};
+        BOOST_REQUIRE(
+            !s.feed(side_by_side(text_, diverging(prompt_ / 2 + 1), 0, wide), 2, counts).empty());
+      }
+      BOOST_REQUIRE(s.position(0) == point && s.position(1) == had);
+      BOOST_REQUIRE(s.fork(0, 1));
+      both_go_on(o, s, point);
+    }
     return o;
   }
 
   outcome truncate() {
     outcome o;
     for (const index from : {prompt_ + block, 13 * block, length})
-      for (const index back : {block, 2 * block, 5 * block, 10 * block}) {
+      for (const index back : {block, 2 * block, 5 * block, 8 * block, 10 * block}) {
         if (back > from || from > length) continue;
         auto s = open(1);
         (void)s.prefill(part(text_, 0, from));
         BOOST_TEST((!s.truncate(from - 1) && s.position() == from), name_);
-        if (!s.truncate(from - back)) {
-          o.refused = "too many tokens to take back";
-          BOOST_TEST(s.position() == from);
+        const bool gone = from - back > 0 && back > most_truncation(s);
+        BOOST_TEST(s.truncate(from - back) != gone, name_ << ": " << back << " of " << from);
+        if (s.position() == from) {
+          o.refused = s.last_refusal();
           go_on(o, s, text_);
           continue;
         }

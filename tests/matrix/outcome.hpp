@@ -24,6 +24,15 @@ struct outcome {
   }
 };
 
+/// Most tokens that a session takes back, as it says and as its kind of cache promises.
+template <class M>
+index most_truncation(const ln::session<M>& s) {
+  const index kept = M::evicts ? s.chunk() : s.capacity();
+  const bool in_groups = M::cache::code == ln::kv_code::int4;
+  BOOST_TEST(s.max_truncation() == (in_groups ? (std::min)(kept, index{32}) : kept));
+  return s.max_truncation();
+}
+
 /// Holds the outcomes of a model against its bound, and writes them to the file that LINNET_MATRIX
 /// names.
 class outcome_notes {

@@ -327,19 +327,25 @@ class all_ways {
             for (index i = prompt_; i < from; ++i) (void)s.feed(part(text_, i, 1));
             // Twice, as each part of a way back may be short enough and the whole not.
             index now = from;
+            const index most = most_truncation(s);
+            const auto least = [&](index longest) {
+              return (std::max)(longest - most, prefixed ? prompt_ : 0);
+            };
             for (const index step : {to, to - 3}) {
               if (step < 1 || now < step) continue;
-              if (s.truncate(step)) {
+              BOOST_TEST(s.truncate(step) == (step >= least(from)), name_ << ": to " << step);
+              if (s.position() == now && step < now)
+                o.refused = s.last_refusal();
+              else
                 now = step;
-              } else {
-                BOOST_TEST(s.position() == now);
-                o.refused = "too many tokens to take back";
-              }
-              BOOST_TEST((now >= prompt_ || !prefixed || now == 0), name_);
+              BOOST_TEST(s.position() == now, name_);
             }
             if (now < prompt_) continue;  // plain runs know nothing there
             if (now == from) {            // refused: as if nothing had been asked
               go_on(o, s, text_, plain, 1, length);
+              if (least(length) < 2) continue;
+              BOOST_TEST(!s.truncate(least(length) - 1), name_);
+              BOOST_TEST(s.truncate(least(length)), name_);
               continue;
             }
             const auto other = diverging(now, ++stream);
