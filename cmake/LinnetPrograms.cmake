@@ -21,13 +21,14 @@ macro(linnet_find package)
   endif()
 endmacro()
 
+set(linnet_warnings -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow -Wold-style-cast -Wno-psabi)
+
 # linnet_own(TARGET): OpenMP, warnings and sanitizers.
 function(linnet_own target)
   if(LINNET_OPENMP AND OpenMP_CXX_FOUND)
     target_link_libraries(${target} PRIVATE OpenMP::OpenMP_CXX)
   endif()
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow
-                                           -Wold-style-cast -Wno-psabi)
+  target_compile_options(${target} PRIVATE ${linnet_warnings})
   if(LINNET_QUICK_BUILD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # The compiler looks for memory to free from 1 GB on only: a tenth less time.
     target_compile_options(${target} PRIVATE --param=ggc-min-heapsize=1048576)
@@ -88,4 +89,17 @@ function(linnet_program name)
     target_sources(${name} PRIVATE ${defaults})
     set_source_files_properties(${defaults} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
   endif()
+endfunction()
+
+# linnet_compiles(TEST SOURCE): of a program that is built by hand, LINNET_TEST_PROMISES tests that it
+# compiles, without warnings.
+function(linnet_compiles test source)
+  if(NOT LINNET_TEST_PROMISES OR LINNET_SANITIZE OR CMAKE_CROSSCOMPILING)
+    return()
+  endif()
+  get_target_property(eigen Eigen3::Eigen INTERFACE_INCLUDE_DIRECTORIES)
+  add_test(NAME ${test}
+           COMMAND ${CMAKE_CXX_COMPILER} -std=c++20 -fsyntax-only -DLINNET_ONLY_LEVEL=portable
+                   ${linnet_warnings} -Werror -I${PROJECT_SOURCE_DIR}/include -isystem ${eigen}
+                   ${CMAKE_CURRENT_SOURCE_DIR}/${source})
 endfunction()

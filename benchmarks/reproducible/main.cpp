@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include <linnet/core/finite.hpp>
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/model/decoder.hpp>
 #include <linnet/model/encoder.hpp>
@@ -85,7 +86,7 @@ struct scoring {
   ln::evaluator<M> score = works::take(ln::evaluator<M>::open(weights, limits<M>()));
 
   void operator()() {
-    if (!(score.loss(data.view()).nats > 0)) std::abort();
+    if (!ln::is_finite(score.loss(data.view()).nats)) std::abort();
   }
   void prepare() {}
 };
@@ -97,7 +98,7 @@ struct training {
   ln::trainer<M> train = works::take(ln::trainer<M>::open(weights, limits<M>()));
 
   void operator()() {
-    if (!(train.step(data.view()) > 0)) std::abort();
+    if (!ln::is_finite(train.step(data.view()))) std::abort();
   }
   void prepare() {}
 };

@@ -18,6 +18,8 @@
 #include <cstring>
 #include <vector>
 
+#include "../support/number.hpp"
+
 using namespace midi_continue;
 
 namespace {
@@ -87,8 +89,10 @@ void draw_window(ln::random_stream& random, std::vector<token>& inputs,
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count < 2) return std::fprintf(stderr, "usage: train_melodies FILE [STEPS]\n"), 2;
-  const int steps = count > 2 ? std::atoi(arguments[2]) : 2000;
+  int steps = 2000;
+  if (count < 2 || count > 3 || (count > 2 && !support::read_number(arguments[2], steps)) ||
+      steps < 1)
+    return std::fputs("usage: train_melodies FILE [STEPS]\n", stderr), 2;
   ln::weights<trained_model> w;
   ln::initialize(w, ln::seed{seed_value});
   auto trainer = ln::trainer<trained_model>::open(

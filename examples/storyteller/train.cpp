@@ -26,6 +26,7 @@
 #include <string>
 #include <vector>
 
+#include "../support/number.hpp"
 #include "model.hpp"
 
 using namespace storyteller;
@@ -93,11 +94,11 @@ double held_out_bits(const ln::weights<M>& w, ln::window_stream<>& text, ln::ind
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count != 4 && count != 5) {
+  ln::index steps = 0;
+  if ((count != 4 && count != 5) || !support::read_number(arguments[1], steps) || steps < 0) {
     std::fprintf(stderr, "usage: train_storyteller STEPS FOLDER MARKED_TEXT [TEXT]\n");
     return 2;
   }
-  const ln::index steps = std::atol(arguments[1]);
   const std::string folder = std::string(arguments[2]) + '/';
 
   std::vector<std::string> learned = marked_stories(plain_text(arguments[3]));

@@ -438,10 +438,8 @@ class Counting(Case):
         spec = importlib.util.spec_from_file_location("run_notebooks", ROOT / "tools/notebook.py")
         notebooks = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(notebooks)
-        path = ROOT / "docs/python.ipynb"
-        again, different = notebooks.run_again(path)
+        again, different = notebooks.run_again(ROOT / "docs/python.ipynb")
         self.assertEqual(different, [])
-        self.assertEqual(again, json.loads(path.read_text(encoding="utf-8")))
         cells = [cell for cell in again["cells"] if cell["cell_type"] == "code"]
         self.assertEqual([len(cell["outputs"]) for cell in cells], [1] * 7)
         cells[-1]["outputs"][0]["text"] = ["something else\n"]

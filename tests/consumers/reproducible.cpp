@@ -151,13 +151,18 @@ digest drawn(const ln::packed<M>& weights, ln::limits limits) {
   return d;
 }
 
-/// The digest of vectors of texts.
+constexpr std::array poolings{ln::sentence_pooling::mean, ln::sentence_pooling::first,
+                              ln::sentence_pooling::max};
+
+/// The digest of vectors of texts, for each of these ways of pooling.
 template <class M>
-digest embedded(const ln::packed<M>& weights, const ln::limits& limits) {
+digest embedded(const ln::packed<M>& weights, const ln::limits& limits,
+                std::span<const ln::sentence_pooling> ways) {
   digest d;
   const texts some(limits.batch);
   auto embed = ln::embedder<M>::open(weights, limits);
-  if (embed) d.add(embed->embed(some.as<M>()));
+  for (const ln::sentence_pooling how : ways)
+    if (embed) d.add(embed->embed(some.as<M>(), how));
   return d;
 }
 
@@ -184,20 +189,23 @@ bool right_of(const char* name, const ln::limits& limits, const golden& g, std::
     right = same("f32, drawn", drawn(whole, limits), g.drawn) && right;
     return same("W8A8, drawn", drawn(codes, limits), g.drawn_w8a8) && right;
   } else {
-    return same("f32, vectors", embedded(whole, limits), g.drawn) && right;
+    return same("f32, vectors", embedded(whole, limits, std::span(poolings).first(1)), g.drawn) &&
+           right;
   }
 }
 
 /// Whether an encoder gives these digests that learns from two pairs of texts and two negatives.
-bool right_of_pairs(ln::limits limits, std::uint64_t losses, std::uint64_t vectors) {
+bool right_of_pairs(ln::limits limits, const golden& g) {
   limits.batch = 6;
   ln::weights<pair_encoder> w;
   ln::initialize(w, ln::seed{3});
   std::printf(" encoder of pairs\n");
   const auto how =
       ln::contrastive_objective::open({.temperature = 0.3, .symmetric = true, .negatives = 1});
-  const bool right = how && same("losses", trained(w, limits, *how), losses);
-  return same("f32, vectors", embedded(ln::pack(w), limits), vectors) && right;
+  bool right = how && same("losses", trained(w, limits, *how), g.losses);
+  right = same("f32, vectors", embedded(ln::pack(w), limits, poolings), g.f32) && right;
+  const auto codes = ln::pack(ln::quantize<ln::storage::int8, ln::compute::int8>(w));
+  return same("W8A8, vectors", embedded(codes, limits, poolings), g.w8a8) && right;
 }
 
 /// Whether all models do so at one level.
@@ -215,7 +223,9 @@ bool right_at(ln::simd::level level) {
               {0x5fa272ae35795520, 0x12eb528df50caf28, 0xc9172a972734aba6, 0x401beff69a4eedcf, 0},
               count) &&
           right;
-  right = right_of_pairs(limits, 0x9866e5a4831e90a6, 0xf84ddf0480014922) && right;
+  right =
+      right_of_pairs(limits, {0x9866e5a4831e90a6, 0x715d95941052831f, 0x79230dbdac1ad41b, 0, 0}) &&
+      right;
   limits.source = length;
   right = right_of<encoder_decoder>("T5", limits,
                                     {0x73df556a3ffe35ff, 0xd4183d3a6d089a1c, 0xbf07b1355d9493c8,

@@ -40,6 +40,13 @@ float exponential(float x) {
   p = times(p, times(r, r)) + r + 1.0f;
   return times(p, std::ldexp(1.0f, static_cast<int>(fn)));
 }
+/// The logarithm of a sum of exponentials, as they follow each other.
+double log_sum(std::span<const double> all) {
+  const double largest = *std::max_element(all.begin(), all.end());
+  double sum = 0;
+  for (const double x : all) sum += ln::detail::portable_exp(x - largest);
+  return largest + ln::detail::portable_log(sum);
+}
 bool equal(std::span<const float> a, std::span<const float> b) {
   return std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
@@ -125,6 +132,60 @@ BOOST_AUTO_TEST_CASE(reproducible_products_ascend) {
       BOOST_TEST(equal(got, expected));
     }
   });
+}
+
+BOOST_AUTO_TEST_CASE(losses_of_pairs_ascend) {
+  constexpr std::size_t n = 19, m = 38, d = 37;  // anchors; positives, then negatives
+  const auto x = normal<float>(index((n + m) * d), 5, 0.3);
+  const auto candidate = [&](std::size_t j, std::size_t k) { return x[(n + j) * d + k]; };
+  std::array<std::array<float, m>, n> s{}, slopes{};
+  std::vector<float> cosines(n + m), expected(x.size()), got(x.size()), got_cosines(n + m);
+  for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t j = 0; j < m; ++j) {
+      float cosine = 0;
+      for (std::size_t k = 0; k < d; ++k) cosine += times(x[i * d + k], candidate(j, k));
+      s[i][j] = times(cosine, static_cast<float>(1 / 0.3));
+      if (i == j) cosines[i] = cosine;
+    }
+  std::array<double, n> rows{}, columns{};
+  double nats = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    std::array<double, n> column{};
+    for (std::size_t j = 0; j < n; ++j) column[j] = s[j][i];
+    rows[i] = log_sum(std::vector<double>(s[i].begin(), s[i].end()));
+    columns[i] = log_sum(column);
+    nats += 0.5 * (rows[i] - s[i][i]) + 0.5 * (columns[i] - s[i][i]);
+  }
+  for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t j = 0; j < m; ++j) {
+      const auto half = [&](double sum) {
+        return 0.5 * (ln::detail::portable_exp(s[i][j] - sum) - (i == j ? 1 : 0));
+      };
+      const double slope = half(rows[i]) + (j < n ? half(columns[j]) : 0);
+      slopes[i][j] = static_cast<float>(slope * (1 / 0.3));
+    }
+  for (std::size_t k = 0; k < d; ++k)
+    for (std::size_t i = 0; i < n; ++i)
+      for (std::size_t j = 0; j < m; ++j) {
+        expected[i * d + k] += times(slopes[i][j], candidate(j, k));
+        expected[(n + j) * d + k] += times(slopes[i][j], x[i * d + k]);
+      }
+  std::vector<float> scores(at(ln::ops::contrastive_scores(n + m)));
+  std::array<double, n + m> sums{}, losses{};
+  const ln::loss_sum loss =
+      ln::ops::contrastive<float>({},
+                                  {.batch = n + m,
+                                   .d = d,
+                                   .x = x.data(),
+                                   .scores = scores.data(),
+                                   .sums = sums.data(),
+                                   .losses = losses.data(),
+                                   .dx = got.data(),
+                                   .cosines = got_cosines.data()},
+                                  {.temperature = 0.3, .symmetric = true, .negatives = 1});
+  BOOST_TEST(loss.nats == nats);
+  BOOST_TEST(equal(got_cosines, cosines));
+  BOOST_TEST(equal(got, expected));
 }
 
 BOOST_AUTO_TEST_CASE(random_numbers_and_angles_have_golden_bits) {
