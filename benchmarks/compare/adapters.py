@@ -3,8 +3,8 @@
 """Compares PEFT's outputs with linnet's on adapters that linnet wrote.
 
 Tiny models with random weights are saved for Transformers, and adapters of them for PEFT: low-rank
-deltas, soft tokens and prefixes. Both compute the logits of twelve tokens in f32. Prints a table in Markdown; fails where a difference is
-too large.
+deltas, soft tokens and prefixes. Both compute the logits of twelve tokens in f32. Prints a table in
+Markdown; fails where a difference is too large.
 """
 
 import argparse

@@ -368,17 +368,21 @@ std::string model_spec::type(std::string_view ffn) const {
   return fmt::format("zoo::with_variant<{}, zoo::variant::{}>::type", whole, other);
 }
 
+void refuse_encoder(std::string_view what, std::string_view name) {
+  for (const model_spec& m : known_models())
+    if (m.embeds() && m.base == name)
+      throw failure(
+          fmt::format("{}{} {}: is an encoder, which has no next token to learn or to write; "
+                      "zoo embed, count and compress take some",
+                      what == "preset" ? "" : "--", what, name));
+}
+
 model_spec parse_model(std::string_view what, const std::string& text, bool encoders) {
   const std::size_t colon = text.find(':');
   const std::string name = text.substr(0, colon);
   std::vector<model_spec> all = known_models();
   if (!encoders) {
-    for (const model_spec& m : all)
-      if (m.embeds() && m.base == name)
-        throw failure(
-            fmt::format("{}: is an encoder, which has no next token to learn or to write; "
-                        "zoo embed, count and compress take some",
-                        name));
+    refuse_encoder(what, name);
     std::erase_if(all, [](const model_spec& m) { return m.embeds(); });
   }
   std::vector<std::string_view> names;

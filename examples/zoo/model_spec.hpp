@@ -42,6 +42,9 @@ struct model_spec {
 /// Presets of encoders are known only where `encoders` says so.
 model_spec parse_model(std::string_view what, const std::string& text, bool encoders = false);
 
+/// Refuses the name of an encoder, which writes nothing; `what` is the option, or "preset".
+void refuse_encoder(std::string_view what, std::string_view name);
+
 /// The model for so many ids. One that was given a vocabulary has room for them or is refused.
 model_spec with_vocabulary(model_spec model, ln::index ids);
 

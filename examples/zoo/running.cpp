@@ -91,6 +91,7 @@ runnable_preset find_runnable(const std::string& given, const std::string& weigh
     names.push_back(preset.name);
   }
   const bool shape = name.find(':') != name.npos;
+  refuse_encoder("model", name);
   if (!shape) check_name("model", name, names);
   const model_spec m = parse_model("model", name);
   return {.name = name,

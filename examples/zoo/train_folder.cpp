@@ -503,8 +503,9 @@ void remove_checkpoints(const std::string& out) {
 }
 
 /// How a training that is put off ends.
-void end_early(long steps, std::string_view of) {
+void end_early(long steps, bool filters) {
   flush_output();
+  const std::string_view of = filters ? " of the filters, so there is no model yet" : "";
   if (const int signal = stop_requests::received(); signal != 0)
     throw interruption(signal, fmt::format("stopped by a signal ({}) after step {}{}; --resume "
                                            "goes on from there",
@@ -585,24 +586,30 @@ void train_from(train_options o, const beginning* begun) {
       grouped(text.bytes), grouped(by.vocabulary));
 
   const stop_requests stops;
-  const double deadline = o.minutes > 0 ? now() + 60 * o.minutes : HUGE_VAL;
+  double deadline = HUGE_VAL;
+  const auto learn = [&](course& one) {  // the time begins when all is loaded
+    if (o.minutes > 0) deadline = std::min(deadline, now() + 60 * o.minutes);
+    return one.run(deadline);
+  };
   if (o.match == "ted" && !fs::exists(filters_of(o))) {
     say("first the filters of {} learn the text\n", begun->model.name());
     train_options first = o;
     first.steps = filter_steps(o);
     training_record of_filters = record;
     course filters(first, *code, text, by, begun->weights, *from, of_filters, stage::filters);
-    if (!filters.run(deadline)) return end_early(of_filters.steps, " of the filters");
+    if (!learn(filters)) return end_early(of_filters.steps, true);
     filters.save_filters();
     say("filters: {} steps in {:.1f} s, held out {:.4f} {}\n", grouped(of_filters.steps),
         of_filters.seconds, of_filters.bits(), of_filters.unit());
   }
   course training(o, *code, text, by, begun ? begun->weights : "", *from, record);
-  const bool over = training.run(deadline);
+  const bool over = learn(training);
   training.save(over ? examined : checked);
+  const std::string filters_log = o.out + "/filters.jsonl";
   if (here.first())
     write_report(record, o.out + "/training.jsonl",
-                 o.match == "ted" ? o.out + "/filters.jsonl" : "", o.out + "/report.html");
+                 o.match == "ted" && fs::exists(filters_log) ? filters_log : "",
+                 o.out + "/report.html");
   if (over && here.first()) {
     json all = described;
     all["result"] = {{"steps", record.steps}, {"seconds", record.seconds}, {"bits", record.bits()}};
@@ -615,7 +622,7 @@ void train_from(train_options o, const beginning* begun) {
       record.unit());
   put("saved {}: zoo generate{} as --weights; report.html shows the training\n", o.out,
       model.encodes() ? " takes it" : ", eval and chat take it");
-  if (!over) end_early(record.steps, "");
+  if (!over) end_early(record.steps, false);
 }
 
 /// Runs what this process does; the first one speaks for all, but each says why it alone ends.

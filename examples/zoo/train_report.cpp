@@ -138,7 +138,9 @@ std::string page(const training_record& r, const std::vector<logged>& log,
                "in training steps alone");
   html += tile("Tokens", grouped(r.steps * r.tokens_per_step), "",
                fmt::format("{} a step", grouped(r.tokens_per_step)));
-  html += tile("Time", duration(r.seconds), "", "in training steps");
+  html += tile(
+      "Time", duration(r.seconds), "",
+      filters.empty() ? "in training steps" : "in training steps, without those of the filters");
   html += "</div>\n";
   if (!filters.empty())
     html += section("Filters",

@@ -27,6 +27,19 @@ std::string text_of(const json& all, const char* key, const std::string& path) {
 
 }  // namespace
 
+std::string trained_model::weights() const {
+  const std::string file = folder + "/model.safetensors";
+  std::error_code ignored;
+  if (!std::filesystem::exists(file, ignored))
+    throw failure(fmt::format("{}: holds no model yet{}; zoo {} --resume goes on with its training",
+                              folder,
+                              described.contains("filter_steps") ? ", its filters still learn" : "",
+                              described.contains("teacher")   ? "distil"
+                              : described.contains("weights") ? "finetune"
+                                                              : "train"));
+  return file;
+}
+
 void check_kind(const module_kind& kind) {
   static constexpr std::string_view optimizers[] = {"adamw", "adafactor", "adamw_8bit", "lion",
                                                     "muon",  "sgd",       "sophia"},

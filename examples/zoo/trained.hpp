@@ -47,7 +47,8 @@ struct trained_model {
     return all > 0 ? std::max(all - virtual_tokens, ln::index{1}) : 0;
   }
 
-  std::string weights() const { return folder + "/model.safetensors"; }
+  /// The file of the weights; refuses a training that has not written any.
+  std::string weights() const;
   /// As find_tokenizer() takes it.
   std::string tokenizer_path() const {
     return tokenizer == "bytes" || tokenizer == "byt5" ? tokenizer : folder + "/" + tokenizer;

@@ -79,19 +79,9 @@ struct states_student {
 template <class M, class Teacher>
 struct met_layers {
   static constexpr ln::index layers = ln::detail::layers_shown<M>();
-  /// The layer of the teacher that layer `k` meets; of an encoder-decoder, in the same stack.
-  static constexpr ln::index met_by(ln::index k) {
-    constexpr auto &own = M::shape, &its = Teacher::shape;
-    if constexpr (!M::encodes)
-      return (k + 1) * its.layers / own.layers - 1;
-    else if (k < own.encoder_layers)
-      return (k + 1) * its.encoder_layers / own.encoder_layers - 1;
-    else
-      return its.encoder_layers +
-             (k + 1 - own.encoder_layers) * its.decoder_layers / own.decoder_layers - 1;
-  }
+  /// The layer of the teacher that layer `k` meets.
   template <ln::index k>
-  static constexpr ln::index met = met_by(k);
+  static constexpr ln::index met = ln::detail::layer_met<M, Teacher>(k);
   template <ln::index... k>
   static std::type_identity<ln::filtered<M, Teacher::d, k...>> student_of(
       std::integer_sequence<ln::index, k...>);

@@ -70,10 +70,12 @@ void check(const char* folder, const char* fixture = "llama_gqa_untied") {
   LINNET_REQUIRE_OK(other);
   LINNET_REQUIRE_OK(ln::load_peft(*other, saved.path()));
   BOOST_TEST(same_bytes(*other, l.adapter));
-  // As a classifier PEFT would want one beside them.
-  const bool asks_one =
-      contents(saved.path("adapter_config.json")).find("SEQ_CLS") != std::string::npos;
-  BOOST_TEST(!asks_one);
+  // As a classifier (SEQ_CLS) PEFT would want one beside them.
+  const std::string task = A::base_model::encodes              ? "SEQ_2_SEQ_LM"
+                           : A::base_model::label_per_sequence ? "FEATURE_EXTRACTION"
+                                                               : "CAUSAL_LM";
+  BOOST_TEST(contents(saved.path("adapter_config.json")).find("\"task_type\": \"" + task + "\"") !=
+             std::string::npos);
   const auto numbers_of = [](const ln::safetensors& file) {
     auto all = *file.template values<double>("prompt_embeddings");
     all.resize(at(A::parameters()));  // an encoder-decoder's soft tokens have as many rows again

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Layers are compared that are there, as many on both sides, by states of one width.
-// lines: 150, ten refusals
+// lines: 165, twelve refusals
 // expect: name layers from 0 on, in their order, each once
 // expect: a decoder, a T5, or an encoder with a head of labels
 // expect: the states have unlike widths; give the student filters
@@ -11,7 +11,7 @@
 // expect: student and teacher are both decoders, both T5s, or both encoders with labels
 // expect: filtered<Model, 0, layers...> has no filters
 // expect: layers of an encoder learn those of an encoder
-// expect: an encoder-decoder's source has no labels
+// expect: T5 is not probed: its source has no labels
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 constexpr ln::decoder_shape shape_of(ln::index width, ln::index layers) {
@@ -53,6 +53,7 @@ static_assert(there<ln::layer_distillation<student, wide, 3, 4>>);
 static_assert(there<ln::layer_distillation<narrow, deep>>);
 static_assert(there<ln::layer_distillation<student, ln::filtered<wide, 16, 0, 1>, 2, 3>>);
 static_assert(there<ln::layer_distillation<text, narrow>>);
+static_assert(there<ln::layer_distillation<both, narrow>>);
 static_assert(there<ln::filter_probe<ln::filtered<narrow, 0, 0, 1>>>);
 static_assert(there<ln::layer_distillation<ln::filtered<both, 8, 0>, both, 1>>);
 static_assert(there<ln::filter_probe<ln::filtered<both, 8, 1>>>);

@@ -5,12 +5,13 @@
 // expect: linnet::distilbert: student and teacher are encoders with head::masked_lm
 // expect: linnet::distilbert: student and teacher have one width and one vocabulary
 // expect: linnet::relation_distillation: student and teacher are both decoders, both encoders or
-// both T5s expect: linnet::uld: student and teacher have a label for each token expect:
-// linnet::top_logits_objective: the student has another vocabulary expect: linnet::distillation:
-// these teach a student with another vocabulary expect: a model of tokens without a prefix writes
-// the texts expect: linnet::generate_texts: a decoder of tokens writes the texts expect:
-// linnet::fuse_weights: the weights are floats; quantize afterwards expect:
-// linnet::session_teacher: a model of tokens writes the answers
+// expect: linnet::uld: student and teacher have a label for each token
+// expect: linnet::top_logits_objective: the student has another vocabulary
+// expect: linnet::distillation: these teach a student with another vocabulary
+// expect: a model of tokens without a prefix writes the texts
+// expect: linnet::generate_texts: a decoder of tokens writes the texts
+// expect: linnet::fuse_weights: the weights are floats; quantize afterwards
+// expect: linnet::session_teacher: a model of tokens writes the answers
 #include <linnet/generated_data.hpp>
 #include <linnet/linnet.hpp>
 namespace ln = linnet;

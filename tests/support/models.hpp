@@ -20,6 +20,13 @@ inline constexpr ln::t5_shape tiny_t5_shape{.d_model = 6,
                                             .buckets = 8,
                                             .max_distance = 12,
                                             .eps = 1e-3};
+/// The same with other numbers of layers.
+constexpr ln::t5_shape t5_of_layers(index encoder, index decoder) {
+  ln::t5_shape s = tiny_t5_shape;
+  s.encoder_layers = encoder;
+  s.decoder_layers = decoder;
+  return s;
+}
 /// A next-thought model with two shrinking layers.
 inline constexpr ln::thought_shape tiny_thought_shape{.d_model = 4,
                                                       .d_ff = 5,

@@ -14,7 +14,8 @@ using options = ln::relation_options;
 using small = ln::decoder<tiny_decoder_shape>;
 using wide = ln::decoder<teacher_decoder_shape>;
 using text = ln::encoder<tiny_encoder_shape>;
-using both = ln::t5<tiny_t5_shape>;
+using both = ln::t5<t5_of_layers(1, 2)>;
+using deep = ln::t5<t5_of_layers(3, 2)>;
 
 template <class M, class Teacher>
 struct pair_of {
@@ -87,6 +88,14 @@ std::vector<double> relation(const std::vector<double>& x, index width, index b,
   return row;
 }
 
+/// Targets that are longer than sources, of which one is padded, and one has no label.
+t5_tokens short_targets() {
+  auto data = t5_data<both>(3, 4, 6);
+  data.labels[6 + 4] = data.labels[6 + 1] = ln::ignored;
+  std::fill(data.labels.begin() + 12, data.labels.end(), ln::ignored);
+  return data;
+}
+
 BOOST_AUTO_TEST_SUITE(relation_distillation)
 
 BOOST_AUTO_TEST_CASE(loss_by_definition) {
@@ -127,27 +136,29 @@ BOOST_AUTO_TEST_CASE(differences) {
   check_differences<small, wide>(decoder_data<small>(2, 5), {.heads = 2}, 7);
   check_differences<text, text>(encoder_data<text>(2, 5),
                                 {.weights = {1, 2, 3}, .labels = 0.3, .attention = 1.5}, 13);
-  check_differences<both, both>(t5_data<both>(2, 5, 4), {.weights = {1, 2, 3}, .labels = 0.3}, 13);
+  check_differences<both, deep>(short_targets(), {.weights = {1, 2, 3}, .labels = 0.3}, 13);
 }
 
 // A T5 learns its encoder's last self-attention and its decoder's, each by half: those that are
-// numbered 1 and 4 of the calls, as cross-attention comes between.
+// numbered 0 and 3 of the student's calls, as cross-attention comes between. A target ends with its
+// last label.
 BOOST_AUTO_TEST_CASE(both_stacks_by_definition) {
   constexpr index heads = 2, width = 4, d = 2;
-  const auto data = t5_data<both>(2, 5, 4);
-  const pair_of<both, both> pair;
+  const auto data = short_targets();
+  const pair_of<both, deep> pair;
   const auto mine = rows_of(ln::pack(pair.w), data.view(), data.limits()),
              theirs = rows_of(pair.p, data.view(), data.limits());
-  BOOST_REQUIRE((mine.size() == 6 && theirs.size() == 6));
+  BOOST_REQUIRE((mine.size() == 5 && theirs.size() == 7));
   double want = 0;
   for (const bool source : {true, false})
     for (std::size_t which = 0; which < 3; ++which)
-      for (index b = 0; b < 2; ++b)
+      for (index b = 0; b < 3; ++b)
         for (index head = 0; head < heads; ++head) {
-          const index tokens = source ? 5 : 4, valid = source ? data.lengths[at(b)] : 4;
+          const index tokens = source ? 4 : 6,
+                      valid = source ? data.lengths[at(b)] : std::array{6, 4, 0}[at(b)];
           for (index i = 0; i < valid; ++i) {
             const auto row = [&](const layers_of_rows& all) {
-              const auto& x = all[source ? 1 : 4][which];
+              const auto& x = all[source ? all.size() - 5 : all.size() - 2][which];
               std::vector<double> r;
               double sum = 0;
               for (index j = 0; j < (source ? valid : i + 1); ++j) {
@@ -162,16 +173,16 @@ BOOST_AUTO_TEST_CASE(both_stacks_by_definition) {
             const auto p = row(theirs), q = row(mine);
             for (std::size_t j = 0; j < p.size(); ++j)
               want +=
-                  0.5 / 3 * p[j] * std::log(p[j] / q[j]) / static_cast<double>(2 * heads * valid);
+                  0.5 / 3 * p[j] * std::log(p[j] / q[j]) / static_cast<double>(3 * heads * valid);
           }
         }
   auto w = pair.w.clone();
-  auto train = pair_of<both, both>::trainer::open(w, data.limits());
+  auto train = pair_of<both, deep>::trainer::open(w, data.limits());
   auto from = pair.open(data.limits(), {});
   BOOST_TEST(want > 1e-3);
   BOOST_TEST(distance_of(train->accumulate(data.view(), from).mean(), want) < 1e-11);
   const auto why = [&](const options& how) {
-    return pair_of<both, both>::objective::open(pair.p, data.limits(), how).error().message();
+    return pair_of<both, deep>::objective::open(pair.p, data.limits(), how).error().message();
   };
   BOOST_TEST(why({.layer = 1}) ==
              "relation_distillation::open: relation_options.layer: expected -1, as both of a T5's "

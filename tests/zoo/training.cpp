@@ -553,8 +553,11 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_there_goes_on_or_teaches_another) {
     return test::zoo_prints(all);
   };
   const std::string soon = by_states(matched, {"--minutes", "0.000001"});
-  BOOST_CHECK_MESSAGE(soon.find("after step 1 of the filters; --resume") != soon.npos, soon);
+  BOOST_CHECK_MESSAGE(soon.find("of the filters, so there is no model yet; --resume") != soon.npos,
+                      soon);
   BOOST_CHECK(!fs::exists(matched + "/filters.safetensors"));
+  check_refused({"generate", "--weights", matched},
+                "holds no model yet, its filters still learn; zoo distil --resume");
   for (int n = 0; n < 5; ++n) by_states(matched, {"--minutes", "0.000001", "--resume"});
   BOOST_CHECK(fs::exists(matched + "/filters.safetensors"));
   by_states(matched, {"--resume"});
@@ -582,7 +585,8 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_there_goes_on_or_teaches_another) {
     check_refused(command(name, folder.path("refused"), more), words);
   };
   refused("finetune", {"--text", text}, "--model is required");
-  refused("finetune", {"--text", text, "--model", "minilm", "--lora"}, "minilm: is an encoder");
+  refused("finetune", {"--text", text, "--model", "minilm", "--lora"},
+          "--model minilm: is an encoder");
   refused("finetune", {"--text", text, "--model", "stlm-10m", "--weights", first},
           "not the stlm-10m");
   refused("finetune", {"--text", text, "--model", "stlm-10m"}, "--weights is required");
@@ -639,7 +643,8 @@ BOOST_AUTO_TEST_CASE(an_encoder_decoder_fills_gaps) {
   const std::string out = folder.path("t5");
   std::vector<std::string> arguments =
       train(out, "20", {"--length", "32", "--optimizer", "adafactor", "--accumulate", "2"});
-  *std::find(arguments.begin(), arguments.end(), small) = "t5:layers=1,d_model=16,heads=2,d_ff=24";
+  *std::find(arguments.begin(), arguments.end(), small) =
+      "t5:encoder_layers=2,decoder_layers=1,d_model=16,heads=2,d_ff=24";
   const std::string said = test::zoo_prints(arguments);
   BOOST_CHECK_MESSAGE(said.find("bits per masked byte") != said.npos, said);
   const auto answer = [&](const std::vector<std::string>& more) {
@@ -658,6 +663,17 @@ BOOST_AUTO_TEST_CASE(an_encoder_decoder_fills_gaps) {
   BOOST_CHECK(answer({"--beams", "2"}).ends_with("\n"));
   check_refused({"eval", "--weights", out, "--text", text}, "encoder-decoder");
   check_refused({"chat", "--weights", out}, "encoder-decoder");
+
+  // It teaches one of another width and depth its hidden states, stack by stack.
+  const std::string taught = folder.path("taught");
+  test::zoo_prints({"distil", "--teacher-weights", out, "--text", text, "--steps", "20", "--batch",
+                    "2", "--length", "32", "--threads", "1", "--match", "hidden", "--model",
+                    "t5:layers=1,d_model=8,heads=2,d_ff=16", "--out", taught});
+  const auto told = nlohmann::json::parse(test::contents(taught + "/zoo.json"));
+  BOOST_CHECK_EQUAL(told["match"], "hidden");
+  BOOST_CHECK_EQUAL(told["result"]["steps"], 20);
+  BOOST_CHECK(test::contents(taught + "/model.safetensors").find("\"filters.") ==
+              std::string::npos);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

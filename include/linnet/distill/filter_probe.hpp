@@ -26,9 +26,10 @@ struct filter_probe : F::filtered_model {
   template <class S>
   requires std::is_same_v<S, storage>
   using with_storage = filter_probe;
-  static_assert(!M::encodes,
-                "linnet::filter_probe: an encoder-decoder's source has no labels that filters of "
-                "its encoder could learn");
+  static_assert(
+      !M::encodes,
+      "linnet::filter_probe: T5 is not probed: its source has no labels that filters of its "
+      "encoder could learn");
   static_assert(F::has_filters,
                 "linnet::filter_probe: filtered<Model, 0, layers...> has no filters");
   static constexpr bool supports_cache = false;  ///< it decodes nothing

@@ -63,6 +63,19 @@ struct shown_states<M> {
   static constexpr auto layers = M::filtered_layers;
 };
 
+/// The layer of a teacher at the same part of its depth as layer `l` of a student; of a T5, in the
+/// same stack. Rounded down where the teacher's layers are no multiple of the student's.
+template <class Student, class Teacher>
+constexpr index layer_met(index l) {
+  constexpr auto &mine = Student::shape, &its = Teacher::shape;
+  if constexpr (!Student::encodes)
+    return (l + 1) * its.layers / mine.layers - 1;
+  else if (l < mine.encoder_layers)
+    return (l + 1) * its.encoder_layers / mine.encoder_layers - 1;
+  else
+    return its.encoder_layers +
+           (l + 1 - mine.encoder_layers) * its.decoder_layers / mine.decoder_layers - 1;
+}
 /// The layers of a teacher that those of a student are compared with. Its filters or `Named` say
 /// them, or they are at equal parts of its depth.
 template <class Student, class Teacher, index... Named>
@@ -71,27 +84,22 @@ constexpr auto taught_layers() {
     return std::array<index, sizeof...(Named)>{Named...};
   } else if constexpr (requires { Teacher::filtered_layers; }) {
     return Teacher::filtered_layers;
-  } else if constexpr (Student::encodes) {
-    constexpr auto &mine = Student::shape, &its = Teacher::shape;
-    static_assert(its.encoder_layers % mine.encoder_layers == 0 &&
-                      its.decoder_layers % mine.decoder_layers == 0,
-                  "linnet::layer_distillation: the teacher's layers are no multiple of the "
-                  "student's; name one for each of the student's encoder and decoder");
-    auto all = shown_states<Student>::layers;
-    for (index& l : all)
-      l = l < mine.encoder_layers
-              ? (l + 1) * (its.encoder_layers / mine.encoder_layers) - 1
-              : its.encoder_layers - 1 +
-                    (l + 1 - mine.encoder_layers) * (its.decoder_layers / mine.decoder_layers);
-    return all;
+  } else if constexpr (Student::encodes != Teacher::encodes) {
+    return shown_states<Student>::layers;  // refused
   } else {
-    static_assert(Teacher::shape.layers % Student::shape.layers == 0,
-                  "linnet::layer_distillation: the teacher's layers are no multiple of the "
-                  "student's; name one for each of the student's: "
-                  "layer_distillation<Student, Teacher, 1, 4>");
-    constexpr index each = Teacher::shape.layers / Student::shape.layers;
+    constexpr auto &mine = Student::shape, &its = Teacher::shape;
+    if constexpr (Student::encodes)
+      static_assert(its.encoder_layers % mine.encoder_layers == 0 &&
+                        its.decoder_layers % mine.decoder_layers == 0,
+                    "linnet::layer_distillation: the teacher's layers are no multiple of the "
+                    "student's; name one for each of the student's encoder and decoder");
+    else
+      static_assert(its.layers % mine.layers == 0,
+                    "linnet::layer_distillation: the teacher's layers are no multiple of the "
+                    "student's; name one for each of the student's: "
+                    "layer_distillation<Student, Teacher, 1, 4>");
     auto all = shown_states<Student>::layers;
-    for (index& l : all) l = (l + 1) * each - 1;
+    for (index& l : all) l = layer_met<Student, Teacher>(l);
     return all;
   }
 }

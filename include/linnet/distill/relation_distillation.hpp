@@ -48,7 +48,8 @@ inline constexpr relation_options minilm_options{.weights = {0, 0, 1}, .attentio
 /// One more x, weighted by `attention`, relates queries to keys: softmax(q k^T / sqrt(d)).
 /// Widths, layers and heads may differ. An encoder's padding is left out; a decoder's batch has no
 /// lengths, so there all tokens count. Of a T5, the last self-attention of the encoder and that of
-/// the decoder learn, each with half the weight. Where attention is causal, so are relations.
+/// the decoder learn, each with half the weight. There a target ends with its last label. Where
+/// attention is causal, so are relations.
 /// Queries and keys are those that are multiplied, behind positions. For trainers: an evaluator's
 /// loss is that of the labels.
 template <class Student, class Teacher>
@@ -95,7 +96,10 @@ class relation_distillation {
     if constexpr (two) {
       if (mine.calls != calls_of<M> || theirs.calls != calls_of<N>)
         return linnet::error{errc::invalid, where, "layers",
-                             "softmax attention in all layers of both models", "other layers"};
+                             "softmax attention " + std::to_string(calls_of<M>) +
+                                 " times in the student and " + std::to_string(calls_of<N>) +
+                                 " in the teacher, as all their layers have",
+                             std::to_string(mine.calls) + " and " + std::to_string(theirs.calls)};
       if (how.layer >= 0)
         return linnet::error{errc::invalid, where, "relation_options.layer",
                              "-1, as both of a T5's stacks learn their last layer",
@@ -137,6 +141,12 @@ class relation_distillation {
       taught_ = shown_ = 0;
       sum_ = 0;
       labels_ = detail::count_labels<M>(b);
+      if constexpr (two)
+        for (index i = 0; i < b.batch; ++i) {
+          const token* const labels = b.labels + i * b.target_length;
+          index& n = teacher_.at.targets[i] = b.target_length;
+          while (n > 0 && labels[n - 1] == ignored) --n;
+        }
       teacher_tap_ = {this, [](void* self, const ops::execution& at,
                                const ops::attention_call<U>& a, const ops::attention_gradient<U>*) {
                         static_cast<relation_distillation*>(self)->keep(at, a);
@@ -182,6 +192,7 @@ class relation_distillation {
     U* taught = nullptr;  ///< queries, keys and values of the teacher's layers
     index stack = 0;      ///< numbers of one of them
     double *scratch = nullptr, *sums = nullptr;
+    index* targets = nullptr;  ///< tokens of each target, up to its last label
 
     static constexpr places place(arena& from, const limits& l) {
       const attention_extent e = detail::attention_extent_of<teacher_form>(l),
@@ -192,6 +203,7 @@ class relation_distillation {
       at.taught = from.take<U>(multiply_sizes(static_cast<index>(stacks), at.stack));
       at.scratch = from.take<double>(l.threads * ops::relation_scratch(tokens));
       at.sums = from.take<double>(l.batch * (std::max)(s.q_width, index{1}));
+      if (two) at.targets = from.take<index>(l.batch);
       return at;
     }
   };
@@ -242,7 +254,8 @@ class relation_distillation {
     const index layer = gradient ? shown_ - 1 : shown_;
     if (const std::size_t stack = stack_of(mine_, layer); stack < stacks) {
       const auto& kept = kept_[stack];
-      const ops::relation_call c{a.batch, how_.heads, a.query_lengths, a.window.after == 0};
+      const index* const lengths = two && stack == 1 ? teacher_.at.targets : a.query_lengths;
+      const ops::relation_call c{a.batch, how_.heads, lengths, a.window.after == 0};
       const double scale =
           static_cast<double>(labels_) / static_cast<double>(a.batch * static_cast<index>(stacks));
       for (index pair = 0; pair < 4; ++pair) {  // of queries, keys, values, and queries with keys

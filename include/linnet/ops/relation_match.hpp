@@ -35,7 +35,7 @@ struct relation_pair {
 /// The relations that are compared: of how many heads, of which tokens.
 struct relation_call {
   index batch = 0, heads = 0;
-  const index* lengths = nullptr;  ///< [batch] valid tokens, or null for all
+  const index* lengths = nullptr;  ///< [batch] valid tokens, or null for all; 0 adds nothing
   bool causal = false;             ///< tokens relate to earlier ones alone
 };
 
@@ -86,7 +86,7 @@ void relation_divergence(const execution& on, const relation_pair<T>& student,
     double sum = 0;
     for (index i = 0; i < n * n; ++i)
       if (theirs[i] > 0) sum += theirs[i] * std::log(theirs[i] / mine[i]);
-    sums[number] = sum / static_cast<double>(c.heads * n);
+    sums[number] = n > 0 ? sum / static_cast<double>(c.heads * n) : 0;
   });
 }
 /// Adds the derivative of `factor` times the sum of relation_divergence() to dx and dy. Their rows
@@ -106,6 +106,7 @@ void relation_divergence_backward(const execution& on, const relation_pair<T>& s
     const index y_begin = b * tokens * y.stride + number % c.heads * d;
     detail::relation_map(student, c, b, number % c.heads, n, mine);
     detail::relation_map(teacher, c, b, number % c.heads, n, theirs);
+    if (n == 0) return;
     const double scale =
         factor / (static_cast<double>(c.heads * n) * std::sqrt(static_cast<double>(d)));
     for (index i = 0; i < n; ++i)
