@@ -68053,9 +68053,10 @@ struct filter_probe : F::filtered_model {
   template <class S>
   requires std::is_same_v<S, storage>
   using with_storage = filter_probe;
-  static_assert(!M::encodes,
-                "linnet::filter_probe: an encoder-decoder's source has no labels that filters of "
-                "its encoder could learn");
+  static_assert(
+      !M::encodes,
+      "linnet::filter_probe: T5 is not probed: its source has no labels that filters of its "
+      "encoder could learn");
   static_assert(F::has_filters,
                 "linnet::filter_probe: filtered<Model, 0, layers...> has no filters");
   static constexpr bool supports_cache = false;  ///< it decodes nothing
@@ -68492,6 +68493,19 @@ struct shown_states<M> {
   static constexpr auto layers = M::filtered_layers;
 };
 
+/// The layer of a teacher at the same part of its depth as layer `l` of a student; of a T5, in the
+/// same stack. Rounded down where the teacher's layers are no multiple of the student's.
+template <class Student, class Teacher>
+constexpr index layer_met(index l) {
+  constexpr auto &mine = Student::shape, &its = Teacher::shape;
+  if constexpr (!Student::encodes)
+    return (l + 1) * its.layers / mine.layers - 1;
+  else if (l < mine.encoder_layers)
+    return (l + 1) * its.encoder_layers / mine.encoder_layers - 1;
+  else
+    return its.encoder_layers +
+           (l + 1 - mine.encoder_layers) * its.decoder_layers / mine.decoder_layers - 1;
+}
 /// The layers of a teacher that those of a student are compared with. Its filters or `Named` say
 /// them, or they are at equal parts of its depth.
 template <class Student, class Teacher, index... Named>
@@ -68500,27 +68514,22 @@ constexpr auto taught_layers() {
     return std::array<index, sizeof...(Named)>{Named...};
   } else if constexpr (requires { Teacher::filtered_layers; }) {
     return Teacher::filtered_layers;
-  } else if constexpr (Student::encodes) {
-    constexpr auto &mine = Student::shape, &its = Teacher::shape;
-    static_assert(its.encoder_layers % mine.encoder_layers == 0 &&
-                      its.decoder_layers % mine.decoder_layers == 0,
-                  "linnet::layer_distillation: the teacher's layers are no multiple of the "
-                  "student's; name one for each of the student's encoder and decoder");
-    auto all = shown_states<Student>::layers;
-    for (index& l : all)
-      l = l < mine.encoder_layers
-              ? (l + 1) * (its.encoder_layers / mine.encoder_layers) - 1
-              : its.encoder_layers - 1 +
-                    (l + 1 - mine.encoder_layers) * (its.decoder_layers / mine.decoder_layers);
-    return all;
+  } else if constexpr (Student::encodes != Teacher::encodes) {
+    return shown_states<Student>::layers;  // refused
   } else {
-    static_assert(Teacher::shape.layers % Student::shape.layers == 0,
-                  "linnet::layer_distillation: the teacher's layers are no multiple of the "
-                  "student's; name one for each of the student's: "
-                  "layer_distillation<Student, Teacher, 1, 4>");
-    constexpr index each = Teacher::shape.layers / Student::shape.layers;
+    constexpr auto &mine = Student::shape, &its = Teacher::shape;
+    if constexpr (Student::encodes)
+      static_assert(its.encoder_layers % mine.encoder_layers == 0 &&
+                        its.decoder_layers % mine.decoder_layers == 0,
+                    "linnet::layer_distillation: the teacher's layers are no multiple of the "
+                    "student's; name one for each of the student's encoder and decoder");
+    else
+      static_assert(its.layers % mine.layers == 0,
+                    "linnet::layer_distillation: the teacher's layers are no multiple of the "
+                    "student's; name one for each of the student's: "
+                    "layer_distillation<Student, Teacher, 1, 4>");
     auto all = shown_states<Student>::layers;
-    for (index& l : all) l = (l + 1) * each - 1;
+    for (index& l : all) l = layer_met<Student, Teacher>(l);
     return all;
   }
 }
@@ -69599,7 +69608,7 @@ struct relation_pair {
 /// The relations that are compared: of how many heads, of which tokens.
 struct relation_call {
   index batch = 0, heads = 0;
-  const index* lengths = nullptr;  ///< [batch] valid tokens, or null for all
+  const index* lengths = nullptr;  ///< [batch] valid tokens, or null for all; 0 adds nothing
   bool causal = false;             ///< tokens relate to earlier ones alone
 };
 
@@ -69650,7 +69659,7 @@ void relation_divergence(const execution& on, const relation_pair<T>& student,
     double sum = 0;
     for (index i = 0; i < n * n; ++i)
       if (theirs[i] > 0) sum += theirs[i] * std::log(theirs[i] / mine[i]);
-    sums[number] = sum / static_cast<double>(c.heads * n);
+    sums[number] = n > 0 ? sum / static_cast<double>(c.heads * n) : 0;
   });
 }
 /// Adds the derivative of `factor` times the sum of relation_divergence() to dx and dy. Their rows
@@ -69670,6 +69679,7 @@ void relation_divergence_backward(const execution& on, const relation_pair<T>& s
     const index y_begin = b * tokens * y.stride + number % c.heads * d;
     detail::relation_map(student, c, b, number % c.heads, n, mine);
     detail::relation_map(teacher, c, b, number % c.heads, n, theirs);
+    if (n == 0) return;
     const double scale =
         factor / (static_cast<double>(c.heads * n) * std::sqrt(static_cast<double>(d)));
     for (index i = 0; i < n; ++i)
@@ -69724,7 +69734,8 @@ inline constexpr relation_options minilm_options{.weights = {0, 0, 1}, .attentio
 /// One more x, weighted by `attention`, relates queries to keys: softmax(q k^T / sqrt(d)).
 /// Widths, layers and heads may differ. An encoder's padding is left out; a decoder's batch has no
 /// lengths, so there all tokens count. Of a T5, the last self-attention of the encoder and that of
-/// the decoder learn, each with half the weight. Where attention is causal, so are relations.
+/// the decoder learn, each with half the weight. There a target ends with its last label. Where
+/// attention is causal, so are relations.
 /// Queries and keys are those that are multiplied, behind positions. For trainers: an evaluator's
 /// loss is that of the labels.
 template <class Student, class Teacher>
@@ -69771,7 +69782,10 @@ class relation_distillation {
     if constexpr (two) {
       if (mine.calls != calls_of<M> || theirs.calls != calls_of<N>)
         return linnet::error{errc::invalid, where, "layers",
-                             "softmax attention in all layers of both models", "other layers"};
+                             "softmax attention " + std::to_string(calls_of<M>) +
+                                 " times in the student and " + std::to_string(calls_of<N>) +
+                                 " in the teacher, as all their layers have",
+                             std::to_string(mine.calls) + " and " + std::to_string(theirs.calls)};
       if (how.layer >= 0)
         return linnet::error{errc::invalid, where, "relation_options.layer",
                              "-1, as both of a T5's stacks learn their last layer",
@@ -69813,6 +69827,12 @@ class relation_distillation {
       taught_ = shown_ = 0;
       sum_ = 0;
       labels_ = detail::count_labels<M>(b);
+      if constexpr (two)
+        for (index i = 0; i < b.batch; ++i) {
+          const token* const labels = b.labels + i * b.target_length;
+          index& n = teacher_.at.targets[i] = b.target_length;
+          while (n > 0 && labels[n - 1] == ignored) --n;
+        }
       teacher_tap_ = {this, [](void* self, const ops::execution& at,
                                const ops::attention_call<U>& a, const ops::attention_gradient<U>*) {
                         static_cast<relation_distillation*>(self)->keep(at, a);
@@ -69858,6 +69878,7 @@ class relation_distillation {
     U* taught = nullptr;  ///< queries, keys and values of the teacher's layers
     index stack = 0;      ///< numbers of one of them
     double *scratch = nullptr, *sums = nullptr;
+    index* targets = nullptr;  ///< tokens of each target, up to its last label
 
     static constexpr places place(arena& from, const limits& l) {
       const attention_extent e = detail::attention_extent_of<teacher_form>(l),
@@ -69868,6 +69889,7 @@ class relation_distillation {
       at.taught = from.take<U>(multiply_sizes(static_cast<index>(stacks), at.stack));
       at.scratch = from.take<double>(l.threads * ops::relation_scratch(tokens));
       at.sums = from.take<double>(l.batch * (std::max)(s.q_width, index{1}));
+      if (two) at.targets = from.take<index>(l.batch);
       return at;
     }
   };
@@ -69918,7 +69940,8 @@ class relation_distillation {
     const index layer = gradient ? shown_ - 1 : shown_;
     if (const std::size_t stack = stack_of(mine_, layer); stack < stacks) {
       const auto& kept = kept_[stack];
-      const ops::relation_call c{a.batch, how_.heads, a.query_lengths, a.window.after == 0};
+      const index* const lengths = two && stack == 1 ? teacher_.at.targets : a.query_lengths;
+      const ops::relation_call c{a.batch, how_.heads, lengths, a.window.after == 0};
       const double scale =
           static_cast<double>(labels_) / static_cast<double>(a.batch * static_cast<index>(stacks));
       for (index pair = 0; pair < 4; ++pair) {  // of queries, keys, values, and queries with keys
