@@ -72,6 +72,8 @@ BOOST_AUTO_TEST_CASE(files_and_values) {
                 tiny);
   check_refused({"generate", "--model", "stories", "--weights", text, "--tokenizer", tiny},
                 "unknown model");
+  check_refused({"generate", "--model", "minilm", "--weights", text},
+                "--model minilm: is an encoder");
   check_refused({"generate", "--weights", text, "--temperature", "-0.1"}, "--temperature");
   check_refused({"generate", "--weights", text, "--temperature", "nan"}, "--temperature");
   check_refused({"generate", "--weights", text, "--top-p", "0"}, "--top-p");
@@ -153,6 +155,37 @@ BOOST_AUTO_TEST_CASE(weights_that_do_not_say_their_model) {
     check_refused({"generate", "--weights", path}, "without --model");
     check_refused({"eval", "--weights", path, "--text", text}, "without --model");
   }
+}
+
+// What --match cannot do is said before anything is compiled.
+BOOST_AUTO_TEST_CASE(teachers_that_do_not_match) {
+  const test::scratch_folder folder;
+  const std::string text = folder.path("text"), teacher = folder.path("teacher");
+  std::ofstream(text) << std::string(30'000, 'x');
+  std::filesystem::create_directory(teacher);
+  std::ofstream(teacher + "/zoo.json")
+      << R"({"format":"linnet zoo","model":"t5:encoder_layers=2,decoder_layers=1,d_model=16,heads=2,)"
+         R"(vocabulary=384","ffn":"standard","optimizer":"adamw","compute":"f32","tokenizer":"byt5"})";
+  check_refused({"generate", "--weights", teacher}, "holds no model yet; zoo train --resume");
+  std::ofstream(teacher + "/model.safetensors") << "weights";
+  const auto refused = [&](const std::string& layers, const std::vector<std::string>& more,
+                           const std::string& words) {
+    std::vector<std::string> all{"distil",
+                                 "--teacher-weights",
+                                 teacher,
+                                 "--text",
+                                 text,
+                                 "--model",
+                                 "t5:d_model=8,heads=2,layers=" + layers,
+                                 "--out"};
+    all.push_back(folder.path("student"));
+    all.insert(all.end(), more.begin(), more.end());
+    check_refused(all, words);
+  };
+  refused("1", {"--match", "ted"}, "--match ted: is of decoders");
+  refused("2", {"--match", "hidden"}, "2 decoder layers, more than the 1 of its teacher");
+  refused("1", {"--match", "cosine", "--divergence", "jsd"},
+          "--divergence jsd is of learning from logits alone");
 }
 
 BOOST_AUTO_TEST_CASE(no_message_reaches_the_terminal_raw) {
