@@ -616,7 +616,8 @@ narrower_words narrower_of(const model_spec& model, const std::string& text) {
   std::vector<ln::index> widths;
   for (std::size_t at = 0, end, round = 0; at <= text.size(); at = end + 1, ++round) {
     end = std::min(text.find(';', at), text.size());
-    all += (all.empty() ? "" : ",") + text.substr(at, end - at);
+    if (!all.empty()) all += ',';
+    all.append(text, at, end - at);
     const std::string name = made.rounds ? fmt::format("narrower_{}", round) : "narrower";
     made.declaration += declaration_of_shape(model, all, name, widths);
     made.shapes += (made.shapes.empty() ? "" : ", ") + name;
