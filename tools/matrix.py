@@ -66,8 +66,15 @@ FFN_ALONE = {"top k": "ffn::top_k<4, ffn::swiglu>",
              "widths": "ffn::per_layer<ffn::swiglu, 3, 7>"}
 # Embeddings that go with few heads: one model.
 ENDS_ALONE = {"tensor train": "embedding::tensor_train<tensor_train_cores>, tie::untied"}
-# Caches with scales from a calibration: one model, as what reads them is the same for all.
-CACHE_ALONE = {"channel int4": "kv::channel_int4"}
+# Caches with scales from a calibration: few models, as what reads them is the same for all.
+CACHE_ALONE = {"channel int4": "kv::channel_int4", "channel int8": "kv::channel_int8"}
+CALIBRATED = [
+    {"cache": "channel int4"},
+    {"cache": "channel int4", "attention": "prefix", "sharing": "repeat", "position": "none",
+     "ends": "untied"},
+    {"cache": "channel int8", "attention": "window", "weights": "int8 in int8", "sharing": "lora",
+     "position": "rope_half"},
+]
 # Attention of decoders that leaves out heads, and with a cache of two parts.
 ATTENTION_ALONE = {"contextual": "attention::contextual<3>",
                    "longformer": "attention::longformer_at<6, attention::global_tokens<0, 4, 9>, 1, 2>"}
@@ -320,7 +327,7 @@ def sources():
             rows += [{"attention": name} | ATTENTION_ALONE_WITH.get(name, {})
                      for name in ATTENTION_ALONE]
             rows += IN_BLOCKS
-            rows += [{"cache": name} for name in CACHE_ALONE]
+            rows += CALIBRATED
         for first in range(0, len(rows), MODELS_PER_FILE):
             file = f"{family}_{first // MODELS_PER_FILE + 1}"
             text = HEAD % (file, family)

@@ -17,9 +17,11 @@
 namespace study {
 
 template <ln::t5_shape Shape, recipe R>
-class learner_of final : public learner {
+class learner_of final
+    : public support::in_training<ln::trainer<built_from<Shape, R>, ln::adafactor>, learner> {
   using M = built_from<Shape, R>;
   using trainer = ln::trainer<M, ln::adafactor>;
+  using learner_of::in_training::trainer_;
 
  public:
   learner_of() {
@@ -47,17 +49,9 @@ class learner_of final : public learner {
                                     {.clip = p.clip, .dropout = p.dropout, .seed = p.seed})));
   }
   double step(const ln::t5_batch& b, taught& from) override { return trainer_->step(b, from); }
-  ln::index steps() const override { return trainer_->steps(); }
   training_cost cost(const ln::limits& l) const override {
     return {static_cast<double>(M::flops(l.batch, l.source, l.target)),
             ln::weights<M>::bytes() + trainer::footprint(l)};
-  }
-  double norm() const override { return trainer_->gradient_norm(); }
-  void save_checkpoint(const std::string& path, std::span<const std::byte> own) override {
-    support::save_run(path, *trainer_, own);
-  }
-  bool load_checkpoint(const std::string& path, std::span<std::byte> own) override {
-    return support::load_run(path, *trainer_, own);
   }
   double nats(const ln::t5_batch& b, std::span<float> logits) override {
     return trainer_->evaluate(b, logits).nats;
@@ -65,7 +59,6 @@ class learner_of final : public learner {
 
  private:
   ln::weights<M> weights_;
-  std::optional<trainer> trainer_;
 };
 
 /// A maker of some models of one shape; null for others.

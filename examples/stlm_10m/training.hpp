@@ -37,8 +37,9 @@ typename M::batch batch_of(const ln::decoder_batch& b, const vocabulary& v) {
 
 /// A model in training, as support::take_steps wants it. Everything runs in one thread.
 template <class M>
-class learner {
+class learner : public support::in_training<ln::trainer<M>> {
   using trainer = ln::trainer<M>;
+  using learner::in_training::trainer_;
 
  public:
   learner(const vocabulary& v, const ln::schedule& rate) : words_(&v) {
@@ -51,20 +52,11 @@ class learner {
   }
   double step(const ln::decoder_batch& b) { return trainer_->step(batch_of<M>(b, *words_)); }
   double nats(const ln::decoder_batch& b) { return judge_->loss(batch_of<M>(b, *words_)).nats; }
-  ln::index steps() const { return trainer_->steps(); }
-  double norm() const { return trainer_->gradient_norm(); }
   void save(const std::string& path) const { support::take(ln::save_safetensors(weights_, path)); }
-  void save_checkpoint(const std::string& path, std::span<const std::byte> own) {
-    support::save_run(path, *trainer_, own);
-  }
-  bool load_checkpoint(const std::string& path, std::span<std::byte> own) {
-    return support::load_run(path, *trainer_, own);
-  }
 
  private:
   const vocabulary* words_;
   ln::weights<M> weights_;
-  std::optional<trainer> trainer_;
   std::optional<ln::evaluator<M>> judge_;
 };
 

@@ -33,8 +33,9 @@ struct tongue {
 };
 
 template <class M>
-class learner_of final : public learner {
+class learner_of final : public support::in_training<ln::trainer<M>, learner> {
   using trainer = ln::trainer<M>;
+  using learner_of::in_training::trainer_;
 
  public:
   explicit learner_of(const token_table& t) : tongue_(t) {}
@@ -60,14 +61,6 @@ class learner_of final : public learner {
     update();
     return before.nats / static_cast<double>(before.tokens);
   }
-  ln::index steps() const override { return trainer_->steps(); }
-  double norm() const override { return trainer_->gradient_norm(); }
-  void save_checkpoint(const std::string& path, std::span<const std::byte> own) override {
-    support::save_run(path, *trainer_, own);
-  }
-  bool load_checkpoint(const std::string& path, std::span<std::byte> own) override {
-    return support::load_run(path, *trainer_, own);
-  }
   double nats(const ln::decoder_batch& b) override {
     return evaluator_->loss(tongue_.read(b)).nats;
   }
@@ -90,7 +83,6 @@ class learner_of final : public learner {
   tongue<M> tongue_;
   ln::limits limits_;
   std::optional<ln::weights<M>> weights_;
-  std::optional<trainer> trainer_;
   std::optional<ln::evaluator<M>> evaluator_;
 };
 

@@ -68,21 +68,12 @@ inline ln::training_options options_of(const training_plan& p) {
 
 /// What a trainee does by itself, whoever else trains the model: `Start` holds its weights.
 template <class Start, class Trainer>
-class trainee_by : public trainee {
+class trainee_by : public support::in_training<Trainer, trainee> {
  public:
-  ln::index steps() const override { return trainer_->steps(); }
-  double norm() const override { return trainer_->gradient_norm(); }
-  void save_checkpoint(const std::string& path, std::span<const std::byte> own) override {
-    support::save_run(path, *trainer_, own);
-  }
-  bool load_checkpoint(const std::string& path, std::span<std::byte> own) override {
-    return support::load_run(path, *trainer_, own);
-  }
   void save(const std::string& path) override { start_->save(path); }
 
  protected:
   std::optional<Start> start_;
-  std::optional<Trainer> trainer_;
 };
 
 template <class M, class Optimizer, class Compute, class Start>

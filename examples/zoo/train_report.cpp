@@ -58,27 +58,28 @@ points smoothed(const points& from, std::size_t most = 160) {
   return means;
 }
 
-std::string learning(const training_record& r, const std::vector<logged>& log) {
+/// The loss of the training batches.
+plot_line training_loss(const training_record& r, const std::vector<logged>& log) {
   points losses;
   for (const logged& l : log)
     losses.emplace_back(l.step, l.nats / std::numbers::ln2 / r.bytes_per_label);
-  const plot_line held_out{"held out", "standard", r.held_out, {}},
-      training{"training", "v-1w-relu", smoothed(losses, 40), {}};
+  return {"training", "v-1w-relu", smoothed(losses, 40), {}};
+}
+
+std::string learning(const training_record& r, const std::vector<logged>& log) {
+  const plot_line held_out{"held out", "standard", r.held_out, {}};
   // The steep beginning would squeeze all the rest.
   const std::size_t from = std::min<std::size_t>(2, r.held_out.size() - 1);
-  return line_plot({held_out, training}, r.held_out[from].second * 1.05, "optimizer steps",
-                   r.unit());
+  return line_plot({held_out, training_loss(r, log)}, r.held_out[from].second * 1.05,
+                   "optimizer steps", r.unit());
 }
 
 /// The loss of filters that are trained before the model.
 std::string filters_learning(const training_record& r, const std::vector<logged>& log) {
-  points losses;
-  for (const logged& l : log)
-    losses.emplace_back(l.step, l.nats / std::numbers::ln2 / r.bytes_per_label);
-  const points shown = smoothed(losses, 40);
+  const plot_line training = training_loss(r, log);
   double top = 0;
-  for (const auto& [step, bits] : shown) top = std::max(top, bits);
-  return line_plot({{"training", "v-1w-relu", shown, {}}}, top * 1.05, "optimizer steps", r.unit());
+  for (const auto& [step, bits] : training.points) top = std::max(top, bits);
+  return line_plot({training}, top * 1.05, "optimizer steps", r.unit());
 }
 
 std::string speed(const training_record& r, const std::vector<logged>& log) {

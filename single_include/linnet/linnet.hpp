@@ -26821,34 +26821,26 @@ void rope_table(index positions, index h, double theta, T* table) {
 }
 
 LINNET_UNFUSED_BEGIN
-/// Rotates one row of `heads` heads of width h in place, for the position whose table row is given.
-/// The derivative is the rotation the other way (`inverse`).
+/// Rotates one head of width h in place, whose numbers are `step` apart, for the position whose
+/// table row is given. The derivative is the rotation the other way (`inverse`).
 template <class T>
-LINNET_UNFUSED void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x,
-                             bool inverse) {
-  const index half = h / 2;
-  const index stride = pairing == rope_pairing::half ? 1 : 2,
-              partner = pairing == rope_pairing::half ? half : 1;
-  for (index head = 0; head < heads; ++head, x += h)
-    for (index i = 0; i < half; ++i) {
-      const T c = table[i], s = inverse ? -table[half + i] : table[half + i];
-      const T a = x[i * stride], b = x[i * stride + partner];
-      x[i * stride] = a * c - b * s;
-      x[i * stride + partner] = a * s + b * c;
-    }
-}
-/// rope_row() of one head whose numbers are `step` apart.
-template <class T>
-LINNET_UNFUSED void rope_column(rope_pairing pairing, index h, const T* table, T* x, index step) {
+LINNET_UNFUSED void rope_head(rope_pairing pairing, index h, const T* table, T* x, index step,
+                              bool inverse) {
   const index half = h / 2;
   const index stride = pairing == rope_pairing::half ? step : 2 * step,
               partner = pairing == rope_pairing::half ? half * step : step;
   for (index i = 0; i < half; ++i) {
-    const T c = table[i], s = table[half + i];
+    const T c = table[i], s = inverse ? -table[half + i] : table[half + i];
     const T a = x[i * stride], b = x[i * stride + partner];
     x[i * stride] = a * c - b * s;
     x[i * stride + partner] = a * s + b * c;
   }
+}
+/// Rotates one row of `heads` heads of width h in place, as rope_head() does each.
+template <class T>
+LINNET_UNFUSED void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x,
+                             bool inverse) {
+  for (index head = 0; head < heads; ++head) rope_head(pairing, h, table, x + head * h, 1, inverse);
 }
 LINNET_UNFUSED_END
 
@@ -28718,6 +28710,12 @@ struct kv_places {
   }
 };
 
+/// The scale of numbers up to `largest` in codes up to `most`; 1 for what is nearly zero.
+inline float code_scale(float largest, int most) {
+  const float scale = largest / static_cast<float>(most);
+  return scale < (std::numeric_limits<float>::min)() ? 1 : scale;
+}
+
 /// Keys, or values, of one layer in 4 bits; see ops::kv_rows<int4_code>.
 template <index Heads, index H, bool Keys>
 struct kv_buffer4 {
@@ -28796,8 +28794,7 @@ struct kv_buffer4 {
       }
       most = (std::max)(most, std::abs(v));
     }
-    const float least = (std::numeric_limits<float>::min)();
-    const float scale = most / 7 < least ? 1 : most / 7;
+    const float scale = code_scale(most, 7);
     for (index i = 0; i < n; i += 2) {
       unsigned both = 0;
       for (index k = 0; k < 2; ++k) {
@@ -29148,7 +29145,7 @@ struct kv_rows<channel_code<Bits>> {
     for (index c = 0; c < h; ++c)
       out[c * step] = static_cast<T>((scales ? scales[at] : channels[head * width + c]) *
                                      code::number(from, c));
-    if (angles) rope_column(pairing, h, angles + j * width, out, step);
+    if (angles) rope_head(pairing, h, angles + j * width, out, step, false);
   }
 };
 
@@ -29159,12 +29156,6 @@ LINNET_NAMESPACE_END
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
-
-/// The scale of numbers up to `largest` in codes up to `most`; 1 for what is nearly zero.
-inline float channel_scale(float largest, int most) {
-  const float scale = largest / static_cast<float>(most);
-  return scale < (std::numeric_limits<float>::min)() ? 1 : scale;
-}
 
 /// Keys, or values, of one layer in codes of `Bits` bits; see ops::kv_rows<channel_code>. Any token
 /// is rounded alone: keys by the scales of their channels, a head of values by max|x|.
@@ -29197,7 +29188,7 @@ struct kv_channels
         float largest = 0;
         for (index c = 0; c < H; ++c)
           if (is_finite(x[c])) largest = (std::max)(largest, std::abs(x[c]));
-        scales[at] = channel_scale(largest, code::most);
+        scales[at] = code_scale(largest, code::most);
         code::encode(
             H, x, [&](index) { return scales[at]; }, to);
       }
@@ -29283,7 +29274,7 @@ class key_scales {
   static result<key_scales> reaching(std::span<const float> largest) LINNET_TRY {
     std::vector<float> scales(largest.begin(), largest.end());
     for (float& v : scales)
-      if (is_finite(v) && v >= 0) v = detail::channel_scale(v, most);
+      if (is_finite(v) && v >= 0) v = detail::code_scale(v, most);
     return of(scales);
   }
   LINNET_OR_OUT_OF_MEMORY("key_scales::reaching")

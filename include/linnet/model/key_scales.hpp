@@ -66,7 +66,7 @@ class key_scales {
   static result<key_scales> reaching(std::span<const float> largest) LINNET_TRY {
     std::vector<float> scales(largest.begin(), largest.end());
     for (float& v : scales)
-      if (is_finite(v) && v >= 0) v = detail::channel_scale(v, most);
+      if (is_finite(v) && v >= 0) v = detail::code_scale(v, most);
     return of(scales);
   }
   LINNET_OR_OUT_OF_MEMORY("key_scales::reaching")

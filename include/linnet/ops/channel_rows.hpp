@@ -86,7 +86,7 @@ struct kv_rows<channel_code<Bits>> {
     for (index c = 0; c < h; ++c)
       out[c * step] = static_cast<T>((scales ? scales[at] : channels[head * width + c]) *
                                      code::number(from, c));
-    if (angles) rope_column(pairing, h, angles + j * width, out, step);
+    if (angles) rope_head(pairing, h, angles + j * width, out, step, false);
   }
 };
 

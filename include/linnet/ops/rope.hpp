@@ -42,34 +42,26 @@ void rope_table(index positions, index h, double theta, T* table) {
 }
 
 LINNET_UNFUSED_BEGIN
-/// Rotates one row of `heads` heads of width h in place, for the position whose table row is given.
-/// The derivative is the rotation the other way (`inverse`).
+/// Rotates one head of width h in place, whose numbers are `step` apart, for the position whose
+/// table row is given. The derivative is the rotation the other way (`inverse`).
 template <class T>
-LINNET_UNFUSED void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x,
-                             bool inverse) {
-  const index half = h / 2;
-  const index stride = pairing == rope_pairing::half ? 1 : 2,
-              partner = pairing == rope_pairing::half ? half : 1;
-  for (index head = 0; head < heads; ++head, x += h)
-    for (index i = 0; i < half; ++i) {
-      const T c = table[i], s = inverse ? -table[half + i] : table[half + i];
-      const T a = x[i * stride], b = x[i * stride + partner];
-      x[i * stride] = a * c - b * s;
-      x[i * stride + partner] = a * s + b * c;
-    }
-}
-/// rope_row() of one head whose numbers are `step` apart.
-template <class T>
-LINNET_UNFUSED void rope_column(rope_pairing pairing, index h, const T* table, T* x, index step) {
+LINNET_UNFUSED void rope_head(rope_pairing pairing, index h, const T* table, T* x, index step,
+                              bool inverse) {
   const index half = h / 2;
   const index stride = pairing == rope_pairing::half ? step : 2 * step,
               partner = pairing == rope_pairing::half ? half * step : step;
   for (index i = 0; i < half; ++i) {
-    const T c = table[i], s = table[half + i];
+    const T c = table[i], s = inverse ? -table[half + i] : table[half + i];
     const T a = x[i * stride], b = x[i * stride + partner];
     x[i * stride] = a * c - b * s;
     x[i * stride + partner] = a * s + b * c;
   }
+}
+/// Rotates one row of `heads` heads of width h in place, as rope_head() does each.
+template <class T>
+LINNET_UNFUSED void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x,
+                             bool inverse) {
+  for (index head = 0; head < heads; ++head) rope_head(pairing, h, table, x + head * h, 1, inverse);
 }
 LINNET_UNFUSED_END
 

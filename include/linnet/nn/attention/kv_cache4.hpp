@@ -30,6 +30,12 @@ struct kv_places {
   }
 };
 
+/// The scale of numbers up to `largest` in codes up to `most`; 1 for what is nearly zero.
+inline float code_scale(float largest, int most) {
+  const float scale = largest / static_cast<float>(most);
+  return scale < (std::numeric_limits<float>::min)() ? 1 : scale;
+}
+
 /// Keys, or values, of one layer in 4 bits; see ops::kv_rows<int4_code>.
 template <index Heads, index H, bool Keys>
 struct kv_buffer4 {
@@ -108,8 +114,7 @@ struct kv_buffer4 {
       }
       most = (std::max)(most, std::abs(v));
     }
-    const float least = (std::numeric_limits<float>::min)();
-    const float scale = most / 7 < least ? 1 : most / 7;
+    const float scale = code_scale(most, 7);
     for (index i = 0; i < n; i += 2) {
       unsigned both = 0;
       for (index k = 0; k < 2; ++k) {

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include <linnet/nn/attention/kv_cache.hpp>
 #include <linnet/ops/channel_rows.hpp>
@@ -14,12 +13,6 @@
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
-
-/// The scale of numbers up to `largest` in codes up to `most`; 1 for what is nearly zero.
-inline float channel_scale(float largest, int most) {
-  const float scale = largest / static_cast<float>(most);
-  return scale < (std::numeric_limits<float>::min)() ? 1 : scale;
-}
 
 /// Keys, or values, of one layer in codes of `Bits` bits; see ops::kv_rows<channel_code>. Any token
 /// is rounded alone: keys by the scales of their channels, a head of values by max|x|.
@@ -52,7 +45,7 @@ struct kv_channels
         float largest = 0;
         for (index c = 0; c < H; ++c)
           if (is_finite(x[c])) largest = (std::max)(largest, std::abs(x[c]));
-        scales[at] = channel_scale(largest, code::most);
+        scales[at] = code_scale(largest, code::most);
         code::encode(
             H, x, [&](index) { return scales[at]; }, to);
       }
