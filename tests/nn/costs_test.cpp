@@ -55,6 +55,11 @@ BOOST_AUTO_TEST_SUITE(costs)
 BOOST_AUTO_TEST_CASE(of_the_table) {
   constexpr double T = million;
   check_cost<a::full, writing>("attention::full", "4 T² n", "T²", 4 * T * T * n);
+  check_cost<a::prefix, writing>("attention::full`, `prefix`", "4 T² n", "T²", 4 * T * T * n);
+  check_cost<a::block_causal<64>, writing>("attention::block_causal<B>", "4 T² n", "T²",
+                                           4 * T * T * n);
+  check_cost<a::block_diagonal<64>, reading>("attention::block_diagonal<B>", "4 T B n", "T",
+                                             4 * T * 64 * n);
   check_cost<a::sliding_window<64>, writing>("attention::sliding_window<W>",
                                              "4 T W n, encoders 8 T W n", "T", 4 * T * 64 * n);
   check_cost<a::sliding_window<64>, reading>("attention::sliding_window<W>",
