@@ -95,9 +95,21 @@ IN_BLOCKS = [
     {"attention": "blocks of 4", "cache": "int4", "weights": "int4", "sharing": "repeat",
      "position": "none", "ends": "untied"},
 ]
+# Attention of encoders in blocks: the layer of windows with another mask, so choices that do not
+# look at tokens go by turns.
+ENCODERS_ALONE = {"blocks alone": "attention::block_diagonal<3>"}
+ENCODERS_IN_BLOCKS = [
+    {"attention": "blocks alone", "weights": "int8 in int8", "sharing": "ffn", "position": "rope",
+     "head": "token"},
+    {"attention": "blocks alone", "norms": "pre", "sharing": "lora", "position": "none",
+     "ffn": "gated"},
+    {"attention": "blocks alone", "weights": "int4", "sharing": "repeat", "ffn": "skip",
+     "head": "contrastive"},
+]
 # All that go with few other choices, by what they are a choice of.
 ALSO = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE,
-        "ends": ENDS_ALONE, "attention": ATTENTION_ALONE | ATTENTION_IN_BLOCKS, "cache": CACHE_ALONE}
+        "ends": ENDS_ALONE, "attention": ATTENTION_ALONE | ATTENTION_IN_BLOCKS | ENCODERS_ALONE,
+        "cache": CACHE_ALONE}
 BY_LAYERS = {"decoder", "t5", "encoder"}
 
 DECODERS = {
@@ -328,6 +340,8 @@ def sources():
                      for name in ATTENTION_ALONE]
             rows += IN_BLOCKS
             rows += CALIBRATED
+        if family == "encoder":
+            rows += ENCODERS_IN_BLOCKS
         for first in range(0, len(rows), MODELS_PER_FILE):
             file = f"{family}_{first // MODELS_PER_FILE + 1}"
             text = HEAD % (file, family)

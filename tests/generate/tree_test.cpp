@@ -99,6 +99,37 @@ BOOST_AUTO_TEST_CASE(branches_do_not_see_each_other) {
   }
 }
 
+// Blocks that a tree holds are free for the call that forgets it, and are not taken twice.
+BOOST_AUTO_TEST_CASE(a_forgotten_tree_holds_no_blocks) {
+  const auto p = random_packed<llama, float>(5);
+  auto run = opened(p, {.batch = 2, .target = 64, .kv_blocks = 3, .max_logits = 40});
+  const std::vector<index> lengths{1, 33};
+  const auto both = tokens(66, llama::vocabulary, 7);
+  std::vector<index> chain(40);
+  for (index i = 0; i < 40; ++i) chain[at(i)] = i - 1;
+  const auto drafts = tokens(40, llama::vocabulary, 8);
+  for (int again = 0; again < 2; ++again) {
+    run.reset();
+    BOOST_REQUIRE(!run.feed(std::vector<token>{3}).empty());
+    BOOST_TEST(run.free_blocks() == 2);
+    BOOST_REQUIRE(!run.feed_tree(drafts, chain).empty());
+    BOOST_TEST(run.free_blocks() == 2);  // of which the tree has one until the next call
+    // A call that does not fit leaves the tree as it is.
+    BOOST_TEST(run.feed(both, 2, std::vector<index>{33, 33}).empty());
+    BOOST_TEST(run.last_refusal() == ln::to_string(ln::refusal::no_blocks));
+    if (again == 1) {
+      BOOST_REQUIRE(run.keep_path(39));
+      BOOST_TEST(run.position() == 41);
+      BOOST_TEST(run.free_blocks() == 1);
+      continue;
+    }
+    BOOST_REQUIRE_MESSAGE(!run.feed(both, 2, lengths).empty(), run.last_refusal());
+    BOOST_TEST(run.free_blocks() == 0);
+    BOOST_TEST(run.position(1) == 33);
+    BOOST_TEST(!run.keep_path(0));
+  }
+}
+
 BOOST_AUTO_TEST_CASE(what_is_no_tree) {
   const auto p = random_packed<llama, float>(5);
   auto run = opened(p, {.target = 12, .max_logits = 4});

@@ -249,18 +249,21 @@ BOOST_AUTO_TEST_CASE(buckets_are_planned_for) {
   s.reset();
   BOOST_TEST(distance(s.feed(text), more) > 1e-3);
 }
-// What they keep, by hand: keys of each query head, values of each group, two numbers a round.
+// What they keep, by hand: keys of each query head, values of each group, two numbers a round. Also
+// the last token of each bucket, and how many tokens there are.
 BOOST_AUTO_TEST_CASE(memory_of_frozen_groups) {
   const auto state = []<class M>(index batch) {
     return ln::detail::plan_for<M, float>({.batch = batch, .target = 64}, ln::purpose::decoding)
         .state;
   };
   const auto grows = [&]<class M>() {
-    return state.template operator()<M>(4) - state.template operator()<M>(2);
+    return state.template operator()<M>(8) - state.template operator()<M>(4);
   };
   // Two layers of 4 heads of 2, in pairs; 3 rounds. Full attention keeps keys and values of pairs.
   BOOST_TEST(grows.operator()<hashed>() - grows.operator()<llama>() ==
-             2 * 2 * 64 * 4 * (4 * 2 + 2 * 2 + 2 * 4 * 3 - 2 * 2 * 2));
+             4 * 2 * 4 *
+                 (64 * (4 * 2 + 2 * 2 + 2 * 4 * 3 - 2 * 2 * 2) +
+                  4 * 3 * (ln::ops::bucket_count(64, 4) + 1)));
 }
 
 BOOST_AUTO_TEST_CASE(rings_of_windows) {

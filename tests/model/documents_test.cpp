@@ -131,6 +131,10 @@ BOOST_AUTO_TEST_CASE(packed_equals_apart) {
 }
 
 BOOST_AUTO_TEST_CASE(encoders) { check_encoder<ln::encoder<tiny_encoder_shape>>(); }
+// Blocks are counted from the beginning of a document.
+BOOST_AUTO_TEST_CASE(encoders_in_blocks) {
+  check_encoder<ln::encoder<tiny_encoder_shape, ln::attention::block_diagonal<5>>>();
+}
 
 // Learned positions that go on through the row are those of its tokens.
 BOOST_AUTO_TEST_CASE(positions_may_go_on) {
@@ -185,6 +189,7 @@ BOOST_AUTO_TEST_CASE(states_do_not_cross) {
   BOOST_TEST((refuses(ln::decoder<shape, at::hadamard<at::sliding_window<3>>>{}) == refusal::none));
   BOOST_TEST((refuses(ln::decoder<shape, at::linear<>>{}) == refusal::documents_unknown));
   BOOST_TEST((refuses(ln::decoder<shape, at::lsh<4, 3>>{}) == refusal::documents_unknown));
+  BOOST_TEST((refuses(ln::decoder<shape, at::longformer<4, 1>>{}) == refusal::documents_unknown));
   BOOST_TEST((refuses(ln::rwkv4<shape>{}) == refusal::documents_unknown));
   BOOST_TEST(
       (refuses(ln::decoder<shape, ln::ffn::rwkv4_channel_mix>{}) == refusal::documents_unknown));

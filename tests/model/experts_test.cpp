@@ -59,6 +59,34 @@ BOOST_AUTO_TEST_CASE(sessions) {
   }
 }
 
+// An evaluator keeps documents of a row apart; training would balance the row as a whole.
+BOOST_AUTO_TEST_CASE(documents) {
+  constexpr index length = 12;
+  const auto p = random_packed<M, double>(3);
+  const decoder_tokens data(1, length, M::vocabulary, 5);
+  const std::vector<index> documents{0, 0, 0, 0, 0, 5, 5, 5, 5, 5, 5, 5};
+  ln::decoder_batch packed = data.view();
+  packed.documents = documents.data();
+  const auto logits = logits_of(p, packed, data.limits());
+  const auto own = logits_of(
+      p, ln::decoder_batch{data.inputs.data() + 5, data.labels.data() + 5, 1, 7}, data.limits());
+  for (index t = 0; t < 7; ++t) BOOST_TEST(same_bits(row_of<M>(logits, 5 + t), row_of<M>(own, t)));
+  auto w = ln::unpack(p);
+  auto train = ln::trainer<M, ln::adamw, double>::open(w, data.limits());
+  BOOST_REQUIRE(static_cast<bool>(train));
+  BOOST_TEST(!ln::is_finite(train->evaluate(packed).nats));
+  BOOST_TEST(train->last_refusal() == ln::to_string(ln::refusal::documents_coupled));
+  BOOST_TEST(!ln::is_finite(train->step(packed)));
+  BOOST_TEST(train->last_refusal() == ln::to_string(ln::refusal::documents_coupled));
+  BOOST_TEST(ln::is_finite(train->evaluate(data.view()).nats));
+  // Without both losses nothing couples tokens.
+  static_assert(ln::detail::couples_tokens<M>() && !ln::detail::couples_tokens<dense>());
+  static_assert(
+      !ln::detail::couples_tokens<
+          ln::decoder<tiny_decoder_shape,
+                      ln::ffn::experts<3, 2, ln::ffn::swiglu, expert_choice{.balance = 0}>>>());
+}
+
 // A token reads the weights of its own experts alone: NaN in others changes no bit.
 BOOST_AUTO_TEST_CASE(other_experts_are_not_read) {
   using one_layer = ln::decoder<[] {

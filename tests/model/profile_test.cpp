@@ -246,6 +246,33 @@ BOOST_AUTO_TEST_CASE(windows_and_small_codes) {
   // Blocks of four: queries at 2 and 3 see the first, one at 4 also what the second has.
   const ln::ops::attention_window blocks{.after = 3, .block = 4};
   BOOST_TEST(ln::detail::seen_keys(blocks, 2, 3, 5) == 4 + 4 + 5);
+  // Prefixes, documents, padding, trees, and what targets read of sources.
+  constexpr ln::attention_shape reading{.d_model = 2, .heads = 1, .kv_heads = 1, .d_kv = 2};
+  constexpr auto writing = [](bool cross) {
+    ln::attention_shape a{.d_model = 2, .heads = 1, .kv_heads = 1, .d_kv = 2};
+    (cross ? a.cross : a.causal) = true;
+    return a;
+  };
+  const index prefixes[] = {3, 0}, documents[] = {0, 0, 0, 3, 3, 0, 1, 1, 1, 1}, lengths[] = {4, 5},
+              past[] = {4, 0}, parents[] = {-1, 0, 0, 0, 0}, depths[] = {0, 1, 1, 1, 1},
+              sources[] = {0, 1, 1, 0, 0, 2};
+  const ln::ops::attention_window earlier{.after = 0}, near{.before = 1, .after = 0};
+  ln::context<float> ctx;
+  ctx.batch = 2, ctx.length = 5;
+  ctx.prefix = prefixes;
+  BOOST_TEST(ln::detail::seen_pairs<writing(false)>(earlier, ctx, 0) == 3 + 3 + 3 + 4 + 5);
+  BOOST_TEST(ln::detail::seen_pairs<writing(false)>(earlier, ctx, 1) == 15);
+  ctx.prefix = nullptr, ctx.documents = documents;
+  BOOST_TEST(ln::detail::seen_pairs<writing(false)>(earlier, ctx, 0) == 6 + 3);
+  BOOST_TEST(ln::detail::seen_pairs<writing(false)>(near, ctx, 1) == 1 + 1 + 2 + 2 + 2);
+  BOOST_TEST(ln::detail::seen_pairs<reading>({}, ctx, 0) == 9 + 4);
+  ctx.memory.length = 3, ctx.memory.documents = sources;
+  BOOST_TEST(ln::detail::seen_pairs<writing(true)>({}, ctx, 0) == 3 * 1 + 2 * 2);
+  BOOST_TEST(ln::detail::seen_pairs<writing(true)>({}, ctx, 1) == 1 * 2 + 4 * 1);
+  ctx.lengths = lengths;
+  BOOST_TEST(ln::detail::seen_pairs<reading>({}, ctx, 0) == 9 + 1);
+  ctx.lengths = nullptr, ctx.documents = nullptr, ctx.past = past, ctx.tree = {parents, depths};
+  BOOST_TEST(ln::detail::seen_pairs<writing(false)>(earlier, ctx, 0) == 5 + 4 * 6);
   // Codes of a byte and a scale for each row.
   using map = ln::linear<8, 4>;
   using int8 = storage::profiled<storage::int8, profile>;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What docs/attention.md says of each kind's operations, and how they grow, against the counters of
-// the layers up to a million tokens.
+// What docs/attention.md says of each kind's operations, how they grow, and what a sequence keeps,
+// against the counters of the layers up to a million tokens.
 
 #include <fstream>
 
@@ -48,6 +48,14 @@ void check_cost(const std::string& kind, const std::string& operations, const st
   BOOST_TEST(planned<layer>(2 * million) <= 2 * planned<layer>(million) + 4096, kind);
 }
 
+/// The document gives what a kind keeps of a sequence, and so does the layer for a million tokens.
+template <class Kind>
+void check_kept(const std::string& kind, const std::string& keeps, double values) {
+  BOOST_TEST(row_of(kind).find("| " + keeps + " |") != std::string::npos, row_of(kind));
+  const auto kept = double(Kind::template layer<writing>::state_values(million));
+  BOOST_TEST(std::abs(kept / values - 1) < 0.001, kind << ": " << kept << " for " << values);
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(costs)
@@ -55,6 +63,11 @@ BOOST_AUTO_TEST_SUITE(costs)
 BOOST_AUTO_TEST_CASE(of_the_table) {
   constexpr double T = million;
   check_cost<a::full, writing>("attention::full", "4 T² n", "T²", 4 * T * T * n);
+  check_cost<a::prefix, writing>("attention::full`, `prefix`", "4 T² n", "T²", 4 * T * T * n);
+  check_cost<a::block_causal<64>, writing>("attention::block_causal<B>", "4 T² n", "T²",
+                                           4 * T * T * n);
+  check_cost<a::block_diagonal<64>, reading>("attention::block_diagonal<B>", "4 T B n", "T",
+                                             4 * T * 64 * n);
   check_cost<a::sliding_window<64>, writing>("attention::sliding_window<W>",
                                              "4 T W n, encoders 8 T W n", "T", 4 * T * 64 * n);
   check_cost<a::sliding_window<64>, reading>("attention::sliding_window<W>",
@@ -84,6 +97,22 @@ BOOST_AUTO_TEST_CASE(of_the_table) {
       2 * (d * 4 * d + 2 * d * (4 + 2 * 16) + 4 * 2 * d + 2 * d * d));
   check_cost<ln::mixer::rwkv4, writing>("mixer::rwkv4", "O(T d)", "T", 0);
   check_cost<ln::mixer::rwkv7, writing>("mixer::rwkv7", "9 T d N", "T", 0);
+}
+
+BOOST_AUTO_TEST_CASE(of_what_is_kept) {
+  constexpr double T = million;
+  check_kept<a::full>("attention::full", "2 T n G/H", 2 * T * n);
+  check_kept<a::prefix>("attention::full`, `prefix`", "2 T n G/H", 2 * T * n);
+  check_kept<a::block_causal<64>>("attention::block_causal<B>", "2 T n G/H", 2 * T * n);
+  check_kept<a::sliding_window<64>>("attention::sliding_window<W>", "2 W n G/H", 2 * 64 * n);
+  check_kept<a::sinks<4, 60>>("attention::sinks<F, R>", "2 (F+R) n G/H", 2 * 64 * n);
+  check_kept<a::longformer<64, 1>>("attention::longformer<W, g>", "2 (W/2+2g+1) n G/H", 2 * 35 * n);
+  check_kept<a::lsh<64, 4>>("attention::lsh<B, rounds>", "T n (1 + G/H) + (2 + 1/B) T H rounds",
+                            2 * T * n + (2 + 1.0 / 64) * T * 4 * 4);
+  check_kept<a::routing<64, 64>>("attention::routing<k, w>", "T n (1 + G/H) + (2 T + k) H",
+                                 2 * T * n + (2 * T + 64) * 4);
+  check_kept<a::linear<>>("attention::linear<>", "n (h+1)", n * (h + 1));
+  check_kept<ln::mixer::mamba<>>("mixer::mamba<>", "2 d (N+3)", 2 * d * 19);
 }
 
 // Routing with as many clusters as tokens in each grows with the power 3/2 of the length.

@@ -308,6 +308,57 @@ BOOST_AUTO_TEST_CASE(permutation) {
 
 // Changing what a token says but not where it is put leaves all earlier outputs as they are, to the
 // bit. Queries do not read the last input, so changing that leaves all buckets alone.
+// Buckets that remember their last token number tokens as a look at all of them does, whatever is
+// fed, taken back and copied.
+BOOST_AUTO_TEST_CASE(chains_equal_a_scan) {
+  constexpr index size = 3, buckets = 5, capacity = 60;
+  struct text {
+    std::vector<std::int32_t> member = std::vector<std::int32_t>(at(capacity), 77), before = member,
+                              last = std::vector<std::int32_t>(at(buckets + 1)),
+                              bucket = std::vector<std::int32_t>();
+    ln::detail::bucket_chain chain() {
+      return {size, buckets, member.data(), before.data(), last.data()};
+    }
+  };
+  static_assert(ln::detail::bucket_chain::last_size(buckets) == buckets + 1);
+  text texts[2];
+  ln::random_stream random(ln::seed{5});
+  const auto below = [&](index n) {
+    return static_cast<index>(random.below(static_cast<std::uint32_t>(n)));
+  };
+  for (int step = 0; step < 400; ++step) {
+    text &one = texts[step % 2], &other = texts[1 - step % 2];
+    const index known = std::ssize(one.bucket), what = below(6);
+    if (what == 0) {
+      one.bucket.resize(at(below(known + 1)));  // the chain hears of it with the next tokens
+    } else if (what == 1) {
+      const auto same = std::mismatch(one.bucket.begin(), one.bucket.end(), other.bucket.begin(),
+                                      other.bucket.end())
+                            .first;
+      for (index t = same - one.bucket.begin(); t < known; ++t) {
+        other.member[at(t)] = one.member[at(t)];
+        other.before[at(t)] = one.before[at(t)];
+      }
+      other.bucket = one.bucket;
+      other.chain().take_back(one.chain(), known);
+    } else {
+      const index more = (std::min)(1 + below(9), capacity - known);
+      std::vector<std::int32_t> joined(at(more));
+      for (auto& b : joined) b = static_cast<std::int32_t>(below(buckets));
+      one.chain().join(known, more, joined.data());
+      one.bucket.insert(one.bucket.end(), joined.begin(), joined.end());
+    }
+    for (text& any : texts)
+      for (index t = 0; t < std::ssize(any.bucket); ++t) {
+        index last = t - 1, earlier = 0;
+        while (last >= 0 && any.bucket[at(last)] != any.bucket[at(t)]) --last;
+        for (index i = 0; i < t; ++i) earlier += any.bucket[at(i)] == any.bucket[at(t)];
+        BOOST_TEST_REQUIRE(any.before[at(t)] == last);
+        BOOST_TEST_REQUIRE(any.member[at(t)] == any.bucket[at(t)] * size + earlier % size);
+      }
+  }
+}
+
 BOOST_AUTO_TEST_CASE(causality_with_online_grouping) {
   constexpr index length = 70;
   for (const index t : {0, 1, 31, 68}) {

@@ -17,6 +17,8 @@ struct maps {
   std::vector<index> key_lengths{}, query_lengths{}, prefix{};
   index bias_origin = 0;
   std::uint64_t stream = 1;
+  std::vector<index> documents{};  ///< [batch, queries] first token of each one's document
+  index kept = ops::any_distance;
   std::vector<double> q = normal<double>(batch * queries * heads * h, stream),
                       k = normal<double>(batch * keys * kv_heads * h, stream + 1),
                       v = normal<double>(batch * keys * kv_heads * h, stream + 2),
@@ -43,6 +45,8 @@ struct maps {
     a.key_lengths = lengths(key_lengths);
     a.query_lengths = lengths(query_lengths);
     a.prefix = lengths(prefix);
+    a.documents = lengths(documents);
+    a.kept = kept;
     if (bias_origin > 0) {
       a.bias = bias.data();
       a.bias_origin = bias_origin;
@@ -62,7 +66,22 @@ std::vector<maps> all_maps(std::uint64_t stream = 1) {
           {1, 6, 6, 2, 2, 4, {}, {}, {}, {}, 6, stream},
           {1, 9, 9, 2, 1, 3, {.before = 2, .after = 0, .first = 1}, {}, {}, {}, 0, stream},
           {2, 6, 6, 2, 1, 3, causal, {}, {}, {4, 0}, 0, stream},
-          {2, 6, 6, 2, 1, 3, causal, {}, {6, 4}, {}, 0, stream}};
+          {2, 6, 6, 2, 1, 3, causal, {}, {6, 4}, {}, 0, stream},
+          // The first keys are those of a document, and from them a query is not far.
+          {1,
+           9,
+           9,
+           2,
+           1,
+           3,
+           {.before = 1, .after = 0, .first = 2},
+           {},
+           {},
+           {},
+           6,
+           stream,
+           {0, 0, 2, 2, 2, 2, 2, 2, 2},
+           4}};
 }
 
 BOOST_AUTO_TEST_SUITE(attention_match)

@@ -42,6 +42,17 @@ std::vector<index> documents(index length, const std::vector<std::vector<index>>
   return made;
 }
 
+/// A shape with a window, documents and a tree.
+shape masked(shape s, const ln::ops::attention_window& window, std::vector<index> of = {},
+             std::vector<index> parents = {}) {
+  s.window = window;
+  s.documents = std::move(of);
+  s.parents = std::move(parents);
+  return s;
+}
+/// Tokens see each other in blocks of 7, and what is before, or their block alone.
+constexpr ln::ops::attention_window after_blocks{any, 6, 0, 7}, one_block{6, 6, 0, 7};
+
 const std::vector<shape> shapes{
     {"one token", 1, 1, 1, 1, 1, 1},
     {"multi-head", 2, 5, 5, 3, 3, 4},
@@ -249,6 +260,17 @@ const std::vector<shape> shapes{
      8,
      {},
      documents(70, {{0, 1, 12}})},
+    // The fewest keys of a tile are 32.
+    masked({"tree over a tile's border", 2, 9, 60, 4, 2, 4, true, {28, 25}, {}, true}, {}, {},
+           {-1, 0, 1, 0, -1, 1, 5, 6, 4}),
+    masked({"blocks", 2, 64, 64, 4, 2, 4, false, {}, {}, true, false, 0.5, 0.2}, after_blocks),
+    masked({"blocks after a past", 2, 14, 70, 4, 2, 4, false, {28, 14}, {}, true}, after_blocks),
+    masked({"part of a block after a past", 2, 3, 70, 4, 2, 4, false, {63, 28}}, after_blocks),
+    masked({"blocks alone, padded", 2, 64, 64, 2, 1, 3, false, {}, {64, 40}, true}, one_block),
+    masked({"documents in blocks", 2, 60, 60, 4, 2, 4, false, {}, {}, true, false, 0.5, 0.2},
+           after_blocks, documents(60, {{0, 5, 40}, {0, 50}})),
+    masked({"documents in blocks alone", 2, 60, 60, 2, 2, 4, false, {}, {60, 45}, true}, one_block,
+           documents(60, {{0, 5, 40}, {0, 31}})),
 };
 
 /// The multiplier of one value, from the documented key: sample and dropout id above, position
@@ -379,6 +401,10 @@ outcome dense(const problem<T>& p) {
           const index j = key - start;
           if (!s.documents.empty() && start_of(key) != start) return false;
           if (!s.parents.empty()) return key < before + s.queries && in_branch(key);
+          if (const index size = s.window.block; size > 0)
+            return (s.past.empty() || key < before + s.queries) &&
+                   (s.key_lengths.empty() || key < s.key_lengths[at(b)]) &&
+                   (j / size == position / size || (j < position && !s.window.bounded()));
           const bool earlier = j <= position || (!s.prefix.empty() && j < s.prefix[at(b)]);
           return !(s.causal && !earlier) &&
                  !(!s.key_lengths.empty() && key >= s.key_lengths[at(b)]) &&

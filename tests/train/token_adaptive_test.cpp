@@ -94,6 +94,19 @@ BOOST_AUTO_TEST_CASE(scores_are_those_of_the_first_key) {
                  static_cast<double>(k[at(b * length * kv + head / 2 * h + i)]);
       BOOST_TEST(std::abs(scores[at(b * length + t)] - sum) < 1e-12);
     }
+  // Of a document it is the document's.
+  const std::vector<index> documents{0, 0, 0, 0, 4, 4, 4, 4, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+  const auto alone = scores;
+  a.documents = documents.data();
+  ln::detail::score_tokens({}, a, scores.data());
+  double second = 0;
+  for (index i = 0; i < n; ++i)
+    second += 0.25 * static_cast<double>(q[at(7 * n + i)]) *
+              static_cast<double>(k[at(4 * kv + i / h / 2 * h + i % h)]);
+  BOOST_TEST(std::abs(scores[7] - second) < 1e-12);
+  BOOST_TEST(scores[3] == alone[3]);
+  BOOST_TEST(scores[13] == alone[13]);
+  a.documents = nullptr;
   // Scores are ordered, whatever a model gives.
   q[at(3 * n)] = std::numeric_limits<float>::quiet_NaN();
   ln::detail::score_tokens({}, a, scores.data());
@@ -112,6 +125,33 @@ BOOST_AUTO_TEST_CASE(evaluators_round_as_chosen) {
   BOOST_TEST(half != all8);
   BOOST_TEST(half != all4);
   BOOST_TEST(loss_of(plain, choice<q8>({.share = 1, .bits = 7})) != all4);
+}
+
+// Documents packed in a row choose as if each had a row of its own.
+BOOST_AUTO_TEST_CASE(documents_choose_for_themselves) {
+  ln::weights<model> w;
+  randomize(w);
+  const auto p = ln::pack(ln::quantize<st::int8, eight>(w));
+  auto scoring = ln::evaluator<q8>::open(p, limits);
+  LINNET_REQUIRE_OK(scoring);
+  auto half = choice<q8>({.share = 0.5});
+  texts some;
+  const std::vector<index> documents{0, 0, 0, 0, 4, 4, 4, 4, 4};
+  const auto logits_of = [&](ln::decoder_batch b) {
+    std::vector<float> logits(at(b.length * 11));
+    BOOST_TEST(ln::is_finite(scoring->loss(b, half, logits).nats));
+    return logits;
+  };
+  ln::decoder_batch packed{some.inputs.data(), some.labels.data(), 1, length};
+  packed.documents = documents.data();
+  const auto together = logits_of(packed);
+  const auto own = logits_of({some.inputs.data() + 4, some.labels.data() + 4, 1, 5});
+  BOOST_TEST(same_bits(std::span(together).subspan(4 * 11), std::span(own)));
+  // So another token in the first changes nothing of the second.
+  some.inputs[0] = (some.inputs[0] + 1) % 11;
+  const auto other = logits_of(packed);
+  BOOST_TEST(same_bits(std::span(together).subspan(4 * 11), std::span(other).subspan(4 * 11)));
+  BOOST_TEST(!same_bits(together, other));
 }
 
 /// Weights after two steps, with fake quantization to `S`.

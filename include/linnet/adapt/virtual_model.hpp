@@ -133,7 +133,7 @@ struct virtual_model : adapted_model<M, Method> {
   static refusal refuses(const batch& b, const limits& l) {
     limits text = l;
     text.target = longest(l);
-    return has_documents(b) ? refusal::documents_unknown : M::refuses(b, text);
+    return linnet::detail::has_documents(b) ? refusal::documents_unknown : M::refuses(b, text);
   }
   /// Whether a batch fits them.
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
@@ -174,12 +174,6 @@ struct virtual_model : adapted_model<M, Method> {
       return b.lengths;
     else
       return nullptr;
-  }
-  static bool has_documents(const batch& b) {
-    if constexpr (is_t5<M>)
-      return b.source_documents || b.target_documents;
-    else
-      return b.documents != nullptr;
   }
   /// Limits of the base's sequences, virtual tokens included.
   static constexpr limits whole(limits l) {

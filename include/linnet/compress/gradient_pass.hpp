@@ -77,7 +77,8 @@ class gradient_pass {
   }
   /// The error of `where` for batch number `i` if the model or the limits do not take it.
   result<void> refused(const char* where, index i, const batch& b) {
-    return check_batch(where, i, refusal_of<M>(b, limits_, objective_, std::span<T>()));
+    return check_batch(where, i,
+                       in_training<M>(b, refusal_of<M>(b, limits_, objective_, std::span<T>())));
   }
   /// The gradient: sums over the tokens of all batches since clear().
   gradients<M, T>& gradient() { return gradient_; }

@@ -49,6 +49,7 @@ enum class refusal : unsigned char {
   prefix_unknown,            ///< prefixes for a model that takes none
   prefix_outside,            ///< a prefix that is longer than its sequence
   documents_unknown,         ///< documents for a model that cannot keep them apart
+  documents_coupled,         ///< documents to train a model that couples the tokens of a row
   documents_with_prefix,     ///< documents and prefixes in one batch
   documents_unordered,       ///< documents that do not follow each other
   documents_unpaired,        ///< other documents of sources than of targets
@@ -160,8 +161,11 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::prefix_outside:
       return "an entry of prefixes is outside its sequence: give 0 to the batch's length";
     case refusal::documents_unknown:
-      return "documents of the batch are given, but this model carries tokens from one to the "
-             "next: give each a row of its own";
+      return "documents of the batch are given, but a layer or head of this model works on whole "
+             "rows: give each a row of its own";
+    case refusal::documents_coupled:
+      return "documents of the batch are given, but ffn::experts trains by the capacity or balance "
+             "of whole rows: give each document a row of its own, or set both to 0";
     case refusal::documents_with_prefix:
       return "documents and prefixes of the batch are both given: give each document with a prefix "
              "a row of its own";

@@ -56,11 +56,8 @@ inline std::uint64_t rollout_bits(std::uint64_t key, index step, index sequence,
 /// Why a model cannot write the texts of a batch within these limits.
 template <class M>
 refusal rollout_refusal(const typename M::batch& b, const limits& l) {
-  bool documents = false;
-  if constexpr (requires { b.documents; }) documents = b.documents != nullptr;
-  if constexpr (requires { b.source_documents; }) documents = b.source_documents != nullptr;
   const refusal why = refusal_of<M>(b, l);
-  return why == refusal::none && documents ? refusal::documents_written : why;
+  return why == refusal::none && has_documents(b) ? refusal::documents_written : why;
 }
 
 /// Copies of batches in which what follows the prompts is chosen token by token. A prompt ends

@@ -18,9 +18,9 @@ LINNET_NAMESPACE_BEGIN
 
 /// Options of token_adaptive.
 struct token_adaptive_options {
-  bool ranks = true;     ///< whether a share of each sequence has few bits; else all tokens with
+  bool ranks = true;     ///< whether a share of each document has few bits; else all tokens with
                          ///< scores below `threshold`, a choice that no later token changes
-  double share = 0.5;    ///< of the tokens of a sequence that have few bits, rounded down
+  double share = 0.5;    ///< of the tokens of a document that have few bits, rounded down
   double threshold = 0;  ///< least score of tokens that keep their bits
   index bits = 4;        ///< of the others' inputs
 
@@ -36,15 +36,16 @@ struct token_adaptive_options {
 
 namespace detail {
 
-/// Scores of the tokens in one call of attention: of their queries with the first key, before the
-/// softmax, summed over heads. One that is not finite is the lowest number. scores[batch *
-/// queries].
+/// Scores of the tokens in one call of attention: of their queries with the first key of their
+/// document, before the softmax, summed over heads. One that is not finite is the lowest number.
+/// scores[batch * queries].
 template <class T>
 void score_tokens(const ops::execution& on, const ops::attention_call<T>& a, double* scores) {
   const index n = a.heads * a.h, kv = a.kv_heads * a.h, group = a.heads / a.kv_heads;
   on.threads.each(a.batch * a.queries, [&](index row) {
     const T* const q = a.q + row * n;
-    const T* const k = a.k.data + row / a.queries * a.keys * kv;
+    const index first = a.documents ? a.documents[row] : 0;
+    const T* const k = a.k.data + (row / a.queries * a.keys + first) * kv;
     double sum = 0;
     for (index head = 0; head < a.heads; ++head)
       for (index i = 0; i < a.h; ++i)
@@ -54,8 +55,8 @@ void score_tokens(const ops::execution& on, const ops::attention_call<T>& a, dou
     scores[row] = is_finite(sum) ? sum : std::numeric_limits<double>::lowest();
   });
 }
-/// Writes `code` for those of n tokens that have few bits, and 0 for the others. Of equal scores
-/// the first ones count as lower. `order` is scratch for n numbers.
+/// Writes `code` for those of a document's n tokens that have few bits, and 0 for the others. Of
+/// equal scores the first ones count as lower. `order` is scratch for n numbers.
 inline void choose_tokens(index n, const double* scores, const token_adaptive_options& how,
                           index* order, float code, float* to) {
   std::fill_n(to, n, 0.0f);
@@ -76,12 +77,13 @@ inline void choose_tokens(index n, const double* scores, const token_adaptive_op
 }  // namespace detail
 
 /// Token-adaptive inputs (EdgeQAT, Shen et al. 2024, arXiv:2402.10787), around another objective of
-/// model `M`. A token's score in a layer is that of its query with the first key, summed over
-/// heads. Tokens of low score have inputs of few bits in the rest of the layer, and in the queries,
-/// keys and values of the next. All others have those of the compute type, such as compute::int8.
-/// So has every token where the head reads it. For trainers and evaluators of decoders.
-/// Where products do not round their inputs to integers it changes nothing. Sequences of a batch
-/// choose for themselves. Layer dropout is refused, as of attention_distillation.
+/// model `M`. A token's score in a layer is that of its query with the first key of its document,
+/// summed over heads. Tokens of low score have inputs of few bits in the rest of the layer, and in
+/// the queries, keys and values of the next. All others have those of the compute type, such as
+/// compute::int8. So has every token where the head reads it. For trainers and evaluators of
+/// decoders. Where products do not round their inputs to integers it changes nothing. Sequences of
+/// a batch, and documents packed in one, choose for themselves. Layer dropout is refused, as of
+/// attention_distillation.
 template <class M, class Objective = cross_entropy_objective>
 class token_adaptive {
   using T = float;
@@ -197,7 +199,11 @@ class token_adaptive {
       for (index b = 0; b < a.batch; ++b) {
         const index first = b * a.queries, n = a.query_lengths ? a.query_lengths[b] : a.queries;
         std::fill_n(codes + first, a.queries, 0.0f);
-        detail::choose_tokens(n, at_.scores + first, how_, at_.order, code, codes + first);
+        for (index t = 0, end = 0; t < n; t = end) {
+          end = (std::min)(n, a.queries_from(b, t).last);
+          detail::choose_tokens(end - t, at_.scores + first + t, how_, at_.order, code,
+                                codes + first + t);
+        }
       }
     });
   }

@@ -30,8 +30,11 @@ class block_tables {
   index size() const { return size_; }
   /// The table [batch, size()] of block numbers; entries behind a sequence's tokens mean nothing.
   const std::int32_t* data() const { return table_; }
-  /// Number of free blocks.
-  index available() const { return available_; }
+  /// Number of free blocks. So are those that sequence 0 has behind its first `past` tokens. They
+  /// hold a tree or drafts, which the next call frees or writes over.
+  index available(index past) const {
+    return batch_ > 0 ? available_ + used_[0] - blocks_of(past) : 0;
+  }
 
   /// Frees all blocks.
   void reset() {
@@ -58,12 +61,12 @@ class block_tables {
   static constexpr index blocks_of(index tokens) {
     return (tokens + ops::token_block - 1) / ops::token_block;
   }
-  /// Free blocks that reserve() takes.
+  /// Free blocks that tokens [past(b), past(b) + more(b)) of sequences b in [0, batch) need.
   template <class Past, class More>
   index needed(index batch, Past&& past, More&& more) const {
     index sum = 0;
     for (index b = 0; b < batch; ++b) {
-      sum += (std::max)(blocks_of(past(b) + more(b)) - used_[b], index{0});
+      sum += blocks_of(past(b) + more(b)) - blocks_of(past(b));
       if (!shares(b, past(b))) continue;
       // Those before it in the batch leave the block; it needs a copy if somebody is left then.
       const index i = past(b) / ops::token_block;
@@ -75,7 +78,7 @@ class block_tables {
     return sum;
   }
   /// Makes room for tokens [past(b), past(b) + more(b)) of sequences b in [0, batch), where the
-  /// blocks for them are available(). Calls copy(from, to) for each block that is no longer shared.
+  /// blocks for them are available. Calls copy(from, to) for each block that is no longer shared.
   template <class Past, class More, class Copy>
   void reserve(index batch, Past&& past, More&& more, Copy&& copy) {
     for (index b = 0; b < batch; ++b) {

@@ -13,7 +13,6 @@
 #include <linnet/generate/generate_text.hpp>
 #include <linnet/generate/samplers.hpp>
 #include <linnet/generate/session_state.hpp>
-#include <linnet/generate/token_tree.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -29,8 +28,11 @@ class session : detail::session_state<M, T> {
   using state = detail::session_state<M, T>;
   using S = storage_of<M, T>;
   using state::checked;
+  using state::forget_tree;
   using state::has;
   using state::length_of;
+  using state::refuses;
+  using state::refuses_all;
   using state::rows_for;
   using state::sees;
   static_assert(detail::check_decoding_model<M, T, S>() && detail::profile_is_kept<M, S>());
@@ -134,12 +136,9 @@ class session : detail::session_state<M, T> {
   /// Most tokens that a sequence of a session with these limits can be fed.
   static constexpr index capacity_for(const limits& l) { return M::longest(l); }
   /// Free blocks of 32 tokens, where limits.kv_blocks gave some; feed() needs them.
-  index free_blocks() const { return valid() ? tables_.available() : 0; }
+  index free_blocks() const { return valid() ? tables_.available(sequences_.past()[0]) : 0; }
   /// Most tokens of a sequence in one call of feed().
-  index chunk() const {
-    const index all = valid() ? capacity_for(limits_) : 0;
-    return limits_.chunk > 0 ? (std::min)(limits_.chunk, all) : all;
-  }
+  index chunk() const { return valid() ? state::chunk_of(limits_) : 0; }
 
   /// Most tokens of a sequence that truncate() can take back, not counting the prompt of
   /// attention::prefix. It is chunk() where old tokens are evicted, 32 with kv::int4, else all.
@@ -390,50 +389,12 @@ class session : detail::session_state<M, T> {
     if constexpr (encodes || sees)
       if (other) sequences_.forget_source(b);
   }
-  /// Frees what a tree holds.
-  void forget_tree() {
-    if (limits_.kv_blocks > 0 && tree_.size() > 0) tables_.truncate(0, sequences_.past()[0]);
-    tree_.clear();
-  }
   /// Notes why a call does nothing, or that it does what was asked.
   bool takes(refusal why) {
     reason_ = why;
     if (!valid() || why != refusal::none) return false;
     forget_tree();
     return true;
-  }
-  /// Why tokens cannot follow what was fed, or with `anew` begin new texts; at most `most` of each
-  /// sequence.
-  refusal refuses(std::span<const token> tokens, index batch, std::span<const index> lengths,
-                  index most, bool anew = false) const {
-    const index length = length_of(tokens, batch), room = rows_for(limits_);
-    auto c = checked(tokens, batch, lengths, room, refusal::over_target);
-    const auto past = [&](index b) { return anew ? index{0} : sequences_.past()[b]; };
-    const auto front = [&](index b) { return adapters_.lacking(sequences_, b, anew); };
-    const auto more = [&](index b) {
-      return front(b) + (lengths.empty() ? length : lengths.data()[b]);
-    };
-    for (index b = 0; c.fits() && b < batch; ++b) {
-      c.no((encodes || sees) && !sequences_.has_source(b), refusal::no_source);
-      c.no(past(b) + front(b) + length > room, refusal::over_target);
-    }
-    if constexpr (M::block_tokens > 1) {
-      for (index b = 0; c.fits() && b < batch; ++b)
-        c.no(past(b) % M::block_tokens != 0, refusal::inside_block);
-      c.no(length > chunk() && chunk() % M::block_tokens != 0, refusal::inside_block);
-    }
-    c.no(length > most, refusal::over_chunk);
-    if (!c.fits() || limits_.kv_blocks == 0) return c.why;
-    c.no(anew ? block_tables::blocks_of(front(0) + length) > limits_.kv_blocks
-              : tables_.needed(batch, past, more) > tables_.available(),
-         refusal::no_blocks);
-    return c.why;
-  }
-  /// Why tokens whose logits are all asked for cannot follow.
-  refusal refuses_all(std::span<const token> tokens, index batch,
-                      std::span<const index> lengths) const {
-    const refusal why = refuses(tokens, batch, lengths, (std::min)(chunk(), limits_.max_logits));
-    return why == refusal::over_chunk ? refusal::over_logits : why;
   }
   /// Feeds tokens that fit to the one sequence, in parts.
   std::span<T> parts(std::span<const token> tokens) {
@@ -473,9 +434,9 @@ class session : detail::session_state<M, T> {
   using state::packed_;
   using state::sequences_;
   using state::tables_;
+  using state::tree_;
   using state::work_;
-  layer_range layers_{};  ///< that feed() runs
-  detail::fed_tree tree_{};
+  layer_range layers_{};    ///< that feed() runs
   token* order_ = nullptr;  ///< [vocabulary] scratch of samplers
   refusal reason_ = refusal::none;
 };

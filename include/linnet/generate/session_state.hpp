@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The memory of a session, and how it runs its model on tokens that fit.
+/// The memory of a session, which tokens fit, and how it runs its model on those.
 
 #include <algorithm>
 #include <span>
@@ -10,6 +10,7 @@
 #include <linnet/generate/block_tables.hpp>
 #include <linnet/generate/fed_sequences.hpp>
 #include <linnet/generate/session_adapters.hpp>
+#include <linnet/generate/token_tree.hpp>
 #include <linnet/model/buffers.hpp>
 #include <linnet/nn/timed.hpp>
 
@@ -17,7 +18,7 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The weights, limits and memory of a session. Its calls check nothing.
+/// The weights, limits and memory of a session. Calls that run the model check nothing.
 template <class M, class T>
 class session_state {
   using S = storage_of<M, T>;
@@ -50,6 +51,51 @@ class session_state {
     c.no(!lengths.empty() && std::ssize(lengths) < batch, refusal::lengths_missing);
     c.length(length, most, over, lengths.empty() ? nullptr : lengths.data());
     return c;
+  }
+
+  /// Most tokens of a sequence in one call.
+  static constexpr index chunk_of(const limits& l) {
+    return l.chunk > 0 ? (std::min)(l.chunk, M::longest(l)) : M::longest(l);
+  }
+  /// Why tokens cannot follow what was fed, or with `anew` begin new texts; at most `most` of each
+  /// sequence. What a tree holds is free, as a call that is taken forgets it.
+  refusal refuses(std::span<const token> tokens, index batch, std::span<const index> lengths,
+                  index most, bool anew = false) const {
+    const index length = length_of(tokens, batch), room = rows_for(limits_),
+                chunk = chunk_of(limits_);
+    auto c = checked(tokens, batch, lengths, room, refusal::over_target);
+    const auto past = [&](index b) { return anew ? index{0} : sequences_.past()[b]; };
+    const auto front = [&](index b) { return adapters_.lacking(sequences_, b, anew); };
+    const auto more = [&](index b) {
+      return front(b) + (lengths.empty() ? length : lengths.data()[b]);
+    };
+    for (index b = 0; c.fits() && b < batch; ++b) {
+      c.no((M::encodes || sees) && !sequences_.has_source(b), refusal::no_source);
+      c.no(past(b) + front(b) + length > room, refusal::over_target);
+    }
+    if constexpr (M::block_tokens > 1) {
+      for (index b = 0; c.fits() && b < batch; ++b)
+        c.no(past(b) % M::block_tokens != 0, refusal::inside_block);
+      c.no(length > chunk && chunk % M::block_tokens != 0, refusal::inside_block);
+    }
+    c.no(length > most, refusal::over_chunk);
+    if (!c.fits() || limits_.kv_blocks == 0) return c.why;
+    c.no(anew ? block_tables::blocks_of(front(0) + length) > limits_.kv_blocks
+              : tables_.needed(batch, past, more) > tables_.available(past(0)),
+         refusal::no_blocks);
+    return c.why;
+  }
+  /// Why tokens whose logits are all asked for cannot follow.
+  refusal refuses_all(std::span<const token> tokens, index batch,
+                      std::span<const index> lengths) const {
+    const refusal why =
+        refuses(tokens, batch, lengths, (std::min)(chunk_of(limits_), limits_.max_logits));
+    return why == refusal::over_chunk ? refusal::over_logits : why;
+  }
+  /// Frees what a tree holds.
+  void forget_tree() {
+    if (limits_.kv_blocks > 0 && tree_.size() > 0) tables_.truncate(0, sequences_.past()[0]);
+    tree_.clear();
   }
 
   /// Feeds the tokens of a call behind the virtual ones that their sequences still lack, of which a
@@ -90,6 +136,7 @@ class session_state {
   placed_workspace<M, T> work_{};
   block_tables tables_{};
   fed_sequences sequences_{};
+  fed_tree tree_{};
   session_adapters<T> adapters_{};
 
  private:

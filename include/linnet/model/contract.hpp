@@ -110,6 +110,34 @@ refusal refusal_of(const typename M::batch& b, const limits& l) {
     return M::accepts(b, l) ? refusal::none : refusal::batch;
 }
 
+/// Whether a batch packs documents into its rows.
+template <class Batch>
+constexpr bool has_documents(const Batch& b) {
+  if constexpr (requires { b.source_documents; })
+    return b.source_documents || b.target_documents;
+  else if constexpr (requires { b.documents; })
+    return b.documents != nullptr;
+  else
+    return false;
+}
+/// Whether training couples the tokens of a row in a feed-forward of model `M`.
+template <class M>
+consteval bool couples_tokens() {
+  if constexpr (requires { M::ffn::couples_tokens; })
+    return M::ffn::couples_tokens;
+  else if constexpr (requires { M::encoder_ffn::couples_tokens || M::decoder_ffn::couples_tokens; })
+    return M::encoder_ffn::couples_tokens || M::decoder_ffn::couples_tokens;
+  else
+    return false;
+}
+/// Why a trainer refuses a batch that a model refuses for `why`, if for anything.
+template <class M>
+constexpr refusal in_training(const typename M::batch& b, refusal why) {
+  return why == refusal::none && couples_tokens<M>() && has_documents(b)
+             ? refusal::documents_coupled
+             : why;
+}
+
 struct any_key_value {
   template <class Value>
   void operator()(const char*, const Value&) const {}

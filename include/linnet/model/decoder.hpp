@@ -40,8 +40,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                         supports_cache = Attention::supports_cache,
                         takes_prefix = Attention::takes_prefix;
   static constexpr index block_tokens = Attention::block_tokens;
-  static constexpr bool supports_documents = Attention::supports_documents && Ffn::can_truncate &&
-                                             !Ffn::couples_tokens && !Depths::routes,
+  static constexpr bool supports_documents =
+                            Attention::supports_documents && Ffn::can_truncate && !Depths::routes,
                         supports_trees =
                             detail::decoder_takes_trees<Policies, Attention, Ffn, Depths>;
   static constexpr index exits = Shape.layers;

@@ -59,7 +59,7 @@ struct encoder_body {
   static constexpr bool factorised =
       !of_images && !std::is_same_v<embedding, linnet::embedding::full>;
   static constexpr bool supports_documents =
-      attention::supports_documents && ffn::can_truncate && !ffn::couples_tokens && !of_images;
+      attention::supports_documents && ffn::can_truncate && !of_images;
 
   static constexpr index d = Shape.d_model, context_length = Shape.context;
   /// Rows of a learned table of positions, and the row of the first token.

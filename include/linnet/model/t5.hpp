@@ -26,10 +26,9 @@ struct t5_model : model_defaults {
   /// Whether decoding can take tokens back, and whether it forgets old ones.
   static constexpr bool can_truncate = DecoderAttention::can_truncate && DecoderFfn::can_truncate,
                         evicts = DecoderAttention::evicts;
-  static constexpr bool supports_documents =
-      EncoderAttention::supports_documents && DecoderAttention::supports_documents &&
-      EncoderFfn::can_truncate && DecoderFfn::can_truncate && !EncoderFfn::couples_tokens &&
-      !DecoderFfn::couples_tokens;
+  static constexpr bool supports_documents = EncoderAttention::supports_documents &&
+                                             DecoderAttention::supports_documents &&
+                                             EncoderFfn::can_truncate && DecoderFfn::can_truncate;
   using encoder_ffn = EncoderFfn;
   using decoder_ffn = DecoderFfn;
   using encoder_attention = EncoderAttention;

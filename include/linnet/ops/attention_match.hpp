@@ -19,15 +19,24 @@ constexpr index attention_match_scratch(index queries, index keys) { return 3 * 
 
 namespace detail {
 
-/// Calls f(key) for the keys that query `i` of sequence `b` sees, without those of a cache.
+/// The keys of the document of query `i` of sequence `b`, or all.
+template <class T>
+typename attention_call<T>::token_range document_keys(const attention_call<T>& a, index b,
+                                                      index i) {
+  const index keys = a.key_lengths ? a.key_lengths[b] : a.keys;
+  if (!a.documents) return {0, keys};
+  const auto own = a.keys_from(b, a.documents[b * a.queries + i]);
+  return {own.first, (std::min)(keys, own.last)};
+}
+/// Calls f(key) for the keys that query `i` of sequence `b` sees, without those of a cache. The
+/// `first` keys of a window are those of the query's document.
 template <class T, class F>
 void each_seen_key(const attention_call<T>& a, index b, index i, F&& f) {
-  const index keys = a.key_lengths ? a.key_lengths[b] : a.keys;
   const index prefix = a.prefix ? a.prefix[b] : 0;
-  const auto own = a.documents ? a.keys_from(b, a.documents[b * a.queries + i])
-                               : typename attention_call<T>::token_range{0, keys};
-  for (index j = own.first; j < (std::min)(keys, own.last); ++j)
-    if (j < prefix || (j <= i + a.window.after && (j + a.window.before >= i || j < a.window.first)))
+  const auto own = document_keys(a, b, i);
+  for (index j = own.first; j < own.last; ++j)
+    if (j < prefix ||
+        (j <= i + a.window.after && (j + a.window.before >= i || j - own.first < a.window.first)))
       f(j);
 }
 /// Row `i` of sequence `b` of queries, one head.
@@ -40,11 +49,14 @@ template <class T>
 const T* key_of(const attention_call<T>& a, index b, index j, index head) {
   return a.k.data + (b * a.k.tokens + j) * a.k.stride + head * a.kv_heads / a.heads * a.k.slot;
 }
-/// Place of the bias of a pair of positions in the lines of a sequence.
+/// Place of the bias of query `i` and key `j` of sequence `b` in its lines. From the `first` keys
+/// of a window a query stands no further than attention_call::kept - 1.
 template <class T>
-index bias_place(const attention_call<T>& a, index head, index i, index j) {
+index bias_place(const attention_call<T>& a, index b, index head, index i, index j) {
+  const index first = document_keys(a, b, i).first,
+              from = j - first < a.window.first ? (std::min)(i, first + a.kept - 1) : i;
   return head * (2 * a.bias_origin + 1) + a.bias_origin +
-         (std::clamp)(j - i, -a.bias_origin, a.bias_origin);
+         (std::clamp)(j - from, -a.bias_origin, a.bias_origin);
 }
 template <class T>
 index valid_queries(const attention_call<T>& a, index b) {
@@ -68,7 +80,7 @@ void attention_map(const attention_call<T>& a, index b, index head, double* map)
       double dot = 0;
       for (index c = 0; c < a.h; ++c) dot += static_cast<double>(q[c]) * static_cast<double>(k[c]);
       row[j] = dot * static_cast<double>(a.scale);
-      if (a.bias) row[j] += static_cast<double>(a.bias[detail::bias_place(a, head, i, j)]);
+      if (a.bias) row[j] += static_cast<double>(a.bias[detail::bias_place(a, b, head, i, j)]);
       largest = (std::max)(largest, row[j]);
     });
     detail::each_seen_key(a, b, i, [&](index j) { sum += row[j] = std::exp(row[j] - largest); });
@@ -89,7 +101,7 @@ void attention_map_backward(const attention_call<T>& a, index b, index head, con
     detail::each_seen_key(a, b, i, [&](index j) {
       const double raw = row[j] * (d[j] - mean), score = raw * static_cast<double>(a.scale);
       if (a.bias && to.d_bias)
-        to.d_bias[b * a.heads * (2 * a.bias_origin + 1) + detail::bias_place(a, head, i, j)] +=
+        to.d_bias[b * a.heads * (2 * a.bias_origin + 1) + detail::bias_place(a, b, head, i, j)] +=
             static_cast<T>(raw);
       const T* const k = detail::key_of(a, b, j, head);
       T* const to_k = to.dk + (k - a.k.data);

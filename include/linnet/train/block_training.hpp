@@ -153,7 +153,8 @@ result<std::vector<kept_batch<M>>> read_batches(Batches& batches, const limits& 
   for (index i = 0; i < most; ++i) {
     const typename M::batch b = batches(i);
     if (b.batch == 0) break;
-    if (auto fit = check_batch("quantize", i, refusal_of_text<M>(b, l)); !fit) return fit.error();
+    if (auto fit = check_batch("quantize", i, in_training<M>(b, refusal_of_text<M>(b, l))); !fit)
+      return fit.error();
     kept.emplace_back(b, rows);
     rows += kept.back().rows();
   }

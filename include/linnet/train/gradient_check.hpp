@@ -156,7 +156,8 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
     report.tensor = w.valid() ? "no memory for the check" : w.error().message();
     return report;
   }
-  if (const refusal why = detail::refusal_of<M>(b, l); why != refusal::none) {
+  if (const refusal why = detail::in_training<M>(b, detail::refusal_of<M>(b, l));
+      why != refusal::none) {
     report.tensor = to_string(why);
     return report;
   }

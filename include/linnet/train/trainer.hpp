@@ -213,7 +213,8 @@ class trainer {
   /// vocabulary]. A mixture of depths looks ahead here as it does in training (see
   /// depths::mixture_of_depths); an evaluator of current() does not.
   loss_sum evaluate(const batch& b, std::span<T> logits = {}) {
-    const refusal why = detail::refusal_of<M>(b, limits_, cross_entropy_objective{}, logits);
+    const refusal why = detail::in_training<M>(
+        b, detail::refusal_of<M>(b, limits_, cross_entropy_objective{}, logits));
     if (!stopped_) reason_ = why;
     if (why != refusal::none) return loss_sum::refused();
     loss_sum loss;
@@ -359,7 +360,8 @@ class trainer {
   /// Why it does not take a step on a batch.
   template <class Objective>
   refusal refusal_of(const batch& b, Objective& from) const {
-    const refusal why = detail::refusal_of<M>(b, limits_, from, std::span<T>());
+    const refusal why =
+        detail::in_training<M>(b, detail::refusal_of<M>(b, limits_, from, std::span<T>()));
     if (why != refusal::none) return why;
     // An objective on attention compares layers one by one, behind the last, and the tokens of a
     // text, which virtual ones are not.

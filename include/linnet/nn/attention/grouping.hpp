@@ -3,6 +3,10 @@
 /// @file
 /// Decoding for attention that groups tokens by content: groups that only grow.
 
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+
 #include <linnet/nn/attention/unit_rows.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -26,6 +30,41 @@ enum class grouping {
 
 namespace detail {
 
+/// The buckets of one text in one grouping, in chunks of `size`. A bucket's tokens are counted off
+/// as they come, so that it passes no place of a text twice. A text takes at most its length times
+/// the buckets.
+struct bucket_chain {
+  index size, buckets;
+  std::int32_t* member;  ///< [capacity] bucket * size + the token's place in its chunk
+  std::int32_t* before;  ///< [capacity] the token before in the bucket, or -1
+  std::int32_t* last;  ///< [buckets] each one's last token, or -1; then how many tokens have joined
+
+  /// Numbers of `last`.
+  static constexpr index last_size(index buckets) { return buckets + 1; }
+  /// Tokens past, past + 1, ... join their buckets. Those behind `past` that had joined are gone.
+  void join(index past, index count, const std::int32_t* bucket) const {
+    if (past == 0 || last[buckets] > past) take_back(*this, past);
+    for (index t = past; t < past + count; ++t) {
+      std::int32_t& newest = last[bucket[t - past]];
+      const auto first = static_cast<std::int32_t>(bucket[t - past] * size);
+      const index place = newest < 0 ? 0 : (member[newest] - first + 1) % size;
+      member[t] = first + static_cast<std::int32_t>(place);
+      before[t] = std::exchange(newest, static_cast<std::int32_t>(t));
+    }
+    last[buckets] = static_cast<std::int32_t>(past + count);
+  }
+  /// Goes on where `from` is behind its first `past` tokens. This has them already, but for the
+  /// last token of each bucket.
+  void take_back(const bucket_chain& from, index past) const {
+    for (index i = 0; i < buckets; ++i) {
+      std::int32_t newest = past == 0 ? -1 : from.last[i];
+      while (newest >= past) newest = from.before[newest];
+      last[i] = newest;
+    }
+    last[buckets] = static_cast<std::int32_t>(past);
+  }
+};
+
 /// Cached tokens of a session in `Rounds` groupings, in chunks of `Size`. It holds their keys, one
 /// per query head, their values and their groups.
 template <attention_shape A, index Size, index Rounds>
@@ -39,29 +78,40 @@ struct online_groups {
     std::int32_t* member = nullptr;  ///< [batch, heads, Rounds, capacity]: bucket * Size + the
                                      ///< token's place in its chunk
     std::int32_t* before = nullptr;  ///< the same size: the token before in the bucket, or -1
+    std::int32_t* last = nullptr;    ///< [batch, heads, Rounds, buckets + 1], see bucket_chain
     std::int32_t* met = nullptr;     ///< [most] per thread
     T* scratch = nullptr;            ///< [most, 2 h + 1] per thread
-    index capacity = 0, most = 0;
+    index capacity = 0, most = 0, buckets = 0;
+
+    /// The buckets of item = (sequence, head, round).
+    bucket_chain chain(index item) const {
+      return {Size, buckets, member + item * capacity, before + item * capacity,
+              last + item * bucket_chain::last_size(buckets)};
+    }
   };
-  /// Plans the buffers; the caller releases the scratch memory.
+  /// Plans the buffers of texts in so many buckets; the caller releases the scratch memory.
   template <class T>
-  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+  static constexpr cache<T> plan(planner& m, const call_shape& e, index buckets) {
     cache<T> c;
     c.capacity = e.capacity;
+    c.buckets = buckets;
     c.most = (std::min)(e.capacity, Rounds * (2 * Size - 1) + 1);
     c.keys.plan(m.state, e.batch, e.capacity, 0, e.capacity, e.blocks);
     c.values.plan(m.state, e.batch, e.capacity, 0, e.capacity, e.blocks);
     c.member = m.state.take<std::int32_t>(e.batch * A.heads * Rounds * e.capacity);
     c.before = m.state.take<std::int32_t>(e.batch * A.heads * Rounds * e.capacity);
+    c.last =
+        m.state.take<std::int32_t>(e.batch * A.heads * Rounds * bucket_chain::last_size(buckets));
     c.met = m.scratch.take<std::int32_t>(c.most * e.threads);
     c.scratch = m.scratch.take<T>(c.most * (2 * h + 1) * e.threads);
     return c;
   }
-  static constexpr index state_values(index tokens) {
-    return tokens * (n + A.kv() + 2 * A.heads * Rounds);
+  static constexpr index state_values(index tokens, index buckets) {
+    return tokens * (n + A.kv() + 2 * A.heads * Rounds) +
+           A.heads * Rounds * bucket_chain::last_size(buckets);
   }
   /// Nothing kept of a token ever changes. So the last tokens can be taken back, and sequences need
-  /// not copy tokens that both begin with.
+  /// not copy tokens that both begin with. The last tokens of all buckets are found anew.
   template <class T>
   static void copy_state(const cache<T>& c, index from, index to, const state_part& part) {
     if (part.block) {
@@ -72,11 +122,13 @@ struct online_groups {
     c.keys.copy(from, to, part.first, part.tokens);
     c.values.copy(from, to, part.first, part.tokens);
     constexpr index all = A.heads * Rounds;
-    for (index i = 0; i < all; ++i)
+    for (index i = 0; i < all; ++i) {
       for (std::int32_t* const x : {c.member, c.before})
         std::copy(x + (from * all + i) * c.capacity + part.first,
                   x + (from * all + i) * c.capacity + part.tokens,
                   x + (to * all + i) * c.capacity + part.first);
+      c.chain(to * all + i).take_back(c.chain(from * all + i), part.tokens);
+    }
   }
 
   /// mixed[rows, n] = softmax(scale q k^T + bias) v over the tokens that each new token meets in
@@ -88,8 +140,7 @@ struct online_groups {
     keep_tokens(c.keys, c.values, ctx, ctx.length, false, k, v);
     ctx.on.threads.each(ctx.batch * A.heads * Rounds, [&](index item) {
       const index b = item / (A.heads * Rounds);
-      join(ctx.past[b], ctx.length_of(b), hash(item), c.member + item * c.capacity,
-           c.before + item * c.capacity);
+      c.chain(item).join(ctx.past[b], ctx.length_of(b), hash(item));
     });
     const auto keys = key_rows(c.keys, ctx, k, ctx.length, ctx.past);
     const auto values = c.values.rows(ctx.pages);
@@ -125,20 +176,6 @@ struct online_groups {
   }
 
  private:
-  /// Tokens past, past + 1, ... of one sequence, head and round join their buckets. Each looks back
-  /// to the one before it in its bucket, so that a bucket passes no place of a text twice. A text
-  /// takes at most its length times the buckets.
-  static void join(index past, index count, const std::int32_t* bucket, std::int32_t* member,
-                   std::int32_t* before) {
-    for (index t = past; t < past + count; ++t) {
-      const auto first = static_cast<std::int32_t>(bucket[t - past] * Size);
-      index last = t - 1;
-      while (last >= 0 && (member[last] < first || member[last] - first >= Size)) --last;
-      const index place = last < 0 ? 0 : (member[last] - first + 1) % Size;
-      member[t] = first + static_cast<std::int32_t>(place);
-      before[t] = static_cast<std::int32_t>(last);
-    }
-  }
   /// Lists the tokens that token `t` meets in some round, each once, the newest first.
   template <bool Self, class T>
   static index meet(const cache<T>& c, index at, index t, std::int32_t* met) {

@@ -115,7 +115,7 @@ struct lsh : policy {
       c.lengths = m.saved.take<T>(e.rows() * A.heads);
       c.bucket = m.saved.take<std::int32_t>(sorted);
       if (cached) {
-        c.past = groups::template plan<T>(m, e);
+        c.past = groups::template plan<T>(m, e, c.buckets);
       } else {
         c.largest = m.saved.take<T>(e.rows() * A.heads);
         c.sum = m.saved.take<T>(e.rows() * A.heads);
@@ -196,8 +196,10 @@ struct lsh : policy {
     }
 
     /// Numbers that a session keeps of each sequence of up to `tokens` tokens: keys, values, and
-    /// two for each head and round.
-    static constexpr index state_values(index tokens) { return groups::state_values(tokens); }
+    /// two for each head and round. Each of these has one for each bucket, too.
+    static constexpr index state_values(index tokens) {
+      return groups::state_values(tokens, ops::bucket_count(tokens, Bucket));
+    }
     /// Copies the decoding state of one sequence to another.
     template <class T>
     static void copy_state(cache<T>& c, index from, index to, const state_part& part) {

@@ -110,7 +110,7 @@ struct routing : policy {
       c.b = projections::template plan<T>(m, e);
       c.q_lengths = m.saved.take<T>(tokens);
       if (is_online || cached) c.nearest = m.saved.take<std::int32_t>(tokens);
-      if (cached) c.past = groups::template plan<T>(m, e);
+      if (cached) c.past = groups::template plan<T>(m, e, Clusters);
       if (!cached) {
         c.queries = m.saved.take<std::int32_t>(e.batch * A.heads * c.members);
         c.order_size = (std::max)(e.length, Clusters);
@@ -194,8 +194,10 @@ struct routing : policy {
     }
 
     /// Numbers that a session keeps of each sequence of up to `tokens` tokens: keys, values, and
-    /// two for each head.
-    static constexpr index state_values(index tokens) { return groups::state_values(tokens); }
+    /// two for each head. Each head has one for each cluster, too.
+    static constexpr index state_values(index tokens) {
+      return groups::state_values(tokens, Clusters);
+    }
     /// Copies the decoding state of one sequence to another.
     template <class T>
     static void copy_state(cache<T>& c, index from, index to, const state_part& part) {

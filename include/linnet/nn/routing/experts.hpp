@@ -148,7 +148,7 @@ struct experts_layer {
     context<T> inner = ctx;
     inner.batch = 1;
     inner.length = n;
-    inner.lengths = inner.past = inner.prefix = nullptr;
+    inner.lengths = inner.past = inner.prefix = inner.documents = nullptr;
     inner.pages = {};
     inner.stack.mask = nullptr;
     inner.dropout.seed += static_cast<std::uint64_t>(e) * 0xD1B54A32D192ED03ull;
