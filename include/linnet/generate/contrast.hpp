@@ -50,7 +50,7 @@ class contrast {
   }
   LINNET_OR_OUT_OF_MEMORY("contrast::open")
   /// Contrasts with an amateur's session, which must outlive it. With options out of their ranges
-  /// start() fails.
+  /// reset_and_prefill() fails.
   explicit contrast(session<M, T>& amateur, const contrast_options& how = {})
       : amateur_(&amateur), how_(how) {}
 
@@ -89,7 +89,7 @@ class contrast {
       expert[i] = static_cast<X>(e < least && e < most ? -1e30 : e + how_.weight * (e - a));
     }
   }
-  /// Why the last start() failed, or why the expert's logits stay as they are: that of the amateur,
+  /// Why the last reset_and_prefill() failed, or why the expert's logits stay as they are: that of the amateur,
   /// see session::last_refusal().
   std::string_view last_refusal() const noexcept { return amateur_->last_refusal(); }
 

@@ -38,8 +38,8 @@ class session : detail::session_state<M, T> {
 
  public:
   using model = M;
-  /// Numbers that a token consists of: spans of tokens hold [tokens, ids_per_token], spans of
-  /// logits [rows, ids_per_token, vocabulary].
+  /// Ids of one token: 1, or the bytes of a byte_pooled model's. Spans of tokens are [tokens,
+  /// ids_per_token], spans of logits [rows, ids_per_token, vocabulary].
   static constexpr index ids_per_token = M::ids_per_token;
   /// Whether a prompt's tokens see each other, so that it has to come in one call.
   static constexpr bool takes_prefix = M::takes_prefix;
