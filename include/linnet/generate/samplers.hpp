@@ -257,7 +257,7 @@ class sampler {
     const auto cut = [&](token end) {  // the last that is kept
       l.least = weights[detail::slot(end)];
       l.last = detail::slot(end);
-      // Those kept are the first in the order by weight, so all can be looked at instead of many.
+      // Kept ids are the first in the order by weight, so all can be looked at instead of many.
       left = l.ranked = detail::gather(weights, order, l.least, T(1), l.last, weights.size() / 16);
     };
     if (const index k = settings_.top_k; k > 0 && k < std::ssize(weights))

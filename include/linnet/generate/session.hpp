@@ -198,7 +198,7 @@ class session : detail::session_state<M, T> {
       if constexpr (encodes || sees) sequences_.forget_source(to);
       adapters_.fork(from, to);
     }
-    // What a prefix or a block holds depends on all of it.
+    // The state of a prefix or a block depends on all of it.
     M::copy_state(work_.work, from, to,
                   sequences_.missing(from, to, takes_prefix || M::block_tokens > 1));
     if (limits_.kv_blocks > 0) tables_.share(from, to);
