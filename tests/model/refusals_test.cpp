@@ -13,7 +13,7 @@ using ln::refusal;
 
 bool refused(const ln::loss_sum& l) { return !ln::is_finite(l.nats) && l.tokens == 0; }
 
-/// A lesson that accepts nothing.
+/// An objective that accepts nothing.
 struct accepts_none : ln::cross_entropy_objective {
   template <class Model>
   bool accepts(const typename Model::batch&, const ln::limits&) const {

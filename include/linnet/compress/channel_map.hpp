@@ -187,7 +187,7 @@ class channel_map : public joined_sets<channel_map<T>, channel_set<T>, T> {
   /// Queries, the writers, whose channels meet those of keys, the readers, one by one in scores.
   const std::vector<channel_set<T>>& scores() const { return scores_; }
 
-  // What layers say.
+  // Called by layers.
   index open(index width, index head) { return base::open_set({width, head}); }
   void merge(channel_set<T>& to, const channel_set<T>& from, index number) {
     if (to.width != from.width || to.head != from.head) fix(number, "channels of unlike heads");

@@ -30,7 +30,7 @@ struct collapse_policy<Policy> {
   using type = typename Policy::collapsed;
   static constexpr bool any = true;
 };
-/// Likewise of a feed-forward, which may be one matrix already.
+/// The collapsed form of a feed-forward, which may be one matrix already.
 template <class Ffn>
 struct collapse_ffn : collapse_policy<Ffn> {
   static constexpr bool linear = collapse_policy<Ffn>::any || std::is_same_v<Ffn, ffn::linear>;

@@ -17,7 +17,7 @@ inline constexpr bool is_expression = false;
 template <class Leaf, std::size_t N>
 inline constexpr bool is_expression<matrix_expression<Leaf, N>> = true;
 
-/// Likewise from null, which stands for zeros.
+/// Writes zeros, for which null stands.
 template <class T>
 void copy_tensor(const tensor_info& info, std::nullptr_t, T* to) {
   std::fill_n(to, info.size(), T(0));

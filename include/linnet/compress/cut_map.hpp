@@ -63,7 +63,7 @@ class cut_map : public joined_sets<cut_map<T>, cut_set<T>, T> {
   /// The tensors in the order of visit().
   const std::vector<cut_tensor<T>>& tensors() const { return tensors_; }
 
-  // What layers say.
+  // Called by layers.
   using base::join;
   index open(index width, index head) {
     marks_.emplace_back();

@@ -185,7 +185,7 @@ class wanda::rounder {
     std::vector<index> order;
     return detail::round_pruned(name, rows, columns, from, to, [&](index r, char* marks) {
       for (index j = 0; j < columns; ++j) {
-        // What is 0 already comes before a weight whose input was always 0.
+        // A weight that is 0 already comes before a weight whose input was always 0.
         const auto w = static_cast<double>(from[r * columns + j]);
         scores[static_cast<std::size_t>(j)] = w == 0 ? -1 : std::abs(w) * x.norm(j);
       }

@@ -123,7 +123,7 @@ class random_parts {
 ///
 /// i.i.d. denoising masks no more where the target has no room or the sentinels are used up.
 /// @return the tokens written. Zeros, and nothing written, for a text below two tokens, or a
-/// density or a mean span outside its range. Likewise for spans without room for the lengths that
+/// density or a mean span outside its range. So it is for spans without room for the lengths that
 /// `how` says, or without enough sentinels.
 inline denoised_lengths denoise(const denoising& how, const t5_ids& ids,
                                 std::span<const token> text, seed key, std::span<token> source,

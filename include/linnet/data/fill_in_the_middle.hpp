@@ -256,7 +256,7 @@ inline result<std::vector<token>> restore_middle(const middle_tokens& ids,
   if (middle == last) return wrong("marks", "prefix, suffix and middle, in this order");
   for (const token id : {ids.prefix, ids.suffix, ids.middle})
     if (std::count(text.begin(), last, id) != 1) return wrong("marks", "each once");
-  // What follows <MID> stands behind the prefix: SPM's begins with it, and leaves the first empty.
+  // Tokens behind <MID> go behind the prefix: SPM's begins with it, and leaves the first empty.
   std::vector<token> made(text.begin() + 1, suffix);
   made.insert(made.end(), middle + 1, last);
   made.insert(made.end(), suffix + 1, middle);

@@ -73,7 +73,8 @@ struct teacher_model {
     typename M::template workspace<T> w = work.work;
     return M::template read<T, S>(weights->tree(), b, w, on(caller));
   }
-  /// Likewise, and shows `hook` the outputs of all layers but the last.
+  /// Computes the hidden states of a batch, and shows `hook` the outputs of all layers but the
+  /// last; returns the head.
   head read(const ops::execution& caller, const batch& b, const layer_hook<T>& hook) const {
     typename M::template workspace<T> w = work.work;
     return M::template read<T, S>(weights->tree(), b, w, on(caller), hook);

@@ -96,8 +96,8 @@ class latent_prediction {
     return made_of(nullptr, l, how);
   }
   LINNET_OR_OUT_OF_MEMORY("latent_prediction::open")
-  /// Likewise, with targets from packed weights, which must outlive it and may change between
-  /// steps. Errors: as above, and the error of the weights.
+  /// Opens the objective with targets from packed weights, which must outlive it and may change
+  /// between steps. Errors: as above, and the error of the weights.
   static result<latent_prediction> open(std::reference_wrapper<const target_form> target,
                                         const limits& l,
                                         const latent_prediction_options& how = {}) LINNET_TRY {

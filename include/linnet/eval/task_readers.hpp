@@ -45,7 +45,7 @@ inline result<eval_item> instructed_item(const table& rows, index row, std::stri
   if (!text.starts_with(intro)) return wrong("\"" + std::string(intro) + "…\"", text);
   const std::string format = std::string(gap) + "Answer format: ";
   const std::size_t end = text.rfind(format), first = text.find("\n\n" + capital + "1: ");
-  // What stands between holds at least "\n<Word>1: ".
+  // Between them stands at least "\n<Word>1: ".
   if (end == text.npos || first == text.npos || first + capital.size() + 5 > end)
     return wrong("a question, \"" + capital + "1: …\" and \"Answer format: …\"",
                  text.substr(text.size() - (std::min)(text.size(), std::size_t{60})));

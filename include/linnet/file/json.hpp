@@ -54,8 +54,8 @@ struct json_scalar {
 };
 
 /// Passes nlohmann's events to a reader that has these members:
-///   bool open(bool array), bool close(), bool key(std::string_view), bool scalar(const
-///   json_scalar&)
+///   bool open(bool array), bool close(), bool key(std::string_view),
+///   bool scalar(const json_scalar&)
 /// Each returns false to stop, having said why in the reader's member `failure`.
 template <class Reader>
 struct json_events {

@@ -68,7 +68,7 @@ class block_tables {
     for (index b = 0; b < batch; ++b) {
       sum += blocks_of(past(b) + more(b)) - blocks_of(past(b));
       if (!shares(b, past(b))) continue;
-      // Those before it in the batch leave the block; it needs a copy if somebody is left then.
+      // Sequences before it in the batch leave the block; it needs a copy if one is left then.
       const index i = past(b) / ops::token_block;
       std::int32_t left = references_[at(b, i)];
       for (index other = 0; other < b; ++other)

@@ -257,7 +257,7 @@ class sampler {
     const auto cut = [&](token end) {  // the last that is kept
       l.least = weights[detail::slot(end)];
       l.last = detail::slot(end);
-      // Those kept are the first in the order by weight, so all can be looked at instead of many.
+      // Kept ids are the first in the order by weight, so all can be looked at instead of many.
       left = l.ranked = detail::gather(weights, order, l.least, T(1), l.last, weights.size() / 16);
     };
     if (const index k = settings_.top_k; k > 0 && k < std::ssize(weights))
@@ -296,11 +296,12 @@ class sampler {
 /// never chosen while others are left. Sampler and hooks given by name are referred to, temporaries
 /// are kept.
 ///
-///     ln::processed choose(ln::greedy{}, [](std::span<float> logits) { logits[7] = -1e30f; });
+///     auto never_7 = [](std::span<float> logits) { logits[7] = -1e30f; };
+///     ln::with_logit_processors choose(ln::greedy{}, never_7);
 template <class Sampler, class... Hooks>
 class with_logit_processors {
   static_assert(sizeof...(Hooks) > 0,
-                "linnet::processed: give it a hook, or use the sampler alone");
+                "linnet::with_logit_processors: give it a hook, or use the sampler alone");
 
  public:
   /// Refers to a sampler and hooks, which are called in this order.

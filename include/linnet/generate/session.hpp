@@ -40,8 +40,8 @@ class session : detail::session_state<M, T> {
 
  public:
   using model = M;
-  /// Numbers that a token consists of: spans of tokens hold [tokens, ids_per_token], spans of
-  /// logits [rows, ids_per_token, vocabulary].
+  /// Ids of one token: 1, or the bytes of a byte_pooled model's. Spans of tokens are [tokens,
+  /// ids_per_token], spans of logits [rows, ids_per_token, vocabulary].
   static constexpr index ids_per_token = M::ids_per_token;
   /// Whether a prompt's tokens see each other, so that it has to come in one call.
   static constexpr bool takes_prefix = M::takes_prefix;
@@ -197,7 +197,7 @@ class session : detail::session_state<M, T> {
       if constexpr (encodes || sees) sequences_.forget_source(to);
       adapters_.fork(from, to);
     }
-    // What a prefix or a block holds depends on all of it.
+    // The state of a prefix or a block depends on all of it.
     M::copy_state(work_.work, from, to,
                   sequences_.missing(from, to, takes_prefix || M::block_tokens > 1));
     if (limits_.kv_blocks > 0) tables_.share(from, to);

@@ -329,7 +329,7 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
         ops::embed_backward(on, rows, d, w.place, w.d_embedded, w.d_pooled);
         each_part(w.distinct, [&](index first, index count) {
           const token* const bytes = gather(on, b, first, count, w);
-          // What the embedder kept of these tokens was overwritten by the next: once more.
+          // The embedder's values of these tokens were overwritten by the next: once more.
           reader::template forward<T, S>(p.embedder, on, count, bytes, w.pooled + first * d,
                                          w.embedder);
           reader::template backward<T, S>(p.embedder, dp->embedder, on, count, bytes,

@@ -13,8 +13,7 @@
 ///  - `workspace<T>` and `plan<T>(planner&, limits, purpose)`: the buffers of one trainer,
 ///    evaluator or session;
 ///  - `accepts(batch, limits)`: whether a batch fits, asked before anything is computed. A model
-///  may
-///    also have `refuses(batch, limits)`, which says why it does not as a `refusal`;
+///    may also have `refuses(batch, limits)`: the `refusal` that says why it does not;
 ///  - `loss<T, S>(p, dp, batch, w, on, loss_call, criterion)`: the summed loss of a batch. With
 ///    `dp`, ADDS the gradient of that sum. ops::head_loss() does most of it;
 ///  - `describe(f)`: calls f(key, value) for each number or text that decides what the weights
@@ -28,7 +27,7 @@
 ///  - `copy_state<T>(w, from, to, state_part)`: one sequence continues where another is;
 ///  - `longest(limits)`: most tokens of a sequence;
 ///  - `flops(batch, length)`: floating-point operations of such a call, by which threads are
-///  chosen.
+///    chosen.
 ///
 /// A model that says `encodes` reads a source before: `encode<T, S>(p, source, batch, length,
 /// lengths, w, on)`. Its flops() takes the length of the source before the target's; see t5_model.
@@ -256,7 +255,7 @@ consteval bool check_language_model() {
         "and trainers of these models have that scalar");
   return true;
 }
-/// Likewise of what sessions ask.
+/// True, or an error that says which part of the contract of sessions `M` lacks.
 template <class M, class T, class S>
 consteval bool check_decoding_model() {
   static_assert(check_language_model<M, T, S>());

@@ -90,9 +90,10 @@ inline constexpr decoder_shape stlm_10m_experts = [] {
   s.d_ff /= 2;
   return s;
 }();
-// The same budgets between bytes: without a table of tokens more of them is left for the blocks.
-// The 50M is the published configuration, as wide as the budget of the baseline allows; the 100M is
-// deeper. At 10M the published ends would take half, so it has the paper's smaller ones.
+// Models between bytes have these budgets, too: without a table of tokens more of them is left for
+// the blocks. The 50M is the published configuration, as wide as the budget of the baseline allows;
+// the 100M is deeper. At 10M the published ends would take half, so it has the paper's smaller
+// ones.
 inline constexpr decoder_shape stlm_10m_bytes{.d_model = 256,
                                               .d_ff = 768,
                                               .heads = 8,

@@ -13,15 +13,14 @@
 ///    for q with a `weight` W: it calls `f(path, tensor_info of W, matrix_expression, q.weight)`.
 ///    collapse(), factorise() and unshare() work on every such layer;
 ///  - `cache<T>` and `plan<T>(planner&, call_shape)`: the buffers one instance needs;
-///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
-///  continues
-///    cached sequences: the same code serves training, prefill and one-token steps;
+///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it goes
+///    on with cached sequences: the same code serves training, prefill and one-token steps;
 ///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
 ///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
 ///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
 ///  - `in` and `out`: the widths of x and y;
 ///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
-///  continues where another is;
+///    continues where another is;
 ///  - `channels(ends, p)`, only where scales or rotations can be folded into its tensors: which of
 ///    them read the channels ends.in and which write ends.out, see nn/channels.hpp;
 ///  - `flops(call_shape)`: floating-point operations of the products in a forward call, one
@@ -174,7 +173,7 @@ consteval bool check_layer() {
                   "nn/layer.hpp");
   return true;
 }
-/// Likewise of a layer that is to train.
+/// True, or an error that says which part of the contract of training `L` lacks.
 template <class L, class T = float, class S = storage::f32>
 consteval bool check_trainable_layer() {
   static_assert(check_layer<L, T, S>());

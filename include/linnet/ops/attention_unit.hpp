@@ -173,7 +173,7 @@ struct attention_unit {
         scores(c.scratch + on.threads.rank() * c.scratch_size),
         key_columns(scores + attention_rows * wide),
         values(key_columns + c.h * wide) {
-    // What follows the last valid query of a causal sequence was never there.
+    // Keys behind the last valid query of a causal sequence were never there.
     const index queries = (c.query_lengths ? c.query_lengths[b] : c.queries) - from;
     const index later = call.window.block > 0 ? 0 : call.window.after;
     valid = (std::min)(valid, (std::max)(prefix, past + queries + later));

@@ -129,7 +129,7 @@ constexpr index first_like() {
   (look(std::is_same_v<One, All>), ...);
   return found;
 }
-/// Likewise of each type of the list.
+/// For each type of a list, the number of the first that is the same.
 template <class... All>
 constexpr std::array<index, sizeof...(All)> first_likes() {
   return {first_like<All, All...>()...};

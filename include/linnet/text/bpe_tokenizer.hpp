@@ -321,7 +321,7 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
 
   if (!made.added_.assign(p.added, [&](token id) { return p.pieces[id]; }))
     return detail::added_texts::too_many(where);
-  // What plain text can become has to decode to it.
+  // Ids that plain text can become have to decode to it.
   const auto at = [](token id) { return static_cast<std::size_t>(id); };
   made.special_.resize(at(static_cast<token>(p.pieces.size())));
   for (const auto& a : p.added) made.special_[at(a.id)] = a.special;

@@ -99,7 +99,7 @@ class hf_tokenizer_settings {
   const hf_tokenizer_reader& file_;
   std::vector<fact> facts_;  ///< by key
   error failure_{};
-  // What the decoder does.
+  // The decoder's work.
   bool bytes_ = false, byte_decoder_ = false, wordpiece_ = false, spaces_ = false,
        byte_fallback_ = false;
   std::string decoder_prefix_{};

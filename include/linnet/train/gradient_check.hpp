@@ -108,7 +108,7 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
     std::fill(gradient->begin(), gradient->end(), start);
   trial.backward();
   g.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
-    // What an average is to follow is no derivative; the loss must not depend on it smoothly.
+    // An average follows no derivative; the loss must not depend on it smoothly.
     for (index i = 0; i < info.size(); ++i)
       leaf[i] = info.kind == role::moving_average ? 0 : leaf[i] - start;
   });
@@ -177,7 +177,7 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
   detail::pack_into(on, w, p);
   (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, call, from.token_loss(on, b));
   g.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
-    // What an average is to follow is no derivative; the loss must not depend on it smoothly.
+    // An average follows no derivative; the loss must not depend on it smoothly.
     for (index i = 0; i < info.size(); ++i)
       leaf[i] = info.kind == role::moving_average ? 0 : leaf[i] - start;
   });

@@ -311,7 +311,7 @@ struct longformer_at : policy {
           window[number] = ops::hidden_score<T>;
         if (A.causal && token > at.token(query)) row[j] = ops::hidden_score<T>;
       }
-      // What comes behind a causal query changes no bit of its sums.
+      // Keys behind a causal query change no bit of its sums.
       const index used = A.causal ? at.seen + last : tile.keys();
       std::fill(row + used, row + tile.keys(), T(0));
       Kernels::template softmax<T>(used, row);

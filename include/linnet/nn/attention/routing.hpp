@@ -315,7 +315,7 @@ struct routing : policy {
         T* const share = c.share + item * ctx.length;
         std::fill_n(share, ctx.length, T(0));
         for (index k = 0; k < Clusters; ++k) {
-          // What a centroid that is no number takes shows it.
+          // Tokens of a centroid that is no number show it.
           const bool usable = finite(centroids + (item % A.heads * Clusters + k) * h, h);
           const T one = usable ? T(1) : std::numeric_limits<T>::quiet_NaN();
           for (index i = 0; i < window; ++i)

@@ -168,7 +168,7 @@ struct mamba : attention::policy {
           ctx.on, scan(p, c, ctx),
           ops::scan_gradient<T>{c.d_gated, c.d_x, c.d_delta, c.d_dbc + rank, c.d_dbc + rank + State,
                                 c.d_xz + inner, dp.a_log, dp.d, c.partial});
-      // What softplus was taken of is cheap to compute again.
+      // The input of softplus is cheap to compute again.
       to_delta::template forward<T, S>(p.dt_proj, {c.low, rows}, {c.filtered, rows}, none, ctx);
       ops::softplus_backward(ctx.on, rows * inner, c.filtered, c.d_delta);
       zero(c.d_low, rank);

@@ -254,7 +254,7 @@ struct routed_block {
     c.counts[b] = count;
     if (count == 0) return;
     std::int32_t* const order = c.order + ctx.on.threads.rank() * c.length;
-    // What is not finite comes last, as no order holds it.
+    // Values that are not finite come last, as no order holds them.
     const auto key = [&](std::int32_t t) {
       const T r = c.r[b * ctx.length + t];
       return is_finite(r) ? r : std::numeric_limits<T>::lowest();
@@ -273,7 +273,7 @@ struct routed_block {
     const T* const say = (predicts ? c.s : c.r) + b * ctx.length;
     index count = 0;
     for (index t = 0; t < ctx.length_of(b); ++t) {
-      // What is no number enters, weighted by it, so that the output shows it.
+      // A token whose score is no number enters, weighted by it, so that the output shows it.
       const bool usable = is_finite(say[t]);
       if (!usable) c.r[b * ctx.length + t] = std::numeric_limits<T>::quiet_NaN();
       if (say[t] > T(0) || !usable) c.chosen[b * c.most + count++] = static_cast<std::int32_t>(t);
