@@ -91,6 +91,55 @@ void check_golden_adapter() {
   }
 }
 
+/// Writes a file without what it says of options and base, as older versions did.
+void forget_notes(const std::string& from, const std::string& to) {
+  const auto file = ln::read_safetensors(from);
+  LINNET_REQUIRE_OK(file);
+  ln::file_metadata notes = file->metadata();
+  for (const char* key : {"alpha", "rslora", "linnet.base"}) BOOST_TEST(notes.erase(key) == 1u);
+  std::vector<ln::named_tensor> tensors;
+  for (const auto& one : file->tensors())
+    tensors.push_back({one.name, one.type, {one.shape().begin(), one.shape().end()}, one.data});
+  LINNET_REQUIRE_OK(ln::write_safetensors(to, tensors, notes));
+}
+/// linnet's own file of an adapter is loaded with the options and the base that it was saved with,
+/// and refused with others. One that says nothing of them is loaded.
+template <class Method, class Base>
+void check_own_file(const Base& base, const Base& changed) {
+  const scratch_folder folder;
+  const std::string path = folder.path("own"), old = folder.path("old");
+  const ln::lora_options how{.alpha = 16, .rslora = true, .dropout = 0.5};
+  const auto adapter = [](const Base& to, const ln::lora_options& with, std::uint64_t seed) {
+    auto made = ln::adapt<Method>(to, with, ln::seed{seed});
+    LINNET_REQUIRE_OK(made);
+    return std::move(*made);
+  };
+  const auto saved = adapter(base, how, 1);
+  LINNET_REQUIRE_OK(ln::save_safetensors(saved, path));
+  forget_notes(path, old);
+  auto other = adapter(base, {}, 2);
+  BOOST_TEST(message(ln::load_safetensors(other, path)) ==
+             path + ": alpha: expected 8 (the adapter's lora_options), got 16");
+  other = adapter(base, {.alpha = 16}, 2);
+  BOOST_TEST(message(ln::load_safetensors(other, path)) ==
+             path + ": rslora: expected false (the adapter's lora_options), got true");
+  BOOST_TEST(!same_bytes(other, saved));
+  LINNET_REQUIRE_OK(ln::load_safetensors(other, old));
+  BOOST_TEST(same_bytes(other, saved));
+  other = adapter(base, {.alpha = 16, .rslora = true}, 2);  // dropout is of training
+  LINNET_REQUIRE_OK(ln::load_safetensors(other, path));
+  BOOST_TEST(same_bytes(other, saved));
+  auto elsewhere = adapter(changed, how, 2);
+  const auto refused = ln::load_safetensors(elsewhere, path);
+  BOOST_REQUIRE(!refused);
+  BOOST_TEST((refused.error().code == ln::errc::mismatch));
+  BOOST_TEST(refused.error().what == "linnet.base");
+  LINNET_REQUIRE_OK(
+      ln::load_safetensors(elsewhere, path, {}, ln::nonfinite::keep, ln::peft_base::any));
+  LINNET_REQUIRE_OK(ln::load_safetensors(elsewhere, old));
+  BOOST_TEST(same_bytes(elsewhere, saved));
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(peft)
@@ -143,54 +192,6 @@ BOOST_AUTO_TEST_CASE(saved_and_loaded) {
   BOOST_TEST(!ln::load_peft(nobodys, folder.path()));
 }
 
-/// Writes a file without what it says of options and base, as older versions did.
-void forget_notes(const std::string& from, const std::string& to) {
-  const auto file = ln::read_safetensors(from);
-  LINNET_REQUIRE_OK(file);
-  ln::file_metadata notes = file->metadata();
-  for (const char* key : {"alpha", "rslora", "linnet.base"}) BOOST_TEST(notes.erase(key) == 1u);
-  std::vector<ln::named_tensor> tensors;
-  for (const auto& one : file->tensors())
-    tensors.push_back({one.name, one.type, {one.shape().begin(), one.shape().end()}, one.data});
-  LINNET_REQUIRE_OK(ln::write_safetensors(to, tensors, notes));
-}
-/// linnet's own file of an adapter is loaded with the options and the base that it was saved with,
-/// and refused with others. One that says nothing of them is loaded.
-template <class Method, class Base>
-void check_own_file(const Base& base, const Base& changed) {
-  const scratch_folder folder;
-  const std::string path = folder.path("own"), old = folder.path("old");
-  const ln::lora_options how{.alpha = 16, .rslora = true, .dropout = 0.5};
-  const auto adapter = [](const Base& to, const ln::lora_options& with, std::uint64_t seed) {
-    auto made = ln::adapt<Method>(to, with, ln::seed{seed});
-    LINNET_REQUIRE_OK(made);
-    return std::move(*made);
-  };
-  const auto saved = adapter(base, how, 1);
-  LINNET_REQUIRE_OK(ln::save_safetensors(saved, path));
-  forget_notes(path, old);
-  auto other = adapter(base, {}, 2);
-  BOOST_TEST(message(ln::load_safetensors(other, path)) ==
-             path + ": alpha: expected 8 (the adapter's lora_options), got 16");
-  other = adapter(base, {.alpha = 16}, 2);
-  BOOST_TEST(message(ln::load_safetensors(other, path)) ==
-             path + ": rslora: expected false (the adapter's lora_options), got true");
-  BOOST_TEST(!same_bytes(other, saved));
-  LINNET_REQUIRE_OK(ln::load_safetensors(other, old));
-  BOOST_TEST(same_bytes(other, saved));
-  other = adapter(base, {.alpha = 16, .rslora = true}, 2);  // dropout is of training
-  LINNET_REQUIRE_OK(ln::load_safetensors(other, path));
-  BOOST_TEST(same_bytes(other, saved));
-  auto elsewhere = adapter(changed, how, 2);
-  const auto refused = ln::load_safetensors(elsewhere, path);
-  BOOST_REQUIRE(!refused);
-  BOOST_TEST((refused.error().code == ln::errc::mismatch));
-  BOOST_TEST(refused.error().what == "linnet.base");
-  LINNET_REQUIRE_OK(
-      ln::load_safetensors(elsewhere, path, {}, ln::nonfinite::keep, ln::peft_base::any));
-  LINNET_REQUIRE_OK(ln::load_safetensors(elsewhere, old));
-  BOOST_TEST(same_bytes(elsewhere, saved));
-}
 BOOST_AUTO_TEST_CASE(own_files) {
   const golden_case<llama_gqa> c("llama_gqa_untied");
   auto w = c.weights<double>();
@@ -257,7 +258,6 @@ BOOST_AUTO_TEST_CASE(checkpoints) {
 }
 #endif
 
-// Options that change the mathematics are refused by their names.
 // One A of GPT-2's c_attn becomes that of queries, keys and values; logits are those of a model
 // that NumPy computes (tests/reference/make_peft_gpt2.py). What has unlike ones is not written.
 BOOST_AUTO_TEST_CASE(fused_queries_keys_and_values) {
@@ -308,6 +308,7 @@ BOOST_AUTO_TEST_CASE(fused_queries_keys_and_values) {
              "one adapter for all three of GPT-2, got 2 of them");
 }
 
+// Options that change the mathematics are refused by their names.
 BOOST_AUTO_TEST_CASE(refusals) {
   const scratch_folder folder;
   loaded<llama_gqa> l;
