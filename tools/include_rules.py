@@ -43,7 +43,7 @@ STANDARD = {
     "bit": "bit_cast bit_ceil bit_width countr_zero endian popcount",
     "charconv": "chars_format from_chars from_chars_result to_chars",
     "clocale": "localeconv",
-    "cmath": "abs ceil copysign cos erf exp exp2 expm1 fmod ldexp log log1p nearbyint nextafter floor frexp ilogb pow round sin sqrt tanh",
+    "cmath": "abs atanh ceil copysign cos erf exp exp2 expm1 fmod ldexp log log1p nearbyint nextafter floor frexp ilogb pow round sin sqrt tanh",
     "concepts": "convertible_to derived_from invocable same_as",
     "cstddef": "byte nullptr_t ptrdiff_t size_t to_integer",
     "cstdint": "int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t uintptr_t",

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -30,5 +31,25 @@ bool load_run(const std::string& path, Trainer& train, std::span<std::byte> own)
   std::copy(bytes->begin(), bytes->end(), own.begin());
   return true;
 }
+
+/// What a model that `Trainer` trains does for take_steps(). An interface among `Bases` may have
+/// the same as virtual functions.
+template <class Trainer, class... Bases>
+class in_training : public Bases... {
+ public:
+  ln::index steps() const { return trainer_->steps(); }
+  /// Global gradient norm of the last step.
+  double norm() const { return trainer_->gradient_norm(); }
+  void save_checkpoint(const std::string& path, std::span<const std::byte> own) {
+    save_run(path, *trainer_, own);
+  }
+  /// Continues where a checkpoint stands, if there is one.
+  bool load_checkpoint(const std::string& path, std::span<std::byte> own) {
+    return load_run(path, *trainer_, own);
+  }
+
+ protected:
+  std::optional<Trainer> trainer_;
+};
 
 }  // namespace support

@@ -10,6 +10,7 @@
 #include <linnet/eval/task_readers.hpp>
 #include <linnet/formats/hugging_face.hpp>
 #include <linnet/formats/peft.hpp>
+#include <linnet/formats/peft_gated.hpp>
 #include <linnet/formats/peft_virtual.hpp>
 #include <linnet/text/encoder_json.hpp>
 #include <linnet/text/hf_tokenizer.hpp>

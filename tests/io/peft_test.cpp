@@ -91,6 +91,55 @@ void check_golden_adapter() {
   }
 }
 
+/// Writes a file without what it says of options and base, as older versions did.
+void forget_notes(const std::string& from, const std::string& to) {
+  const auto file = ln::read_safetensors(from);
+  LINNET_REQUIRE_OK(file);
+  ln::file_metadata notes = file->metadata();
+  for (const char* key : {"alpha", "rslora", "linnet.base"}) BOOST_TEST(notes.erase(key) == 1u);
+  std::vector<ln::named_tensor> tensors;
+  for (const auto& one : file->tensors())
+    tensors.push_back({one.name, one.type, {one.shape().begin(), one.shape().end()}, one.data});
+  LINNET_REQUIRE_OK(ln::write_safetensors(to, tensors, notes));
+}
+/// linnet's own file of an adapter is loaded with the options and the base that it was saved with,
+/// and refused with others. One that says nothing of them is loaded.
+template <class Method, class Base>
+void check_own_file(const Base& base, const Base& changed) {
+  const scratch_folder folder;
+  const std::string path = folder.path("own"), old = folder.path("old");
+  const ln::lora_options how{.alpha = 16, .rslora = true, .dropout = 0.5};
+  const auto adapter = [](const Base& to, const ln::lora_options& with, std::uint64_t seed) {
+    auto made = ln::adapt<Method>(to, with, ln::seed{seed});
+    LINNET_REQUIRE_OK(made);
+    return std::move(*made);
+  };
+  const auto saved = adapter(base, how, 1);
+  LINNET_REQUIRE_OK(ln::save_safetensors(saved, path));
+  forget_notes(path, old);
+  auto other = adapter(base, {}, 2);
+  BOOST_TEST(message(ln::load_safetensors(other, path)) ==
+             path + ": alpha: expected 8 (the adapter's lora_options), got 16");
+  other = adapter(base, {.alpha = 16}, 2);
+  BOOST_TEST(message(ln::load_safetensors(other, path)) ==
+             path + ": rslora: expected false (the adapter's lora_options), got true");
+  BOOST_TEST(!same_bytes(other, saved));
+  LINNET_REQUIRE_OK(ln::load_safetensors(other, old));
+  BOOST_TEST(same_bytes(other, saved));
+  other = adapter(base, {.alpha = 16, .rslora = true}, 2);  // dropout is of training
+  LINNET_REQUIRE_OK(ln::load_safetensors(other, path));
+  BOOST_TEST(same_bytes(other, saved));
+  auto elsewhere = adapter(changed, how, 2);
+  const auto refused = ln::load_safetensors(elsewhere, path);
+  BOOST_REQUIRE(!refused);
+  BOOST_TEST((refused.error().code == ln::errc::mismatch));
+  BOOST_TEST(refused.error().what == "linnet.base");
+  LINNET_REQUIRE_OK(
+      ln::load_safetensors(elsewhere, path, {}, ln::nonfinite::keep, ln::peft_base::any));
+  LINNET_REQUIRE_OK(ln::load_safetensors(elsewhere, old));
+  BOOST_TEST(same_bytes(elsewhere, saved));
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(peft)
@@ -143,6 +192,16 @@ BOOST_AUTO_TEST_CASE(saved_and_loaded) {
   BOOST_TEST(!ln::load_peft(nobodys, folder.path()));
 }
 
+BOOST_AUTO_TEST_CASE(own_files) {
+  const golden_case<llama_gqa> c("llama_gqa_untied");
+  auto w = c.weights<double>();
+  const auto base = ln::pack(w);
+  w.tree().norm.weight[0] += 1;
+  const auto changed = ln::pack(w);
+  check_own_file<loaded<llama_gqa>::A::method>(base, changed);
+  check_own_file<ln::dynamic_lora<2, 1, 1, ln::target_modules<"attention.q">>>(base, changed);
+}
+
 #if __has_include(<xxhash.h>)
 // A checkpoint is the adapter with its moments, and training goes on from it with the same bits.
 BOOST_AUTO_TEST_CASE(checkpoints) {
@@ -165,10 +224,40 @@ BOOST_AUTO_TEST_CASE(checkpoints) {
   LINNET_REQUIRE_OK(ln::load_checkpoint(path, *second));
   for (int i = 0; i < 2; ++i) BOOST_TEST(first->step(one.c.view()) == second->step(two.c.view()));
   BOOST_TEST(same_bytes(one.adapter, two.adapter));
+
+  // With other options or another base it is refused, unless it says nothing of them, as older
+  // ones.
+  const auto bytes = ln::read_file(path);
+  LINNET_REQUIRE_OK(bytes);
+  const auto file = ln::detail::parse_sections(*bytes, path);
+  LINNET_REQUIRE_OK(file);
+  auto notes = file->metadata;
+  BOOST_TEST(std::erase_if(notes, [](const auto& note) {
+               return note.key == "alpha" || note.key == "rslora" || note.key == "linnet.base";
+             }) == 3u);
+  LINNET_REQUIRE_OK(ln::detail::write_checkpoint_file(folder.path("old"), notes, file->sections));
+  auto w = one.c.weights<double>();
+  w.tree().norm.weight[0] += 1;
+  const auto changed = ln::pack(w);
+  const auto said = [&](const auto& base, const ln::lora_options& how, const std::string& from) {
+    auto made = ln::adapt<A::method>(base, how);
+    LINNET_REQUIRE_OK(made);
+    auto train = trainer::open(*made, one.c.limits());
+    LINNET_REQUIRE_OK(train);
+    return message(ln::load_checkpoint(from, *train));
+  };
+  const ln::lora_options same{.alpha = 5, .rslora = true};
+  BOOST_TEST(said(one.base, same, path) == "success");
+  BOOST_TEST(said(one.base, {.alpha = 4, .rslora = true}, path) ==
+             path + ": alpha: expected 4 (the adapter's lora_options), got 5");
+  const std::string other = said(changed, same, path);
+  BOOST_TEST(other.starts_with(path + ": linnet.base: expected the hash of the adapter's base, "),
+             other);
+  BOOST_TEST(other.find(" (training goes on with its own base alone), got ") != other.npos, other);
+  BOOST_TEST(said(changed, {}, folder.path("old")) == "success");
 }
 #endif
 
-// Options that change the mathematics are refused by their names.
 // One A of GPT-2's c_attn becomes that of queries, keys and values; logits are those of a model
 // that NumPy computes (tests/reference/make_peft_gpt2.py). What has unlike ones is not written.
 BOOST_AUTO_TEST_CASE(fused_queries_keys_and_values) {
@@ -219,6 +308,7 @@ BOOST_AUTO_TEST_CASE(fused_queries_keys_and_values) {
              "one adapter for all three of GPT-2, got 2 of them");
 }
 
+// Options that change the mathematics are refused by their names.
 BOOST_AUTO_TEST_CASE(refusals) {
   const scratch_folder folder;
   loaded<llama_gqa> l;
@@ -250,6 +340,20 @@ BOOST_AUTO_TEST_CASE(refusals) {
   // Empty or false it says nothing.
   BOOST_TEST(complaint("\"use_dora\": false", "\"alpha_pattern\": {}, \"lora_bias\": false") ==
              "success");
+  // Deltas of an embedding.
+  const scratch_folder more_folder;
+  const auto saved = ln::read_safetensors(folder.path("adapter_model.safetensors"));
+  LINNET_REQUIRE_OK(saved);
+  std::vector<ln::named_tensor> tensors;
+  for (const auto& one : saved->tensors())
+    tensors.push_back({one.name, one.type, {one.shape().begin(), one.shape().end()}, one.data});
+  const std::string name = "base_model.model.model.embed_tokens.lora_embedding_A",
+                    file = more_folder.path("adapter_model.safetensors");
+  tensors.push_back({name, ln::dtype::f32, {0, 3}, {}});
+  LINNET_REQUIRE_OK(ln::write_safetensors(file, tensors));
+  LINNET_REQUIRE_OK(ln::write_file(more_folder.path("adapter_config.json"), bytes(good)));
+  BOOST_TEST(message(ln::load_peft(l.adapter, more_folder.path())) ==
+             file + ": " + name + ": expected only tensors of the model type, got F32 [0, 3]");
   // Tensors of an adapter of other matrices.
   using few = ln::adapted<llama_gqa, ln::lora<3, ln::target_modules<"attention.q">>>;
   auto smaller = ln::adapt<few::method>(l.base);

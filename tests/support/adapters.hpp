@@ -5,6 +5,7 @@
 
 #include "support/data.hpp"
 #include "support/models.hpp"
+#include "support/resumed.hpp"
 
 namespace test {
 
@@ -41,8 +42,8 @@ struct adapter_training {
   double most;             ///< of the first loss that the last one may be
   bool recompute = false;  ///< whether three threads compute layers again
 };
-/// Steps on a base in codes change the adapter alone, with the same bits on one thread and three.
-/// Gives the adapter that was trained.
+/// Steps on a base in codes change the adapter alone, with the same bits on one thread and three,
+/// and where others go on with them. Gives the adapter that was trained.
 template <class A>
 ln::weights<A> check_adapter_training(const ln::packed<coded_decoder>& base,
                                       const adapter_training& how) {
@@ -64,6 +65,7 @@ ln::weights<A> check_adapter_training(const ln::packed<coded_decoder>& base,
     if (i < 2) BOOST_TEST(team->step(data.view()) == last);
   }
   BOOST_TEST(last < how.most * start, last << " after " << start);
+  check_resumed(*second, data, [](const ln::limits&) { return ln::cross_entropy_objective{}; });
   BOOST_TEST(same_bytes(base, before));
   return std::move(*first);
 }

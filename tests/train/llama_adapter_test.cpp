@@ -42,6 +42,65 @@ void check() {
   check_weights(*folded, data);
 }
 
+/// What is saved for PEFT is loaded again, up to the last places of gates, and PEFT's numbers are
+/// in it; what PEFT has no form for is refused.
+template <class A, class Base>
+void check_peft_files(const ln::weights<A, double>& adapter, const Base& base) {
+  const scratch_folder folder;
+  LINNET_REQUIRE_OK(ln::save_peft(adapter, folder.path(), "llama_gqa_untied"));
+  const auto theirs = ln::read_safetensors(golden("peft_adaption/adapter_model.safetensors"));
+  const auto ours = ln::read_safetensors(folder.path("adapter_model.safetensors"));
+  BOOST_REQUIRE((theirs && ours && theirs->tensors().size() == ours->tensors().size()));
+  for (const auto& one : theirs->tensors()) {
+    const auto* const mine = ours->find(one.name);
+    BOOST_REQUIRE((mine && mine->description() == one.description()));
+    const auto a = *theirs->values<double>(one.name), b = *ours->values<double>(one.name);
+    for (std::size_t i = 0; i < a.size(); ++i) BOOST_TEST(std::abs(a[i] - b[i]) <= 1e-15);
+  }
+  auto again = ln::adapt<typename A::method>(base, ln::seed{2});
+  LINNET_REQUIRE_OK(again);
+  LINNET_REQUIRE_OK(ln::load_peft(*again, folder.path()));
+  const auto* const from = static_cast<const double*>(adapter.data());
+  const auto* const to = static_cast<const double*>(again->data());
+  for (index i = 0; i < A::parameters(); ++i) BOOST_TEST(std::abs(from[i] - to[i]) <= 1e-15);
+
+  // Fields and tensors of another adapter.
+  const std::string path = folder.path("adapter_config.json"), good = contents(path);
+  const auto complaint = [&](std::string_view was, std::string_view is) {
+    LINNET_REQUIRE_OK(ln::write_file(path, bytes(replaced(good, was, is))));
+    return message(ln::load_peft(*again, folder.path()));
+  };
+  BOOST_TEST(complaint("\"adapter_len\": 5", "\"adapter_len\": 6") ==
+             path + ": adapter_len: expected 5 (the adapter's type), got 6");
+  BOOST_TEST(complaint("\"adapter_layers\": 2", "\"adapter_layers\": 1") ==
+             path + ": adapter_layers: expected 2 (the adapter's type), got 1");
+  BOOST_TEST(complaint("ADAPTION_PROMPT", "LORA").find(": peft_type: ") != std::string::npos);
+  BOOST_TEST(complaint("ADAPTION_PROMPT", "ADAPTION_PROMPT") == "success");
+  const std::string tensors = folder.path("adapter_model.safetensors");
+  const auto of_gate = [&](double gate, std::vector<index> shape) {
+    std::vector<ln::named_tensor> all;
+    for (const auto& one : theirs->tensors()) {
+      const bool is_gate = one.name.ends_with("_gate");
+      all.push_back({one.name, one.type, {one.shape().begin(), one.shape().end()}, one.data});
+      if (is_gate) all.back().data = std::as_bytes(std::span(&gate, 1));
+      if (is_gate) all.back().shape = shape;
+    }
+    LINNET_REQUIRE_OK(ln::write_safetensors(tensors, all));
+    return message(ln::load_peft(*again, folder.path()));
+  };
+  const std::string gate = tensors + ": base_model.model.model.layers.1.self_attn.adaption_gate";
+  BOOST_TEST(of_gate(1, {1}) ==
+             gate + ": expected a gate between -1 and 1, as linnet's are tanh of a number, got 1");
+  BOOST_TEST(of_gate(0.5, {1, 1}) ==
+             gate + ": expected real [1] (the adapter's type), got F64 [1, 1]");
+  for (index i = 0; i < A::parameters(); ++i) BOOST_TEST(std::abs(from[i] - to[i]) <= 1e-15);
+
+  again->tree().gates[1] += 1;
+  BOOST_TEST(message(ln::save_peft(*again, folder.path())) ==
+             "save_peft: adaption_gates: expected one gate for all heads of a layer, as PEFT has "
+             "it; save_safetensors() keeps others, got unlike ones");
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(llama_adapters)
@@ -66,22 +125,16 @@ BOOST_AUTO_TEST_CASE(of_peft) {
   const auto base = ln::pack(c.weights<double>());
   auto made = ln::adapt<A::method>(base);
   LINNET_REQUIRE_OK(made);
-  const auto saved = ln::read_safetensors(golden("peft_adaption/adapter_model.safetensors"));
+  LINNET_REQUIRE_OK(ln::load_peft(*made, golden("peft_adaption")));
+  check_peft_files(*made, base);
   const auto expected = ln::read_safetensors(golden("peft_adaption/expected.safetensors"));
-  BOOST_REQUIRE(saved && expected);
+  BOOST_REQUIRE(static_cast<bool>(expected));
   constexpr index layers = 2, heads = M::self.heads, prompts = 5 * M::d;
   const auto name = [](index layer, const char* of) {
     return "layers." + std::to_string(1 + layer) + ".self_attn.adaption_" + of;
   };
   double open[layers];
-  for (index l = 0; l < layers; ++l) {
-    const auto rows = saved->values<double>("base_model.model.model." + name(l, "prompt"));
-    const auto gate = saved->values<double>("base_model.model.model." + name(l, "gate"));
-    BOOST_REQUIRE(rows && gate);
-    std::copy(rows->begin(), rows->end(), made->tree().prompts + l * prompts);
-    open[l] = (*gate)[0];
-    std::fill_n(made->tree().gates + l * heads, heads, std::atanh(open[l]));
-  }
+  for (index l = 0; l < layers; ++l) open[l] = std::tanh(made->tree().gates[l * heads]);
   auto train = ln::trainer<A, ln::adamw, double>::open(*made, c.limits());
   LINNET_REQUIRE_OK(train);
   std::vector<double> logits(at(c.batch * c.target_length * M::vocabulary));

@@ -497,6 +497,30 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_there_goes_on_or_teaches_another) {
   BOOST_CHECK_EQUAL(config["r"], 4);
   BOOST_CHECK(fs::exists(adapted + "/adapter/adapter_model.safetensors"));
 
+  // So do deltas on the numbers themselves. Put off behind each step, they end with the same bits.
+  const auto by_deltas = [&](const std::string& out, const std::vector<std::string>& more) {
+    std::vector<std::string> all = finetune(out, first,
+                                            {"--text", other, "--steps", "3", "--rate", "0.01",
+                                             "--lora", "2", "--lora-dropout", "0.1"});
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const std::string at_once = folder.path("at_once"), put_off = folder.path("put_off");
+  test::zoo_prints(by_deltas(at_once, {}));
+  for (int n = 0; n < 2; ++n) {
+    const std::string said =
+        test::zoo_prints(by_deltas(put_off, {"--minutes", "1e-6", "--resume"}));
+    BOOST_CHECK_MESSAGE(said.find("--resume goes on from there") != said.npos, said);
+  }
+  BOOST_CHECK(fs::exists(put_off + "/training.ckpt"));
+  check_refused(by_deltas(put_off, {"--lora-alpha", "8", "--resume"}),
+                "begun with lora_alpha 16.0, not 8.0");
+  test::zoo_prints(by_deltas(put_off, {"--resume"}));
+  for (const char* const file : {"/model.safetensors", "/adapter/adapter_model.safetensors"})
+    BOOST_CHECK(test::contents(put_off + file) == test::contents(at_once + file));
+  BOOST_CHECK(test::contents(at_once + "/model.safetensors") !=
+              test::contents(first + "/model.safetensors"));
+
   // Soft tokens learn it, too; the file is the model that they stand before.
   const std::string prompted = folder.path("prompted");
   const double by_prompt = bits_of(test::zoo_prints(finetune(

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <iterator>
+#include <span>
 #include <type_traits>
 
 #include <linnet/model/buffers.hpp>
@@ -20,15 +22,33 @@ LINNET_NAMESPACE_BEGIN
 template <class M, class Method>
 struct adapted;
 
+namespace detail {
+
+/// A hash of packed weights: of their panels, which are the same on every machine.
+inline std::uint64_t base_hash(std::span<const std::byte> bytes) {
+  std::uint64_t hash = bytes.size();
+  for (std::size_t i = 0; i < bytes.size(); i += 8) {
+    std::uint64_t word = 0;
+    __builtin_memcpy(&word, bytes.data() + i, (std::min)(std::size_t{8}, bytes.size() - i));
+    hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
+    hash ^= hash >> 29;
+  }
+  return hash;
+}
+
+}  // namespace detail
+
 /// The base that an adapter was made for.
 struct adapter_base {
   const void* of = nullptr;              ///< the packed weights, or null
   bool (*there)(const void*) = nullptr;  ///< whether they are valid
+  std::uint64_t hash = 0;                ///< of their panels, by which files know them
 
-  /// Refers to packed weights.
+  /// Refers to packed weights, and reads them once for their hash.
   template <class Packed>
   void refer_to(const Packed& base) {
     of = &base;
+    hash = detail::base_hash(base.block());
     there = [](const void* one) { return static_cast<const Packed*>(one)->valid(); };
   }
 };

@@ -28,6 +28,12 @@ struct lora_options {
     f("rslora", self.rslora, detail::one_of(detail::false_or_true));
     f("dropout", self.dropout, detail::option_range{.least = 0, .most = 1, .below = true});
   }
+  /// Calls f(key, value) for the options that decide what weights compute, which files note.
+  template <class F>
+  void describe(F&& f) const {
+    f("alpha", alpha);
+    f("rslora", rslora);
+  }
   /// The factor of B A.
   double scale(index rank) const {
     const auto r = static_cast<double>(rank);

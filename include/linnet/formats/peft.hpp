@@ -11,17 +11,12 @@
 #include <vector>
 
 #include <linnet/adapt/adapt.hpp>
+#include <linnet/formats/adapter_notes.hpp>
 #include <linnet/formats/peft_config.hpp>
 #include <linnet/formats/weights_file.hpp>
 #include <linnet/model/t5.hpp>
 
 LINNET_NAMESPACE_BEGIN
-
-/// Whether an adapter is loaded for other weights than those it was saved with.
-enum class peft_base {
-  same,  ///< no: the files' hash, where there is one, is that of the base
-  any    ///< yes, such as one that was trained on codes for the numbers
-};
 
 namespace detail {
 
@@ -30,35 +25,6 @@ namespace detail {
 template <class M>
 constexpr const char* peft_task() {
   return is_t5<M> ? "SEQ_2_SEQ_LM" : is_encoder<M> ? "FEATURE_EXTRACTION" : "CAUSAL_LM";
-}
-
-/// A hash of packed weights: of their panels, which are the same on every machine.
-inline std::uint64_t base_hash(std::span<const std::byte> bytes) {
-  std::uint64_t hash = bytes.size();
-  for (std::size_t i = 0; i < bytes.size(); i += 8) {
-    std::uint64_t word = 0;
-    __builtin_memcpy(&word, bytes.data() + i, (std::min)(std::size_t{8}, bytes.size() - i));
-    hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
-    hash ^= hash >> 29;
-  }
-  return hash;
-}
-template <class A, class T>
-std::string base_hash_of(const adapter_base& base) {
-  using of = packed<typename A::base_model, T>;
-  return std::to_string(base_hash(static_cast<const of*>(base.of)->block()));
-}
-/// Refuses a file of an adapter of another base, unless it may be any.
-template <class A, class T>
-result<void> check_peft_base(const safetensors& file, const adapter_base& base, peft_base which) {
-  const auto said = file.metadata().find("linnet.base");
-  if (which == peft_base::any || said == file.metadata().end()) return {};
-  const auto own = base_hash_of<A, T>(base);
-  if (own == said->second) return {};
-  return failure(
-      errc::mismatch, file.where(), "linnet.base",
-      "the hash of the adapter's base, " + own + " (peft_base::any loads it for another)",
-      printable(said->second));
 }
 
 /// Where a matrix of a model is in Hugging Face's files, by its name without the end:
@@ -170,7 +136,7 @@ result<void> save_peft(const weights<A, T>& a, const std::string& directory,
     config.replace(config.find(said) + said.size(), 5, "true");
   if (auto saved =
           detail::save_parts(directory + "/adapter_model.safetensors", parts,
-                             {{"format", "pt"}, {"linnet.base", detail::base_hash_of<A, T>(base)}});
+                             {{"format", "pt"}, {"linnet.base", std::to_string(base.hash)}});
       !saved)
     return saved;
   return write_file(directory + "/adapter_config.json", detail::bytes_of(config));
@@ -200,7 +166,7 @@ result<void> load_peft(weights<A, T>& a, const std::string& directory,
   if (!how) return how.error();
   const auto file = read_safetensors(directory + "/adapter_model.safetensors");
   if (!file) return file.error();
-  if (auto fit = detail::check_peft_base<A, T>(*file, a.tree().base, base); !fit) return fit;
+  if (auto fit = detail::check_adapter_file(a.tree(), *file, base, true); !fit) return fit;
   auto loaded =
       detail::load_parts(*file, parts, {}, nonfinite::keep, [](std::string_view) { return false; });
   if (loaded) a.tree().base.how = *how;

@@ -144,7 +144,7 @@ result<void> save_peft(const weights<A, T>& a, const std::string& directory,
   const detail::placement at{"prompt_embeddings", parts[0].rows, parts[0].columns};
   if (auto saved = detail::save_parts(
           directory + "/adapter_model.safetensors", {{parts[0], at, {}}},
-          {{"format", "pt"}, {"linnet.base", detail::base_hash_of<A, T>(a.tree().base)}});
+          {{"format", "pt"}, {"linnet.base", std::to_string(a.tree().base.hash)}});
       !saved)
     return saved;
   return write_file(directory + "/adapter_config.json",
@@ -170,7 +170,7 @@ result<void> load_peft(weights<A, T>& a, const std::string& directory,
   if (!rows) return rows.error();
   const auto file = read_safetensors(directory + "/adapter_model.safetensors");
   if (!file) return file.error();
-  if (auto fit = detail::check_peft_base<A, T>(*file, a.tree().base, base); !fit) return fit;
+  if (auto fit = detail::check_adapter_file(a.tree(), *file, base, true); !fit) return fit;
   auto parts = detail::leaves_of(a);
   std::vector<T> read(static_cast<std::size_t>(*rows * parts[0].columns));
   parts[0].rows = *rows;

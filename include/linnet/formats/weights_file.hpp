@@ -3,6 +3,7 @@
 /// @file
 /// Weights to and from safetensors files, under linnet's names or Hugging Face's.
 
+#include <linnet/formats/adapter_notes.hpp>
 #include <linnet/formats/hf_names.hpp>
 #include <linnet/formats/safetensors.hpp>
 
@@ -248,13 +249,14 @@ result<void> check_storage(const safetensors& file) {
 /// Loads all weights from a parsed safetensors file, converting between F16, BF16, F32, F64 and the
 /// model's storage. Every tensor of the model must be there exactly once and in its shape, and no
 /// other; `w` is untouched unless all of it fits. Files that linnet wrote also say what model they
-/// are of, which is compared first. With `prefix` (such as "grad."), only tensors whose names begin
-/// with it count. Errors: errc::missing, errc::mismatch, errc::malformed, errc::out_of_memory, and
-/// errc::invalid where `values` are to be finite.
+/// are of, which is compared first. Those of an adapter say its lora_options but for dropout, and a
+/// hash of its base, which `base` may let be any. With `prefix` (such as "grad."), only tensors
+/// whose names begin with it count. Errors: errc::missing, errc::mismatch, errc::malformed,
+/// errc::out_of_memory, and errc::invalid where `values` are to be finite.
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming = {},
-                              std::string_view prefix = {},
-                              nonfinite values = nonfinite::keep) LINNET_TRY {
+                              std::string_view prefix = {}, nonfinite values = nonfinite::keep,
+                              peft_base base = peft_base::same) LINNET_TRY {
   if (!w.valid()) return w.error();
   if constexpr (!detail::foreign<Naming>) {
     for (const detail::key_value& one : detail::metadata_of<M>())
@@ -262,6 +264,7 @@ result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming 
           said != file.metadata().end() && said->second != one.value)
         return detail::failure(errc::mismatch, file.where(), one.key,
                                one.value + " (the model type)", detail::printable(said->second));
+    if (auto fits = detail::check_adapter_file(w.tree(), file, base, false); !fits) return fits;
     if (auto fits = detail::check_storage<typename weights<M, T>::storage>(file);
         !fits && prefix.empty())
       return fits;
@@ -285,32 +288,34 @@ LINNET_OR_OUT_OF_MEMORY(file.where())
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, std::span<const std::byte> bytes, Naming names = {},
                               const std::string& where = "safetensors",
-                              nonfinite values = nonfinite::keep) LINNET_TRY {
+                              nonfinite values = nonfinite::keep,
+                              peft_base base = peft_base::same) LINNET_TRY {
   if (!(detail::fits_metadata<!detail::foreign<Naming>, M>() &&
         detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>()))
     return {};
   const auto file = parse_safetensors(bytes, where);
-  return file ? load_safetensors(w, *file, names, {}, values) : result<void>(file.error());
+  return file ? load_safetensors(w, *file, names, {}, values, base) : result<void>(file.error());
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 /// Loads weights from a safetensors file. Errors: those of the overload above and of
 /// read_safetensors().
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming names = {},
-                              nonfinite values = nonfinite::keep) LINNET_TRY {
+                              nonfinite values = nonfinite::keep,
+                              peft_base base = peft_base::same) LINNET_TRY {
   if (!(detail::fits_metadata<!detail::foreign<Naming>, M>() &&
         detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>()))
     return {};
   const auto file = read_safetensors(path);
-  return file ? load_safetensors(w, *file, names, {}, values) : result<void>(file.error());
+  return file ? load_safetensors(w, *file, names, {}, values, base) : result<void>(file.error());
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 
 /// Saves all weights as a safetensors file in their storage type. The metadata are a description of
 /// the model (linnet's names) or the mark that Transformers asks for (Hugging Face's), and `notes`
-/// of your own. The same weights always give the same bytes. Nothing is written that
-/// load_safetensors() refuses. Errors: errc::invalid (notes that are not UTF-8 or too long, scales
-/// that are not finite), errc::io.
+/// of your own. That of an adapter has its lora_options and a hash of its base. The same weights
+/// always give the same bytes. Nothing is written that load_safetensors() refuses. Errors:
+/// errc::invalid (notes that are not UTF-8 or too long, scales that are not finite), errc::io.
 template <class M, class T, class Naming = naming::canonical>
 result<void> save_safetensors(const weights<M, T>& w, const std::string& path, Naming = {},
                               file_metadata notes = {}) LINNET_TRY {
@@ -325,6 +330,8 @@ result<void> save_safetensors(const weights<M, T>& w, const std::string& path, N
     notes["storage"] = storage::name_of<S>();
     if (S::group > 0) notes["storage_group"] = std::to_string(S::group);
     for (const detail::key_value& one : detail::metadata_of<M>()) notes[one.key] = one.value;
+    for (const detail::key_value& one : detail::notes_of_adapter(w.tree()))
+      notes[one.key] = one.value;
   }
   if constexpr (detail::fits_metadata<!detail::foreign<Naming>, M>() &&
                 detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>())

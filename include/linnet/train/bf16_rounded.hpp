@@ -5,9 +5,12 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
 #include <string>
+#include <string_view>
 
 #include <linnet/train/adamw_8bit.hpp>
+#include <linnet/train/sophia.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -41,8 +44,9 @@ inline void round_to_bf16(const ops::execution& on, std::uint64_t seed, std::uin
 /// An optimizer all of whose weights and moments are bf16 numbers, without a master copy in f32
 /// (Zamirai et al. 2020, arXiv:2010.06192). Behind each step both are rounded
 /// stochastically, so that updates below half a place of a weight count on average. With
-/// compute::bf16 a trainer then trains in bf16 alone. Numbers stay in memory as floats, so this
-/// shows what bf16 loses; it saves nothing.
+/// compute::bf16 a trainer then trains in bf16 alone. So are moments behind an estimate of the
+/// curvature, as `sophia` has them. Numbers stay in memory as floats, so this shows what bf16
+/// loses; it saves nothing.
 template <class Optimizer>
 struct bf16_rounded : Optimizer {
   std::uint64_t seed = 0;  ///< of the rounding
@@ -65,6 +69,19 @@ struct bf16_rounded : Optimizer {
     w.visit([&](const parameter_path&, const tensor_info& info, auto& values) {
       detail::round_to_bf16(on, seed, stream++, t, info.size(), detail::numbers_in(values));
     });
+    round_moments(on, t, stream, s);
+  }
+  /// Rounds the moments that an estimate of the curvature behind step `t` has changed. Called by
+  /// every thread of a team.
+  template <class State>
+  void round(const ops::execution& on, index t,
+             State& s) const requires detail::estimates_curvature<Optimizer> {
+    round_moments(on, t, stream_of("curvature"), s);  // others than behind the step
+  }
+
+ private:
+  template <class State>
+  void round_moments(const ops::execution& on, index t, std::uint64_t stream, State& s) const {
     s.visit([&](std::string_view, std::span<std::byte> block) {
       detail::round_to_bf16(on, seed, stream++, t, std::ssize(block) / 4,
                             reinterpret_cast<float*>(block.data()));

@@ -5,6 +5,7 @@
 /// linnet/checkpoint.hpp.
 
 #include <linnet/file/file.hpp>
+#include <linnet/formats/adapter_notes.hpp>
 #include <linnet/formats/checkpoint_file.hpp>
 #include <linnet/train/trainer.hpp>
 
@@ -69,6 +70,19 @@ std::vector<key_value> trainer_metadata() {
   return all;
 }
 
+/// Refuses a checkpoint of an adapter with other options or another base. Older ones say nothing of
+/// them.
+template <class Trainer>
+result<void> check_adapter_checkpoint(const Trainer& train, const section_file& file,
+                                      const std::string& where) {
+  return check_adapter_notes(
+      train.current().tree(), where, peft_base::same, "training goes on with its own base alone",
+      [&](const std::string& key) {
+        const auto said = std::ranges::find(file.metadata, key, &key_value::key);
+        return said == file.metadata.end() ? nullptr : &said->value;
+      });
+}
+
 /// Calls f(name, bytes) for each block of the trainer that a checkpoint at `progress` holds.
 template <class Trainer, class F>
 void visit_blocks(Trainer& train, const training_progress& progress, F&& f) {
@@ -104,14 +118,17 @@ result<void> save_checkpoint(const std::string& path, Trainer& train,
                    "a name that does not begin with linnet.", "this one"};
     sections.push_back(one);
   }
-  return detail::write_checkpoint_file(path, detail::trainer_metadata<Trainer>(), sections);
+  auto metadata = detail::trainer_metadata<Trainer>();
+  for (detail::key_value& one : detail::notes_of_adapter(train.current().tree()))
+    metadata.push_back(std::move(one));
+  return detail::write_checkpoint_file(path, metadata, sections);
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 
 /// Restores a trainer from the bytes of a checkpoint of a trainer of the same type; `where` names
 /// the file in errors. The trainer is untouched unless all of it fits. Errors: errc::malformed
 /// (damage), errc::unsupported (another version), errc::mismatch (another model, scalar type or
-/// optimizer), errc::missing.
+/// optimizer; an adapter of other lora_options or another base), errc::missing.
 template <class Trainer>
 result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& train,
                                    const std::string& where = "checkpoint") LINNET_TRY {
@@ -125,6 +142,7 @@ result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& tr
       return error{errc::mismatch, where, one.key, one.value + " (the trainer's type)",
                    there ? detail::printable(said->value) : "nothing"};
   }
+  if (auto fit = detail::check_adapter_checkpoint(train, *file, where); !fit) return fit.error();
 
   std::optional<error> failure;
   std::size_t used = 0;

@@ -22,18 +22,6 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 struct counters_of;
-
-/// The gradients of a trainer: a whole block, or what an optimizer that keeps a part of them says.
-template <class Optimizer, class M, class T>
-struct gradients_for {
-  using type = gradients<M, T>;
-};
-template <class Optimizer, class M, class T>
-requires requires { typename Optimizer::template gradient_block<M, T>; }
-struct gradients_for<Optimizer, M, T> {
-  using type = typename Optimizer::template gradient_block<M, T>;
-};
-
 }  // namespace detail
 
 /// Trains weights of model `M`, which it refers to, with `Optimizer`. With `Compute` =
@@ -201,8 +189,11 @@ class trainer {
                                                   scaled, {}, criterion);
       const double share = sum.tokens > 0 ? 1.0 / static_cast<double>(sum.tokens) : 0.0;
       const double norm = std::sqrt(detail::sum_of_squares(on, gradients_, partial_)) * share;
-      if (is_finite(norm) && is_finite(sum.nats) && sum.tokens > 0)
+      if (is_finite(norm) && is_finite(sum.nats) && sum.tokens > 0) {
         optimizer_.observe(on, sum.tokens, share * clip_of(norm), gradients_, state_);
+        if constexpr (requires { optimizer_.round(on, progress_.steps, state_); })
+          optimizer_.round(on, progress_.steps, state_);
+      }
       clear_gradients(on);
       if (on.threads.rank() == 0) loss = sum;
     });
