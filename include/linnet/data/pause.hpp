@@ -9,7 +9,8 @@
 /// and let none be chosen:
 ///
 ///     prompt.insert(prompt.end(), 10, pause);
-///     ln::processed choose(ln::greedy{}, [](std::span<float> l) { l[pause] = -1e30f; });
+///     ln::with_logit_processors choose(ln::greedy{},
+///                                      [](std::span<float> l) { l[pause] = -1e30f; });
 ///     session.generate(prompt, choose, emit);
 ///
 /// What the model says before the last pause is never looked at. As many pauses as in fine-tuning:

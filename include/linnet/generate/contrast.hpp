@@ -29,8 +29,9 @@ struct contrast_options {
 /// allocates nothing. For one sequence; not for speculative decoding.
 ///
 ///     ln::contrast against(plain, {.plausibility = 0.1});
-///     against.start(question);
-///     expert.generate(context_and_question, ln::processed(ln::greedy{}, against), emit);
+///     against.reset_and_prefill(question);
+///     ln::with_logit_processors choose(ln::greedy{}, against);
+///     expert.generate(context_and_question, choose, emit);
 template <class M, class T = float>
 class contrast {
   static_assert(session<M, T>::ids_per_token == 1,
@@ -50,7 +51,7 @@ class contrast {
   }
   LINNET_OR_OUT_OF_MEMORY("contrast::open")
   /// Contrasts with an amateur's session, which must outlive it. With options out of their ranges
-  /// start() fails.
+  /// reset_and_prefill() fails.
   explicit contrast(session<M, T>& amateur, const contrast_options& how = {})
       : amateur_(&amateur), how_(how) {}
 
@@ -89,8 +90,8 @@ class contrast {
       expert[i] = static_cast<X>(e < least && e < most ? -1e30 : e + how_.weight * (e - a));
     }
   }
-  /// Why the last start() failed, or why the expert's logits stay as they are: that of the amateur,
-  /// see session::last_refusal().
+  /// Why the last reset_and_prefill() failed, or why the expert's logits stay as they are: that of
+  /// the amateur, see session::last_refusal().
   std::string_view last_refusal() const noexcept { return amateur_->last_refusal(); }
 
  private:

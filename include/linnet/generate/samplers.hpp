@@ -296,11 +296,12 @@ class sampler {
 /// never chosen while others are left. Sampler and hooks given by name are referred to, temporaries
 /// are kept.
 ///
-///     ln::processed choose(ln::greedy{}, [](std::span<float> logits) { logits[7] = -1e30f; });
+///     ln::with_logit_processors choose(ln::greedy{},
+///                                      [](std::span<float> logits) { logits[7] = -1e30f; });
 template <class Sampler, class... Hooks>
 class with_logit_processors {
   static_assert(sizeof...(Hooks) > 0,
-                "linnet::processed: give it a hook, or use the sampler alone");
+                "linnet::with_logit_processors: give it a hook, or use the sampler alone");
 
  public:
   /// Refers to a sampler and hooks, which are called in this order.
