@@ -64,7 +64,7 @@ int main() {
   // expect: = packed of decoder_model<
   // gdb: bt
   // expect: ^#0 +stop
-  // expect: ^#[1-9] .{1,40}decoder_model<\.\.\.>::visit<\.\.\.>.{1,250}$
+  // expect: ^#[0-9]+ .{0,40}decoder_model<\.\.\.>::visit<\.\.\.>.{1,250}$
   packed.visit([](const ln::parameter_path& at, const ln::tensor_info&, const auto&) {
     if (at.str() == "blocks.1.attention.k.weight") stop();
   });
