@@ -2,7 +2,9 @@
 // Two kinds of attention from outside the library: ALiBi wraps attention::full, and talking heads
 // has parameters and a key-value cache of its own. Both are checked, trained, and they write.
 
+#include <cmath>
 #include <cstdio>
+#include <string>
 #include <vector>
 
 #include <linnet/linnet.hpp>
@@ -12,48 +14,14 @@ namespace mine {
 using ln::index, ln::view;
 
 // ALiBi (Press et al. 2022): head h of H loses 2^(-8 (h + 1) / H) for each token of distance.
-// `full` adds the bias lines of the context where its shape is `relative`, so only the lines are
-// missing. g++ 12 takes a changed shape as a function of the shape, not as a template of it.
-constexpr ln::attention_shape biased(ln::attention_shape a) {
-  a.relative = true;
-  return a;
-}
 struct alibi : ln::attention::full {  // with its traits, and with its caches: kv::int8, paged
   // Files are compared by this name, so that one of `full`, whose weights would fit, is refused.
   static std::string name() { return "mine::alibi"; }
+  static double bias(index head, index heads, index distance) {
+    return -std::exp2(-8.0 * double(head + 1) / double(heads)) * std::abs(double(distance));
+  }
   template <ln::attention_shape A>
-  struct layer : ln::attention::full::layer<biased(A)> {
-    static_assert(!A.relative && !A.cross, "mine::alibi: for decoders, which have no other bias");
-    using base = ln::attention::full::layer<biased(A)>;
-    using base::in, base::out;
-    template <class T>
-    struct cache : base::template cache<T> {
-      T* lines = nullptr;  // [heads, width], by key position - query position + longest
-      index longest = 0, width = 0;
-    };
-    template <class T>
-    static constexpr cache<T> plan(ln::planner& m, const ln::call_shape& e) {
-      const index longest = (std::max)(e.length, e.capacity), width = 2 * longest + 1;
-      T* const lines = m.saved.take<T>(A.heads * width);
-      return {base::template plan<T>(m, e), lines, longest, width};
-    }
-    template <class T, class S>
-    static void forward(const auto& p, view<const T, in> x, view<T, out> y, cache<T>& c,
-                        ln::context<T>& ctx, const T* residual = nullptr) {
-      ctx.on.threads.each(A.heads * c.width, [&](index i) {  // this thread's share of i, then waits
-        const double slope = std::exp2(-8.0 * double(i / c.width + 1) / double(A.heads));
-        c.lines[i] = T(-slope * std::abs(double(i % c.width - c.longest)));
-      });
-      ctx.bias = {c.lines, nullptr, c.longest};
-      base::template forward<T, S>(p, x, y, c, ctx, residual);
-    }
-    template <class T, class S>
-    static void backward(const auto& p, auto& dp, view<const T, in> x, view<const T, out> dy,
-                         view<T, in> dx, cache<T>& c, ln::context<T>& ctx) {
-      ctx.bias = {c.lines, nullptr, c.longest};  // nothing to train
-      base::template backward<T, S>(p, dp, x, dy, dx, c, ctx);
-    }
-  };
+  using layer = ln::attention::distance_bias_layer<A, alibi>;  // the layer of `full`, and the bias
 };
 
 // Talking heads (Shazeer et al. 2020): with scores s_f of head f, head g mixes its values v_g by

@@ -69,8 +69,7 @@ struct splitter : ln::model_defaults {
     ln::ops::embed(on, n, d, b.tokens, p.table, w.x);
     layers::template forward<T, S>(p.stack, {w.x, n}, {w.y, n}, w.stack, ctx);
     ln::ops::head_call<T, S> head{n, d, vocabulary, w.y, p.head, T(1), b.labels, w.chunk, w.losses};
-    head.logits = call.logits;
-    head.z_loss = call.z_loss;
+    head.logits = call.logits, head.z_loss = call.z_loss;
     if (dp) {
       for (T* dx : {w.dx, w.dy}) ln::ops::fill(on, n * d, T(0), dx);
       head.dy = w.dy;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Semantic search: embeds the paragraphs of a text file with all-MiniLM-L6-v2, then answers queries
 // with the nearest ones. `zoo fetch minilm` gets the model.
-//
 //   semantic_search [FILE [QUERY...]]   without a query, each line of standard input is one
 
 #include <algorithm>
@@ -22,13 +21,12 @@ namespace ln = linnet;
 
 using Model = ln::zoo::minilm_l6;
 using Words = std::vector<std::string>;
-constexpr ln::index batch = 32, longest = 256;  // texts at a time, tokens of one
+constexpr std::size_t batch = 32, longest = 256;  // texts at a time, tokens of one
 
 // The folder that zoo fetch puts the model in.
 std::string folder() {
   for (const auto& [name, rest] :
-       {std::pair("LINNET_CACHE", ""), std::pair("XDG_CACHE_HOME", "/linnet"),
-        std::pair("HOME", "/.cache/linnet")})
+       {std::pair("LINNET_CACHE", ""), {"XDG_CACHE_HOME", "/linnet"}, {"HOME", "/.cache/linnet"}})
     if (const char* const value = std::getenv(name); value && *value)
       return std::string(value) + rest + "/all-MiniLM-L6-v2";
   return "all-MiniLM-L6-v2";
@@ -37,14 +35,11 @@ std::string folder() {
 // One vector of length 1 for each text, so that products are cosines.
 std::vector<float> embed(ln::embedder<Model>& run, ln::encoder_texts& read, const Words& texts) {
   std::vector<float> all;
-  for (std::span<const std::string> rest = texts; !rest.empty();) {
-    const auto some = rest.first(std::min(rest.size(), std::size_t{batch}));
-    if (const auto b = read.batch(some)) {
+  for (std::size_t i = 0; i < texts.size(); i += batch)
+    if (const auto b = read.batch(std::span(texts).subspan(i, std::min(batch, texts.size() - i)))) {
       const auto vectors = run.embed(*b);
       all.insert(all.end(), vectors.begin(), vectors.end());
     }
-    rest = rest.subspan(some.size());
-  }
   return all;
 }
 
@@ -82,21 +77,19 @@ int main(int count, char** argument) {
   const auto start = std::chrono::steady_clock::now();
   const std::vector<float> vectors = embed(*run, *read, texts);
   const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-  std::printf("%zu paragraphs, %.0f a second\n", texts.size(),
-              double(texts.size()) / taken.count());
+  std::printf("%zu paragraphs, %.0f/s\n", texts.size(), double(texts.size()) / taken.count());
 
   const auto answer = [&](const std::string& query) {
     const std::vector<float> asked = embed(*run, *read, {query});
     std::vector<std::pair<float, std::string>> found;
-    for (const float* one = vectors.data(); const std::string& text : texts) {
+    for (auto one = vectors.begin(); const std::string& text : texts) {
       found.emplace_back(std::inner_product(asked.begin(), asked.end(), one, 0.0F), text);
       one += Model::d;
     }
     std::sort(found.rbegin(), found.rend());
-    if (found.size() > 3) found.resize(3);
     std::printf("\n%s\n", query.c_str());
-    for (const auto& [cosine, text] : found)
-      std::printf("  %.3f  %s\n", double(cosine), text.c_str());
+    for (std::size_t i = 0; i < std::min(found.size(), std::size_t{3}); ++i)
+      std::printf("  %.3f  %s\n", double(found[i].first), found[i].second.c_str());
   };
   Words queries{"Which bird is that?", "How do I bake a cake?"};
   if (!given.empty()) queries.assign(given.begin() + 1, given.end());

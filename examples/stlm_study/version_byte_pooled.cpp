@@ -21,7 +21,7 @@ struct tongue<M> {
   std::string write(Session& s, std::span<const ln::token> prompt, Sampler& choose,
                     ln::index tokens) const {
     std::string text;
-    const auto ids = bytes.slots_of(prompt);
+    const auto ids = bytes.bytes_of(prompt);
     ln::generate_bytes(s, ids, choose, [&](std::string_view piece) { text += piece; },
                        {.tokens = tokens});
     return text;

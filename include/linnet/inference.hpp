@@ -10,6 +10,7 @@
 #include <linnet/generate/embedder.hpp>
 #include <linnet/generate/samplers.hpp>
 #include <linnet/generate/session.hpp>
+#include <linnet/model/encoder.hpp>
 #include <linnet/model/presets.hpp>
 #include <linnet/text/bytes.hpp>
 #include <linnet/text/llama2c_tokenizer.hpp>

@@ -37,6 +37,7 @@
 #include <linnet/model/next_thought.hpp>
 #include <linnet/model/profiled.hpp>
 #include <linnet/nn/attention/block_mask.hpp>
+#include <linnet/nn/attention/distance_bias.hpp>
 #include <linnet/nn/attention/fnet.hpp>
 #include <linnet/nn/attention/linear.hpp>
 #include <linnet/nn/attention/linformer.hpp>

@@ -20,6 +20,46 @@ ln::encoder_batch texts(const encoder_tokens& data) {
   return b;
 }
 
+/// An encoder behind another name, with no member that embedders do not ask for.
+struct stranger : ln::model_defaults {
+  using storage = M::storage;
+  using batch = ln::encoder_batch;
+  template <class>
+  using with_storage = stranger;
+  static constexpr index vocabulary = 1, d = M::d;
+  template <class Form>
+  using params = M::params<Form>;
+  template <class T>
+  using workspace = M::workspace<T>;
+
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const ln::parameter_path& at, P&... p) {
+    M::visit(f, at, p...);
+  }
+  template <class T>
+  static constexpr workspace<T> plan(ln::planner& m, const ln::limits& l, ln::purpose use) {
+    return M::plan<T>(m, l, use);
+  }
+  static ln::refusal refuses_texts(const batch& b, const ln::limits& l) {
+    return M::refuses_texts(b, l);
+  }
+  template <class T>
+  static ln::context<T> context_of(const batch& b, const ln::ops::execution& on) {
+    return M::context_of<T>(b, on);
+  }
+  template <class T, class S>
+  static void forward(const params<ln::form::packed<T, S>>& p, const batch& b, workspace<T>& w,
+                      ln::context<T>& ctx) {
+    M::forward<T, S>(p, b, w, ctx);
+  }
+  static constexpr index flops(index batch_size, index length) {
+    return M::flops(batch_size, length);
+  }
+};
+static_assert(ln::embedding_model<stranger> && ln::embedding_model<M, double> &&
+              !ln::language_model<stranger> &&
+              !ln::embedding_model<ln::decoder<tiny_decoder_shape>>);
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(embedders)
@@ -162,6 +202,19 @@ BOOST_AUTO_TEST_CASE(no_room_for_logits) {
   auto run = ln::embedder<ln::encoder<tiny_encoder_shape>>::open(p, data.limits());
   BOOST_REQUIRE(static_cast<bool>(run));
   BOOST_TEST(magnitude(run->embed(texts(data))) <= 1.0);
+}
+
+BOOST_AUTO_TEST_CASE(a_model_from_outside) {
+  const auto p = random_packed<M, float>();
+  const auto q = random_packed<stranger, float>();
+  const auto data = encoder_data<M>(3, 6);
+  auto want = ln::embedder<M>::open(p, data.limits());
+  auto got = ln::embedder<stranger>::open(q, data.limits());
+  BOOST_REQUIRE((want && got));
+  BOOST_TEST(same_bits(got->embed(texts(data)), want->embed(texts(data))));
+  BOOST_TEST(same_bits(got->hidden(texts(data)), want->hidden(texts(data))));
+  BOOST_TEST(got->hidden({}).empty());
+  BOOST_TEST(got->last_refusal() == ln::to_string(ln::refusal::batch_below_one));
 }
 
 BOOST_AUTO_TEST_CASE(refused) {

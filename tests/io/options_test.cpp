@@ -406,7 +406,13 @@ BOOST_AUTO_TEST_CASE(the_document) {
   });
   const auto important = ln::importance_of(w);
   BOOST_REQUIRE(static_cast<bool>(important));
-  check<ln::uniqueness>("uniqueness", "uniqueness", {}, [&](const auto& o) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+  static_assert(std::is_same_v<ln::uniqueness, ln::duplicate_options>);
+  static_assert(std::is_same_v<ln::predictor_training, ln::predictor_options>);
+  static_assert(std::is_same_v<ln::head_training, ln::head_predictor_options>);
+#pragma GCC diagnostic pop
+  check<ln::duplicate_options>("duplicate_options", "duplicate_options", {}, [&](const auto& o) {
     return complaint_of(ln::duplicates_first(*important, w, *statistics, o));
   });
   check<ln::influence_options>("influence_options", "influence_options", {}, [&](const auto& o) {
@@ -422,16 +428,17 @@ BOOST_AUTO_TEST_CASE(the_document) {
     const ln::weights<whole> of = ln::relufy(w);
     auto c = ln::contextualise<ln::contextualised<whole, 1>>(of);
     BOOST_REQUIRE(static_cast<bool>(c));
-    check<ln::predictor_training>(
-        "predictor_training", "predictor_training", {.batches = 1, .epochs = 1},
+    check<ln::predictor_options>(
+        "predictor_options", "predictor_options", {.batches = 1, .epochs = 1},
         [&](const auto& o) { return complaint_of(ln::train_predictors(*c, of, text, l, o)); });
   }
   {
     using predicting = ln::with_head_predictors<M, 1>;
     auto c = ln::predict_heads<predicting>(w);
     BOOST_REQUIRE(static_cast<bool>(c));
-    check<ln::head_training>(
-        "head_training", "head_training", {.predictor = {.batches = 1, .epochs = 1}},
+    check<ln::head_predictor_options>(
+        "head_predictor_options", "head_predictor_options",
+        {.predictor = {.batches = 1, .epochs = 1}},
         [&](const auto& o) { return complaint_of(ln::train_head_predictors(*c, w, text, l, o)); });
   }
   auto student = w.clone();

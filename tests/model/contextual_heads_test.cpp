@@ -175,7 +175,7 @@ BOOST_AUTO_TEST_CASE(predictors_learn) {
   auto w = with_a_constant();
   silence(w, "blocks.0.", 1, true);  // heads 2 and 3 of the first layer
   auto c = predicting(w);
-  const ln::head_training how{
+  const ln::head_predictor_options how{
       .share = 0.75,
       .predictor = {
           .batches = 40, .tokens = 1000, .epochs = 60, .batch = 32, .rate = 0.01, .recall = 1}};
@@ -199,7 +199,7 @@ BOOST_AUTO_TEST_CASE(predictors_learn) {
   const auto refused = ln::train_head_predictors(again, w, texts_of<model>{}, limits, {.share = 0});
   BOOST_REQUIRE(!refused);
   BOOST_TEST(refused.error().message() ==
-             "train_head_predictors: head_training.share: expected 0 < share <= 1, got 0");
+             "train_head_predictors: head_predictor_options.share: expected 0 < share <= 1, got 0");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -134,7 +134,7 @@ BOOST_AUTO_TEST_CASE(predictors_learn) {
   const auto w = random_weights<gated>();
   auto c = ln::contextualise<small>(w);
   BOOST_REQUIRE(c);
-  const ln::predictor_training how{
+  const ln::predictor_options how{
       .batches = 40, .tokens = 1000, .epochs = 60, .batch = 32, .rate = 0.01, .recall = 1};
   const auto found = ln::train_predictors(*c, w, texts_of<gated>{}, limits, how);
   BOOST_REQUIRE_MESSAGE(found, (found ? "" : found.error().message()));
@@ -177,6 +177,11 @@ BOOST_AUTO_TEST_CASE(activity) {
     const double tokens = layer.scores[0] * 3 * 2 * 17;
     BOOST_TEST(std::abs(tokens - std::round(tokens)) < 1e-9);
   }
+  const auto coded = ln::neuron_activity(ln::quantize<ln::storage::int8>(w), texts_of<plain>{},
+                                         limits, {.batches = 1});
+  BOOST_REQUIRE(coded);
+  BOOST_TEST(coded->size() == 2);
+  BOOST_TEST(coded->front().scores[5] == 1);
 }
 
 BOOST_AUTO_TEST_CASE(relufied) {

@@ -3,6 +3,7 @@
 // says no more than it asks.
 
 #include "support/models.hpp"
+#include "support/scoring.hpp"
 
 namespace test::contract_test {
 
@@ -150,6 +151,16 @@ BOOST_AUTO_TEST_CASE(it_has_its_own_rules_for_limits) {
   BOOST_TEST(ln::evaluator<outside>::open(p, {.target = 13}).error().message() ==
              "evaluator::open: limits.target: expected no unlucky number, got 13");
   BOOST_TEST(static_cast<bool>(ln::evaluator<outside>::open(p, {.target = 12})));
+}
+
+// Its accepts() gives no reason, so the refusal has none.
+BOOST_AUTO_TEST_CASE(it_may_refuse_batches_without_a_reason) {
+  const auto data = decoder_tokens(2, 8, outside::vocabulary);
+  const auto p = random_packed<outside, float>();
+  auto scored = ln::evaluator<outside>::open(p, {.batch = 1, .target = 8});
+  BOOST_REQUIRE(static_cast<bool>(scored));
+  BOOST_TEST(!ln::is_finite(scored->loss(data.view()).nats));
+  BOOST_TEST(scored->last_refusal() == ln::to_string(ln::refusal::batch));
 }
 
 BOOST_AUTO_TEST_CASE(without_early_exits_it_trains_none) {

@@ -202,6 +202,10 @@ BOOST_AUTO_TEST_CASE(refused_batches) {
                copy.labels[11] = 1;
                b.labels = copy.labels.data();
              }) == ln::to_string(refusal::label_on_padding));
+  const float pixel = 0;
+  BOOST_TEST(refused([&](auto& b, auto&) {
+               b.images = {&pixel, 1, 1, 1};
+             }) == ln::to_string(refusal::images_unknown));
   BOOST_TEST(refused([](auto& b, auto&) { b.labels = nullptr; }) ==
              ln::to_string(refusal::null_labels));
   const auto message = [&](const ln::limits& l) {

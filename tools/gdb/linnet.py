@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Pretty printers for gdb: views as rows, results as their value or failure, weights as tensors.
+"""For gdb: views as rows, results as their value or failure, weights as tensors, short backtraces.
 
 In gdb or in ~/.gdbinit: source PATH/tools/gdb/linnet.py
 """
@@ -8,6 +8,7 @@ import re
 
 import gdb
 import gdb.printing
+from gdb.FrameDecorator import FrameDecorator
 
 SHOWN = 4  # values of a tensor
 
@@ -141,12 +142,55 @@ def first_values(pointer):
     return f"{short(target)} {{{shown}, ...}}"
 
 
+def of_value(printer):
+    """The printer of a value, also behind a reference, as arguments of functions are."""
+    def of(value):
+        is_reference = value.type.strip_typedefs().code == gdb.TYPE_CODE_REF
+        return printer(value.referenced_value() if is_reference else value)
+    return of
+
+
 def printers():
     collection = gdb.printing.RegexpCollectionPrettyPrinter("linnet")
     for name, printer in (("view", View), ("error", Error), ("result", Result), ("weights", Block),
                           ("gradients", Block), ("packed", Block)):
-        collection.add_printer(name, rf"^linnet::v\d+_\w+::{name}(<.*>)?$", printer)
+        collection.add_printer(name, rf"^linnet::v\d+_\w+::{name}(<.*>)?$", of_value(printer))
     return collection
 
 
+def short_function(name):
+    """A function's name without linnet's namespace, and without arguments of templates if it is long."""
+    name = re.sub(r"\blinnet::v\d+_\w+::", "", name)
+    if len(name) <= 80:
+        return name
+    shown, depth = "", 0
+    for i, letter in enumerate(name):
+        if letter == "<" and not name[:i].endswith("operator"):
+            shown += "" if depth else "<...>"
+            depth += 1
+        elif letter == ">" and depth and name[i - 1] != "-":
+            depth -= 1
+        elif not depth:
+            shown += letter
+    return shown
+
+
+class Frame(FrameDecorator):
+    def function(self):
+        name = self.inferior_frame().name()
+        return super().function() if name is None else short_function(name)
+
+
+class Frames:
+    """A backtrace whose names fit on a line; `bt -no-filters` has them whole."""
+
+    def __init__(self):
+        self.name, self.enabled, self.priority = "linnet", True, 100
+        gdb.frame_filters[self.name] = self
+
+    def filter(self, frames):
+        return map(Frame, frames)
+
+
+Frames()
 gdb.printing.register_pretty_printer(gdb.current_objfile(), printers(), replace=True)

@@ -62,5 +62,10 @@ int main() {
   [[maybe_unused]] const auto packed = ln::pack(w);
   // gdb: print packed
   // expect: = packed of decoder_model<
-  stop();
+  // gdb: bt
+  // expect: ^#0 +stop
+  // expect: ^#[0-9]+ .{0,40}decoder_model<\.\.\.>::visit<\.\.\.>.{1,250}$
+  packed.visit([](const ln::parameter_path& at, const ln::tensor_info&, const auto&) {
+    if (at.str() == "blocks.1.attention.k.weight") stop();
+  });
 }

@@ -210,6 +210,7 @@ class channel_map : public joined_sets<channel_map<T>, channel_set<T>, T> {
   void match(index queries, index keys, rope_pairing pairing) {
     matches_.push_back({queries, keys, pairing});
   }
+  void activate(index) {}
   void keep_constants(index set) {
     if (set >= 0) of(set).constants = true;
   }

@@ -4,12 +4,15 @@
 /// Contextual sparsity (Liu et al. 2023, Deja Vu): how often neurons are active, and models that
 /// predict which are.
 
+#include <algorithm>
+#include <cstddef>
 #include <string>
-#include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
-#include <linnet/compress/channel_map.hpp>
+#include <linnet/compress/counterpart.hpp>
+#include <linnet/compress/cut_map.hpp>
 #include <linnet/compress/importance.hpp>
 #include <linnet/compress/predictor.hpp>
 #include <linnet/model/decoder.hpp>
@@ -18,42 +21,68 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The matrices of a feed-forward by the ends of their names.
-inline bool is_read_by_neurons(std::string_view name) {
-  return name.ends_with("ffn.wi.weight") || name.ends_with("ffn.up.weight");
-}
-inline bool reads_neurons(std::string_view name) {
-  return name.ends_with("ffn.wo.weight") || name.ends_with("ffn.down.weight");
-}
-
-/// Names of matrices by their ends: of one that makes what is predicted, and one that reads it.
-struct watched_names {
-  bool (*makes)(std::string_view name);
-  bool (*reads)(std::string_view name);
+/// Neurons of a feed-forward, or heads of attention, with the tensors around them by their places
+/// in visit().
+struct hidden_units {
+  std::string place{};          ///< the first tensor that has them
+  index inputs = 0;             ///< numbers of them that are read
+  index maker = -1;             ///< a matrix that makes them
+  index reader = -1;            ///< the matrix that reads them
+  const void* makes = nullptr;  ///< the packed panels of these matrices
+  const void* reads = nullptr;
 };
-inline constexpr watched_names names_of_neurons{is_read_by_neurons, reads_neurons};
+/// The neurons or the heads in plain weights.
+template <class M, class T>
+std::vector<hidden_units> hidden_units_in(const weights<M, T>& w, bool heads) {
+  std::vector<hidden_units> all;
+  const auto first = [](const std::vector<channel_side<T>>& sides) {
+    const channel_side<T>* least = nullptr;
+    for (const auto& side : sides)
+      if (side.kind == role::matrix && (!least || side.ordinal < least->ordinal)) least = &side;
+    return least;
+  };
+  const cut_map<T> map(w);
+  for (const auto& set : map.sets())
+    if (heads ? set.heads : set.activated) {
+      const auto *const maker = first(set.writers), *const reader = first(set.readers);
+      if (maker && reader)
+        all.push_back({set.place, reader->columns, maker->ordinal, reader->ordinal});
+    }
+  std::sort(all.begin(), all.end(),
+            [](const auto& a, const auto& b) { return a.reader < b.reader; });
+  return all;
+}
+/// The neurons or the heads of a model, as its layers say, in the order of the layers. Of stored
+/// codes, those of its model in f32.
+template <class M>
+result<std::vector<hidden_units>> hidden_units_of(const weights<M>& w, bool heads) {
+  using plain = typename M::template with_storage<storage::f32>;
+  if constexpr (!std::is_same_v<M, plain>) {
+    const weights<plain> same;
+    if (!same.valid()) return same.error();
+    return hidden_units_of(same, heads);
+  } else {
+    return hidden_units_in(w, heads);
+  }
+}
 
 /// The inputs of the matrices that make neurons, or heads, and of those that read them. Called by
 /// every thread.
 template <class F>
 struct neuron_watcher {
-  struct matrix {
-    const void* panels;
-    index place;      ///< which feed-forward
-    bool of_neurons;  ///< whether it reads neurons
-  };
-  std::vector<matrix> matrices{};
-  F see;  ///< see(place, of_neurons, inputs)
+  std::vector<hidden_units> units{};
+  F see;  ///< see(place, of_neurons, inputs), by the number of the units
 
   template <class P>
-  void name_all(const P& p, const watched_names& names) {
-    index makers = 0, readers = 0;
-    p.visit([&](const parameter_path& at, const tensor_info&, const auto& leaf) {
-      if constexpr (requires { leaf.panels; }) {
-        const std::string name = at.str();
-        if (names.makes(name)) matrices.push_back({leaf.panels, makers++, false});
-        if (names.reads(name)) matrices.push_back({leaf.panels, readers++, true});
-      }
+  void name_panels(const P& p) {
+    index ordinal = 0;
+    p.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
+      if constexpr (requires { leaf.panels; })
+        for (hidden_units& one : units) {
+          if (one.maker == ordinal) one.makes = leaf.panels;
+          if (one.reader == ordinal) one.reads = leaf.panels;
+        }
+      ++ordinal;
     });
   }
   ops::input_tap tap() {
@@ -65,17 +94,19 @@ struct neuron_watcher {
  private:
   void look(const ops::product_inputs& x) {
     for (index i = 0; i < x.matrices; ++i)
-      for (const matrix& one : matrices)
-        if (one.panels == x.panels_of(i)) see(one.place, one.of_neurons, x);
+      for (index at = 0; at < std::ssize(units); ++at) {
+        const hidden_units& one = units[static_cast<std::size_t>(at)];
+        if (one.makes == x.panels_of(i)) see(at, false, x);
+        if (one.reads == x.panels_of(i)) see(at, true, x);
+      }
   }
 };
 
-/// Runs `w` and shows f(place, of_neurons, inputs) what feed-forwards read and their neurons, or
-/// what other matrices of these names read.
+/// Runs `w` and shows f(place, of_neurons, inputs) what makes such units and what reads them.
 template <class M, class Batches, class F>
 result<void> watch_neurons(const char* where, const weights<M>& w, Batches&& batches,
                            const limits& l, index most, F&& f,
-                           const watched_names& names = names_of_neurons) LINNET_TRY {
+                           std::vector<hidden_units> units) LINNET_TRY {
   const index needed = watched_model<M>::bytes(l);
   if (auto fit = acceptable<M>(where, l, needed); !fit) return fit.error();
   if (auto fit = check_finite(w, where); !fit) return fit.error();
@@ -83,8 +114,8 @@ result<void> watch_neurons(const char* where, const weights<M>& w, Batches&& bat
   if (!p.valid()) return p.error();
   watched_model<M> model(p, l);
   if (!model.valid()) return out_of_memory(where, needed);
-  neuron_watcher<F&> watcher{.see = f};
-  watcher.name_all(p, names);
+  neuron_watcher<F&> watcher{std::move(units), f};
+  watcher.name_panels(p);
   const ops::input_tap tap = watcher.tap();
   const auto read = model.run_all(
       where, batches, 0, most, [&](ops::execution& on) { on.tap = &tap; },
@@ -94,20 +125,6 @@ result<void> watch_neurons(const char* where, const weights<M>& w, Batches&& bat
   return {};
 }
 LINNET_OR_OUT_OF_MEMORY("watch_neurons")
-
-/// The places of a model's neurons, as those of importance::units: the first tensor that has them.
-template <class M>
-std::vector<unit_scores> neurons_of_model() {
-  std::vector<unit_scores> made;
-  std::string place;
-  each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
-    const std::string name = at.str();
-    if (name.ends_with("ffn.gate.weight") || name.ends_with("ffn.wi.weight")) place = name;
-    if (reads_neurons(name))
-      made.push_back({place, std::vector<double>(static_cast<std::size_t>(info.columns))});
-  });
-  return made;
-}
 
 }  // namespace detail
 
@@ -132,8 +149,17 @@ result<std::vector<unit_scores>> neuron_activity(const weights<M>& w, Batches&& 
                                                  const limits& l,
                                                  const activity_options& how = {}) LINNET_TRY {
   constexpr const char* where = "neuron_activity";
+  static_assert(
+      detail::has_channels<M>,
+      "linnet::neuron_activity: the model does not say which of its channels are neurons; "
+      "see channels(ends, p) in nn/layer.hpp");
   if (auto fit = detail::acceptable(where, "activity_options", how); !fit) return fit.error();
-  auto made = detail::neurons_of_model<M>();
+  if (!w.valid()) return w.error();
+  auto found = detail::hidden_units_of(w, false);
+  if (!found) return found.error();
+  std::vector<unit_scores> made;
+  for (const auto& one : *found)
+    made.push_back({one.place, std::vector<double>(static_cast<std::size_t>(one.inputs))});
   std::vector<index> rows(made.size());
   const auto count = [&](index place, bool of_neurons, const ops::product_inputs& x) {
     if (!of_neurons) return;
@@ -143,7 +169,9 @@ result<std::vector<unit_scores>> neuron_activity(const weights<M>& w, Batches&& 
       for (index j = 0; j < x.width; ++j)
         made[at].scores[static_cast<std::size_t>(j)] += x.x[i * x.width + j] != 0 ? 1 : 0;
   };
-  if (auto seen = detail::watch_neurons(where, w, batches, l, how.batches, count); !seen)
+  if (auto seen =
+          detail::watch_neurons(where, w, batches, l, how.batches, count, std::move(*found));
+      !seen)
     return seen.error();
   for (std::size_t at = 0; at < made.size(); ++at)
     for (double& score : made[at].scores)
@@ -163,23 +191,10 @@ namespace detail {
 template <class C>
 using whole_decoder = typename C::template with<ffn::policy, typename C::ffn::whole>;
 
-/// The name in a decoder of a tensor of its contextual one; "" for those of predictors.
-inline std::string whole_name(std::string name, bool gated) {
-  const std::size_t at = name.rfind("ffn.");
-  if (at == std::string::npos) return name;
-  const std::string_view rest = std::string_view(name).substr(at + 4);
-  if (rest.starts_with("predictor.")) return {};
-  const auto replace = [&](std::string_view from, std::string_view to) {
-    if (const std::size_t found = name.find(from, at + 4); found != std::string::npos)
-      name.replace(found, from.size(), to);
-  };
-  if (!gated) {
-    replace("up.", "wi.");
-    replace("down.", "wo.");
-  }
-  replace(".rows", ".weight");
-  return name;
-}
+template <class Leaf>
+inline constexpr bool is_turned = false;
+template <class Leaf>
+inline constexpr bool is_turned<turned_matrix<Leaf>> = true;
 
 }  // namespace detail
 
@@ -194,72 +209,59 @@ result<weights<C, T>> contextualise(const weights<detail::whole_decoder<C>, T>& 
   if (auto fit = check_finite(w, where); !fit) return fit.error();
   weights<C, T> made;
   if (!made.valid()) return made.error();
-  struct tensor {
-    std::string name;
-    tensor_info info;
-    const T* numbers;
-  };
-  std::vector<tensor> tensors;
-  w.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
-    tensors.push_back({at.str(), info, detail::numbers_in(leaf)});
-  });
-  constexpr bool gated = detail::neurons_of<typename C::ffn::whole>.gated;
-  std::string missing;
-  made.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    const std::string wanted = detail::whole_name(at.str(), gated);
-    T* const to = detail::numbers_in(leaf);
-    if (wanted.empty()) return;
-    for (const tensor& from : tensors) {
-      if (from.name != wanted) continue;
-      const bool turned = from.info.rows != info.rows || detail::reads_neurons(wanted);
-      for (index i = 0; i < info.rows; ++i)
-        for (index j = 0; j < info.columns; ++j)
-          to[i * info.columns + j] =
-              from.numbers[turned ? j * info.rows + i : i * info.columns + j];
-      return;
-    }
-    missing = wanted;
-  });
-  if (!missing.empty())
-    return error{errc::invalid, where, missing, "a tensor of the decoder", "none"};
+  detail::visit_pairs<C, detail::whole_decoder<C>, T>(
+      made, w, [](const tensor_info& info, auto& to, const auto& from) {
+        if constexpr (detail::is_turned<std::remove_cvref_t<decltype(to)>>) {
+          for (index i = 0; i < info.rows; ++i)
+            for (index j = 0; j < info.columns; ++j)
+              to.leaf[j * info.rows + i] = detail::numbers_in(from)[i * info.columns + j];
+        } else {
+          std::copy_n(detail::numbers_in(from), info.size(), detail::numbers_in(to));
+        }
+      });
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("contextualise")
 
 namespace detail {
 
-/// Whether a tensor is of a predictor of neurons.
-inline bool predicts_neurons(std::string_view name) {
-  return name.find("ffn.predictor.") != name.npos;
-}
-
-/// Trains the predictors of `c` whose tensors have names that fit, one after the other.
-template <class C>
+/// Trains the predictors of `c`, one after the other. Each is two matrices that the decoder `M` of
+/// all neurons or heads does not have.
+template <class M, class C>
 result<std::vector<predictor_quality>> train_each(const char* where, weights<C>& c,
                                                   std::vector<seen_neurons>& seen,
-                                                  bool (*fits)(std::string_view),
-                                                  const predictor_training& how) {
+                                                  const predictor_options& how) {
+  std::vector<const float*> shared;  // in the order of visit()
+  typename M::template params<form::canonical<float, storage_of<M, float>>> none{};
+  C::visit(
+      [&](const parameter_path&, const tensor_info&, const auto& leaf, const auto&) {
+        if constexpr (is_turned<std::remove_cvref_t<decltype(leaf)>>)
+          shared.push_back(leaf.leaf);
+        else
+          shared.push_back(numbers_in(leaf));
+      },
+      parameter_path{}, c.tree(), none);
   std::vector<predictor_quality> found;
   float* reduce = nullptr;
   index rank = 0;
   error unfit{errc::invalid, where, {}, {}, {}};
   c.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    const std::string name = at.str();
-    if (!fits(name)) return;
-    if (name.ends_with("reduce.weight")) {
+    if (std::find(shared.begin(), shared.end(), numbers_in(leaf)) != shared.end()) return;
+    if (!reduce) {
       reduce = numbers_in(leaf);
       rank = info.rows;
-    } else {
-      seen_neurons& one = seen[found.size()];
-      if (one.tokens() < 2 && unfit.what.empty()) {
-        unfit.what = name;
-        unfit.expected = "at least 2 tokens";
-        unfit.got = std::to_string(one.tokens());
-      }
-      found.push_back(one.tokens() < 2
-                          ? predictor_quality{}
-                          : predictor_trainer(one, rank, how).run(reduce, numbers_in(leaf)));
+      return;
     }
+    seen_neurons& one = seen[found.size()];
+    if (one.tokens() < 2 && unfit.what.empty()) {
+      unfit.what = at.str();
+      unfit.expected = "at least 2 tokens";
+      unfit.got = std::to_string(one.tokens());
+    }
+    found.push_back(one.tokens() < 2
+                        ? predictor_quality{}
+                        : predictor_trainer(one, rank, how).run(reduce, numbers_in(leaf)));
+    reduce = nullptr;
   });
   if (!unfit.what.empty()) return unfit;
   return found;
@@ -275,18 +277,21 @@ result<std::vector<predictor_quality>> train_each(const char* where, weights<C>&
 template <class C, class Batches>
 result<std::vector<predictor_quality>> train_predictors(
     weights<C>& c, const weights<detail::whole_decoder<C>>& w, Batches&& batches, const limits& l,
-    const predictor_training& how = {}) LINNET_TRY {
+    const predictor_options& how = {}) LINNET_TRY {
   constexpr const char* where = "train_predictors";
-  if (auto fit = detail::acceptable(where, "predictor_training", how); !fit) return fit.error();
+  if (auto fit = detail::acceptable(where, "predictor_options", how); !fit) return fit.error();
   if (!c.valid()) return c.error();
-  std::vector<detail::seen_neurons> seen(
-      detail::neurons_of_model<detail::whole_decoder<C>>().size());
+  if (!w.valid()) return w.error();
+  auto found = detail::hidden_units_of(w, false);
+  if (!found) return found.error();
+  std::vector<detail::seen_neurons> seen(found->size());
   const auto keep = [&](index place, bool of_neurons, const ops::product_inputs& x) {
     seen[static_cast<std::size_t>(place)].add(of_neurons, x, how.tokens);
   };
-  if (auto read = detail::watch_neurons(where, w, batches, l, how.batches, keep); !read)
+  if (auto read = detail::watch_neurons(where, w, batches, l, how.batches, keep, std::move(*found));
+      !read)
     return read.error();
-  return detail::train_each(where, c, seen, detail::predicts_neurons, how);
+  return detail::train_each<detail::whole_decoder<C>>(where, c, seen, how);
 }
 LINNET_OR_OUT_OF_MEMORY("train_predictors")
 

@@ -5,8 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <string>
-#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <linnet/compress/contextual.hpp>
@@ -20,9 +19,9 @@ using with_head_predictors =
                               attention::contextual<Rank, typename M::attention, Least>>;
 
 /// Options of train_head_predictors().
-struct head_training {
+struct head_predictor_options {
   double share = 0.7;  ///< of the heads of a token, rounded up, that matter: the largest outputs
-  predictor_training predictor{};
+  predictor_options predictor{};
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
@@ -31,6 +30,8 @@ struct head_training {
     f("predictor", self.predictor);
   }
 };
+/// @copydoc head_predictor_options
+using head_training [[deprecated("it is head_predictor_options")]] = head_predictor_options;
 
 namespace detail {
 
@@ -38,13 +39,6 @@ namespace detail {
 template <class C>
 using decoder_of_all_heads =
     typename C::template with<attention::policy, typename C::attention::whole>;
-
-inline bool is_read_by_heads(std::string_view name) { return name.ends_with("attention.q.weight"); }
-inline bool reads_heads(std::string_view name) { return name.ends_with("attention.o.weight"); }
-/// Whether a tensor is of a predictor of heads.
-inline bool predicts_heads(std::string_view name) {
-  return name.find("attention.predictor.") != name.npos;
-}
 
 /// Adds to `seen` which heads of width `h` matter: `count` of each row, of equal ones the first.
 /// Heads without any output never do.
@@ -90,12 +84,10 @@ result<weights<C, T>> predict_heads(const weights<detail::decoder_of_all_heads<C
   if (auto fit = check_finite(w, "predict_heads"); !fit) return fit.error();
   weights<C, T> made;
   if (!made.valid()) return made.error();
-  const auto numbers = detail::numbers_of<const T>(w);
-  std::size_t next = 0;
-  made.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    if (!detail::predicts_heads(at.str()))
-      std::copy_n(numbers[next++], info.size(), detail::numbers_in(leaf));
-  });
+  detail::visit_pairs<C, detail::decoder_of_all_heads<C>, T>(
+      made, w, [](const tensor_info& info, auto& to, const auto& from) {
+        detail::copy_tensor(info, from, to);
+      });
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("predict_heads")
@@ -108,15 +100,18 @@ LINNET_OR_OUT_OF_MEMORY("predict_heads")
 template <class C, class Batches>
 result<std::vector<predictor_quality>> train_head_predictors(
     weights<C>& c, const weights<detail::decoder_of_all_heads<C>>& w, Batches&& batches,
-    const limits& l, const head_training& how = {}) LINNET_TRY {
+    const limits& l, const head_predictor_options& how = {}) LINNET_TRY {
   constexpr const char* where = "train_head_predictors";
   using M = detail::decoder_of_all_heads<C>;
-  if (auto fit = detail::acceptable(where, "head_training", how); !fit) return fit.error();
+  if (auto fit = detail::acceptable(where, "head_predictor_options", how); !fit) return fit.error();
   if (!c.valid()) return c.error();
   constexpr index heads = M::shape.heads, h = M::shape.head_width();
   const auto count = (std::min)(
       heads, static_cast<index>(std::ceil(how.share * static_cast<double>(heads) - 1e-9)));
-  std::vector<detail::seen_neurons> seen(static_cast<std::size_t>(M::shape.layers));
+  if (!w.valid()) return w.error();
+  auto found = detail::hidden_units_of(w, true);
+  if (!found) return found.error();
+  std::vector<detail::seen_neurons> seen(found->size());
   const auto keep = [&](index place, bool of_heads, const ops::product_inputs& x) {
     auto& one = seen[static_cast<std::size_t>(place)];
     if (of_heads)
@@ -125,10 +120,10 @@ result<std::vector<predictor_quality>> train_head_predictors(
       one.add(false, x, how.predictor.tokens);
   };
   if (auto read = detail::watch_neurons(where, w, batches, l, how.predictor.batches, keep,
-                                        {detail::is_read_by_heads, detail::reads_heads});
+                                        std::move(*found));
       !read)
     return read.error();
-  return detail::train_each(where, c, seen, detail::predicts_heads, how.predictor);
+  return detail::train_each<M>(where, c, seen, how.predictor);
 }
 LINNET_OR_OUT_OF_MEMORY("train_head_predictors")
 

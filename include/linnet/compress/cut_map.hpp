@@ -21,6 +21,8 @@ struct cut_set {
   index units = 0;              ///< 0 where a set was joined to another
   index width = 0;              ///< channels of a unit
   const char* whole = nullptr;  ///< why none can be left out, or null
+  bool heads = false;           ///< the units are heads
+  bool activated = false;       ///< an activation makes them
   std::string place{};          ///< the first tensor that has a side here
   std::vector<channel_side<T>> writers{}, readers{};
 
@@ -67,10 +69,14 @@ class cut_map : public joined_sets<cut_map<T>, cut_set<T>, T> {
   using base::join;
   index open(index width, index head) {
     marks_.emplace_back();
-    return base::open_set({head > 0 ? width / head : width, head > 0 ? head : 1});
+    cut_set<T> set{head > 0 ? width / head : width, head > 0 ? head : 1};
+    set.heads = head > 0;
+    return base::open_set(std::move(set));
   }
   void merge(cut_set<T>& to, const cut_set<T>& from, index) {
     if (!to.whole) to.whole = from.whole;
+    to.heads |= from.heads;
+    to.activated |= from.activated;
     const index few = (std::min)(to.units, from.units), many = (std::max)(to.units, from.units);
     if (many % few != 0) to.whole = "heads of unlike numbers";
     to.width = to.units < from.units ? to.width : from.width;
@@ -86,6 +92,9 @@ class cut_map : public joined_sets<cut_map<T>, cut_set<T>, T> {
   void fix(index, const char*) {}  // what keeps channels from being scaled or mixed
   void elementwise(index, const char*) {}
   void match(index, index, rope_pairing) {}
+  void activate(index set) {
+    if (set >= 0) of(set).activated = true;
+  }
   void keep_constants(index) {}
   template <class Leaf, class Vector>
   void offset(const Leaf&, const Vector&) {}

@@ -15,7 +15,7 @@
 LINNET_NAMESPACE_BEGIN
 
 /// Options of duplicates_first(), after Santacroce et al. 2023 (arXiv:2302.03773).
-struct uniqueness {
+struct duplicate_options {
   double cosine = 0.8;  ///< of two neurons' outputs over all tokens, either sign; above, one of
                         ///< them is a duplicate
 
@@ -25,6 +25,8 @@ struct uniqueness {
     f("cosine", self.cosine, detail::between(0, 1));
   }
 };
+/// @copydoc duplicate_options
+using uniqueness [[deprecated("it is duplicate_options")]] = duplicate_options;
 
 namespace detail {
 
@@ -61,9 +63,9 @@ inline std::vector<index> duplicates_of(const std::vector<double>& scores, const
 template <class M, class T>
 result<importance<M>> duplicates_first(importance<M> scores, const weights<M, T>& w,
                                        const calibration<M>& stats,
-                                       const uniqueness& how = {}) LINNET_TRY {
+                                       const duplicate_options& how = {}) LINNET_TRY {
   constexpr const char* name = "duplicates_first";
-  if (auto fit = detail::acceptable(name, "uniqueness", how); !fit) return fit.error();
+  if (auto fit = detail::acceptable(name, "duplicate_options", how); !fit) return fit.error();
   if (auto fit = detail::fit_for_scores(name, w); !fit) return fit.error();
   const detail::cut_map<T> map(w);
   std::size_t next = 0;

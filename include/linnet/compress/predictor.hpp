@@ -18,7 +18,7 @@
 LINNET_NAMESPACE_BEGIN
 
 /// Options of train_predictors(). The rate falls to 0 in a straight line.
-struct predictor_training {
+struct predictor_options {
   index batches = 128;     ///< batches of text that are read, unless the text ends before
   index tokens = 4096;     ///< most tokens that are kept of each layer; a tenth is held out
   index epochs = 20;       ///< passes over them; fewer where the recall stays for 5
@@ -40,6 +40,8 @@ struct predictor_training {
     f("recall", self.recall, detail::between(0, 1));
   }
 };
+/// @copydoc predictor_options
+using predictor_training [[deprecated("it is predictor_options")]] = predictor_options;
 
 /// Shares of neurons that a predictor finds.
 struct predictor_quality {
@@ -73,7 +75,7 @@ struct seen_neurons {
 /// much as active ones are rare in a batch, and 0.005 more.
 class predictor_trainer {
  public:
-  predictor_trainer(const seen_neurons& seen, index rank, const predictor_training& how)
+  predictor_trainer(const seen_neurons& seen, index rank, const predictor_options& how)
       : seen_(seen), how_(how), d_(seen.width), f_(seen.neurons), rank_(rank) {}
 
   /// Writes A[rank, width] and B[neurons, rank].
@@ -191,7 +193,7 @@ class predictor_trainer {
   }
 
   const seen_neurons& seen_;
-  const predictor_training& how_;
+  const predictor_options& how_;
   index d_, f_, rank_, steps_ = 0;
   random_stream random_{seed{how_.seed}};
   ops::execution on_{.level = ops::best()};

@@ -79,7 +79,7 @@ concept loglikelihood_scorer = requires(P& p, std::span<const token> tokens,
 namespace detail {
 /// Numbers that a token of a session consists of; 1 of a class that does not say so.
 template <class S>
-constexpr index slots_of_token() {
+constexpr index ids_of_token() {
   if constexpr (requires { S::ids_per_token; })
     return S::ids_per_token;
   else
@@ -126,7 +126,7 @@ bool score_all(P& paths, std::span<const continuation> all) {
 template <class S>
 class session_scorer {
   using scalar = typename decltype(std::declval<S&>().prefill({}))::element_type;
-  static constexpr index slot_count = detail::slots_of_token<S>();
+  static constexpr index id_count = detail::ids_of_token<S>();
 
  public:
   /// Refers to a session, which must outlive the scorer and serves it alone meanwhile.
@@ -135,14 +135,14 @@ class session_scorer {
       static_assert(S::model::block_tokens == 1,
                     "linnet::session_scorer: tokens of one block see each other, so a score would "
                     "know what it scores; this kind of attention is for masked tokens");
-    static_assert(slot_count == 1,
+    static_assert(id_count == 1,
                   "linnet::session_scorer: this model's tokens consist of bytes; give their table, "
                   "too: session_scorer(session, token_bytes)");
   }
   /// For a byte_pooled model. `table` must outlive the scorer, too; one with another number of
   /// bytes for each token than the model's has no token that could be scored.
   session_scorer(S& session, const token_bytes& table) : session_(&session), table_(&table) {
-    static_assert(slot_count > 1,
+    static_assert(id_count > 1,
                   "linnet::session_scorer: this model's tokens are ids; a table of their bytes is "
                   "for byte_pooled models");
   }
@@ -205,14 +205,14 @@ class session_scorer {
  private:
   /// Whether a token can be scored.
   bool known(token t) const {
-    if constexpr (slot_count > 1)
-      return t >= 0 && t < table_->vocabulary() && table_->bytes_per_token() == slot_count;
+    if constexpr (id_count > 1)
+      return t >= 0 && t < table_->vocabulary() && table_->bytes_per_token() == id_count;
     else
       return t >= 0 && static_cast<std::size_t>(t) < next_.size();
   }
   /// Tokens as the session reads them: themselves, or their bytes; none where one is unknown.
   std::span<const token> fed(std::span<const token> tokens) {
-    if constexpr (slot_count > 1) {
+    if constexpr (id_count > 1) {
       bytes_.clear();
       for (const token t : tokens) {
         if (!known(t)) return {};
@@ -226,7 +226,7 @@ class session_scorer {
   /// The score of a known token under the logits of one.
   template <class U>
   token_score one_score(std::span<U> logits, token t) const {
-    if constexpr (slot_count > 1)
+    if constexpr (id_count > 1)
       return score_of_bytes(logits, (*table_)[t], S::model::pooling.rules);
     else
       return score_of(logits, t);
@@ -251,7 +251,7 @@ class session_scorer {
       for (std::size_t b = 0; b < batch.size(); ++b)
         for (std::size_t i = 0; i < static_cast<std::size_t>(lengths_[b]); ++i) {
           const token t = batch[b].tokens[at + i + 1];
-          if constexpr (slot_count > 1) {
+          if constexpr (id_count > 1) {
             if (!known(t)) return false;
           } else {
             if (t < 0 || static_cast<std::size_t>(t) >= size) return false;

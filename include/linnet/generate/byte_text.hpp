@@ -11,7 +11,7 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Generates after a prompt of tokens [length, bytes_per_token] (see token_bytes::slots_of). In
+/// Generates after a prompt of tokens [length, bytes_per_token] (see token_bytes::bytes_of). In
 /// each step `choose(logits, scratch)` chooses the bytes of the next token, slot by slot and each
 /// for itself. They end before the first byte_pad, byte_end or stop byte. They are passed to
 /// `on_text(std::string_view)`, which may return false to end, and fed back as the next token. Ends

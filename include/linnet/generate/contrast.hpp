@@ -29,7 +29,7 @@ struct contrast_options {
 /// allocates nothing. For one sequence; not for speculative decoding.
 ///
 ///     ln::contrast against(plain, {.plausibility = 0.1});
-///     against.start(question);
+///     against.reset_and_prefill(question);
 ///     ln::with_logit_processors choose(ln::greedy{}, against);
 ///     expert.generate(context_and_question, choose, emit);
 template <class M, class T = float>

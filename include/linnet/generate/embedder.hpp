@@ -8,16 +8,19 @@
 #include <utility>
 
 #include <linnet/model/buffers.hpp>
-#include <linnet/model/encoder.hpp>
+#include <linnet/model/contract.hpp>
 #include <linnet/ops/pooling.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
-/// Computes the hidden states of encoder `M` from packed weights in any storage type, whatever its
-/// head. Memory is planned once; calls allocate nothing. Labels of batches are not read.
+/// Computes the hidden states of an `embedding_model`, such as an encoder with any head, from
+/// packed weights in any storage type. Memory is planned once; calls allocate nothing. Labels of
+/// batches are not read.
 template <class M, class T = float>
 class embedder {
-  static_assert(detail::is_encoder<M>, "linnet::embedder: the model must be an encoder<>");
+  static_assert(embedding_model<M, T>,
+                "linnet::embedder: the model must be an encoder<>, or a model of your own that has "
+                "what model/contract.hpp says of an embedding_model");
   static_assert(!detail::is_reproducible<M> || std::is_same_v<T, float>,
                 "linnet::compute::reproducible: its kernels compute in float; embedders of these "
                 "models have that scalar");
@@ -74,11 +77,16 @@ class embedder {
   /// The hidden states [batch, length, width] of the last layer; those of padding mean nothing.
   /// Valid until the next call; empty, and nothing done, for a batch that does not fit.
   std::span<const T> hidden(const batch& b) {
-    return hidden(b, [](index, std::span<const T>) {});
+    if (!takes(b)) return {};
+    run_model(b, [&](const ops::execution&, context<T>& ctx) {
+      M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
+    });
+    return {work_.work.hidden, static_cast<std::size_t>(b.batch * b.length * width)};
   }
-  /// Also calls f(layer, states) with the hidden states [batch, length, width] of every layer in
-  /// turn: 0 is the embedding, `layers` the last. They are valid during the call.
+  /// Also calls f(layer, states) with the hidden states [batch, length, width] of every layer of an
+  /// encoder<> in turn: 0 is the embedding, `layers` the last. They are valid during the call.
   template <class F>
+  requires requires { typename M::body; }
   std::span<const T> hidden(const batch& b, F&& f) {
     if (!takes(b)) return {};
     const auto states = [&](const T* x) {

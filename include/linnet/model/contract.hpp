@@ -35,7 +35,15 @@
 /// A model that has `image_tokens` reads images before: `encode_images<T, S>(p, batch, w, on)`, and
 /// `image_rows(w, b)` are those that step() takes from the sequence's hooks; see image_text.
 ///
-/// Every thread of a team calls loss(), step() and encode() (SPMD).
+/// An `embedding_model`, whose hidden states an embedder gives, needs no loss(). It has
+///  - `d`, the width of a state, and a batch with `lengths`: valid tokens of each text, or null;
+///  - `refuses_texts(batch, limits)`: why a batch does not fit, whatever its labels, as a
+///  `refusal`;
+///  - `context_of<T>(batch, on)` and `forward<T, S>(p, batch, w, ctx)`, which makes the states
+///    w.hidden[batch, length, d];
+///  - `flops(batch, length)`, and `plan` of buffers for purpose::decoding.
+///
+/// Every thread of a team calls loss(), step(), encode() and forward() (SPMD).
 
 #include <concepts>
 
@@ -199,6 +207,20 @@ concept has_state = requires(workspace_of<M, T>& w, const limits& l, const state
   { M::longest(l) } -> std::same_as<index>;
 };
 
+template <class M, class T, class S>
+concept has_states = requires(const packed_params<M, T, S>& p, const typename M::batch& b,
+                              workspace_of<M, T>& w, const ops::execution& on, context<T>& ctx,
+                              index n) {
+  { M::d } -> std::convertible_to<index>;
+  { b.length } -> std::convertible_to<index>;
+  { b.lengths } -> std::convertible_to<const index*>;
+  { M::refuses_texts(b, limits{}) } -> std::same_as<refusal>;
+  { M::template context_of<T>(b, on) } -> std::same_as<context<T>>;
+  M::template forward<T, S>(p, b, w, ctx);
+  { w.hidden } -> std::convertible_to<const T*>;
+  { M::flops(n, n) } -> std::convertible_to<index>;
+};
+
 }  // namespace detail
 
 /// A model that weights, files, trainers and evaluators take, computing in `T`.
@@ -212,6 +234,12 @@ template <class M, class T = float>
 concept decoding_model = language_model<M, T> && detail::has_state<M, T> &&
     detail::has_step<M, T, storage_of<M, T>> &&
     (M::encodes ? detail::has_encode<M, T, storage_of<M, T>> : detail::has_step_flops<M>);
+
+/// A model whose hidden states an embedder gives, such as an encoder.
+template <class M, class T = float>
+concept embedding_model = std::derived_from<M, model_defaults> && detail::has_parameters<M> &&
+    detail::has_model_types<M> && detail::has_workspace<M, T> &&
+    detail::has_states<M, T, storage_of<M, T>>;
 
 namespace detail {
 

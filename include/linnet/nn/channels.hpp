@@ -55,6 +55,8 @@ struct channel_ends {
   void matches(index queries, index keys, rope_pairing pairing) const {
     map->match(queries, keys, pairing);
   }
+  /// An activation makes the channels, or what it gates: neurons of a feed-forward.
+  void activates(index channels) const { map->activate(channels); }
   /// A constant that is added to channels comes to what reads them as it is.
   void keeps_constants(index channels) const { map->keep_constants(channels); }
   /// The numbers of a vector are added to the products of a matrix.

@@ -5,6 +5,8 @@
 /// active (Liu et al. 2023, Deja Vu).
 
 #include <cstdint>
+#include <string_view>
+#include <type_traits>
 
 #include <linnet/nn/ffn.hpp>
 #include <linnet/ops/neurons.hpp>
@@ -32,6 +34,13 @@ template <activation_kind A>
 inline constexpr neuron_kind neurons_of<ffn::standard<A>>{A, false, true};
 template <activation_kind A>
 inline constexpr neuron_kind neurons_of<ffn::gated<A>>{A, true, true};
+
+/// Parameters of a standard or a gated feed-forward.
+template <class P>
+concept of_whole_neurons = has_members<P, 2> || requires(P& p) {
+  p.up.weight;
+  p.down.weight;
+};
 
 }  // namespace detail
 
@@ -73,6 +82,25 @@ struct contextual_layer {
     if constexpr (Bias) f(at / "down" / "bias", tensor_info{1, D, role::bias, 0}, p.down_bias...);
     reducer::visit(f, at / "predictor" / "reduce", p.reduce...);
     scorer::visit(f, at / "predictor" / "score", p.score...);
+  }
+  /// Beside the parameters `q` of the feed-forward whose neurons these are.
+  template <class Fn, class P, detail::of_whole_neurons Q>
+  static constexpr void visit(Fn&& f, const parameter_path& at, P& p, Q& q) {
+    const auto pair = [&](std::string_view name, index outputs, auto& rows, auto& bias, auto& map) {
+      const parameter_path own = at / name;
+      f(own / "weight", tensor_info{outputs, D + F - outputs}, rows, map.weight);
+      if constexpr (Bias) f(own / "bias", tensor_info{1, outputs, role::bias}, bias, map.bias);
+    };
+    using leaf = std::remove_cvref_t<decltype(p.down)>;
+    turned_matrix<leaf> down{p.down};
+    if constexpr (Kind.gated) {
+      pair("gate", F, p.gate, p.gate_bias, q.gate);
+      pair("up", F, p.up, p.up_bias, q.up);
+      pair("down", D, down, p.down_bias, q.down);
+    } else {
+      pair("up", F, p.up, p.up_bias, detail::member<0>(q.items));
+      pair("down", D, down, p.down_bias, detail::member<1>(q.items));
+    }
   }
 
   template <class T>

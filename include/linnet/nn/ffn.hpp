@@ -86,6 +86,7 @@ struct activated_linear {
   static void channels(const Ends& c, P& p) {
     constexpr bool homogeneous = A == activation_kind::relu;
     map::channels(c, p);
+    if (Drops) c.activates(c.out);  // else they are the stream's
     if (homogeneous)
       c.elementwise(c.out, "a ReLU");
     else
@@ -188,6 +189,7 @@ struct gated_layer {
   static void channels(const Ends& c, P& p) {
     const index hidden = c.open(F), gates = c.open(F);
     c.elementwise(hidden, "a gate");
+    c.activates(hidden);
     c.fix(gates, "an activation");
     c.accompanies(gates, hidden);
     wide::channels(c.between(c.in, gates), p.gate);

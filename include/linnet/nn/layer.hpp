@@ -11,7 +11,8 @@
 ///    One struct may also be that of a counterpart, a layer with the same members whose matrices
 ///    are kept in another way. What keeps a matrix W as others has a second `visit(f, at, p, q)`,
 ///    for q with a `weight` W: it calls `f(path, tensor_info of W, matrix_expression, q.weight)`.
-///    collapse(), factorise() and unshare() work on every such layer;
+///    collapse(), factorise() and unshare() work on every such layer. What keeps W as rows for its
+///    kernels passes these, or a turned_matrix of them; contextualise() works on such layers;
 ///  - `cache<T>` and `plan<T>(planner&, call_shape)`: the buffers one instance needs;
 ///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it goes
 ///    on with cached sequences: the same code serves training, prefill and one-token steps;

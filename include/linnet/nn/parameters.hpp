@@ -175,4 +175,11 @@ struct matrix_expression {
   double scale = 1;
 };
 
+/// A matrix that a layer keeps turned: leaf[columns, rows]. visit() passes it beside the matrix
+/// itself, see nn/layer.hpp.
+template <class Leaf>
+struct turned_matrix {
+  Leaf leaf{};
+};
+
 LINNET_NAMESPACE_END

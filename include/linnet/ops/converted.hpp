@@ -143,7 +143,7 @@ std::int32_t group_extra(std::int32_t sum) {
 /// each group of a row where weights have scales of groups.
 template <class S>
 converted_rows convert(const execution& on, index m, index k, const float* x) {
-  assert(on.converted && "linnet::ops: this storage type needs machine::converted");
+  assert(on.converted && "linnet::ops: this storage type needs execution::converted");
   const index width = converted_words<S>(k), scales = converted_scales<S>(k);
   auto* words = static_cast<simd::word*>(on.converted);
   if (m <= own_rows) words += on.threads.rank() * m * row_words<S>(k);

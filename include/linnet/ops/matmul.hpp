@@ -192,7 +192,7 @@ const T* reduce(const execution& on, index m, index k, const T* x, const product
   if constexpr (reduced_inputs<S>(1) == 0) {
     return nullptr;
   } else {
-    assert(on.converted && "linnet::ops: this storage type needs machine::converted");
+    assert(on.converted && "linnet::ops: this storage type needs execution::converted");
     const index width = reduced_inputs<S>(k);
     const index before = rounded_bytes<S>(m, k, one.n, on.threads.size(), false);
     auto* const z =

@@ -31,7 +31,7 @@ void each_byte_label(byte_rules rules, std::span<const token> bytes, F&& f) {
 ///     const token_bytes table(tokenizer.vocabulary(),
 ///                             [&](token id) { return tokenizer.decode(-1, id); });
 ///     trainer.step({inputs, labels, batch, length, table.data(), table.vocabulary()});
-///     session.feed(table.slots_of(tokenizer.encode(text)));
+///     session.feed(table.bytes_of(tokenizer.encode(text)));
 class token_bytes {
  public:
   /// From `decode(id)`, the bytes of each id below `vocabulary` as something that a string_view can
@@ -67,11 +67,15 @@ class token_bytes {
                                       static_cast<std::size_t>(bytes_per_token_));
   }
   /// The padded bytes of tokens of the vocabulary one after the other, for sessions.
-  std::vector<token> slots_of(std::span<const token> ids) const {
+  std::vector<token> bytes_of(std::span<const token> ids) const {
     std::vector<token> all;
     all.reserve(ids.size() * static_cast<std::size_t>(bytes_per_token_));
     for (const token id : ids) all.insert(all.end(), (*this)[id].begin(), (*this)[id].end());
     return all;
+  }
+  /// @copydoc bytes_of
+  [[deprecated("it is bytes_of")]] std::vector<token> slots_of(std::span<const token> ids) const {
+    return bytes_of(ids);
   }
   /// Bytes of text in tokens, such as labels: the divisor of a loss for bits_per_byte(). Ids
   /// outside the vocabulary have none.
