@@ -37,6 +37,81 @@
 
 #include <linnet/linnet.hpp>
 /// @file
+/// Notes of adapters in files: the base by its hash, and the options that decide what they compute.
+
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include <linnet/linnet.hpp>
+#include <linnet/linnet.hpp>
+#include <linnet/linnet.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Whether an adapter is loaded for other weights than those it was saved with.
+enum class peft_base {
+  same,  ///< no: the files' hash, where there is one, is that of the base
+  any    ///< yes, such as one that was trained on codes for the numbers
+};
+
+namespace detail {
+
+/// Key of the hash of an adapter's base.
+inline constexpr std::string_view base_note = "linnet.base";
+
+/// Notes of an adapter that its type does not say; none of parameters of other models. There is no
+/// hash for an adapter without a base.
+template <class Tree>
+std::vector<key_value> notes_of_adapter([[maybe_unused]] const Tree& tree) {
+  std::vector<key_value> notes;
+  if constexpr (requires { tree.base.how; })
+    tree.base.how.describe([&](const char* key, auto value) {
+      if constexpr (std::is_same_v<decltype(value), bool>)
+        notes.push_back({key, value ? "true" : "false"});
+      else
+        notes.push_back({key, number_text(value)});
+    });
+  if constexpr (requires { tree.base.hash; })
+    if (tree.base.of) notes.push_back({std::string(base_note), std::to_string(tree.base.hash)});
+  return notes;
+}
+/// Refuses a file whose notes are not those of an adapter. `find(key)` gives the file's value or
+/// null: what it does not say is not compared. `rule` says in the error what to do about another
+/// base. Errors: errc::mismatch.
+template <class Tree, class Find>
+result<void> check_adapter_notes(const Tree& tree, const std::string& where, peft_base which,
+                                 const char* rule, Find&& find) {
+  for (const key_value& own : notes_of_adapter(tree)) {
+    const std::string* const said = find(own.key);
+    const bool of_base = own.key == base_note;
+    if (!said || *said == own.value || (of_base && which == peft_base::any)) continue;
+    return failure(errc::mismatch, where, own.key,
+                   of_base ? "the hash of the adapter's base, " + own.value + " (" + rule + ")"
+                           : own.value + " (the adapter's lora_options)",
+                   printable(*said));
+  }
+  return {};
+}
+/// Refuses a file of tensors whose notes are not those of an adapter; of PEFT, whose options are
+/// elsewhere, by its base alone.
+template <class Tree, class File>
+result<void> check_adapter_file(const Tree& tree, const File& file, peft_base which,
+                                bool base_alone) {
+  return check_adapter_notes(tree, file.where(), which, "peft_base::any loads it for another",
+                             [&](const std::string& key) -> const std::string* {
+                               const auto said = file.metadata().find(key);
+                               const bool skip = base_alone && key != base_note;
+                               return skip || said == file.metadata().end() ? nullptr
+                                                                            : &said->second;
+                             });
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
 /// Files of named sections with checksums: a strict reader that trusts nothing in the file, and a
 /// writer. Opt-in, through linnet/checkpoint.hpp. Numbers are little-endian and not aligned:
 ///
@@ -301,6 +376,19 @@ std::vector<key_value> trainer_metadata() {
   return all;
 }
 
+/// Refuses a checkpoint of an adapter with other options or another base. Older ones say nothing of
+/// them.
+template <class Trainer>
+result<void> check_adapter_checkpoint(const Trainer& train, const section_file& file,
+                                      const std::string& where) {
+  return check_adapter_notes(
+      train.current().tree(), where, peft_base::same, "training goes on with its own base alone",
+      [&](const std::string& key) {
+        const auto said = std::ranges::find(file.metadata, key, &key_value::key);
+        return said == file.metadata.end() ? nullptr : &said->value;
+      });
+}
+
 /// Calls f(name, bytes) for each block of the trainer that a checkpoint at `progress` holds.
 template <class Trainer, class F>
 void visit_blocks(Trainer& train, const training_progress& progress, F&& f) {
@@ -336,14 +424,17 @@ result<void> save_checkpoint(const std::string& path, Trainer& train,
                    "a name that does not begin with linnet.", "this one"};
     sections.push_back(one);
   }
-  return detail::write_checkpoint_file(path, detail::trainer_metadata<Trainer>(), sections);
+  auto metadata = detail::trainer_metadata<Trainer>();
+  for (detail::key_value& one : detail::notes_of_adapter(train.current().tree()))
+    metadata.push_back(std::move(one));
+  return detail::write_checkpoint_file(path, metadata, sections);
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 
 /// Restores a trainer from the bytes of a checkpoint of a trainer of the same type; `where` names
 /// the file in errors. The trainer is untouched unless all of it fits. Errors: errc::malformed
 /// (damage), errc::unsupported (another version), errc::mismatch (another model, scalar type or
-/// optimizer), errc::missing.
+/// optimizer; an adapter of other lora_options or another base), errc::missing.
 template <class Trainer>
 result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& train,
                                    const std::string& where = "checkpoint") LINNET_TRY {
@@ -357,6 +448,7 @@ result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& tr
       return error{errc::mismatch, where, one.key, one.value + " (the trainer's type)",
                    there ? detail::printable(said->value) : "nothing"};
   }
+  if (auto fit = detail::check_adapter_checkpoint(train, *file, where); !fit) return fit.error();
 
   std::optional<error> failure;
   std::size_t used = 0;

@@ -229,7 +229,7 @@ class channel_map : public joined_sets<channel_map<T>, channel_set<T>, T> {
   /// Queries, the writers, whose channels meet those of keys, the readers, one by one in scores.
   const std::vector<channel_set<T>>& scores() const { return scores_; }
 
-  // What layers say.
+  // Called by layers.
   index open(index width, index head) { return base::open_set({width, head}); }
   void merge(channel_set<T>& to, const channel_set<T>& from, index number) {
     if (to.width != from.width || to.head != from.head) fix(number, "channels of unlike heads");
@@ -252,6 +252,7 @@ class channel_map : public joined_sets<channel_map<T>, channel_set<T>, T> {
   void match(index queries, index keys, rope_pairing pairing) {
     matches_.push_back({queries, keys, pairing});
   }
+  void activate(index) {}
   void keep_constants(index set) {
     if (set >= 0) of(set).constants = true;
   }
@@ -407,6 +408,8 @@ struct cut_set {
   index units = 0;              ///< 0 where a set was joined to another
   index width = 0;              ///< channels of a unit
   const char* whole = nullptr;  ///< why none can be left out, or null
+  bool heads = false;           ///< the units are heads
+  bool activated = false;       ///< an activation makes them
   std::string place{};          ///< the first tensor that has a side here
   std::vector<channel_side<T>> writers{}, readers{};
 
@@ -449,14 +452,18 @@ class cut_map : public joined_sets<cut_map<T>, cut_set<T>, T> {
   /// The tensors in the order of visit().
   const std::vector<cut_tensor<T>>& tensors() const { return tensors_; }
 
-  // What layers say.
+  // Called by layers.
   using base::join;
   index open(index width, index head) {
     marks_.emplace_back();
-    return base::open_set({head > 0 ? width / head : width, head > 0 ? head : 1});
+    cut_set<T> set{head > 0 ? width / head : width, head > 0 ? head : 1};
+    set.heads = head > 0;
+    return base::open_set(std::move(set));
   }
   void merge(cut_set<T>& to, const cut_set<T>& from, index) {
     if (!to.whole) to.whole = from.whole;
+    to.heads |= from.heads;
+    to.activated |= from.activated;
     const index few = (std::min)(to.units, from.units), many = (std::max)(to.units, from.units);
     if (many % few != 0) to.whole = "heads of unlike numbers";
     to.width = to.units < from.units ? to.width : from.width;
@@ -472,6 +479,9 @@ class cut_map : public joined_sets<cut_map<T>, cut_set<T>, T> {
   void fix(index, const char*) {}  // what keeps channels from being scaled or mixed
   void elementwise(index, const char*) {}
   void match(index, index, rope_pairing) {}
+  void activate(index set) {
+    if (set >= 0) of(set).activated = true;
+  }
   void keep_constants(index) {}
   template <class Leaf, class Vector>
   void offset(const Leaf&, const Vector&) {}
@@ -1174,7 +1184,7 @@ class wanda::rounder {
     std::vector<index> order;
     return detail::round_pruned(name, rows, columns, from, to, [&](index r, char* marks) {
       for (index j = 0; j < columns; ++j) {
-        // What is 0 already comes before a weight whose input was always 0.
+        // A weight that is 0 already comes before a weight whose input was always 0.
         const auto w = static_cast<double>(from[r * columns + j]);
         scores[static_cast<std::size_t>(j)] = w == 0 ? -1 : std::abs(w) * x.norm(j);
       }
@@ -2503,15 +2513,13 @@ LINNET_NAMESPACE_END
 /// Contextual sparsity (Liu et al. 2023, Deja Vu): how often neurons are active, and models that
 /// predict which are.
 
-#include <string_view>
-
 /// @file
 /// Predictors of active neurons and how they learn (Liu et al. 2023, Deja Vu).
 
 LINNET_NAMESPACE_BEGIN
 
 /// Options of train_predictors(). The rate falls to 0 in a straight line.
-struct predictor_training {
+struct predictor_options {
   index batches = 128;     ///< batches of text that are read, unless the text ends before
   index tokens = 4096;     ///< most tokens that are kept of each layer; a tenth is held out
   index epochs = 20;       ///< passes over them; fewer where the recall stays for 5
@@ -2533,6 +2541,8 @@ struct predictor_training {
     f("recall", self.recall, detail::between(0, 1));
   }
 };
+/// @copydoc predictor_options
+using predictor_training [[deprecated("it is predictor_options")]] = predictor_options;
 
 /// Shares of neurons that a predictor finds.
 struct predictor_quality {
@@ -2566,7 +2576,7 @@ struct seen_neurons {
 /// much as active ones are rare in a batch, and 0.005 more.
 class predictor_trainer {
  public:
-  predictor_trainer(const seen_neurons& seen, index rank, const predictor_training& how)
+  predictor_trainer(const seen_neurons& seen, index rank, const predictor_options& how)
       : seen_(seen), how_(how), d_(seen.width), f_(seen.neurons), rank_(rank) {}
 
   /// Writes A[rank, width] and B[neurons, rank].
@@ -2684,7 +2694,7 @@ class predictor_trainer {
   }
 
   const seen_neurons& seen_;
-  const predictor_training& how_;
+  const predictor_options& how_;
   index d_, f_, rank_, steps_ = 0;
   random_stream random_{seed{how_.seed}};
   ops::execution on_{.level = ops::best()};
@@ -2700,42 +2710,68 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The matrices of a feed-forward by the ends of their names.
-inline bool is_read_by_neurons(std::string_view name) {
-  return name.ends_with("ffn.wi.weight") || name.ends_with("ffn.up.weight");
-}
-inline bool reads_neurons(std::string_view name) {
-  return name.ends_with("ffn.wo.weight") || name.ends_with("ffn.down.weight");
-}
-
-/// Names of matrices by their ends: of one that makes what is predicted, and one that reads it.
-struct watched_names {
-  bool (*makes)(std::string_view name);
-  bool (*reads)(std::string_view name);
+/// Neurons of a feed-forward, or heads of attention, with the tensors around them by their places
+/// in visit().
+struct hidden_units {
+  std::string place{};          ///< the first tensor that has them
+  index inputs = 0;             ///< numbers of them that are read
+  index maker = -1;             ///< a matrix that makes them
+  index reader = -1;            ///< the matrix that reads them
+  const void* makes = nullptr;  ///< the packed panels of these matrices
+  const void* reads = nullptr;
 };
-inline constexpr watched_names names_of_neurons{is_read_by_neurons, reads_neurons};
+/// The neurons or the heads in plain weights.
+template <class M, class T>
+std::vector<hidden_units> hidden_units_in(const weights<M, T>& w, bool heads) {
+  std::vector<hidden_units> all;
+  const auto first = [](const std::vector<channel_side<T>>& sides) {
+    const channel_side<T>* least = nullptr;
+    for (const auto& side : sides)
+      if (side.kind == role::matrix && (!least || side.ordinal < least->ordinal)) least = &side;
+    return least;
+  };
+  const cut_map<T> map(w);
+  for (const auto& set : map.sets())
+    if (heads ? set.heads : set.activated) {
+      const auto *const maker = first(set.writers), *const reader = first(set.readers);
+      if (maker && reader)
+        all.push_back({set.place, reader->columns, maker->ordinal, reader->ordinal});
+    }
+  std::sort(all.begin(), all.end(),
+            [](const auto& a, const auto& b) { return a.reader < b.reader; });
+  return all;
+}
+/// The neurons or the heads of a model, as its layers say, in the order of the layers. Of stored
+/// codes, those of its model in f32.
+template <class M>
+result<std::vector<hidden_units>> hidden_units_of(const weights<M>& w, bool heads) {
+  using plain = typename M::template with_storage<storage::f32>;
+  if constexpr (!std::is_same_v<M, plain>) {
+    const weights<plain> same;
+    if (!same.valid()) return same.error();
+    return hidden_units_of(same, heads);
+  } else {
+    return hidden_units_in(w, heads);
+  }
+}
 
 /// The inputs of the matrices that make neurons, or heads, and of those that read them. Called by
 /// every thread.
 template <class F>
 struct neuron_watcher {
-  struct matrix {
-    const void* panels;
-    index place;      ///< which feed-forward
-    bool of_neurons;  ///< whether it reads neurons
-  };
-  std::vector<matrix> matrices{};
-  F see;  ///< see(place, of_neurons, inputs)
+  std::vector<hidden_units> units{};
+  F see;  ///< see(place, of_neurons, inputs), by the number of the units
 
   template <class P>
-  void name_all(const P& p, const watched_names& names) {
-    index makers = 0, readers = 0;
-    p.visit([&](const parameter_path& at, const tensor_info&, const auto& leaf) {
-      if constexpr (requires { leaf.panels; }) {
-        const std::string name = at.str();
-        if (names.makes(name)) matrices.push_back({leaf.panels, makers++, false});
-        if (names.reads(name)) matrices.push_back({leaf.panels, readers++, true});
-      }
+  void name_panels(const P& p) {
+    index ordinal = 0;
+    p.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
+      if constexpr (requires { leaf.panels; })
+        for (hidden_units& one : units) {
+          if (one.maker == ordinal) one.makes = leaf.panels;
+          if (one.reader == ordinal) one.reads = leaf.panels;
+        }
+      ++ordinal;
     });
   }
   ops::input_tap tap() {
@@ -2747,17 +2783,19 @@ struct neuron_watcher {
  private:
   void look(const ops::product_inputs& x) {
     for (index i = 0; i < x.matrices; ++i)
-      for (const matrix& one : matrices)
-        if (one.panels == x.panels_of(i)) see(one.place, one.of_neurons, x);
+      for (index at = 0; at < std::ssize(units); ++at) {
+        const hidden_units& one = units[static_cast<std::size_t>(at)];
+        if (one.makes == x.panels_of(i)) see(at, false, x);
+        if (one.reads == x.panels_of(i)) see(at, true, x);
+      }
   }
 };
 
-/// Runs `w` and shows f(place, of_neurons, inputs) what feed-forwards read and their neurons, or
-/// what other matrices of these names read.
+/// Runs `w` and shows f(place, of_neurons, inputs) what makes such units and what reads them.
 template <class M, class Batches, class F>
 result<void> watch_neurons(const char* where, const weights<M>& w, Batches&& batches,
                            const limits& l, index most, F&& f,
-                           const watched_names& names = names_of_neurons) LINNET_TRY {
+                           std::vector<hidden_units> units) LINNET_TRY {
   const index needed = watched_model<M>::bytes(l);
   if (auto fit = acceptable<M>(where, l, needed); !fit) return fit.error();
   if (auto fit = check_finite(w, where); !fit) return fit.error();
@@ -2765,8 +2803,8 @@ result<void> watch_neurons(const char* where, const weights<M>& w, Batches&& bat
   if (!p.valid()) return p.error();
   watched_model<M> model(p, l);
   if (!model.valid()) return out_of_memory(where, needed);
-  neuron_watcher<F&> watcher{.see = f};
-  watcher.name_all(p, names);
+  neuron_watcher<F&> watcher{std::move(units), f};
+  watcher.name_panels(p);
   const ops::input_tap tap = watcher.tap();
   const auto read = model.run_all(
       where, batches, 0, most, [&](ops::execution& on) { on.tap = &tap; },
@@ -2776,20 +2814,6 @@ result<void> watch_neurons(const char* where, const weights<M>& w, Batches&& bat
   return {};
 }
 LINNET_OR_OUT_OF_MEMORY("watch_neurons")
-
-/// The places of a model's neurons, as those of importance::units: the first tensor that has them.
-template <class M>
-std::vector<unit_scores> neurons_of_model() {
-  std::vector<unit_scores> made;
-  std::string place;
-  each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
-    const std::string name = at.str();
-    if (name.ends_with("ffn.gate.weight") || name.ends_with("ffn.wi.weight")) place = name;
-    if (reads_neurons(name))
-      made.push_back({place, std::vector<double>(static_cast<std::size_t>(info.columns))});
-  });
-  return made;
-}
 
 }  // namespace detail
 
@@ -2814,8 +2838,17 @@ result<std::vector<unit_scores>> neuron_activity(const weights<M>& w, Batches&& 
                                                  const limits& l,
                                                  const activity_options& how = {}) LINNET_TRY {
   constexpr const char* where = "neuron_activity";
+  static_assert(
+      detail::has_channels<M>,
+      "linnet::neuron_activity: the model does not say which of its channels are neurons; "
+      "see channels(ends, p) in nn/layer.hpp");
   if (auto fit = detail::acceptable(where, "activity_options", how); !fit) return fit.error();
-  auto made = detail::neurons_of_model<M>();
+  if (!w.valid()) return w.error();
+  auto found = detail::hidden_units_of(w, false);
+  if (!found) return found.error();
+  std::vector<unit_scores> made;
+  for (const auto& one : *found)
+    made.push_back({one.place, std::vector<double>(static_cast<std::size_t>(one.inputs))});
   std::vector<index> rows(made.size());
   const auto count = [&](index place, bool of_neurons, const ops::product_inputs& x) {
     if (!of_neurons) return;
@@ -2825,7 +2858,9 @@ result<std::vector<unit_scores>> neuron_activity(const weights<M>& w, Batches&& 
       for (index j = 0; j < x.width; ++j)
         made[at].scores[static_cast<std::size_t>(j)] += x.x[i * x.width + j] != 0 ? 1 : 0;
   };
-  if (auto seen = detail::watch_neurons(where, w, batches, l, how.batches, count); !seen)
+  if (auto seen =
+          detail::watch_neurons(where, w, batches, l, how.batches, count, std::move(*found));
+      !seen)
     return seen.error();
   for (std::size_t at = 0; at < made.size(); ++at)
     for (double& score : made[at].scores)
@@ -2845,23 +2880,10 @@ namespace detail {
 template <class C>
 using whole_decoder = typename C::template with<ffn::policy, typename C::ffn::whole>;
 
-/// The name in a decoder of a tensor of its contextual one; "" for those of predictors.
-inline std::string whole_name(std::string name, bool gated) {
-  const std::size_t at = name.rfind("ffn.");
-  if (at == std::string::npos) return name;
-  const std::string_view rest = std::string_view(name).substr(at + 4);
-  if (rest.starts_with("predictor.")) return {};
-  const auto replace = [&](std::string_view from, std::string_view to) {
-    if (const std::size_t found = name.find(from, at + 4); found != std::string::npos)
-      name.replace(found, from.size(), to);
-  };
-  if (!gated) {
-    replace("up.", "wi.");
-    replace("down.", "wo.");
-  }
-  replace(".rows", ".weight");
-  return name;
-}
+template <class Leaf>
+inline constexpr bool is_turned = false;
+template <class Leaf>
+inline constexpr bool is_turned<turned_matrix<Leaf>> = true;
 
 }  // namespace detail
 
@@ -2876,72 +2898,59 @@ result<weights<C, T>> contextualise(const weights<detail::whole_decoder<C>, T>& 
   if (auto fit = check_finite(w, where); !fit) return fit.error();
   weights<C, T> made;
   if (!made.valid()) return made.error();
-  struct tensor {
-    std::string name;
-    tensor_info info;
-    const T* numbers;
-  };
-  std::vector<tensor> tensors;
-  w.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
-    tensors.push_back({at.str(), info, detail::numbers_in(leaf)});
-  });
-  constexpr bool gated = detail::neurons_of<typename C::ffn::whole>.gated;
-  std::string missing;
-  made.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    const std::string wanted = detail::whole_name(at.str(), gated);
-    T* const to = detail::numbers_in(leaf);
-    if (wanted.empty()) return;
-    for (const tensor& from : tensors) {
-      if (from.name != wanted) continue;
-      const bool turned = from.info.rows != info.rows || detail::reads_neurons(wanted);
-      for (index i = 0; i < info.rows; ++i)
-        for (index j = 0; j < info.columns; ++j)
-          to[i * info.columns + j] =
-              from.numbers[turned ? j * info.rows + i : i * info.columns + j];
-      return;
-    }
-    missing = wanted;
-  });
-  if (!missing.empty())
-    return error{errc::invalid, where, missing, "a tensor of the decoder", "none"};
+  detail::visit_pairs<C, detail::whole_decoder<C>, T>(
+      made, w, [](const tensor_info& info, auto& to, const auto& from) {
+        if constexpr (detail::is_turned<std::remove_cvref_t<decltype(to)>>) {
+          for (index i = 0; i < info.rows; ++i)
+            for (index j = 0; j < info.columns; ++j)
+              to.leaf[j * info.rows + i] = detail::numbers_in(from)[i * info.columns + j];
+        } else {
+          std::copy_n(detail::numbers_in(from), info.size(), detail::numbers_in(to));
+        }
+      });
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("contextualise")
 
 namespace detail {
 
-/// Whether a tensor is of a predictor of neurons.
-inline bool predicts_neurons(std::string_view name) {
-  return name.find("ffn.predictor.") != name.npos;
-}
-
-/// Trains the predictors of `c` whose tensors have names that fit, one after the other.
-template <class C>
+/// Trains the predictors of `c`, one after the other. Each is two matrices that the decoder `M` of
+/// all neurons or heads does not have.
+template <class M, class C>
 result<std::vector<predictor_quality>> train_each(const char* where, weights<C>& c,
                                                   std::vector<seen_neurons>& seen,
-                                                  bool (*fits)(std::string_view),
-                                                  const predictor_training& how) {
+                                                  const predictor_options& how) {
+  std::vector<const float*> shared;  // in the order of visit()
+  typename M::template params<form::canonical<float, storage_of<M, float>>> none{};
+  C::visit(
+      [&](const parameter_path&, const tensor_info&, const auto& leaf, const auto&) {
+        if constexpr (is_turned<std::remove_cvref_t<decltype(leaf)>>)
+          shared.push_back(leaf.leaf);
+        else
+          shared.push_back(numbers_in(leaf));
+      },
+      parameter_path{}, c.tree(), none);
   std::vector<predictor_quality> found;
   float* reduce = nullptr;
   index rank = 0;
   error unfit{errc::invalid, where, {}, {}, {}};
   c.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    const std::string name = at.str();
-    if (!fits(name)) return;
-    if (name.ends_with("reduce.weight")) {
+    if (std::find(shared.begin(), shared.end(), numbers_in(leaf)) != shared.end()) return;
+    if (!reduce) {
       reduce = numbers_in(leaf);
       rank = info.rows;
-    } else {
-      seen_neurons& one = seen[found.size()];
-      if (one.tokens() < 2 && unfit.what.empty()) {
-        unfit.what = name;
-        unfit.expected = "at least 2 tokens";
-        unfit.got = std::to_string(one.tokens());
-      }
-      found.push_back(one.tokens() < 2
-                          ? predictor_quality{}
-                          : predictor_trainer(one, rank, how).run(reduce, numbers_in(leaf)));
+      return;
     }
+    seen_neurons& one = seen[found.size()];
+    if (one.tokens() < 2 && unfit.what.empty()) {
+      unfit.what = at.str();
+      unfit.expected = "at least 2 tokens";
+      unfit.got = std::to_string(one.tokens());
+    }
+    found.push_back(one.tokens() < 2
+                        ? predictor_quality{}
+                        : predictor_trainer(one, rank, how).run(reduce, numbers_in(leaf)));
+    reduce = nullptr;
   });
   if (!unfit.what.empty()) return unfit;
   return found;
@@ -2957,18 +2966,21 @@ result<std::vector<predictor_quality>> train_each(const char* where, weights<C>&
 template <class C, class Batches>
 result<std::vector<predictor_quality>> train_predictors(
     weights<C>& c, const weights<detail::whole_decoder<C>>& w, Batches&& batches, const limits& l,
-    const predictor_training& how = {}) LINNET_TRY {
+    const predictor_options& how = {}) LINNET_TRY {
   constexpr const char* where = "train_predictors";
-  if (auto fit = detail::acceptable(where, "predictor_training", how); !fit) return fit.error();
+  if (auto fit = detail::acceptable(where, "predictor_options", how); !fit) return fit.error();
   if (!c.valid()) return c.error();
-  std::vector<detail::seen_neurons> seen(
-      detail::neurons_of_model<detail::whole_decoder<C>>().size());
+  if (!w.valid()) return w.error();
+  auto found = detail::hidden_units_of(w, false);
+  if (!found) return found.error();
+  std::vector<detail::seen_neurons> seen(found->size());
   const auto keep = [&](index place, bool of_neurons, const ops::product_inputs& x) {
     seen[static_cast<std::size_t>(place)].add(of_neurons, x, how.tokens);
   };
-  if (auto read = detail::watch_neurons(where, w, batches, l, how.batches, keep); !read)
+  if (auto read = detail::watch_neurons(where, w, batches, l, how.batches, keep, std::move(*found));
+      !read)
     return read.error();
-  return detail::train_each(where, c, seen, detail::predicts_neurons, how);
+  return detail::train_each<detail::whole_decoder<C>>(where, c, seen, how);
 }
 LINNET_OR_OUT_OF_MEMORY("train_predictors")
 
@@ -2985,9 +2997,9 @@ using with_head_predictors =
                               attention::contextual<Rank, typename M::attention, Least>>;
 
 /// Options of train_head_predictors().
-struct head_training {
+struct head_predictor_options {
   double share = 0.7;  ///< of the heads of a token, rounded up, that matter: the largest outputs
-  predictor_training predictor{};
+  predictor_options predictor{};
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
@@ -2996,6 +3008,8 @@ struct head_training {
     f("predictor", self.predictor);
   }
 };
+/// @copydoc head_predictor_options
+using head_training [[deprecated("it is head_predictor_options")]] = head_predictor_options;
 
 namespace detail {
 
@@ -3003,13 +3017,6 @@ namespace detail {
 template <class C>
 using decoder_of_all_heads =
     typename C::template with<attention::policy, typename C::attention::whole>;
-
-inline bool is_read_by_heads(std::string_view name) { return name.ends_with("attention.q.weight"); }
-inline bool reads_heads(std::string_view name) { return name.ends_with("attention.o.weight"); }
-/// Whether a tensor is of a predictor of heads.
-inline bool predicts_heads(std::string_view name) {
-  return name.find("attention.predictor.") != name.npos;
-}
 
 /// Adds to `seen` which heads of width `h` matter: `count` of each row, of equal ones the first.
 /// Heads without any output never do.
@@ -3055,12 +3062,10 @@ result<weights<C, T>> predict_heads(const weights<detail::decoder_of_all_heads<C
   if (auto fit = check_finite(w, "predict_heads"); !fit) return fit.error();
   weights<C, T> made;
   if (!made.valid()) return made.error();
-  const auto numbers = detail::numbers_of<const T>(w);
-  std::size_t next = 0;
-  made.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    if (!detail::predicts_heads(at.str()))
-      std::copy_n(numbers[next++], info.size(), detail::numbers_in(leaf));
-  });
+  detail::visit_pairs<C, detail::decoder_of_all_heads<C>, T>(
+      made, w, [](const tensor_info& info, auto& to, const auto& from) {
+        detail::copy_tensor(info, from, to);
+      });
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("predict_heads")
@@ -3073,15 +3078,18 @@ LINNET_OR_OUT_OF_MEMORY("predict_heads")
 template <class C, class Batches>
 result<std::vector<predictor_quality>> train_head_predictors(
     weights<C>& c, const weights<detail::decoder_of_all_heads<C>>& w, Batches&& batches,
-    const limits& l, const head_training& how = {}) LINNET_TRY {
+    const limits& l, const head_predictor_options& how = {}) LINNET_TRY {
   constexpr const char* where = "train_head_predictors";
   using M = detail::decoder_of_all_heads<C>;
-  if (auto fit = detail::acceptable(where, "head_training", how); !fit) return fit.error();
+  if (auto fit = detail::acceptable(where, "head_predictor_options", how); !fit) return fit.error();
   if (!c.valid()) return c.error();
   constexpr index heads = M::shape.heads, h = M::shape.head_width();
   const auto count = (std::min)(
       heads, static_cast<index>(std::ceil(how.share * static_cast<double>(heads) - 1e-9)));
-  std::vector<detail::seen_neurons> seen(static_cast<std::size_t>(M::shape.layers));
+  if (!w.valid()) return w.error();
+  auto found = detail::hidden_units_of(w, true);
+  if (!found) return found.error();
+  std::vector<detail::seen_neurons> seen(found->size());
   const auto keep = [&](index place, bool of_heads, const ops::product_inputs& x) {
     auto& one = seen[static_cast<std::size_t>(place)];
     if (of_heads)
@@ -3090,10 +3098,10 @@ result<std::vector<predictor_quality>> train_head_predictors(
       one.add(false, x, how.predictor.tokens);
   };
   if (auto read = detail::watch_neurons(where, w, batches, l, how.predictor.batches, keep,
-                                        {detail::is_read_by_heads, detail::reads_heads});
+                                        std::move(*found));
       !read)
     return read.error();
-  return detail::train_each(where, c, seen, detail::predicts_heads, how.predictor);
+  return detail::train_each<M>(where, c, seen, how.predictor);
 }
 LINNET_OR_OUT_OF_MEMORY("train_head_predictors")
 
@@ -3104,7 +3112,7 @@ LINNET_NAMESPACE_END
 LINNET_NAMESPACE_BEGIN
 
 /// Options of duplicates_first(), after Santacroce et al. 2023 (arXiv:2302.03773).
-struct uniqueness {
+struct duplicate_options {
   double cosine = 0.8;  ///< of two neurons' outputs over all tokens, either sign; above, one of
                         ///< them is a duplicate
 
@@ -3114,6 +3122,8 @@ struct uniqueness {
     f("cosine", self.cosine, detail::between(0, 1));
   }
 };
+/// @copydoc duplicate_options
+using uniqueness [[deprecated("it is duplicate_options")]] = duplicate_options;
 
 namespace detail {
 
@@ -3150,9 +3160,9 @@ inline std::vector<index> duplicates_of(const std::vector<double>& scores, const
 template <class M, class T>
 result<importance<M>> duplicates_first(importance<M> scores, const weights<M, T>& w,
                                        const calibration<M>& stats,
-                                       const uniqueness& how = {}) LINNET_TRY {
+                                       const duplicate_options& how = {}) LINNET_TRY {
   constexpr const char* name = "duplicates_first";
-  if (auto fit = detail::acceptable(name, "uniqueness", how); !fit) return fit.error();
+  if (auto fit = detail::acceptable(name, "duplicate_options", how); !fit) return fit.error();
   if (auto fit = detail::fit_for_scores(name, w); !fit) return fit.error();
   const detail::cut_map<T> map(w);
   std::size_t next = 0;
@@ -6597,6 +6607,8 @@ LINNET_NAMESPACE_END
 /// @file
 /// Pruning while a trainer trains: a little more every so many steps.
 
+#include <string_view>
+
 LINNET_NAMESPACE_BEGIN
 
 /// Prunes by `method` every so many steps of a trainer, to the fraction of a ramp (Zhu and Gupta
@@ -6814,7 +6826,8 @@ result<std::vector<kept_batch<M>>> read_batches(Batches& batches, const limits& 
   for (index i = 0; i < most; ++i) {
     const typename M::batch b = batches(i);
     if (b.batch == 0) break;
-    if (auto fit = check_batch("quantize", i, refusal_of_text<M>(b, l)); !fit) return fit.error();
+    if (auto fit = check_batch("quantize", i, in_training<M>(b, refusal_of_text<M>(b, l))); !fit)
+      return fit.error();
     kept.emplace_back(b, rows);
     rows += kept.back().rows();
   }

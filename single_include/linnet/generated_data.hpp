@@ -2106,7 +2106,7 @@ class answer_recorder {
     if (torn_)
       return detail::failure(errc::io, path_, "", "a record that was opened anew",
                              "one that could not be written");
-    // What could not be read again is not written.
+    // Nothing is written that could not be read again.
     if (auto checked = recorded_answers::parse(lines, path_); !checked) return checked.error();
     auto done = file_.write(lines);
     if (done) done = file_.sync();

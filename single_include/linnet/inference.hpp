@@ -1471,17 +1471,17 @@ LINNET_NAMESPACE_END
 ///    One struct may also be that of a counterpart, a layer with the same members whose matrices
 ///    are kept in another way. What keeps a matrix W as others has a second `visit(f, at, p, q)`,
 ///    for q with a `weight` W: it calls `f(path, tensor_info of W, matrix_expression, q.weight)`.
-///    collapse(), factorise() and unshare() work on every such layer;
+///    collapse(), factorise() and unshare() work on every such layer. What keeps W as rows for its
+///    kernels passes these, or a turned_matrix of them; contextualise() works on such layers;
 ///  - `cache<T>` and `plan<T>(planner&, call_shape)`: the buffers one instance needs;
-///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
-///  continues
-///    cached sequences: the same code serves training, prefill and one-token steps;
+///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it goes
+///    on with cached sequences: the same code serves training, prefill and one-token steps;
 ///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
 ///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
 ///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
 ///  - `in` and `out`: the widths of x and y;
 ///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
-///  continues where another is;
+///    continues where another is;
 ///  - `channels(ends, p)`, only where scales or rotations can be folded into its tensors: which of
 ///    them read the channels ends.in and which write ends.out, see nn/channels.hpp;
 ///  - `flops(call_shape)`: floating-point operations of the products in a forward call, one
@@ -23755,7 +23755,7 @@ constexpr index first_like() {
   (look(std::is_same_v<One, All>), ...);
   return found;
 }
-/// Likewise of each type of the list.
+/// For each type of a list, the number of the first that is the same.
 template <class... All>
 constexpr std::array<index, sizeof...(All)> first_likes() {
   return {first_like<All, All...>()...};
@@ -26525,7 +26525,7 @@ std::int32_t group_extra(std::int32_t sum) {
 /// each group of a row where weights have scales of groups.
 template <class S>
 converted_rows convert(const execution& on, index m, index k, const float* x) {
-  assert(on.converted && "linnet::ops: this storage type needs machine::converted");
+  assert(on.converted && "linnet::ops: this storage type needs execution::converted");
   const index width = converted_words<S>(k), scales = converted_scales<S>(k);
   auto* words = static_cast<simd::word*>(on.converted);
   if (m <= own_rows) words += on.threads.rank() * m * row_words<S>(k);
@@ -26959,7 +26959,7 @@ const T* reduce(const execution& on, index m, index k, const T* x, const product
   if constexpr (reduced_inputs<S>(1) == 0) {
     return nullptr;
   } else {
-    assert(on.converted && "linnet::ops: this storage type needs machine::converted");
+    assert(on.converted && "linnet::ops: this storage type needs execution::converted");
     const index width = reduced_inputs<S>(k);
     const index before = rounded_bytes<S>(m, k, one.n, on.threads.size(), false);
     auto* const z =
@@ -27363,6 +27363,13 @@ struct matrix_expression {
   double scale = 1;
 };
 
+/// A matrix that a layer keeps turned: leaf[columns, rows]. visit() passes it beside the matrix
+/// itself, see nn/layer.hpp.
+template <class Leaf>
+struct turned_matrix {
+  Leaf leaf{};
+};
+
 LINNET_NAMESPACE_END
 /// @file
 /// Absolute positions: rotary embeddings in both pairings, and sinusoids.
@@ -27488,6 +27495,8 @@ struct channel_ends {
   void matches(index queries, index keys, rope_pairing pairing) const {
     map->match(queries, keys, pairing);
   }
+  /// An activation makes the channels, or what it gates: neurons of a feed-forward.
+  void activates(index channels) const { map->activate(channels); }
   /// A constant that is added to channels comes to what reads them as it is.
   void keeps_constants(index channels) const { map->keep_constants(channels); }
   /// The numbers of a vector are added to the products of a matrix.
@@ -28399,7 +28408,7 @@ consteval bool check_layer() {
                   "nn/layer.hpp");
   return true;
 }
-/// Likewise of a layer that is to train.
+/// True, or an error that says which part of the contract of training `L` lacks.
 template <class L, class T = float, class S = storage::f32>
 consteval bool check_trainable_layer() {
   static_assert(check_layer<L, T, S>());
@@ -28746,7 +28755,7 @@ struct attention_unit {
         scores(c.scratch + on.threads.rank() * c.scratch_size),
         key_columns(scores + attention_rows * wide),
         values(key_columns + c.h * wide) {
-    // What follows the last valid query of a causal sequence was never there.
+    // Keys behind the last valid query of a causal sequence were never there.
     const index queries = (c.query_lengths ? c.query_lengths[b] : c.queries) - from;
     const index later = call.window.block > 0 ? 0 : call.window.after;
     valid = (std::min)(valid, (std::max)(prefix, past + queries + later));
@@ -31114,8 +31123,7 @@ LINNET_NAMESPACE_END
 ///  - `workspace<T>` and `plan<T>(planner&, limits, purpose)`: the buffers of one trainer,
 ///    evaluator or session;
 ///  - `accepts(batch, limits)`: whether a batch fits, asked before anything is computed. A model
-///  may
-///    also have `refuses(batch, limits)`, which says why it does not as a `refusal`;
+///    may also have `refuses(batch, limits)`: the `refusal` that says why it does not;
 ///  - `loss<T, S>(p, dp, batch, w, on, loss_call, criterion)`: the summed loss of a batch. With
 ///    `dp`, ADDS the gradient of that sum. ops::head_loss() does most of it;
 ///  - `describe(f)`: calls f(key, value) for each number or text that decides what the weights
@@ -31129,7 +31137,7 @@ LINNET_NAMESPACE_END
 ///  - `copy_state<T>(w, from, to, state_part)`: one sequence continues where another is;
 ///  - `longest(limits)`: most tokens of a sequence;
 ///  - `flops(batch, length)`: floating-point operations of such a call, by which threads are
-///  chosen.
+///    chosen.
 ///
 /// A model that says `encodes` reads a source before: `encode<T, S>(p, source, batch, length,
 /// lengths, w, on)`. Its flops() takes the length of the source before the target's; see t5_model.
@@ -31137,7 +31145,15 @@ LINNET_NAMESPACE_END
 /// A model that has `image_tokens` reads images before: `encode_images<T, S>(p, batch, w, on)`, and
 /// `image_rows(w, b)` are those that step() takes from the sequence's hooks; see image_text.
 ///
-/// Every thread of a team calls loss(), step() and encode() (SPMD).
+/// An `embedding_model`, whose hidden states an embedder gives, needs no loss(). It has
+///  - `d`, the width of a state, and a batch with `lengths`: valid tokens of each text, or null;
+///  - `refuses_texts(batch, limits)`: why a batch does not fit, whatever its labels, as a
+///  `refusal`;
+///  - `context_of<T>(batch, on)` and `forward<T, S>(p, batch, w, ctx)`, which makes the states
+///    w.hidden[batch, length, d];
+///  - `flops(batch, length)`, and `plan` of buffers for purpose::decoding.
+///
+/// Every thread of a team calls loss(), step(), encode() and forward() (SPMD).
 
 /// @file
 /// Run-time limits: what a session, evaluator or trainer plans its memory for, and how it runs.
@@ -31343,6 +31359,7 @@ enum class refusal : unsigned char {
   prefix_unknown,            ///< prefixes for a model that takes none
   prefix_outside,            ///< a prefix that is longer than its sequence
   documents_unknown,         ///< documents for a model that cannot keep them apart
+  documents_coupled,         ///< documents to train a model that couples the tokens of a row
   documents_with_prefix,     ///< documents and prefixes in one batch
   documents_unordered,       ///< documents that do not follow each other
   documents_unpaired,        ///< other documents of sources than of targets
@@ -31454,8 +31471,11 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::prefix_outside:
       return "an entry of prefixes is outside its sequence: give 0 to the batch's length";
     case refusal::documents_unknown:
-      return "documents of the batch are given, but this model carries tokens from one to the "
-             "next: give each a row of its own";
+      return "documents of the batch are given, but a layer or head of this model works on whole "
+             "rows: give each a row of its own";
+    case refusal::documents_coupled:
+      return "documents of the batch are given, but ffn::experts trains by the capacity or balance "
+             "of whole rows: give each document a row of its own, or set both to 0";
     case refusal::documents_with_prefix:
       return "documents and prefixes of the batch are both given: give each document with a prefix "
              "a row of its own";
@@ -32227,14 +32247,44 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 /// Keys that queries at positions past, past + 1, ... of one sequence see: `queries` of them, of
-/// keys that number `keys` in all.
+/// keys that number `keys` in all. All see the first `prefix` that are in reach.
 constexpr index seen_keys(const ops::attention_window& window, index past, index queries,
-                          index keys) {
+                          index keys, index prefix = 0) {
   index count = 0;
   for (index i = 0; i < queries; ++i) {
     const index at = past + i, begin = (std::max)(index{0}, window.recent_from(at)),
-                end = window.block > 0 || window.after < keys - at ? window.end_of(at) : keys;
-    count += (std::max)(index{0}, (std::min)(end, keys) - begin) + (std::min)(window.first, begin);
+                end = window.block > 0 || window.after < keys - at ? window.end_of(at) : keys,
+                last = (std::min)((std::max)(end, prefix), keys);
+    count += (std::max)(index{0}, last - begin) + (std::min)(window.first, begin);
+  }
+  return count;
+}
+/// Pairs of a query of sequence `b` and a key that it sees: in its document, or of a tree the text
+/// and its ancestors.
+template <attention_shape A, class T>
+index seen_pairs(const ops::attention_window& window, const context<T>& ctx, index b) {
+  const index past = A.cross ? 0 : ctx.past_of(b),
+              queries = A.cross ? ctx.length : ctx.length_of(b),
+              keys = A.cross ? ctx.memory.length_of(b) : past + queries;
+  index count = 0;
+  if (!A.cross && ctx.tree.depths) {
+    for (index i = 0; i < queries; ++i) count += past + ctx.tree.depths[b * ctx.length + i] + 1;
+    return count;
+  }
+  const ops::attention_window all{};
+  const auto& seen = A.cross ? all : window;
+  if (!ctx.documents || (A.cross && !ctx.memory.documents))
+    return seen_keys(seen, past, queries, keys, A.causal && ctx.prefix ? ctx.prefix[b] : 0);
+  ops::attention_call<T> rows{};
+  rows.queries = ctx.length;
+  rows.keys = A.cross ? ctx.memory.length : ctx.length;
+  rows.documents = ctx.documents;
+  rows.key_documents = A.cross ? ctx.memory.documents : nullptr;
+  for (index from = 0, end = 0; from < queries; from = end) {
+    const auto own = rows.keys_from(b, from);
+    end = (std::min)(queries, rows.queries_from(b, from).last);
+    count += seen_keys(seen, 0, end - from,
+                       (std::max)(index{0}, (std::min)(keys, own.last) - own.first));
   }
   return count;
 }
@@ -32259,19 +32309,14 @@ constexpr index kept_bytes(kv_code code, index numbers) {
 
 /// Work of attention: two products for each pair of a query and a key that it sees, twice as many
 /// backward. It reads queries, keys and values and writes as many numbers as queries have.
-/// Backward, it also reads their gradients and adds to three others. Prefixes, documents and trees
-/// count as plain text.
+/// Backward, it also reads their gradients and adds to three others.
 template <attention_shape A, class T>
 operation_cost attention_cost(const ops::attention_window& window, const context<T>& ctx,
                               direction way = direction::forward) {
   index pairs = 0, keys = 0;
   for (index b = 0; b < ctx.batch; ++b) {
-    const index past = A.cross ? 0 : ctx.past_of(b),
-                queries = A.cross ? ctx.length : ctx.length_of(b);
-    const index own = A.cross ? ctx.memory.length_of(b) : past + queries;
-    const ops::attention_window all{};
-    pairs += seen_keys(A.cross ? all : window, past, queries, own);
-    keys += own;
+    pairs += seen_pairs<A>(window, ctx, b);
+    keys += A.cross ? ctx.memory.length_of(b) : ctx.past_of(b) + ctx.length_of(b);
   }
   const index q = ctx.rows() * A.n() * static_cast<index>(sizeof(T)), kv = keys * A.kv();
   const index flops = 4 * pairs * A.n();
@@ -35003,6 +35048,7 @@ struct activated_linear {
   static void channels(const Ends& c, P& p) {
     constexpr bool homogeneous = A == activation_kind::relu;
     map::channels(c, p);
+    if (Drops) c.activates(c.out);  // else they are the stream's
     if (homogeneous)
       c.elementwise(c.out, "a ReLU");
     else
@@ -35105,6 +35151,7 @@ struct gated_layer {
   static void channels(const Ends& c, P& p) {
     const index hidden = c.open(F), gates = c.open(F);
     c.elementwise(hidden, "a gate");
+    c.activates(hidden);
     c.fix(gates, "an activation");
     c.accompanies(gates, hidden);
     wide::channels(c.between(c.in, gates), p.gate);
@@ -35551,6 +35598,13 @@ inline constexpr neuron_kind neurons_of<ffn::standard<A>>{A, false, true};
 template <activation_kind A>
 inline constexpr neuron_kind neurons_of<ffn::gated<A>>{A, true, true};
 
+/// Parameters of a standard or a gated feed-forward.
+template <class P>
+concept of_whole_neurons = has_members<P, 2> || requires(P& p) {
+  p.up.weight;
+  p.down.weight;
+};
+
 }  // namespace detail
 
 /// A feed-forward whose neurons are predicted: y is the sum of h_j down_j over the neurons j with a
@@ -35591,6 +35645,25 @@ struct contextual_layer {
     if constexpr (Bias) f(at / "down" / "bias", tensor_info{1, D, role::bias, 0}, p.down_bias...);
     reducer::visit(f, at / "predictor" / "reduce", p.reduce...);
     scorer::visit(f, at / "predictor" / "score", p.score...);
+  }
+  /// Beside the parameters `q` of the feed-forward whose neurons these are.
+  template <class Fn, class P, detail::of_whole_neurons Q>
+  static constexpr void visit(Fn&& f, const parameter_path& at, P& p, Q& q) {
+    const auto pair = [&](std::string_view name, index outputs, auto& rows, auto& bias, auto& map) {
+      const parameter_path own = at / name;
+      f(own / "weight", tensor_info{outputs, D + F - outputs}, rows, map.weight);
+      if constexpr (Bias) f(own / "bias", tensor_info{1, outputs, role::bias}, bias, map.bias);
+    };
+    using leaf = std::remove_cvref_t<decltype(p.down)>;
+    turned_matrix<leaf> down{p.down};
+    if constexpr (Kind.gated) {
+      pair("gate", F, p.gate, p.gate_bias, q.gate);
+      pair("up", F, p.up, p.up_bias, q.up);
+      pair("down", D, down, p.down_bias, q.down);
+    } else {
+      pair("up", F, p.up, p.up_bias, detail::member<0>(q.items));
+      pair("down", D, down, p.down_bias, detail::member<1>(q.items));
+    }
   }
 
   template <class T>
@@ -36496,7 +36569,7 @@ struct experts_layer {
     context<T> inner = ctx;
     inner.batch = 1;
     inner.length = n;
-    inner.lengths = inner.past = inner.prefix = nullptr;
+    inner.lengths = inner.past = inner.prefix = inner.documents = nullptr;
     inner.pages = {};
     inner.stack.mask = nullptr;
     inner.dropout.seed += static_cast<std::uint64_t>(e) * 0xD1B54A32D192ED03ull;
@@ -37009,7 +37082,7 @@ struct routed_block {
     c.counts[b] = count;
     if (count == 0) return;
     std::int32_t* const order = c.order + ctx.on.threads.rank() * c.length;
-    // What is not finite comes last, as no order holds it.
+    // Values that are not finite come last, as no order holds them.
     const auto key = [&](std::int32_t t) {
       const T r = c.r[b * ctx.length + t];
       return is_finite(r) ? r : std::numeric_limits<T>::lowest();
@@ -37028,7 +37101,7 @@ struct routed_block {
     const T* const say = (predicts ? c.s : c.r) + b * ctx.length;
     index count = 0;
     for (index t = 0; t < ctx.length_of(b); ++t) {
-      // What is no number enters, weighted by it, so that the output shows it.
+      // A token whose score is no number enters, weighted by it, so that the output shows it.
       const bool usable = is_finite(say[t]);
       if (!usable) c.r[b * ctx.length + t] = std::numeric_limits<T>::quiet_NaN();
       if (say[t] > T(0) || !usable) c.chosen[b * c.most + count++] = static_cast<std::int32_t>(t);
@@ -38040,6 +38113,34 @@ refusal refusal_of(const typename M::batch& b, const limits& l) {
     return M::accepts(b, l) ? refusal::none : refusal::batch;
 }
 
+/// Whether a batch packs documents into its rows.
+template <class Batch>
+constexpr bool has_documents(const Batch& b) {
+  if constexpr (requires { b.source_documents; })
+    return b.source_documents || b.target_documents;
+  else if constexpr (requires { b.documents; })
+    return b.documents != nullptr;
+  else
+    return false;
+}
+/// Whether training couples the tokens of a row in a feed-forward of model `M`.
+template <class M>
+consteval bool couples_tokens() {
+  if constexpr (requires { M::ffn::couples_tokens; })
+    return M::ffn::couples_tokens;
+  else if constexpr (requires { M::encoder_ffn::couples_tokens || M::decoder_ffn::couples_tokens; })
+    return M::encoder_ffn::couples_tokens || M::decoder_ffn::couples_tokens;
+  else
+    return false;
+}
+/// Why a trainer refuses a batch that a model refuses for `why`, if for anything.
+template <class M>
+constexpr refusal in_training(const typename M::batch& b, refusal why) {
+  return why == refusal::none && couples_tokens<M>() && has_documents(b)
+             ? refusal::documents_coupled
+             : why;
+}
+
 struct any_key_value {
   template <class Value>
   void operator()(const char*, const Value&) const {}
@@ -38102,6 +38203,20 @@ concept has_state = requires(workspace_of<M, T>& w, const limits& l, const state
   { M::longest(l) } -> std::same_as<index>;
 };
 
+template <class M, class T, class S>
+concept has_states = requires(const packed_params<M, T, S>& p, const typename M::batch& b,
+                              workspace_of<M, T>& w, const ops::execution& on, context<T>& ctx,
+                              index n) {
+  { M::d } -> std::convertible_to<index>;
+  { b.length } -> std::convertible_to<index>;
+  { b.lengths } -> std::convertible_to<const index*>;
+  { M::refuses_texts(b, limits{}) } -> std::same_as<refusal>;
+  { M::template context_of<T>(b, on) } -> std::same_as<context<T>>;
+  M::template forward<T, S>(p, b, w, ctx);
+  { w.hidden } -> std::convertible_to<const T*>;
+  { M::flops(n, n) } -> std::convertible_to<index>;
+};
+
 }  // namespace detail
 
 /// A model that weights, files, trainers and evaluators take, computing in `T`.
@@ -38115,6 +38230,12 @@ template <class M, class T = float>
 concept decoding_model = language_model<M, T> && detail::has_state<M, T> &&
     detail::has_step<M, T, storage_of<M, T>> &&
     (M::encodes ? detail::has_encode<M, T, storage_of<M, T>> : detail::has_step_flops<M>);
+
+/// A model whose hidden states an embedder gives, such as an encoder.
+template <class M, class T = float>
+concept embedding_model = std::derived_from<M, model_defaults> && detail::has_parameters<M> &&
+    detail::has_model_types<M> && detail::has_workspace<M, T> &&
+    detail::has_states<M, T, storage_of<M, T>>;
 
 namespace detail {
 
@@ -38158,7 +38279,7 @@ consteval bool check_language_model() {
         "and trainers of these models have that scalar");
   return true;
 }
-/// Likewise of what sessions ask.
+/// True, or an error that says which part of the contract of sessions `M` lacks.
 template <class M, class T, class S>
 consteval bool check_decoding_model() {
   static_assert(check_language_model<M, T, S>());
@@ -38921,8 +39042,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                         supports_cache = Attention::supports_cache,
                         takes_prefix = Attention::takes_prefix;
   static constexpr index block_tokens = Attention::block_tokens;
-  static constexpr bool supports_documents = Attention::supports_documents && Ffn::can_truncate &&
-                                             !Ffn::couples_tokens && !Depths::routes,
+  static constexpr bool supports_documents =
+                            Attention::supports_documents && Ffn::can_truncate && !Depths::routes,
                         supports_trees =
                             detail::decoder_takes_trees<Policies, Attention, Ffn, Depths>;
   static constexpr index exits = Shape.layers;
@@ -40547,19 +40668,6 @@ result<void> acceptable(const char* where, const limits& l, index footprint) {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Encoders that stand alone: BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), MiniLM
-/// (arXiv:2002.10957), ALBERT (Lan et al. 2019) and RoBERTa (Liu et al. 2019).
-
-/// @file
-/// An encoder without its head: texts to hidden states, and back.
-
-/// @file
-/// The rules that an encoder's shape and policies keep, each with a sentence for what breaks it.
-
-/// @file
-/// Heads of encoders: what is read from the hidden states, and what is trained.
-
-/// @file
 /// One vector of a sequence's rows: their mean, their first or their maximum, and its length made
 /// one.
 
@@ -40662,6 +40770,1714 @@ void unit_length_backward(const execution& on, index rows, index d, const T* y, 
 }  // namespace ops
 
 LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Computes the hidden states of an `embedding_model`, such as an encoder with any head, from
+/// packed weights in any storage type. Memory is planned once; calls allocate nothing. Labels of
+/// batches are not read.
+template <class M, class T = float>
+class embedder {
+  static_assert(embedding_model<M, T>,
+                "linnet::embedder: the model must be an encoder<>, or a model of your own that has "
+                "what model/contract.hpp says of an embedding_model");
+  static_assert(!detail::is_reproducible<M> || std::is_same_v<T, float>,
+                "linnet::compute::reproducible: its kernels compute in float; embedders of these "
+                "models have that scalar");
+  using S = storage_of<M, T>;
+
+ public:
+  using model = M;
+  using batch = typename M::batch;
+  static constexpr index width = M::d;  ///< of a vector
+
+  /// Exact bytes that an embedder with these limits allocates.
+  static constexpr index footprint(const limits& l) {
+    return detail::bounded_bytes(l, [](const limits& some) {
+      return add_sizes(detail::plan_for<M, T>(some, purpose::decoding).total(),
+                       add_sizes(round_up(some.batch * width * index{sizeof(T)}, alignment),
+                                 some.batch * index{sizeof(T)}));
+    });
+  }
+  /// Opens an embedder for batches up to these limits; it allocates footprint(l) bytes, once. `p`
+  /// must outlive it. Errors: errc::invalid for limits that make no sense for the model, by the
+  /// name of the field. Also errc::out_of_memory, and the error of `p` if it is not valid().
+  static result<embedder> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
+    if (auto fit = detail::acceptable<M>("embedder::open", l, footprint(l)); !fit)
+      return fit.error();
+    if (!p.valid()) return p.error();
+    embedder e(p, l);
+    if (!e.memory_.data()) return detail::out_of_memory("embedder::open", footprint(l));
+    const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
+    auto* const rest = static_cast<std::byte*>(e.memory_.data()) + planned;
+    e.work_ = detail::place_workspace<M, T>(l, purpose::decoding, e.memory_.data());
+    e.vectors_ = reinterpret_cast<T*>(rest);
+    e.lengths_ =
+        e.vectors_ + round_up(l.batch * width * index{sizeof(T)}, alignment) / index{sizeof(T)};
+    return e;
+  }
+  LINNET_OR_OUT_OF_MEMORY("embedder::open")
+  /// Refuses in words what is no variable of packed weights of this type.
+  template <class W>
+  requires detail::unfit_weights<W, M, T>
+  static result<embedder> open(W&&, const limits&) { return detail::refuse_weights<W, M, T>(); }
+
+  /// One vector [batch, width] of each text, of length 1 unless `normalize` is false. Valid until
+  /// the next call; empty, and nothing done, for a batch that does not fit.
+  std::span<const T> embed(const batch& b, sentence_pooling how = sentence_pooling::mean,
+                           bool normalize = true) {
+    if (!takes(b)) return {};
+    run_model(b, [&](const ops::execution& on, context<T>& ctx) {
+      M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
+      ops::pool_rows(on, how, {b.batch, b.length, b.lengths, width}, work_.work.hidden, vectors_);
+      if (normalize) ops::unit_length(on, b.batch, width, vectors_, lengths_);
+    });
+    return {vectors_, static_cast<std::size_t>(b.batch * width)};
+  }
+  /// The hidden states [batch, length, width] of the last layer; those of padding mean nothing.
+  /// Valid until the next call; empty, and nothing done, for a batch that does not fit.
+  std::span<const T> hidden(const batch& b) {
+    if (!takes(b)) return {};
+    run_model(b, [&](const ops::execution&, context<T>& ctx) {
+      M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
+    });
+    return {work_.work.hidden, static_cast<std::size_t>(b.batch * b.length * width)};
+  }
+  /// Also calls f(layer, states) with the hidden states [batch, length, width] of every layer of an
+  /// encoder<> in turn: 0 is the embedding, `layers` the last. They are valid during the call.
+  template <class F>
+  requires requires { typename M::body; }
+  std::span<const T> hidden(const batch& b, F&& f) {
+    if (!takes(b)) return {};
+    const auto states = [&](const T* x) {
+      return std::span<const T>(x, static_cast<std::size_t>(b.batch * b.length * width));
+    };
+    auto& w = work_.work;
+    run_model(b, [&](const ops::execution& on, context<T>& ctx) {
+      M::template embed<T, S>(packed_->tree(), b, w, ctx);
+      on.threads.once([&] { f(index{0}, states(w.embedded)); });
+      const auto show = [&](index layer, const T* x, T*) {
+        on.threads.once([&] { f(layer + 1, states(x)); });
+      };
+      ctx.stack.hook = layer_hook<T>::of(show);
+      M::template run_layers<T, S>(packed_->tree(), w, ctx);
+      on.threads.once([&] { f(M::shape.layers, states(w.hidden)); });
+    });
+    return states(w.hidden);
+  }
+  /// BERT's pooled vectors [batch, width], of models with a pooler: tanh(W h + b) of the first
+  /// token. Valid until the next call; empty, and nothing done, for a batch that does not fit.
+  std::span<const T> pooled(const batch& b) requires(M::reads&& M::head::per_sequence) {
+    if (!takes(b)) return {};
+    run_model(b, [&](const ops::execution&, context<T>& ctx) {
+      M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
+      M::template pool<T, S>(packed_->tree(), work_.work, ctx);
+    });
+    return {work_.work.read, static_cast<std::size_t>(b.batch * width)};
+  }
+  /// Why the last call gave nothing: one of the texts of to_string(refusal), empty after a call
+  /// that did what was asked. Static text, zero-terminated and never null.
+  std::string_view last_refusal() const noexcept {
+    return to_string(limits_.batch < 1 ? refusal::not_valid : reason_);
+  }
+
+ private:
+  embedder(const packed<M, T>& p, const limits& l)
+      : packed_(&p), limits_(l), memory_(footprint(l)) {}
+
+  bool takes(const batch& b) {
+    reason_ = M::refuses_texts(b, limits_);
+    return reason_ == refusal::none;
+  }
+  template <class F>
+  void run_model(const batch& b, F&& f) {
+    run(limits_, work_.converted, M::flops(b.batch, b.length), [&](const ops::execution& on) {
+      const detail::timed<S> time(on.threads, operation::other);
+      context<T> ctx = M::template context_of<T>(b, on);
+      f(on, ctx);
+    });
+  }
+
+  const packed<M, T>* packed_;
+  detail::owned_limits limits_;
+  memory_block memory_;
+  detail::placed_workspace<M, T> work_{};
+  T *vectors_ = nullptr, *lengths_ = nullptr;  ///< [batch, width] and [batch]
+  refusal reason_ = refusal::none;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Samplers: greedy choice, or drawing with temperature, top-k, top-p, min-p and a repetition
+/// penalty. Hooks may change the logits first.
+
+#include <numeric>
+
+/// @file
+/// Ranks of weights from the largest down, found without sorting.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Index of a token in logits.
+inline std::size_t slot(token t) { return static_cast<std::size_t>(t); }
+
+/// Writes into `room` the ids of the weights in [least, most], in rising order, and returns their
+/// number. Of weights equal to `least` only ids up to `last` count. Gives up, and returns the
+/// number of all weights, where they are more than `enough`.
+template <class T>
+std::size_t gather(std::span<const T> weights, std::span<token> room, T least, T most,
+                   std::size_t last, std::size_t enough) {
+  constexpr std::size_t block = 64;  // most of them have none
+  std::size_t count = 0;
+  for (std::size_t at = 0; at < weights.size(); at += block) {
+    const std::size_t end = (std::min)(at + block, weights.size());
+    unsigned any = 0;
+    for (std::size_t i = at; i < end; ++i)
+      any |= static_cast<unsigned>(weights[i] >= least) & static_cast<unsigned>(weights[i] <= most);
+    for (std::size_t i = at; any != 0 && i < end; ++i) {
+      const T w = weights[i];
+      room[count] = static_cast<token>(i);
+      count += static_cast<std::size_t>(w <= most) &
+               (static_cast<std::size_t>(w > least) |
+                (static_cast<std::size_t>(w == least) & static_cast<std::size_t>(i <= last)));
+    }
+    if (count > enough) return weights.size();
+  }
+  return count;
+}
+
+/// A token's rank from the largest weight down, ties by rising id, and the running sum up to it.
+struct ranked {
+  token id;
+  double sum;
+};
+/// A token adds this to a sum: its weight, or 1.
+enum class measured { weight, one };
+/// The first token in that order at which the sum is at least `enough`. If there is none, the last
+/// token that adds anything. Weights are in [0, 1].
+/// Looks at the first `count` ids in `room`, which it overwrites, or at all if they are as many as
+/// the weights. A radix select over the weights' bits: nothing is sorted.
+template <class T>
+ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count, measured what,
+            double enough) {
+  const auto measure = [what](T weight) {
+    return what == measured::one ? 1.0 : static_cast<double>(weight);
+  };
+  using bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+  const auto key = [](T weight) {  // rises with the weight
+    bits b = 0;
+    __builtin_memcpy(&b, &weight, sizeof b);
+    return b;
+  };
+  const auto weight_of = [](bits b) {
+    T weight = 0;
+    __builtin_memcpy(&weight, &b, sizeof b);
+    return weight;
+  };
+  constexpr int digit = 10;
+  double sums[2][1 << digit];  // two chains of additions, for tokens in a row that add here
+  double sum = 0;
+  bool all = count == weights.size();
+  for (bits high = key(T(1)), low = 0;;) {  // of the ids that are left
+    const int shift = (std::max)(0, static_cast<int>(std::bit_width(high - low)) - digit);
+    const auto bucket = [&](T weight) { return (high - key(weight)) >> shift; };
+    const auto buckets = static_cast<std::size_t>((high - low) >> shift) + 1;
+    for (auto& chain : sums) std::fill_n(chain, buckets, 0.0);
+    for (std::size_t i = 0; i < count; ++i) {
+      const T weight = all ? weights[i] : weights[slot(room[i])];
+      sums[i % 2][bucket(weight)] += measure(weight);
+    }
+    bits chosen = 0;
+    double before = sum;
+    for (std::size_t b = 0; b < buckets; ++b) {
+      const double more = sums[0][b] + sums[1][b];
+      if (!(more > 0)) continue;
+      chosen = static_cast<bits>(b), before = sum;
+      if (sum + more >= enough) break;
+      sum += more;
+    }
+    sum = before;
+    high -= chosen << shift;
+    low = (std::max)(low, high - (std::min)(high, (bits{1} << shift) - 1));
+    const T least = weight_of(low), most = weight_of(high);
+    const auto end = room.begin() + static_cast<std::ptrdiff_t>(count);
+    if (all)
+      count = gather(weights, room, least, most, count, count);
+    else
+      count = static_cast<std::size_t>(std::remove_if(room.begin(), end,
+                                                      [&](token t) {
+                                                        const T w = weights[slot(t)];
+                                                        return w < least || w > most;
+                                                      }) -
+                                       room.begin());
+    if (low == high || count == 1) break;
+    all = false;
+  }
+  std::size_t i = 0;
+  for (;; ++i) {  // those that are left are equal
+    sum += measure(weights[slot(room[i])]);
+    if (i + 1 == count || sum >= enough) return {room[i], sum};
+  }
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A sampler's answer, if it is one of `count` tokens, else `no_token`.
+inline token one_of(std::size_t count, token t) { return t >= 0 && slot(t) < count ? t : no_token; }
+/// Calls a sampler with as much as it wants to know.
+template <class Sampler, class T>
+token choose_token(Sampler& choose, std::span<T> logits, std::span<token> scratch,
+                   std::span<const token> so_far) {
+  if constexpr (std::is_invocable_v<Sampler&, std::span<T>, std::span<token>,
+                                    std::span<const token>>)
+    return one_of(logits.size(), choose(logits, scratch, so_far));
+  else
+    return one_of(logits.size(), choose(logits, scratch));
+}
+
+/// Calls a hook with one argument or two, as it takes them.
+template <class Hook, class T>
+void apply_hook(Hook& hook, std::span<T> logits, std::span<const token> so_far) {
+  if constexpr (std::is_invocable_v<Hook&, std::span<T>, std::span<const token>>)
+    hook(logits, so_far);
+  else
+    hook(logits);
+}
+
+/// The most likely token, ties to the lowest id; `no_token` for logits that are empty, hold a NaN
+/// or have an infinite maximum.
+template <class T>
+token most_likely(std::span<T> logits) {
+  using scalar = std::remove_const_t<T>;
+  // The first stretch that holds the maximum, then the place in it.
+  constexpr std::size_t stretch = 1024;
+  std::span<T> best;
+  scalar most = 0;
+  bool usable = !logits.empty();
+  const ops::execution on{{}, ops::best()};
+  for (std::size_t i = 0; i < logits.size(); i += stretch) {
+    const auto some = logits.subspan(i, (std::min)(stretch, logits.size() - i));
+    for (const scalar x : some) usable &= !is_nan(x);
+    scalar m = 0;
+    on.with_kernels([&](auto kernels) {
+      m = decltype(kernels)::template maximum<scalar>(std::ssize(some), some.data());
+    });
+    if (i == 0 || m > most) most = m, best = some;
+  }
+  if (!usable || !is_finite(most)) return no_token;
+  return static_cast<token>(std::find(best.begin(), best.end(), most) - logits.begin());
+}
+
+/// The token that a number `u` in [0, 1) selects from weights of any sum; `no_token` if no weight
+/// is above 0.
+inline token draw(std::span<const double> weights, double u) {
+  const double mass = std::accumulate(weights.begin(), weights.end(), 0.0);
+  double sum = 0;
+  token last = no_token;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    if (!(weights[i] > 0)) continue;
+    last = static_cast<token>(i);
+    sum += weights[i];
+    if (u * mass < sum) break;
+  }
+  return last;
+}
+
+}  // namespace detail
+
+/// Contract of a sampler: called with logits [vocabulary], which it may overwrite, and a scratch
+/// list of ids of that size, it returns a token. A third argument, if it takes one, is the tokens
+/// so far, prompt included. It returns `no_token` to end generation. Write your own with the same
+/// call.
+///
+/// Speculative decoding (generate/speculative.hpp) asks more of it: `probabilities(logits, scratch,
+/// so_far, out)`, the distribution that it draws from, and its random choices as
+/// `accept(probability)` and `sample(weights)`. A distribution of zeros means that there is no
+/// token; `sample` then returns `no_token`.
+///
+/// Greedy: the most likely token; ties go to the lowest id. `no_token` where there is
+/// nothing to choose from.
+struct greedy {
+  template <class T>
+  token operator()(std::span<T> logits, std::span<token>) const {
+    return detail::most_likely(logits);
+  }
+
+  /// Gives the most likely token probability 1.
+  template <class T>
+  void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token>,
+                     std::span<double> out) const {
+    std::fill(out.begin(), out.end(), 0.0);
+    const token best = (*this)(logits, scratch);
+    if (best != no_token) out[detail::slot(best)] = 1;
+  }
+  /// Accepts a draft only if it is certain: probability 1.
+  bool accept(double probability) const { return probability >= 1; }
+  /// The token with the largest weight; ties go to the lowest id.
+  token sample(std::span<const double> weights) const {
+    const token best = detail::most_likely(weights);
+    return best != no_token && weights[detail::slot(best)] > 0 ? best : no_token;
+  }
+};
+
+/// Options of `sampler`, applied in this order: repetition penalty, temperature, top-k (Fan et al.
+/// 2018), top-p (Holtzman et al. 2020), min-p.
+struct sampling_options {
+  double temperature = 1;  ///< logits are divided by it; 0 is greedy
+  index top_k = 0;         ///< keep the k most likely tokens; 0 keeps all
+  double top_p = 1;        ///< keep the smallest most likely set with at least this probability
+  double min_p = 0;        ///< keep tokens at least this times as likely as the most likely one
+                           ///< (Nguyen et al. 2024); 0 keeps all
+  double repetition_penalty = 1;  ///< positive logits of tokens so far are divided by it, others
+                                  ///< multiplied (Keskar et al. 2019); 1 changes none
+  std::uint64_t seed = 0;         ///< of the random numbers
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("temperature", self.temperature, detail::at_least(0, "0 is greedy"));
+    f("top_k", self.top_k, detail::count(0, "0 keeps all"));
+    f("top_p", self.top_p, detail::between(0, 1, "1 keeps all"));
+    f("min_p", self.min_p, detail::between(0, 1, "0 keeps all"));
+    f("repetition_penalty", self.repetition_penalty, detail::above(0, "1 changes none"));
+  }
+};
+
+/// Draws a token from the (warped) distribution. One sampler is one sequence of random numbers.
+class sampler {
+ public:
+  /// A sampler with options from outside. Errors: errc::invalid (one out of its range, see
+  /// docs/options.md).
+  static result<sampler> open(const sampling_options& how) LINNET_TRY {
+    if (auto fit = detail::acceptable("sampler::open", "sampling_options", how); !fit)
+      return fit.error();
+    return sampler(how);
+  }
+  LINNET_OR_OUT_OF_MEMORY("sampler::open")
+  /// A sampler with options that are in their ranges; with others it finds nothing to choose from.
+  explicit sampler(const sampling_options& how)
+      : settings_(how),
+        random_(seed{how.seed}, stream_of("sampler")),
+        usable_(detail::in_range(how)) {}
+
+  /// Draws the token that follows `so_far`, which only the repetition penalty reads; `no_token`
+  /// where there is nothing to choose from.
+  template <class T>
+  token operator()(std::span<T> logits, std::span<token> order,
+                   std::span<const token> so_far = {}) {
+    if (order.size() < logits.size()) return no_token;
+    penalize(logits, order, so_far);
+    const token best = usable_ ? detail::most_likely(logits) : no_token;
+    if (best == no_token || settings_.temperature <= 0) return best;
+    const distribution<T> l = warp(logits, order, logits[detail::slot(best)]);
+    const double u = random_.uniform() * l.mass;
+    if (l.ranked > 0)
+      return detail::rank(std::span<const T>(logits), order, l.ranked, detail::measured::weight,
+                          std::nextafter(u, HUGE_VAL))  // above u
+          .id;
+    double sum = 0;
+    token chosen = best;
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+      if (!l.keeps(logits[i], i) || logits[i] <= 0) continue;
+      chosen = static_cast<token>(i);
+      sum += static_cast<double>(logits[i]);
+      if (u < sum) break;
+    }
+    return chosen;
+  }
+
+  /// The distribution that a token is drawn from: out[vocabulary], sum 1, zero for tokens that are
+  /// not kept. All zero where there is nothing to choose from. Overwrites the logits; draws
+  /// nothing.
+  template <class T>
+  void probabilities(std::span<T> logits, std::span<token> order, std::span<const token> so_far,
+                     std::span<double> out) const {
+    if (order.size() < logits.size()) return std::fill(out.begin(), out.end(), 0.0);
+    penalize(logits, order, so_far);
+    if (usable_ && settings_.temperature <= 0)
+      return greedy{}.probabilities(logits, order, so_far, out);
+    std::fill(out.begin(), out.end(), 0.0);
+    const token best = usable_ ? detail::most_likely(logits) : no_token;
+    if (best == no_token) return;
+    const distribution<T> l = warp(logits, order, logits[detail::slot(best)]);
+    for (std::size_t i = 0; i < logits.size(); ++i)
+      if (l.keeps(logits[i], i)) out[i] = static_cast<double>(logits[i]) / l.mass;
+  }
+  /// Draws true with this probability.
+  bool accept(double probability) { return fine_uniform() < probability; }
+  /// Draws a token with a probability in proportion to its weight.
+  token sample(std::span<const double> weights) { return detail::draw(weights, fine_uniform()); }
+
+ private:
+  /// Which tokens are kept, and the sum of their weights.
+  template <class T>
+  struct distribution {
+    double mass;
+    T least = 0;             ///< heavier tokens are kept,
+    std::size_t last{};      ///< of those as heavy as `least` the ones up to this id
+    std::size_t ranked = 0;  ///< so many ids in `order`, among them those kept, are drawn in the
+                             ///< order by weight; 0: all by id
+
+    bool keeps(T weight, std::size_t id) const {
+      return weight > least || (weight == least && id <= last);
+    }
+  };
+
+  /// Uniform in [0, 1), 53 random bits: rare tokens keep their probability.
+  double fine_uniform() {
+    const double high = random_.bits() >> 5, low = random_.bits() >> 6;
+    return (high * 0x1p26 + low) * 0x1p-53;
+  }
+  /// Each token so far once; `mark` is overwritten.
+  template <class T>
+  void penalize(std::span<T> logits, std::span<token> mark, std::span<const token> so_far) const {
+    const double by = settings_.repetition_penalty;
+    if (by == 1 || so_far.empty() || !usable_) return;
+    std::fill(mark.begin(), mark.end(), token{0});
+    for (const token t : so_far) {
+      if (detail::slot(t) >= logits.size() || mark[detail::slot(t)]++ != 0) continue;
+      T& l = logits[detail::slot(t)];
+      l = static_cast<T>(static_cast<double>(l) * (l > T(0) ? 1 / by : by));
+    }
+  }
+
+  /// Turns logits into weights, the largest 1, and finds those that are kept. The weights' bits are
+  /// the same on every machine.
+  template <class T>
+  distribution<T> warp(std::span<T> logits, std::span<token> order, T largest) const {
+    const double by = 1 / (std::max)(settings_.temperature, 1e-300);
+    for (T& l : logits)
+      l = static_cast<T>((static_cast<double>(l) - static_cast<double>(largest)) * by);
+    if constexpr (std::is_same_v<T, float>)
+      ops::exponentials(std::ssize(logits), logits.data());
+    else
+      for (T& l : logits) l = static_cast<T>(detail::portable_exp(static_cast<double>(l)));
+    const std::span<const T> weights = logits;
+    distribution<T> l{.mass = 0, .last = weights.size()};
+    std::size_t left = weights.size();
+    const auto cut = [&](token end) {  // the last that is kept
+      l.least = weights[detail::slot(end)];
+      l.last = detail::slot(end);
+      // Kept ids are the first in the order by weight, so all can be looked at instead of many.
+      left = l.ranked = detail::gather(weights, order, l.least, T(1), l.last, weights.size() / 16);
+    };
+    if (const index k = settings_.top_k; k > 0 && k < std::ssize(weights))
+      cut(detail::rank(weights, order, left, detail::measured::one, static_cast<double>(k)).id);
+    const auto kept_mass = [&] {
+      return detail::sum_in_lanes(std::ssize(weights), [&](index i) {
+        const auto id = static_cast<std::size_t>(i);
+        return l.keeps(weights[id], id) ? static_cast<double>(weights[id]) : 0;
+      });
+    };
+    l.mass = l.ranked > 0 ? kept_mass() : detail::sum_in_lanes(std::ssize(weights), [&](index i) {
+      return static_cast<double>(weights[static_cast<std::size_t>(i)]);
+    });
+    if (settings_.top_p < 1) {
+      const double enough = settings_.top_p * l.mass;
+      const auto end = detail::rank(weights, order, left, detail::measured::weight, enough);
+      cut(end.id);
+      l.mass = end.sum;
+    }
+    if (settings_.min_p > static_cast<double>(l.least)) {
+      l.least = static_cast<T>(settings_.min_p);
+      if (static_cast<double>(l.least) < settings_.min_p) l.least = std::nextafter(l.least, T(2));
+      l.last = weights.size();
+      l.mass = kept_mass();
+    }
+    return l;
+  }
+
+  sampling_options settings_;
+  random_stream random_;
+  bool usable_;
+};
+
+/// A sampler behind hooks, each called with the logits, which it may change, and, if it takes a
+/// second argument, the tokens so far. A token whose logit a hook makes very negative (-1e30) is
+/// never chosen while others are left. Sampler and hooks given by name are referred to, temporaries
+/// are kept.
+///
+///     auto never_7 = [](std::span<float> logits) { logits[7] = -1e30f; };
+///     ln::with_logit_processors choose(ln::greedy{}, never_7);
+template <class Sampler, class... Hooks>
+class with_logit_processors {
+  static_assert(sizeof...(Hooks) > 0,
+                "linnet::with_logit_processors: give it a hook, or use the sampler alone");
+
+ public:
+  /// Refers to a sampler and hooks, which are called in this order.
+  template <class A, class... Rest>
+  requires(sizeof...(Rest) == sizeof...(Hooks)) explicit with_logit_processors(A&& sampler,
+                                                                               Rest&&... hooks)
+      : sampler_(std::forward<A>(sampler)), hooks_(std::forward<Rest>(hooks)...) {}
+
+  /// The sampler's choice from the changed logits.
+  template <class T>
+  token operator()(std::span<T> logits, std::span<token> scratch,
+                   std::span<const token> so_far = {}) {
+    apply(logits, so_far);
+    return detail::choose_token(sampler_, logits, scratch, so_far);
+  }
+  /// The sampler's distribution for the changed logits.
+  template <class T>
+  void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token> so_far,
+                     std::span<double> out) {
+    apply(logits, so_far);
+    sampler_.probabilities(logits, scratch, so_far, out);
+  }
+  /// Forwards to the sampler.
+  bool accept(double probability) { return sampler_.accept(probability); }
+  /// Forwards to the sampler.
+  token sample(std::span<const double> weights) { return sampler_.sample(weights); }
+
+ private:
+  template <class T>
+  void apply(std::span<T> logits, std::span<const token> so_far) {
+    std::apply([&](auto&... hook) { (detail::apply_hook(hook, logits, so_far), ...); }, hooks_);
+  }
+
+  Sampler sampler_;
+  std::tuple<Hooks...> hooks_;
+};
+template <class Sampler, class... Hooks>
+with_logit_processors(Sampler&&, Hooks&&...) -> with_logit_processors<Sampler, Hooks...>;
+
+LINNET_NAMESPACE_END
+/// @file
+/// Inference sessions: one object holds all mutable state of a running model and shares constant
+/// packed weights with any number of others.
+
+/// @file
+/// The loop of session::generate(): choose, show, feed.
+
+/// @file
+/// When generation ends: options that all ways of decoding share.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of generation: when it ends.
+struct generation_options {
+  index tokens = 0;                     ///< most tokens to generate; 0 means as many as fit
+  lasting_span<const token> stop = {};  ///< tokens that end it; they are not passed on
+
+  /// Whether `t` ends generation: a stop token, or `no_token`.
+  bool stops(token t) const {
+    return t == no_token || std::find(stop.begin(), stop.end(), t) != stop.end();
+  }
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("tokens", self.tokens, detail::count(0, "0: as many as fit"));
+  }
+};
+
+namespace detail {
+/// Calls on_token(t); false if it asks to end.
+template <class Emit, class Value>
+bool goes_on(Emit& on_token, const Value& t) {
+  if constexpr (std::is_void_v<decltype(on_token(t))>) {
+    on_token(t);
+    return true;
+  } else {
+    return static_cast<bool>(on_token(t));
+  }
+}
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Lets last_refusal() of a session say why what runs it did nothing.
+template <class Session>
+void refuse(Session& s, refusal why) noexcept {
+  s.reason_ = why;
+}
+
+/// session::generate() of a session `s` with options in range; `scratch` [vocabulary] is the
+/// sampler's.
+template <class Session, class Sampler, class Emit>
+index generate_text(Session& s, std::span<token> scratch, std::span<const token> tokens,
+                    Sampler& choose, Emit& on_token, const generation_options& g) {
+  auto logits = s.reset_and_prefill(tokens);
+  if (logits.empty()) return 0;
+  for (index n = 0;; ++n) {
+    if (g.tokens > 0 && n == g.tokens) return n;
+    const token next = choose_token(choose, logits, scratch, s.fed());
+    if (next == no_token) refuse(s, refusal::nothing_chosen);
+    if (g.stops(next)) return n;
+    if (!goes_on(on_token, next) || n + 1 == g.tokens) return n + 1;
+    if (s.position() >= s.capacity()) {
+      if (g.tokens > 0) refuse(s, refusal::over_target);
+      return n + 1;
+    }
+    logits = s.feed({&next, 1});
+    if (logits.empty()) return n + 1;
+  }
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// The memory of a session, which tokens fit, and how it runs its model on those.
+
+/// @file
+/// Block tables of paged key-value memory: which sequence owns which block (Kwon et al. 2023).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Block tables: for each sequence, the blocks of ops::token_block tokens that it reads and writes.
+/// Sequences that continue one another share blocks until one of them writes into a block: then it
+/// gets a copy. Memory is given once; nothing allocates.
+class block_tables {
+ public:
+  block_tables() = default;
+  /// Tables of `batch` sequences of up to `capacity` tokens over `blocks` blocks, all free.
+  constexpr block_tables(arena& memory, index batch, index capacity, index blocks)
+      : batch_(batch),
+        size_(blocks_of(capacity)),
+        blocks_(blocks),
+        table_(memory.take<std::int32_t>(batch * size_)),
+        used_(memory.take<index>(batch)),
+        references_(memory.take<std::int32_t>(blocks)),
+        free_(memory.take<std::int32_t>(blocks)) {}
+
+  /// Blocks in each table.
+  index size() const { return size_; }
+  /// The table [batch, size()] of block numbers; entries behind a sequence's tokens mean nothing.
+  const std::int32_t* data() const { return table_; }
+  /// Number of free blocks. So are those that sequence 0 has behind its first `past` tokens. They
+  /// hold a tree or drafts, which the next call frees or writes over.
+  index available(index past) const {
+    return batch_ > 0 ? available_ + used_[0] - blocks_of(past) : 0;
+  }
+
+  /// Frees all blocks.
+  void reset() {
+    std::fill_n(references_, blocks_, 0);
+    std::fill_n(used_, batch_, index{0});
+    for (index i = 0; i < blocks_; ++i) free_[i] = static_cast<std::int32_t>(blocks_ - 1 - i);
+    available_ = blocks_;
+  }
+  /// Keeps the blocks of the first `tokens` tokens of a sequence and frees the rest.
+  void truncate(index sequence, index tokens) {
+    const index keep = blocks_of(tokens);
+    while (used_[sequence] > keep) release(at(sequence, --used_[sequence]));
+  }
+  /// Sequence `to` shares all blocks of `from`.
+  void share(index from, index to) {
+    truncate(to, 0);
+    for (index i = 0; i < used_[from]; ++i) {
+      at(to, i) = at(from, i);
+      ++references_[at(to, i)];
+    }
+    used_[to] = used_[from];
+  }
+  /// Blocks that hold so many tokens.
+  static constexpr index blocks_of(index tokens) {
+    return (tokens + ops::token_block - 1) / ops::token_block;
+  }
+  /// Free blocks that tokens [past(b), past(b) + more(b)) of sequences b in [0, batch) need.
+  template <class Past, class More>
+  index needed(index batch, Past&& past, More&& more) const {
+    index sum = 0;
+    for (index b = 0; b < batch; ++b) {
+      sum += blocks_of(past(b) + more(b)) - blocks_of(past(b));
+      if (!shares(b, past(b))) continue;
+      // Sequences before it in the batch leave the block; it needs a copy if one is left then.
+      const index i = past(b) / ops::token_block;
+      std::int32_t left = references_[at(b, i)];
+      for (index other = 0; other < b; ++other)
+        left -= shares(other, past(other)) && at(other, past(other) / ops::token_block) == at(b, i);
+      sum += left > 1;
+    }
+    return sum;
+  }
+  /// Makes room for tokens [past(b), past(b) + more(b)) of sequences b in [0, batch), where the
+  /// blocks for them are available. Calls copy(from, to) for each block that is no longer shared.
+  template <class Past, class More, class Copy>
+  void reserve(index batch, Past&& past, More&& more, Copy&& copy) {
+    for (index b = 0; b < batch; ++b) {
+      // Others may have taken their copy meanwhile: then the block is this sequence's own.
+      if (shares(b, past(b))) {
+        std::int32_t& block = at(b, past(b) / ops::token_block);
+        const std::int32_t shared = block;
+        block = take();
+        copy(index{shared}, index{block});
+        release(shared);
+      }
+      while (used_[b] < blocks_of(past(b) + more(b))) at(b, used_[b]++) = take();
+    }
+  }
+
+ private:
+  std::int32_t& at(index sequence, index i) const { return table_[sequence * size_ + i]; }
+  /// Whether another sequence also uses the block that the next token of this sequence goes into.
+  bool shares(index sequence, index past) const {
+    const index i = past / ops::token_block;
+    return i < used_[sequence] && references_[at(sequence, i)] > 1;
+  }
+  std::int32_t take() {
+    const std::int32_t block = free_[--available_];
+    references_[block] = 1;
+    return block;
+  }
+  void release(std::int32_t block) {
+    if (--references_[block] == 0) free_[available_++] = block;
+  }
+
+  index batch_ = 0, size_ = 0, blocks_ = 0, available_ = 0;
+  std::int32_t* table_ = nullptr;
+  index* used_ = nullptr;               ///< [batch] blocks of each table
+  std::int32_t* references_ = nullptr;  ///< [blocks]
+  std::int32_t* free_ = nullptr;        ///< [available]
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// The record of a session: the tokens that each sequence has been fed, and the source that it
+/// reads.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Tokens and sources of the sequences of a session. Memory is given once; nothing allocates.
+class fed_sequences {
+ public:
+  fed_sequences() = default;
+  /// Room for `batch` sequences of up to `capacity` tokens of `ids` numbers.
+  constexpr fed_sequences(arena& memory, index batch, index capacity, index ids)
+      : batch_(batch),
+        row_(capacity * ids),
+        ids_(ids),
+        past_(memory.take<index>(batch)),
+        front_(memory.take<index>(batch)),
+        floor_(memory.take<index>(batch)),
+        source_lengths_(memory.take<index>(batch)),
+        source_of_(memory.take<index>(batch)),
+        tokens_(memory.take<token>(batch * row_)) {}
+
+  /// Forgets all tokens.
+  void reset() {
+    std::fill_n(past_, batch_, index{0});
+    std::fill_n(front_, batch_, index{0});
+    std::fill_n(floor_, batch_, index{0});
+    cached_sources_ = 0;
+  }
+  /// Tokens [batch] that the caches of each sequence have, virtual ones included.
+  const index* past() const { return past_; }
+  /// Tokens that sequence `b` has been fed.
+  index length(index b) const { return past_[b] - front_[b]; }
+  /// The tokens of sequence `b`.
+  std::span<const token> tokens(index b) const {
+    return {tokens_ + b * row_, static_cast<std::size_t>(length(b) * ids_)};
+  }
+  /// Virtual tokens of an adapter that the caches of sequence `b` have.
+  index front(index b) const { return front_[b]; }
+  /// Records more of them, `counts` [batch].
+  void add_front(index batch, const index* counts) {
+    cached_sources_ = (std::max)(cached_sources_, batch);
+    for (index b = 0; b < batch; ++b) {
+      past_[b] += counts[b];
+      front_[b] += counts[b];
+    }
+  }
+  /// Shortest length, beside 0, that sequence `b` can go back to.
+  index floor(index b) const { return floor_[b]; }
+  /// Takes back the tokens of sequence `b` behind `length`; with the last one, virtual ones, too.
+  void truncate(index b, index length) {
+    if (length == 0) floor_[b] = front_[b] = 0;
+    past_[b] = front_[b] + length;
+  }
+  /// Records the tokens of a step. At most `back` of a sequence's can be taken back, and none of a
+  /// `prefix`.
+  void add(const step_call& call, index back, bool prefix) {
+    cached_sources_ = (std::max)(cached_sources_, call.batch);
+    for (index b = 0; b < call.batch; ++b) {
+      const index count = call.lengths ? call.lengths[b] : call.length;
+      std::copy_n(call.tokens + b * call.length * ids_, count * ids_,
+                  tokens_ + b * row_ + length(b) * ids_);
+      if (prefix && past_[b] == 0) floor_[b] = count;
+      past_[b] += count;
+      floor_[b] = (std::max)(floor_[b], length(b) - back);
+    }
+  }
+
+  /// Sources [batch, length] of new targets, of these lengths, or as many images of `length` rows.
+  void encode(index batch, index length, const index* lengths) {
+    source_length_ = length;
+    for (index b = 0; b < batch_; ++b) source_of_[b] = b < batch ? b : none;
+    if (lengths) std::copy_n(lengths, batch, source_lengths_);
+  }
+  /// Takes its source from sequence `b`.
+  void forget_source(index b) { source_of_[b] = none; }
+  /// Whether sequence `b` has a source.
+  bool has_source(index b) const { return source_length_ > 0 && source_of_[b] != none; }
+  /// The sources that the first `batch` sequences read.
+  source_call source(index batch) const {
+    return {source_length_, source_lengths_, batch <= cached_sources_};
+  }
+
+  /// The part that sequence `to` lacks to go on where `from` is. Tokens that both begin with are
+  /// not missing, unless they are a `prefix`, whose tokens depend on each other.
+  state_part missing(index from, index to, bool prefix) const {
+    const bool same = source_of_[from] == source_of_[to];
+    state_part part{.tokens = past_[from], .memory = same ? 0 : source_length_};
+    const auto a = tokens(from), b = tokens(to);
+    if (same && !prefix && front_[from] == front_[to])
+      part.first = front_[to] +
+                   (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / ids_;
+    return part;
+  }
+  /// Lets sequence `to` continue where `from` is.
+  void fork(index from, index to) {
+    const bool same = source_of_[from] == source_of_[to];
+    const auto text = tokens(from);
+    std::copy(text.begin(), text.end(), tokens_ + to * row_);
+    past_[to] = past_[from];
+    front_[to] = front_[from];
+    floor_[to] = floor_[from];
+    source_of_[to] = source_of_[from];
+    source_lengths_[to] = source_lengths_[from];
+    if (!same && from >= cached_sources_)
+      cached_sources_ = (std::min)(cached_sources_, to);  // what was there is gone
+    else if (!same && to == cached_sources_)
+      ++cached_sources_;
+  }
+
+ private:
+  static constexpr index none = -1;  ///< no source
+
+  index batch_ = 0;
+  index row_ = 0;                    ///< numbers of a sequence's tokens
+  index ids_ = 1;                    ///< numbers of a token
+  index* past_ = nullptr;            ///< [batch]
+  index* front_ = nullptr;           ///< [batch]
+  index* floor_ = nullptr;           ///< [batch]
+  index* source_lengths_ = nullptr;  ///< [batch]
+  index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
+  token* tokens_ = nullptr;          ///< [batch, row]
+  index source_length_ = 0;          ///< padded
+  index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// The adapters that the sequences of a session were given, and those that they go on with.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Whether sequences of model `M` take an adapter; words for those that they do not.
+template <class A, class M>
+consteval bool serves_session() {
+  static_assert(std::is_same_v<typename A::base_model, M> && A::serves_sequences,
+                "linnet::session::set_adapter: this adapter is merged, or trained and evaluated "
+                "with its base; sequences take others of the session's model, such as lora");
+  if constexpr (requires { M::depths::routes; })
+    static_assert(!M::depths::routes,
+                  "linnet::session::set_adapter: a mixture of depths joins rows of several "
+                  "sequences in one product; merge() the adapter instead");
+  return true;
+}
+
+/// Adapters of the sequences of a session. A forked sequence goes on with another's; when it begins
+/// anew, it has its own again. Memory is given once; nothing allocates.
+template <class T>
+class session_adapters {
+ public:
+  using hooks = ops::adapter_hooks<T>;
+
+  session_adapters() = default;
+  /// Room for `batch` sequences, without adapters.
+  constexpr session_adapters(arena& memory, index batch)
+      : batch_(batch),
+        used_(memory.take<hooks>(batch)),
+        given_(memory.take<hooks>(batch)),
+        lengths_(memory.take<index>(batch)) {}
+
+  /// Sequence `b` begins anew. Whether it now has another adapter.
+  bool reset(index b) {
+    const bool other = used_[b].object != given_[b].object;
+    used_[b] = given_[b];
+    return other;
+  }
+  /// Gives sequence `b` an adapter, or none.
+  void give(index b, const hooks& one) { used_[b] = given_[b] = one; }
+  /// Whether two sequences go on with the same adapter, or none.
+  bool same(index a, index b) const { return used_[a].object == used_[b].object; }
+  /// Sequence `to` goes on with the adapter of `from`.
+  void fork(index from, index to) { used_[to] = used_[from]; }
+  /// The adapters of the first `count` sequences.
+  ops::sequence_adapters<T> of(index count) const { return {used_, count}; }
+
+  /// Most virtual tokens that an adapter puts before a sequence.
+  index most_front() const {
+    index most = 0;
+    for (index b = 0; b < batch_; ++b)
+      most = (std::max)({most, before_text(used_[b]), before_text(given_[b])});
+    return most;
+  }
+  /// Most virtual tokens that an adapter puts before the sources of the first `batch` sequences.
+  index most_before_source(index batch) const {
+    index most = 0;
+    for (index b = 0; b < batch; ++b) most = (std::max)(most, before_source(b));
+    return most;
+  }
+  /// Lengths [batch] of sources of these lengths, virtual tokens included.
+  const index* source_lengths(index batch, const index* lengths) {
+    for (index b = 0; b < batch; ++b) lengths_[b] = before_source(b) + lengths[b];
+    return lengths_;
+  }
+  /// Virtual tokens that sequence `b` has to read before its next token, or with `anew` before its
+  /// first one.
+  index lacking(const fed_sequences& fed, index b, bool anew) const {
+    if (anew) return before_text(given_[b]);
+    return fed.length(b) > 0 ? 0 : before_text(used_[b]) - fed.front(b);
+  }
+  /// The most of those that any of `batch` sequences reads next, at most `chunk`; see lengths().
+  index next_front(const fed_sequences& fed, index batch, index chunk) {
+    index most = 0;
+    for (index b = 0; b < batch; ++b)
+      most = (std::max)(most, lengths_[b] = (std::min)(lacking(fed, b, false), chunk));
+    return most;
+  }
+  /// Virtual tokens [batch] of each sequence in the step that next_front() has found.
+  const index* lengths() const { return lengths_; }
+  /// Puts `more` valid tokens of each sequence, or all `length` ones, behind those; or takes them
+  /// away again with `sign` -1.
+  void add_tokens(index batch, index length, const index* more, index sign) {
+    for (index b = 0; b < batch; ++b) lengths_[b] += sign * (more ? more[b] : length);
+  }
+  /// The rows of an image that sequence `b` reads first, from now on.
+  const ops::virtual_tokens<T>& image(index b) const { return used_[b].front; }
+  void see(index b, const ops::virtual_tokens<T>& rows) { used_[b].front = given_[b].front = rows; }
+
+ private:
+  static index before_text(const hooks& one) {
+    return one.front.before_source ? 0 : one.front.count;
+  }
+  /// Of what sequence `b` was given: sources are read anew.
+  index before_source(index b) const {
+    const auto& front = given_[b].front;
+    return front.before_source ? front.count : 0;
+  }
+
+  index batch_ = 0;
+  hooks* used_ = nullptr;     ///< [batch]
+  hooks* given_ = nullptr;    ///< [batch]
+  index* lengths_ = nullptr;  ///< [batch]
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// The tree of tokens that a session was fed last, of which one path will stay.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Whether sessions of model `M` take trees; words for the others.
+template <class M>
+consteval bool takes_trees() {
+  static_assert(M::supports_trees,
+                "linnet::session::feed_tree: this model's cache keeps texts, not trees; decoders "
+                "with attention::full, a feed-forward without a state and kv::exact, kv::bf16 or "
+                "kv::int8 take them");
+  return true;
+}
+
+/// A tree of up to so many tokens, in the order in which they were fed.
+class fed_tree {
+ public:
+  fed_tree() = default;
+  constexpr fed_tree(arena& memory, index most)
+      : tokens_(memory.take<token>(most)),
+        parents_(memory.take<index>(most)),
+        depths_(memory.take<index>(most)) {}
+
+  /// Why parents[tokens] make no tree.
+  static refusal refuses(index tokens, std::span<const index> parents) {
+    if (std::ssize(parents) != tokens) return refusal::tree_parents;
+    for (index i = 0; i < tokens; ++i)
+      if (parents[static_cast<std::size_t>(i)] < -1 || parents[static_cast<std::size_t>(i)] >= i)
+        return refusal::tree_parents;
+    return refusal::none;
+  }
+  /// Sets the tree.
+  void set(std::span<const token> tokens, std::span<const index> parents) {
+    size_ = std::ssize(tokens);
+    std::copy(tokens.begin(), tokens.end(), tokens_);
+    std::copy(parents.begin(), parents.end(), parents_);
+    for (index i = 0; i < size_; ++i) depths_[i] = parents_[i] < 0 ? 0 : depths_[parents_[i]] + 1;
+  }
+  /// Forgets it.
+  void clear() { size_ = 0; }
+  /// Number of its tokens; 0 where there is none.
+  index size() const { return size_; }
+  /// Whether there is a tree, and `i` one of its tokens or -1.
+  bool has(index i) const { return size_ > 0 && i >= -1 && i < size_; }
+  /// The arrays that layers read.
+  ops::token_tree view() const { return {parents_, depths_}; }
+  /// The tokens of the path that ends with `last`. Calls move(state_part) in order for each that
+  /// has to take another place behind `past` tokens. The tree is gone but for its size.
+  template <class F>
+  std::span<const token> path_to(index last, index past, F&& move) {
+    const index count = last < 0 ? 0 : depths_[last] + 1;
+    for (index i = last, place = count; i >= 0; i = parents_[i]) depths_[--place] = i;
+    for (index place = 0; place < count; ++place) {
+      tokens_[place] = tokens_[depths_[place]];
+      if (depths_[place] > place)
+        move({.first = past + depths_[place], .tokens = past + place, .token = true});
+    }
+    return {tokens_, static_cast<std::size_t>(count)};
+  }
+
+ private:
+  token* tokens_ = nullptr;
+  index *parents_ = nullptr, *depths_ = nullptr;
+  index size_ = 0;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The weights, limits and memory of a session. Calls that run the model check nothing.
+template <class M, class T>
+class session_state {
+  using S = storage_of<M, T>;
+
+ protected:
+  /// Whether images stand before texts, and whether the tokens of a prompt see them both ways.
+  static constexpr bool sees = M::image_tokens > 0, sees_prefix = sees && M::takes_prefix;
+
+  session_state() = default;
+  session_state(const packed<M, T>& p, const limits& l) : packed_(&p), limits_(l) {}
+
+  /// Rows of a sequence's cache: an image's stand before the tokens.
+  static constexpr index rows_for(const limits& l) {
+    return add_sizes(M::longest(l), M::image_tokens);
+  }
+  /// Whether the limits have a sequence `b`.
+  bool has(index b) const { return b >= 0 && b < limits_.batch; }
+  /// Tokens of each sequence.
+  static index length_of(std::span<const token> tokens, index batch) {
+    return batch > 0 ? std::ssize(tokens) / M::ids_per_token / batch : 0;
+  }
+  /// Looks for what does not fit in [batch, length] tokens with these lengths, if any.
+  batch_check checked(std::span<const token> tokens, index batch, std::span<const index> lengths,
+                      index most, refusal over) const {
+    const index length = length_of(tokens, batch);
+    batch_check c(batch, limits_.batch);
+    c.no(tokens.empty(), refusal::no_tokens);
+    c.no(c.fits() && std::ssize(tokens) % (batch * M::ids_per_token) != 0, refusal::uneven);
+    c.tokens(tokens.data(), length * M::ids_per_token, M::vocabulary);
+    c.no(!lengths.empty() && std::ssize(lengths) < batch, refusal::lengths_missing);
+    c.length(length, most, over, lengths.empty() ? nullptr : lengths.data());
+    return c;
+  }
+
+  /// Most tokens of a sequence in one call.
+  static constexpr index chunk_of(const limits& l) {
+    return l.chunk > 0 ? (std::min)(l.chunk, M::longest(l)) : M::longest(l);
+  }
+  /// Why tokens cannot follow what was fed, or with `anew` begin new texts; at most `most` of each
+  /// sequence. What a tree holds is free, as a call that is taken forgets it.
+  refusal refuses(std::span<const token> tokens, index batch, std::span<const index> lengths,
+                  index most, bool anew = false) const {
+    const index length = length_of(tokens, batch), room = rows_for(limits_),
+                chunk = chunk_of(limits_);
+    auto c = checked(tokens, batch, lengths, room, refusal::over_target);
+    const auto past = [&](index b) { return anew ? index{0} : sequences_.past()[b]; };
+    const auto front = [&](index b) { return adapters_.lacking(sequences_, b, anew); };
+    const auto more = [&](index b) {
+      return front(b) + (lengths.empty() ? length : lengths.data()[b]);
+    };
+    for (index b = 0; c.fits() && b < batch; ++b) {
+      c.no((M::encodes || sees) && !sequences_.has_source(b), refusal::no_source);
+      c.no(past(b) + front(b) + length > room, refusal::over_target);
+    }
+    if constexpr (M::block_tokens > 1) {
+      for (index b = 0; c.fits() && b < batch; ++b)
+        c.no(past(b) % M::block_tokens != 0, refusal::inside_block);
+      c.no(length > chunk && chunk % M::block_tokens != 0, refusal::inside_block);
+    }
+    c.no(length > most, refusal::over_chunk);
+    if (!c.fits() || limits_.kv_blocks == 0) return c.why;
+    c.no(anew ? block_tables::blocks_of(front(0) + length) > limits_.kv_blocks
+              : tables_.needed(batch, past, more) > tables_.available(past(0)),
+         refusal::no_blocks);
+    return c.why;
+  }
+  /// Why tokens whose logits are all asked for cannot follow.
+  refusal refuses_all(std::span<const token> tokens, index batch,
+                      std::span<const index> lengths) const {
+    const refusal why =
+        refuses(tokens, batch, lengths, (std::min)(chunk_of(limits_), limits_.max_logits));
+    return why == refusal::over_chunk ? refusal::over_logits : why;
+  }
+  /// Frees what a tree holds.
+  void forget_tree() {
+    if (limits_.kv_blocks > 0 && tree_.size() > 0) tables_.truncate(0, sequences_.past()[0]);
+    tree_.clear();
+  }
+
+  /// Feeds the tokens of a call behind the virtual ones that their sequences still lack, of which a
+  /// step takes `chunk` at most. At most `back` tokens can be taken back, and none of a `prefix`.
+  void feed_behind(step_call call, index chunk, index back, bool prefix) {
+    if (sees_prefix && !call.every)
+      if (const index front = adapters_.next_front(sequences_, call.batch, M::image_tokens);
+          front > 0)
+        return feed_with_image(call, front, back);
+    while (read_front(call, sees_prefix ? M::image_tokens : chunk)) {
+    }
+    reserve(call.batch, [&](index b) { return call.lengths ? call.lengths[b] : call.length; });
+    call.past = sequences_.past();
+    call.source = sequences_.source(call.batch);
+    step(call);
+    if (call.tree.parents == nullptr) sequences_.add(call, back, prefix);
+  }
+  /// Runs f(execution) with the adapters of the first `batch` sequences, which put `source` before
+  /// what it encodes.
+  template <class F>
+  void run_adapted(index batch, index work, F&& f, const ops::virtual_tokens<T>& source = {}) {
+    const ops::sequence_adapters<T> all = adapters_.of(batch);
+    ops::adapter_hooks<T> hooks = all.hooks();
+    hooks.front = source;
+    const bool any = all.any();
+    run(limits_, work_.converted, work, [&](const ops::execution& on) {
+      const detail::timed<S> time(on.threads, operation::other);
+      ops::execution with = on;
+      with.key_scales = packed_->key_scales();
+      if (any) with.adapter = &hooks;
+      f(with);
+    });
+  }
+
+  const packed<M, T>* packed_ = nullptr;
+  owned_limits limits_;  ///< refuses everything until it is opened
+  memory_block own_;
+  placed_workspace<M, T> work_{};
+  block_tables tables_{};
+  fed_sequences sequences_{};
+  fed_tree tree_{};
+  session_adapters<T> adapters_{};
+
+ private:
+  /// Makes room for `more` tokens of sequences in a paged cache.
+  template <class More>
+  void reserve(index batch, More&& more) {
+    if (limits_.kv_blocks > 0)
+      tables_.reserve(
+          batch, [&](index b) { return sequences_.past()[b]; }, more,
+          [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); });
+  }
+  /// Runs the model on new tokens.
+  void step(const step_call& call) {
+    const index work = step_flops<M>(call.batch, 0, call.length);
+    run_adapted(call.batch, work, [&](const ops::execution& on) {
+      M::template step<T, S>(packed_->tree(), call, work_.work, on);
+    });
+  }
+  /// Reads virtual tokens of a call's sequences, a chunk at most; false if none is left.
+  bool read_front(const step_call& call, index chunk) {
+    const index most = adapters_.next_front(sequences_, call.batch, chunk);
+    if (most == 0) return false;
+    reserve(call.batch, [&](index b) { return adapters_.lengths()[b]; });
+    step({.batch = call.batch,
+          .length = most,
+          .lengths = adapters_.lengths(),
+          .past = sequences_.past(),
+          .front = most,
+          .layers = {call.layers.first, call.layers.last, false},
+          .source = sequences_.source(call.batch)});
+    sequences_.add_front(call.batch, adapters_.lengths());
+    return true;
+  }
+  /// Feeds prompts and the images that they see in one step; `front` is the most rows of those that
+  /// adapters_.next_front() has found.
+  void feed_with_image(const step_call& call, index front, index back) {
+    adapters_.add_tokens(call.batch, call.length, call.lengths, 1);
+    reserve(call.batch, [&](index b) { return adapters_.lengths()[b]; });
+    step_call all = call;
+    all.length += front;
+    all.lengths = adapters_.lengths();
+    all.past = sequences_.past();
+    all.front = front;
+    step(all);
+    sequences_.add(call, back, true);
+    adapters_.add_tokens(call.batch, call.length, call.lengths, -1);
+    sequences_.add_front(call.batch, adapters_.lengths());
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Inference session of model `M`: runs it token by token with a key-value cache. A session is
+/// planned once for its limits; afterwards nothing allocates. Not for use by two threads at once;
+/// open a second session instead.
+template <class M, class T = float>
+class session : detail::session_state<M, T> {
+  template <class Model, class Scalar>
+  friend class self_speculative;
+  template <class Session>
+  friend void detail::refuse(Session&, refusal) noexcept;
+  using state = detail::session_state<M, T>;
+  using S = storage_of<M, T>;
+  using state::checked;
+  using state::forget_tree;
+  using state::has;
+  using state::length_of;
+  using state::refuses;
+  using state::refuses_all;
+  using state::rows_for;
+  using state::sees;
+  static_assert(detail::check_decoding_model<M, T, S>() && detail::profile_is_kept<M, S>());
+  static constexpr bool encodes = M::encodes;
+
+ public:
+  using model = M;
+  /// Ids of one token: 1, or the bytes of a byte_pooled model's. Spans of tokens are [tokens,
+  /// ids_per_token], spans of logits [rows, ids_per_token, vocabulary].
+  static constexpr index ids_per_token = M::ids_per_token;
+  /// Whether a prompt's tokens see each other, so that it has to come in one call.
+  static constexpr bool takes_prefix = M::takes_prefix;
+
+  /// Exact bytes that a session with these limits allocates, or that a caller's memory must have.
+  static constexpr index footprint(const limits& l) {
+    return detail::bounded_bytes(l, [](const limits& some) {
+      return add_sizes(detail::plan_for<M, T>(some, purpose::decoding).total(), extra_bytes(some));
+    });
+  }
+
+  /// Opens a session that allocates its memory: footprint(l) bytes, once. `p` must outlive it.
+  /// Errors: errc::invalid for limits that make no sense for the model, by the name of the field.
+  /// Also errc::out_of_memory, and the error of `p` if it is not valid().
+  LINNET_COLD static result<session> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
+    if (auto fit = acceptable(p, l); !fit) return fit.error();
+    memory_block memory(footprint(l));
+    if (!memory.data()) return detail::out_of_memory("session::open", footprint(l));
+    session s(p, l, memory.data(), private_tag{});
+    s.own_ = std::move(memory);
+    return s;
+  }
+  LINNET_OR_OUT_OF_MEMORY("session::open")
+  /// Opens a session in the caller's memory: at least footprint(l) bytes, aligned to `alignment`.
+  /// Memory and `p` must outlive the session. Nothing is written to memory that is too small.
+  /// Errors: as above, and errc::invalid for memory that is too small or not aligned.
+  LINNET_COLD static result<session> open(const packed<M, T>& p, const limits& l,
+                                          std::span<std::byte> memory) LINNET_TRY {
+    if (auto fit = acceptable(p, l); !fit) return fit.error();
+    if (auto fit = detail::fits_memory("session::open", memory.data(), memory.size(),
+                                       "session::footprint(limits)", footprint(l));
+        !fit)
+      return fit.error();
+    __builtin_memset(memory.data(), 0, static_cast<std::size_t>(footprint(l)));
+    return session(p, l, memory.data(), private_tag{});
+  }
+  LINNET_OR_OUT_OF_MEMORY("session::open")
+  /// open() over the caller's memory for programs without results: where open() would fail, the
+  /// session is not valid() and refuses every call.
+  session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory) {
+    if (auto s = open(p, l, memory)) *this = std::move(*s);
+  }
+  /// Refuses in words what is no variable of packed weights of this type.
+  template <class W, class... Rest>
+  requires detail::unfit_weights<W, M, T>
+  static result<session> open(W&&, const limits&, Rest&&...) {
+    return detail::refuse_weights<W, M, T>();
+  }
+  // Weights that would be gone before they are read.
+  session(const packed<M, T>&&, const limits&, std::span<std::byte>) = delete;
+
+  /// Whether the constructor's weights, limits and memory fitted. Always true of an opened session,
+  /// and false of one that was moved from, which refuses every call.
+  bool valid() const { return limits_.batch > 0; }
+  /// Why the last call did nothing: one of the texts of to_string(refusal). It is empty after a
+  /// call that did what was asked. After generate() and other ways of decoding it also says why a
+  /// text ended before a stop token or `tokens`. Static text, zero-terminated and never null.
+  std::string_view last_refusal() const noexcept {
+    return to_string(valid() ? reason_ : refusal::not_valid);
+  }
+  /// The limits that it was planned for.
+  const limits& planned() const { return limits_; }
+  /// Forgets everything that was fed. Sequences have the adapters again that they were given, and
+  /// lose a source that was encoded with another.
+  void reset() {
+    if (!valid()) return;
+    tree_.clear();
+    sequences_.reset();
+    tables_.reset();
+    for (index b = 0; b < limits_.batch; ++b) begin_anew(b);
+  }
+  /// Ends a decoder after its first `layers` layers, whose output the final norm and head then read
+  /// (LayerSkip, Elhoushi et al. 2024). The full number of layers restores the whole model.
+  /// Everything fed so far is forgotten. False, and nothing done, for a number outside 1 to the
+  /// model's layers.
+  [[nodiscard]] bool exit_after(index layers) requires(M::exits > 0) {
+    if (!takes(layers < 1 || layers > M::exits ? refusal::no_layer : refusal::none)) return false;
+    layers_ = {0, layers};
+    reset();
+    return true;
+  }
+  /// Number of tokens fed so far to sequence `b`; 0 for one outside the limits.
+  index position(index b = 0) const { return has(b) ? sequences_.length(b) : 0; }
+  /// The tokens fed so far to sequence `b`; none for one outside the limits.
+  std::span<const token> fed(index b = 0) const {
+    return has(b) ? sequences_.tokens(b) : std::span<const token>();
+  }
+  /// Most tokens that any sequence can be fed: virtual tokens of adapters take their room.
+  index capacity() const {
+    return valid() ? capacity_for(limits_) - (sees ? 0 : adapters_.most_front()) : 0;
+  }
+  /// Most tokens that a sequence of a session with these limits can be fed.
+  static constexpr index capacity_for(const limits& l) { return M::longest(l); }
+  /// Free blocks of 32 tokens, where limits.kv_blocks gave some; feed() needs them.
+  index free_blocks() const { return valid() ? tables_.available(sequences_.past()[0]) : 0; }
+  /// Most tokens of a sequence in one call of feed().
+  index chunk() const { return valid() ? state::chunk_of(limits_) : 0; }
+
+  /// Most tokens of a sequence that truncate() can take back, not counting the prompt of
+  /// attention::prefix. It is chunk() where old tokens are evicted, 32 with kv::int4, else all.
+  index max_truncation() const {
+    const index kept = M::evicts ? chunk() : capacity_for(limits_);
+    return M::cache::code == kv_code::int4 ? (std::min)(kept, index{ops::token_block}) : kept;
+  }
+  /// Takes back the last tokens of sequence `b`, so that `length` remain. False, and nothing done,
+  /// for a sequence or length that is not there, or if the cache no longer has its state of that
+  /// length. All tokens can be taken back (length 0), else at most max_truncation() behind the
+  /// longest that the sequence has been. Tokens of the prompt of attention::prefix have seen each
+  /// other, so none of them can be taken back alone.
+  [[nodiscard]] bool truncate(index length, index b = 0) {
+    static_assert(M::can_truncate,
+                  "linnet::session::truncate: this kind of attention cannot take tokens back");
+    if (!takes(!has(b)                                                 ? refusal::no_sequence
+               : length < 0 || length > position(b)                    ? refusal::no_such_length
+               : length > 0 && length < sequences_.floor(b)            ? refusal::length_gone
+               : length % M::block_tokens != 0 && length < position(b) ? refusal::inside_block
+                                                                       : refusal::none))
+      return false;
+    sequences_.truncate(b, length);
+    if (limits_.kv_blocks > 0) tables_.truncate(b, sequences_.past()[b]);
+    if (length == 0) begin_anew(b);
+    return true;
+  }
+
+  /// Gives sequence `b` an adapter of the session's packed weights, see adapt(). Sequences may have
+  /// any adapters, of any ranks, and go on in one call. Nothing is packed again, and reset() keeps
+  /// it. `a` must outlive its use. A source has to be encoded after this. Virtual tokens take the
+  /// first rows of the caches. False, and nothing done, for a sequence outside the limits or one
+  /// that has read tokens, and for an adapter of other weights.
+  template <class A>
+  requires requires { typename A::base_model; }
+  [[nodiscard]] bool set_adapter(index b, const packed<A, T>& a) {
+    static_assert(detail::serves_session<A, M>());
+    if (!takes(!a.valid() || a.tree().base.of != packed_ ? refusal::other_base : refusal::none))
+      return false;
+    return put_adapter(b, A::template hook<T>(a.tree()));
+  }
+  // Weights that would be gone before they are read.
+  template <class A>
+  bool set_adapter(index, const packed<A, T>&&) = delete;
+  /// Takes its adapter from sequence `b`. False, and nothing done, as for set_adapter().
+  [[nodiscard]] bool clear_adapter(index b) { return put_adapter(b, {}); }
+
+  /// Lets sequence `to` continue where sequence `from` is, source and adapter included; `from` goes
+  /// on as before. Where `to` begins anew, it has the adapter that it was given again; if that is
+  /// another, it needs a source of its own. Copies only what differs: not the tokens that both
+  /// begin with, nor a shared source. False, and nothing done, for sequences outside the limits.
+  [[nodiscard]] bool fork(index from, index to) {
+    if (!takes(has(from) && has(to) ? refusal::none : refusal::no_sequence)) return false;
+    if (from == to) return true;
+    if (!adapters_.same(from, to)) {  // equal tokens have unlike states
+      sequences_.truncate(to, 0);
+      if constexpr (encodes || sees) sequences_.forget_source(to);
+      adapters_.fork(from, to);
+    }
+    // The state of a prefix or a block depends on all of it.
+    M::copy_state(work_.work, from, to,
+                  sequences_.missing(from, to, takes_prefix || M::block_tokens > 1));
+    if (limits_.kv_blocks > 0) tables_.share(from, to);
+    sequences_.fork(from, to);
+    if constexpr (sees) adapters_.see(to, adapters_.image(from));
+    return true;
+  }
+
+  /// Encodes one source [length] of an encoder-decoder and starts a new target. False, and nothing
+  /// done, for a source that is empty, too long or holds tokens outside the vocabulary.
+  [[nodiscard]] bool encode(std::span<const token> source) requires(encodes) {
+    const auto length = static_cast<index>(source.size());
+    return encode(source, 1, {&length, 1});
+  }
+  /// Encodes [batch, length] sources, padded on the right to one length, and starts new targets.
+  /// Virtual tokens before sources take the first rows of limits.source.
+  [[nodiscard]] bool encode(std::span<const token> source, index batch,
+                            std::span<const index> lengths) requires(encodes) {
+    const index length = length_of(source, batch);
+    const index front = has(batch - 1) ? adapters_.most_before_source(batch) : 0;
+    auto c = checked(source, batch, lengths, limits_.source - front, refusal::over_source);
+    c.no(lengths.empty(), refusal::lengths_missing);
+    if (!takes(c.why)) return false;
+    reset();
+    sequences_.encode(batch, length + front, adapters_.source_lengths(batch, lengths.data()));
+    const index* const whole = sequences_.source(batch).lengths;
+    this->run_adapted(batch, detail::step_flops<M>(batch, length + front, 0),
+                      [&](const ops::execution& on) {
+                        M::template encode<T, S>(packed_->tree(), source.data(), batch, length,
+                                                 whole, work_.work, on);
+                      },
+                      {.count = front, .lengths = whole, .before_source = front > 0});
+    return true;
+  }
+
+  /// Encodes [batch] images, which the first sequences read before their tokens, and starts new
+  /// texts. False, and nothing done, for images that do not fit the model.
+  [[nodiscard]] bool encode(const image_view& images, index batch = 1) requires(sees) {
+    const auto b = M::images_of(images, batch);
+    if (!takes(M::refuses_images(b, limits_))) return false;
+    reset();
+    sequences_.encode(batch, M::image_tokens, nullptr);
+    this->run_adapted(batch, M::flops(batch, 0), [&](const ops::execution& on) {
+      M::template encode_images<T, S>(packed_->tree(), b, work_.work, on);
+    });
+    for (index i = 0; i < batch; ++i) adapters_.see(i, M::image_rows(work_.work, i));
+    return true;
+  }
+
+  /// Feeds tokens to the one sequence and returns the logits [vocabulary] of what follows. They are
+  /// valid, and yours to overwrite, until the next call. Empty, and nothing done, for tokens that
+  /// do not fit the capacity, the free blocks or the vocabulary, or before a source is encoded.
+  /// With attention::prefix the tokens of a sequence's first call are its prefix and see each
+  /// other.
+  [[nodiscard]] std::span<T> feed(std::span<const token> tokens) { return feed(tokens, 1, {}); }
+  /// Feeds [batch, length] tokens, padded on the right. `lengths` [batch] counts the valid tokens
+  /// of each sequence, at least 1; it may be empty when all are valid. Returns logits [batch,
+  /// vocabulary].
+  [[nodiscard]] std::span<T> feed(std::span<const token> tokens, index batch,
+                                  std::span<const index> lengths) {
+    return advance(tokens, batch, lengths, false, layers_);
+  }
+  /// Feeds any number of tokens to the one sequence, in parts of at most chunk(), and returns the
+  /// logits [vocabulary] of what follows. They are empty, and nothing is done, if feed() would
+  /// refuse a part. A prompt of attention::prefix cannot come in parts: one longer than chunk() is
+  /// refused.
+  [[nodiscard]] std::span<T> prefill(std::span<const token> tokens) {
+    if (!takes(refuses(tokens, 1, {}, takes_prefix && position() == 0 ? chunk() : capacity())))
+      return {};
+    return parts(tokens);
+  }
+  /// Feeds tokens to the one sequence, at most limits.max_logits of them; returns the logits
+  /// [length, vocabulary] of what follows each. None of them is a prefix: each predicts the next.
+  [[nodiscard]] std::span<T> feed_all(std::span<const token> tokens) {
+    return feed_all(tokens, 1, {});
+  }
+  /// Feeds [batch, length] tokens like feed(), with length <= limits.max_logits; returns logits
+  /// [batch * length, vocabulary]. Those behind a sequence's valid tokens mean nothing.
+  [[nodiscard]] std::span<T> feed_all(std::span<const token> tokens, index batch,
+                                      std::span<const index> lengths) {
+    return advance(tokens, batch, lengths, true, layers_);
+  }
+
+  /// Feeds a tree of at most limits.max_logits tokens behind the one sequence. Token i follows
+  /// token parents[i], which stands before it, or with parent -1 the text. It sees its ancestors
+  /// and the text alone. Returns the logits [tokens, vocabulary] of what follows each, as if each
+  /// path were fed alone. position() stays until keep_path(). Another call forgets the tree.
+  [[nodiscard]] std::span<T> feed_tree(std::span<const token> tokens,
+                                       std::span<const index> parents) {
+    static_assert(detail::takes_trees<M>());
+    const refusal why = refuses_all(tokens, 1, {});
+    if (!takes(why == refusal::none ? tree_.refuses(std::ssize(tokens), parents) : why)) return {};
+    tree_.set(tokens, parents);
+    return continued(tokens, 1, {}, true, layers_);
+  }
+  /// Lets the sequence go on behind token `last` of the tree of the last feed_tree(), and forgets
+  /// the other branches; -1 forgets the whole tree. The cache is as if only that path had been fed.
+  /// False, and nothing done, without a tree or such a token.
+  [[nodiscard]] bool keep_path(index last) {
+    reason_ = tree_.has(last) ? refusal::none : refusal::no_tree;
+    if (!tree_.has(last)) return false;
+    const auto path = tree_.path_to(last, sequences_.past()[0], [&](state_part moved) {
+      moved.pages = work_.work.pages;
+      M::copy_state(work_.work, 0, 0, moved);
+    });
+    sequences_.add({.tokens = path.data(), .batch = 1, .length = std::ssize(path)},
+                   max_truncation(), false);
+    forget_tree();
+    return true;
+  }
+
+  /// Resets the session and feeds a decoder's prompt, or an encoder-decoder's source and start
+  /// token. Returns the logits [vocabulary] of the first new token. They are empty, and nothing is
+  /// done, if `tokens` do not fit.
+  [[nodiscard]] std::span<T> reset_and_prefill(std::span<const token> tokens) {
+    if constexpr (encodes) {
+      const token first = M::start;
+      return encode(tokens) ? feed({&first, 1}) : std::span<T>();
+    } else {
+      if (!takes(refuses(tokens, 1, {}, takes_prefix ? chunk() : capacity(), true))) return {};
+      reset();
+      return parts(tokens);
+    }
+  }
+
+  /// Generates behind `tokens`: a decoder's prompt of at least one token, or an encoder-decoder's
+  /// source. For each new token it calls `choose(logits, scratch, fed)` and then `on_token(token)`.
+  /// `choose` is a sampler (see `greedy`): logits [vocabulary], scratch ids [vocabulary] and, if it
+  /// takes them, the tokens fed so far. `on_token` may return false to end. Generation also ends at
+  /// a stop token, after `g.tokens` tokens, or where the capacity or a paged cache is full. It ends
+  /// where `choose` returns `no_token` or an id outside the vocabulary. Returns the number of
+  /// tokens passed to `on_token`; 0 if `tokens` do not fit or `g.tokens` is negative.
+  template <class Sampler, class Emit>
+  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
+                 const generation_options& g = {}) requires(ids_per_token == 1) {
+    static_assert(M::block_tokens == 1,
+                  "linnet::session::generate: tokens of one block see each other, so they are not "
+                  "written one after the other; feed() whole blocks");
+    if (!takes(detail::in_range(g) ? refusal::none : refusal::options)) return 0;
+    return detail::generate_text(*this, {order_, static_cast<std::size_t>(M::vocabulary)}, tokens,
+                                 choose, on_token, g);
+  }
+
+ private:
+  static constexpr index extra_bytes(const limits& l) {
+    arena counter;
+    (void)detail::fed_sequences(counter, l.batch, capacity_for(l), ids_per_token);
+    (void)counter.take<token>(M::vocabulary);
+    (void)detail::session_adapters<T>(counter, l.batch);
+    if (M::supports_trees) (void)detail::fed_tree(counter, l.max_logits);
+    if (l.kv_blocks > 0) (void)block_tables(counter, l.batch, rows_for(l), l.kv_blocks);
+    return counter.peak();
+  }
+  static result<void> acceptable(const packed<M, T>& p, const limits& l) {
+    auto fit = detail::acceptable<M>("session::open", l, footprint(l));
+    if (!fit || !p.valid()) return fit ? p.error() : fit;
+    if (detail::scales_keys<M, T> && !p.key_scales())
+      return detail::failure(errc::invalid, "session::open", "packed weights",
+                             "scales of keys for kv::channel_int8 or kv::channel_int4: "
+                             "calibrate_keys(), then set_key_scales()",
+                             "none");
+    return fit;
+  }
+  struct private_tag {};
+  LINNET_COLD session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
+      : state(p, l) {
+    const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
+    arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
+    work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
+    sequences_ = detail::fed_sequences(extra, l.batch, capacity_for(l), ids_per_token);
+    order_ = extra.take<token>(M::vocabulary);
+    adapters_ = detail::session_adapters<T>(extra, l.batch);
+    if (M::supports_trees) tree_ = detail::fed_tree(extra, l.max_logits);
+    if (l.kv_blocks > 0) {
+      tables_ = block_tables(extra, l.batch, rows_for(l), l.kv_blocks);
+      work_.work.pages = {tables_.data(), tables_.size()};
+    }
+    reset();
+  }
+  std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
+                       bool every, const layer_range& part) {
+    const refusal why =
+        every ? refuses_all(tokens, batch, lengths) : refuses(tokens, batch, lengths, chunk());
+    return takes(why) ? continued(tokens, batch, lengths, every, part) : std::span<T>();
+  }
+  /// Gives sequence `b` its own adapter again. It loses a source that was encoded with another.
+  void begin_anew(index b) {
+    const bool other = adapters_.reset(b);
+    if constexpr (encodes || sees)
+      if (other) sequences_.forget_source(b);
+  }
+  /// Notes why a call does nothing, or that it does what was asked.
+  bool takes(refusal why) {
+    reason_ = why;
+    if (!valid() || why != refusal::none) return false;
+    forget_tree();
+    return true;
+  }
+  /// Feeds tokens that fit to the one sequence, in parts.
+  std::span<T> parts(std::span<const token> tokens) {
+    const auto most = static_cast<std::size_t>(chunk() * ids_per_token);
+    for (; tokens.size() > most; tokens = tokens.subspan(most))
+      (void)continued(tokens.first(most), 1, {}, false, layers_);
+    return continued(tokens, 1, {}, false, layers_);
+  }
+  /// Feeds tokens that fit.
+  std::span<T> continued(std::span<const token> tokens, index batch, std::span<const index> lengths,
+                         bool every, const layer_range& part) {
+    const index length = length_of(tokens, batch);
+    const step_call call{.tokens = tokens.data(),
+                         .batch = batch,
+                         .length = length,
+                         .lengths = lengths.empty() ? nullptr : lengths.data(),
+                         .tree = tree_.size() > 0 ? tree_.view() : ops::token_tree{},
+                         .every = every,
+                         .layers = part};
+    this->feed_behind(call, chunk(), max_truncation(), takes_prefix && !every);
+    return {work_.work.logits,
+            static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
+  }
+  /// Gives a sequence that has read nothing hooks, or empty ones.
+  bool put_adapter(index b, const ops::adapter_hooks<T>& one) {
+    if (!takes(!has(b)           ? refusal::no_sequence
+               : position(b) > 0 ? refusal::adapter_late
+                                 : refusal::none))
+      return false;
+    if constexpr (encodes || sees) sequences_.forget_source(b);
+    adapters_.give(b, one);
+    return true;
+  }
+  using state::adapters_;
+  using state::limits_;
+  using state::own_;
+  using state::packed_;
+  using state::sequences_;
+  using state::tables_;
+  using state::tree_;
+  using state::work_;
+  layer_range layers_{};    ///< that feed() runs
+  token* order_ = nullptr;  ///< [vocabulary] scratch of samplers
+  refusal reason_ = refusal::none;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Encoders that stand alone: BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), MiniLM
+/// (arXiv:2002.10957), ALBERT (Lan et al. 2019) and RoBERTa (Liu et al. 2019).
+
+/// @file
+/// An encoder without its head: texts to hidden states, and back.
+
+/// @file
+/// The rules that an encoder's shape and policies keep, each with a sentence for what breaks it.
+
+/// @file
+/// Heads of encoders: what is read from the hidden states, and what is trained.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -41064,7 +42880,7 @@ struct encoder_body {
   static constexpr bool factorised =
       !of_images && !std::is_same_v<embedding, linnet::embedding::full>;
   static constexpr bool supports_documents =
-      attention::supports_documents && ffn::can_truncate && !ffn::couples_tokens && !of_images;
+      attention::supports_documents && ffn::can_truncate && !of_images;
 
   static constexpr index d = Shape.d_model, context_length = Shape.context;
   /// Rows of a learned table of positions, and the row of the first token.
@@ -42050,1682 +43866,6 @@ template <encoder_shape Shape, class... Policies>
 using encoder = typename detail::checked_encoder<Shape, Policies...>::type;
 
 LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Computes the hidden states of encoder `M` from packed weights in any storage type, whatever its
-/// head. Memory is planned once; calls allocate nothing. Labels of batches are not read.
-template <class M, class T = float>
-class embedder {
-  static_assert(detail::is_encoder<M>, "linnet::embedder: the model must be an encoder<>");
-  static_assert(!detail::is_reproducible<M> || std::is_same_v<T, float>,
-                "linnet::compute::reproducible: its kernels compute in float; embedders of these "
-                "models have that scalar");
-  using S = storage_of<M, T>;
-
- public:
-  using model = M;
-  using batch = typename M::batch;
-  static constexpr index width = M::d;  ///< of a vector
-
-  /// Exact bytes that an embedder with these limits allocates.
-  static constexpr index footprint(const limits& l) {
-    return detail::bounded_bytes(l, [](const limits& some) {
-      return add_sizes(detail::plan_for<M, T>(some, purpose::decoding).total(),
-                       add_sizes(round_up(some.batch * width * index{sizeof(T)}, alignment),
-                                 some.batch * index{sizeof(T)}));
-    });
-  }
-  /// Opens an embedder for batches up to these limits; it allocates footprint(l) bytes, once. `p`
-  /// must outlive it. Errors: errc::invalid for limits that make no sense for the model, by the
-  /// name of the field. Also errc::out_of_memory, and the error of `p` if it is not valid().
-  static result<embedder> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
-    if (auto fit = detail::acceptable<M>("embedder::open", l, footprint(l)); !fit)
-      return fit.error();
-    if (!p.valid()) return p.error();
-    embedder e(p, l);
-    if (!e.memory_.data()) return detail::out_of_memory("embedder::open", footprint(l));
-    const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
-    auto* const rest = static_cast<std::byte*>(e.memory_.data()) + planned;
-    e.work_ = detail::place_workspace<M, T>(l, purpose::decoding, e.memory_.data());
-    e.vectors_ = reinterpret_cast<T*>(rest);
-    e.lengths_ =
-        e.vectors_ + round_up(l.batch * width * index{sizeof(T)}, alignment) / index{sizeof(T)};
-    return e;
-  }
-  LINNET_OR_OUT_OF_MEMORY("embedder::open")
-  /// Refuses in words what is no variable of packed weights of this type.
-  template <class W>
-  requires detail::unfit_weights<W, M, T>
-  static result<embedder> open(W&&, const limits&) { return detail::refuse_weights<W, M, T>(); }
-
-  /// One vector [batch, width] of each text, of length 1 unless `normalize` is false. Valid until
-  /// the next call; empty, and nothing done, for a batch that does not fit.
-  std::span<const T> embed(const batch& b, sentence_pooling how = sentence_pooling::mean,
-                           bool normalize = true) {
-    if (!takes(b)) return {};
-    run_model(b, [&](const ops::execution& on, context<T>& ctx) {
-      M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
-      ops::pool_rows(on, how, {b.batch, b.length, b.lengths, width}, work_.work.hidden, vectors_);
-      if (normalize) ops::unit_length(on, b.batch, width, vectors_, lengths_);
-    });
-    return {vectors_, static_cast<std::size_t>(b.batch * width)};
-  }
-  /// The hidden states [batch, length, width] of the last layer; those of padding mean nothing.
-  /// Valid until the next call; empty, and nothing done, for a batch that does not fit.
-  std::span<const T> hidden(const batch& b) {
-    return hidden(b, [](index, std::span<const T>) {});
-  }
-  /// Also calls f(layer, states) with the hidden states [batch, length, width] of every layer in
-  /// turn: 0 is the embedding, `layers` the last. They are valid during the call.
-  template <class F>
-  std::span<const T> hidden(const batch& b, F&& f) {
-    if (!takes(b)) return {};
-    const auto states = [&](const T* x) {
-      return std::span<const T>(x, static_cast<std::size_t>(b.batch * b.length * width));
-    };
-    auto& w = work_.work;
-    run_model(b, [&](const ops::execution& on, context<T>& ctx) {
-      M::template embed<T, S>(packed_->tree(), b, w, ctx);
-      on.threads.once([&] { f(index{0}, states(w.embedded)); });
-      const auto show = [&](index layer, const T* x, T*) {
-        on.threads.once([&] { f(layer + 1, states(x)); });
-      };
-      ctx.stack.hook = layer_hook<T>::of(show);
-      M::template run_layers<T, S>(packed_->tree(), w, ctx);
-      on.threads.once([&] { f(M::shape.layers, states(w.hidden)); });
-    });
-    return states(w.hidden);
-  }
-  /// BERT's pooled vectors [batch, width], of models with a pooler: tanh(W h + b) of the first
-  /// token. Valid until the next call; empty, and nothing done, for a batch that does not fit.
-  std::span<const T> pooled(const batch& b) requires(M::reads&& M::head::per_sequence) {
-    if (!takes(b)) return {};
-    run_model(b, [&](const ops::execution&, context<T>& ctx) {
-      M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
-      M::template pool<T, S>(packed_->tree(), work_.work, ctx);
-    });
-    return {work_.work.read, static_cast<std::size_t>(b.batch * width)};
-  }
-  /// Why the last call gave nothing: one of the texts of to_string(refusal), empty after a call
-  /// that did what was asked. Static text, zero-terminated and never null.
-  std::string_view last_refusal() const noexcept {
-    return to_string(limits_.batch < 1 ? refusal::not_valid : reason_);
-  }
-
- private:
-  embedder(const packed<M, T>& p, const limits& l)
-      : packed_(&p), limits_(l), memory_(footprint(l)) {}
-
-  bool takes(const batch& b) {
-    reason_ = M::refuses_texts(b, limits_);
-    return reason_ == refusal::none;
-  }
-  template <class F>
-  void run_model(const batch& b, F&& f) {
-    run(limits_, work_.converted, M::flops(b.batch, b.length), [&](const ops::execution& on) {
-      const detail::timed<S> time(on.threads, operation::other);
-      context<T> ctx = M::template context_of<T>(b, on);
-      f(on, ctx);
-    });
-  }
-
-  const packed<M, T>* packed_;
-  detail::owned_limits limits_;
-  memory_block memory_;
-  detail::placed_workspace<M, T> work_{};
-  T *vectors_ = nullptr, *lengths_ = nullptr;  ///< [batch, width] and [batch]
-  refusal reason_ = refusal::none;
-};
-
-LINNET_NAMESPACE_END
-/// @file
-/// Samplers: greedy choice, or drawing with temperature, top-k, top-p, min-p and a repetition
-/// penalty. Hooks may change the logits first.
-
-#include <numeric>
-
-/// @file
-/// Ranks of weights from the largest down, found without sorting.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Index of a token in logits.
-inline std::size_t slot(token t) { return static_cast<std::size_t>(t); }
-
-/// Writes into `room` the ids of the weights in [least, most], in rising order, and returns their
-/// number. Of weights equal to `least` only ids up to `last` count. Gives up, and returns the
-/// number of all weights, where they are more than `enough`.
-template <class T>
-std::size_t gather(std::span<const T> weights, std::span<token> room, T least, T most,
-                   std::size_t last, std::size_t enough) {
-  constexpr std::size_t block = 64;  // most of them have none
-  std::size_t count = 0;
-  for (std::size_t at = 0; at < weights.size(); at += block) {
-    const std::size_t end = (std::min)(at + block, weights.size());
-    unsigned any = 0;
-    for (std::size_t i = at; i < end; ++i)
-      any |= static_cast<unsigned>(weights[i] >= least) & static_cast<unsigned>(weights[i] <= most);
-    for (std::size_t i = at; any != 0 && i < end; ++i) {
-      const T w = weights[i];
-      room[count] = static_cast<token>(i);
-      count += static_cast<std::size_t>(w <= most) &
-               (static_cast<std::size_t>(w > least) |
-                (static_cast<std::size_t>(w == least) & static_cast<std::size_t>(i <= last)));
-    }
-    if (count > enough) return weights.size();
-  }
-  return count;
-}
-
-/// A token's rank from the largest weight down, ties by rising id, and the running sum up to it.
-struct ranked {
-  token id;
-  double sum;
-};
-/// A token adds this to a sum: its weight, or 1.
-enum class measured { weight, one };
-/// The first token in that order at which the sum is at least `enough`. If there is none, the last
-/// token that adds anything. Weights are in [0, 1].
-/// Looks at the first `count` ids in `room`, which it overwrites, or at all if they are as many as
-/// the weights. A radix select over the weights' bits: nothing is sorted.
-template <class T>
-ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count, measured what,
-            double enough) {
-  const auto measure = [what](T weight) {
-    return what == measured::one ? 1.0 : static_cast<double>(weight);
-  };
-  using bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
-  const auto key = [](T weight) {  // rises with the weight
-    bits b = 0;
-    __builtin_memcpy(&b, &weight, sizeof b);
-    return b;
-  };
-  const auto weight_of = [](bits b) {
-    T weight = 0;
-    __builtin_memcpy(&weight, &b, sizeof b);
-    return weight;
-  };
-  constexpr int digit = 10;
-  double sums[2][1 << digit];  // two chains of additions, for tokens in a row that add here
-  double sum = 0;
-  bool all = count == weights.size();
-  for (bits high = key(T(1)), low = 0;;) {  // of the ids that are left
-    const int shift = (std::max)(0, static_cast<int>(std::bit_width(high - low)) - digit);
-    const auto bucket = [&](T weight) { return (high - key(weight)) >> shift; };
-    const auto buckets = static_cast<std::size_t>((high - low) >> shift) + 1;
-    for (auto& chain : sums) std::fill_n(chain, buckets, 0.0);
-    for (std::size_t i = 0; i < count; ++i) {
-      const T weight = all ? weights[i] : weights[slot(room[i])];
-      sums[i % 2][bucket(weight)] += measure(weight);
-    }
-    bits chosen = 0;
-    double before = sum;
-    for (std::size_t b = 0; b < buckets; ++b) {
-      const double more = sums[0][b] + sums[1][b];
-      if (!(more > 0)) continue;
-      chosen = static_cast<bits>(b), before = sum;
-      if (sum + more >= enough) break;
-      sum += more;
-    }
-    sum = before;
-    high -= chosen << shift;
-    low = (std::max)(low, high - (std::min)(high, (bits{1} << shift) - 1));
-    const T least = weight_of(low), most = weight_of(high);
-    const auto end = room.begin() + static_cast<std::ptrdiff_t>(count);
-    if (all)
-      count = gather(weights, room, least, most, count, count);
-    else
-      count = static_cast<std::size_t>(std::remove_if(room.begin(), end,
-                                                      [&](token t) {
-                                                        const T w = weights[slot(t)];
-                                                        return w < least || w > most;
-                                                      }) -
-                                       room.begin());
-    if (low == high || count == 1) break;
-    all = false;
-  }
-  std::size_t i = 0;
-  for (;; ++i) {  // those that are left are equal
-    sum += measure(weights[slot(room[i])]);
-    if (i + 1 == count || sum >= enough) return {room[i], sum};
-  }
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// A sampler's answer, if it is one of `count` tokens, else `no_token`.
-inline token one_of(std::size_t count, token t) { return t >= 0 && slot(t) < count ? t : no_token; }
-/// Calls a sampler with as much as it wants to know.
-template <class Sampler, class T>
-token choose_token(Sampler& choose, std::span<T> logits, std::span<token> scratch,
-                   std::span<const token> so_far) {
-  if constexpr (std::is_invocable_v<Sampler&, std::span<T>, std::span<token>,
-                                    std::span<const token>>)
-    return one_of(logits.size(), choose(logits, scratch, so_far));
-  else
-    return one_of(logits.size(), choose(logits, scratch));
-}
-
-/// Calls a hook with one argument or two, as it takes them.
-template <class Hook, class T>
-void apply_hook(Hook& hook, std::span<T> logits, std::span<const token> so_far) {
-  if constexpr (std::is_invocable_v<Hook&, std::span<T>, std::span<const token>>)
-    hook(logits, so_far);
-  else
-    hook(logits);
-}
-
-/// The most likely token, ties to the lowest id; `no_token` for logits that are empty, hold a NaN
-/// or have an infinite maximum.
-template <class T>
-token most_likely(std::span<T> logits) {
-  using scalar = std::remove_const_t<T>;
-  // The first stretch that holds the maximum, then the place in it.
-  constexpr std::size_t stretch = 1024;
-  std::span<T> best;
-  scalar most = 0;
-  bool usable = !logits.empty();
-  const ops::execution on{{}, ops::best()};
-  for (std::size_t i = 0; i < logits.size(); i += stretch) {
-    const auto some = logits.subspan(i, (std::min)(stretch, logits.size() - i));
-    for (const scalar x : some) usable &= !is_nan(x);
-    scalar m = 0;
-    on.with_kernels([&](auto kernels) {
-      m = decltype(kernels)::template maximum<scalar>(std::ssize(some), some.data());
-    });
-    if (i == 0 || m > most) most = m, best = some;
-  }
-  if (!usable || !is_finite(most)) return no_token;
-  return static_cast<token>(std::find(best.begin(), best.end(), most) - logits.begin());
-}
-
-/// The token that a number `u` in [0, 1) selects from weights of any sum; `no_token` if no weight
-/// is above 0.
-inline token draw(std::span<const double> weights, double u) {
-  const double mass = std::accumulate(weights.begin(), weights.end(), 0.0);
-  double sum = 0;
-  token last = no_token;
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    if (!(weights[i] > 0)) continue;
-    last = static_cast<token>(i);
-    sum += weights[i];
-    if (u * mass < sum) break;
-  }
-  return last;
-}
-
-}  // namespace detail
-
-/// Contract of a sampler: called with logits [vocabulary], which it may overwrite, and a scratch
-/// list of ids of that size, it returns a token. A third argument, if it takes one, is the tokens
-/// so far, prompt included. It returns `no_token` to end generation. Write your own with the same
-/// call.
-///
-/// Speculative decoding (generate/speculative.hpp) asks more of it: `probabilities(logits, scratch,
-/// so_far, out)`, the distribution that it draws from, and its random choices as
-/// `accept(probability)` and `sample(weights)`. A distribution of zeros means that there is no
-/// token; `sample` then returns `no_token`.
-///
-/// Greedy: the most likely token; ties go to the lowest id. `no_token` where there is
-/// nothing to choose from.
-struct greedy {
-  template <class T>
-  token operator()(std::span<T> logits, std::span<token>) const {
-    return detail::most_likely(logits);
-  }
-
-  /// Gives the most likely token probability 1.
-  template <class T>
-  void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token>,
-                     std::span<double> out) const {
-    std::fill(out.begin(), out.end(), 0.0);
-    const token best = (*this)(logits, scratch);
-    if (best != no_token) out[detail::slot(best)] = 1;
-  }
-  /// Accepts a draft only if it is certain: probability 1.
-  bool accept(double probability) const { return probability >= 1; }
-  /// The token with the largest weight; ties go to the lowest id.
-  token sample(std::span<const double> weights) const {
-    const token best = detail::most_likely(weights);
-    return best != no_token && weights[detail::slot(best)] > 0 ? best : no_token;
-  }
-};
-
-/// Options of `sampler`, applied in this order: repetition penalty, temperature, top-k (Fan et al.
-/// 2018), top-p (Holtzman et al. 2020), min-p.
-struct sampling_options {
-  double temperature = 1;  ///< logits are divided by it; 0 is greedy
-  index top_k = 0;         ///< keep the k most likely tokens; 0 keeps all
-  double top_p = 1;        ///< keep the smallest most likely set with at least this probability
-  double min_p = 0;        ///< keep tokens at least this times as likely as the most likely one
-                           ///< (Nguyen et al. 2024); 0 keeps all
-  double repetition_penalty = 1;  ///< positive logits of tokens so far are divided by it, others
-                                  ///< multiplied (Keskar et al. 2019); 1 changes none
-  std::uint64_t seed = 0;         ///< of the random numbers
-
-  /// Calls f(name, value, range) for each option, see docs/options.md.
-  template <class Self, class F>
-  static constexpr void visit_options(Self& self, F&& f) {
-    f("temperature", self.temperature, detail::at_least(0, "0 is greedy"));
-    f("top_k", self.top_k, detail::count(0, "0 keeps all"));
-    f("top_p", self.top_p, detail::between(0, 1, "1 keeps all"));
-    f("min_p", self.min_p, detail::between(0, 1, "0 keeps all"));
-    f("repetition_penalty", self.repetition_penalty, detail::above(0, "1 changes none"));
-  }
-};
-
-/// Draws a token from the (warped) distribution. One sampler is one sequence of random numbers.
-class sampler {
- public:
-  /// A sampler with options from outside. Errors: errc::invalid (one out of its range, see
-  /// docs/options.md).
-  static result<sampler> open(const sampling_options& how) LINNET_TRY {
-    if (auto fit = detail::acceptable("sampler::open", "sampling_options", how); !fit)
-      return fit.error();
-    return sampler(how);
-  }
-  LINNET_OR_OUT_OF_MEMORY("sampler::open")
-  /// A sampler with options that are in their ranges; with others it finds nothing to choose from.
-  explicit sampler(const sampling_options& how)
-      : settings_(how),
-        random_(seed{how.seed}, stream_of("sampler")),
-        usable_(detail::in_range(how)) {}
-
-  /// Draws the token that follows `so_far`, which only the repetition penalty reads; `no_token`
-  /// where there is nothing to choose from.
-  template <class T>
-  token operator()(std::span<T> logits, std::span<token> order,
-                   std::span<const token> so_far = {}) {
-    if (order.size() < logits.size()) return no_token;
-    penalize(logits, order, so_far);
-    const token best = usable_ ? detail::most_likely(logits) : no_token;
-    if (best == no_token || settings_.temperature <= 0) return best;
-    const distribution<T> l = warp(logits, order, logits[detail::slot(best)]);
-    const double u = random_.uniform() * l.mass;
-    if (l.ranked > 0)
-      return detail::rank(std::span<const T>(logits), order, l.ranked, detail::measured::weight,
-                          std::nextafter(u, HUGE_VAL))  // above u
-          .id;
-    double sum = 0;
-    token chosen = best;
-    for (std::size_t i = 0; i < logits.size(); ++i) {
-      if (!l.keeps(logits[i], i) || logits[i] <= 0) continue;
-      chosen = static_cast<token>(i);
-      sum += static_cast<double>(logits[i]);
-      if (u < sum) break;
-    }
-    return chosen;
-  }
-
-  /// The distribution that a token is drawn from: out[vocabulary], sum 1, zero for tokens that are
-  /// not kept. All zero where there is nothing to choose from. Overwrites the logits; draws
-  /// nothing.
-  template <class T>
-  void probabilities(std::span<T> logits, std::span<token> order, std::span<const token> so_far,
-                     std::span<double> out) const {
-    if (order.size() < logits.size()) return std::fill(out.begin(), out.end(), 0.0);
-    penalize(logits, order, so_far);
-    if (usable_ && settings_.temperature <= 0)
-      return greedy{}.probabilities(logits, order, so_far, out);
-    std::fill(out.begin(), out.end(), 0.0);
-    const token best = usable_ ? detail::most_likely(logits) : no_token;
-    if (best == no_token) return;
-    const distribution<T> l = warp(logits, order, logits[detail::slot(best)]);
-    for (std::size_t i = 0; i < logits.size(); ++i)
-      if (l.keeps(logits[i], i)) out[i] = static_cast<double>(logits[i]) / l.mass;
-  }
-  /// Draws true with this probability.
-  bool accept(double probability) { return fine_uniform() < probability; }
-  /// Draws a token with a probability in proportion to its weight.
-  token sample(std::span<const double> weights) { return detail::draw(weights, fine_uniform()); }
-
- private:
-  /// Which tokens are kept, and the sum of their weights.
-  template <class T>
-  struct distribution {
-    double mass;
-    T least = 0;             ///< heavier tokens are kept,
-    std::size_t last{};      ///< of those as heavy as `least` the ones up to this id
-    std::size_t ranked = 0;  ///< so many ids in `order`, among them those kept, are drawn in the
-                             ///< order by weight; 0: all by id
-
-    bool keeps(T weight, std::size_t id) const {
-      return weight > least || (weight == least && id <= last);
-    }
-  };
-
-  /// Uniform in [0, 1), 53 random bits: rare tokens keep their probability.
-  double fine_uniform() {
-    const double high = random_.bits() >> 5, low = random_.bits() >> 6;
-    return (high * 0x1p26 + low) * 0x1p-53;
-  }
-  /// Each token so far once; `mark` is overwritten.
-  template <class T>
-  void penalize(std::span<T> logits, std::span<token> mark, std::span<const token> so_far) const {
-    const double by = settings_.repetition_penalty;
-    if (by == 1 || so_far.empty() || !usable_) return;
-    std::fill(mark.begin(), mark.end(), token{0});
-    for (const token t : so_far) {
-      if (detail::slot(t) >= logits.size() || mark[detail::slot(t)]++ != 0) continue;
-      T& l = logits[detail::slot(t)];
-      l = static_cast<T>(static_cast<double>(l) * (l > T(0) ? 1 / by : by));
-    }
-  }
-
-  /// Turns logits into weights, the largest 1, and finds those that are kept. The weights' bits are
-  /// the same on every machine.
-  template <class T>
-  distribution<T> warp(std::span<T> logits, std::span<token> order, T largest) const {
-    const double by = 1 / (std::max)(settings_.temperature, 1e-300);
-    for (T& l : logits)
-      l = static_cast<T>((static_cast<double>(l) - static_cast<double>(largest)) * by);
-    if constexpr (std::is_same_v<T, float>)
-      ops::exponentials(std::ssize(logits), logits.data());
-    else
-      for (T& l : logits) l = static_cast<T>(detail::portable_exp(static_cast<double>(l)));
-    const std::span<const T> weights = logits;
-    distribution<T> l{.mass = 0, .last = weights.size()};
-    std::size_t left = weights.size();
-    const auto cut = [&](token end) {  // the last that is kept
-      l.least = weights[detail::slot(end)];
-      l.last = detail::slot(end);
-      // Those kept are the first in the order by weight, so all can be looked at instead of many.
-      left = l.ranked = detail::gather(weights, order, l.least, T(1), l.last, weights.size() / 16);
-    };
-    if (const index k = settings_.top_k; k > 0 && k < std::ssize(weights))
-      cut(detail::rank(weights, order, left, detail::measured::one, static_cast<double>(k)).id);
-    const auto kept_mass = [&] {
-      return detail::sum_in_lanes(std::ssize(weights), [&](index i) {
-        const auto id = static_cast<std::size_t>(i);
-        return l.keeps(weights[id], id) ? static_cast<double>(weights[id]) : 0;
-      });
-    };
-    l.mass = l.ranked > 0 ? kept_mass() : detail::sum_in_lanes(std::ssize(weights), [&](index i) {
-      return static_cast<double>(weights[static_cast<std::size_t>(i)]);
-    });
-    if (settings_.top_p < 1) {
-      const double enough = settings_.top_p * l.mass;
-      const auto end = detail::rank(weights, order, left, detail::measured::weight, enough);
-      cut(end.id);
-      l.mass = end.sum;
-    }
-    if (settings_.min_p > static_cast<double>(l.least)) {
-      l.least = static_cast<T>(settings_.min_p);
-      if (static_cast<double>(l.least) < settings_.min_p) l.least = std::nextafter(l.least, T(2));
-      l.last = weights.size();
-      l.mass = kept_mass();
-    }
-    return l;
-  }
-
-  sampling_options settings_;
-  random_stream random_;
-  bool usable_;
-};
-
-/// A sampler behind hooks, each called with the logits, which it may change, and, if it takes a
-/// second argument, the tokens so far. A token whose logit a hook makes very negative (-1e30) is
-/// never chosen while others are left. Sampler and hooks given by name are referred to, temporaries
-/// are kept.
-///
-///     ln::processed choose(ln::greedy{}, [](std::span<float> logits) { logits[7] = -1e30f; });
-template <class Sampler, class... Hooks>
-class with_logit_processors {
-  static_assert(sizeof...(Hooks) > 0,
-                "linnet::processed: give it a hook, or use the sampler alone");
-
- public:
-  /// Refers to a sampler and hooks, which are called in this order.
-  template <class A, class... Rest>
-  requires(sizeof...(Rest) == sizeof...(Hooks)) explicit with_logit_processors(A&& sampler,
-                                                                               Rest&&... hooks)
-      : sampler_(std::forward<A>(sampler)), hooks_(std::forward<Rest>(hooks)...) {}
-
-  /// The sampler's choice from the changed logits.
-  template <class T>
-  token operator()(std::span<T> logits, std::span<token> scratch,
-                   std::span<const token> so_far = {}) {
-    apply(logits, so_far);
-    return detail::choose_token(sampler_, logits, scratch, so_far);
-  }
-  /// The sampler's distribution for the changed logits.
-  template <class T>
-  void probabilities(std::span<T> logits, std::span<token> scratch, std::span<const token> so_far,
-                     std::span<double> out) {
-    apply(logits, so_far);
-    sampler_.probabilities(logits, scratch, so_far, out);
-  }
-  /// Forwards to the sampler.
-  bool accept(double probability) { return sampler_.accept(probability); }
-  /// Forwards to the sampler.
-  token sample(std::span<const double> weights) { return sampler_.sample(weights); }
-
- private:
-  template <class T>
-  void apply(std::span<T> logits, std::span<const token> so_far) {
-    std::apply([&](auto&... hook) { (detail::apply_hook(hook, logits, so_far), ...); }, hooks_);
-  }
-
-  Sampler sampler_;
-  std::tuple<Hooks...> hooks_;
-};
-template <class Sampler, class... Hooks>
-with_logit_processors(Sampler&&, Hooks&&...) -> with_logit_processors<Sampler, Hooks...>;
-
-LINNET_NAMESPACE_END
-/// @file
-/// Inference sessions: one object holds all mutable state of a running model and shares constant
-/// packed weights with any number of others.
-
-/// @file
-/// The loop of session::generate(): choose, show, feed.
-
-/// @file
-/// When generation ends: options that all ways of decoding share.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Options of generation: when it ends.
-struct generation_options {
-  index tokens = 0;                     ///< most tokens to generate; 0 means as many as fit
-  lasting_span<const token> stop = {};  ///< tokens that end it; they are not passed on
-
-  /// Whether `t` ends generation: a stop token, or `no_token`.
-  bool stops(token t) const {
-    return t == no_token || std::find(stop.begin(), stop.end(), t) != stop.end();
-  }
-
-  /// Calls f(name, value, range) for each option, see docs/options.md.
-  template <class Self, class F>
-  static constexpr void visit_options(Self& self, F&& f) {
-    f("tokens", self.tokens, detail::count(0, "0: as many as fit"));
-  }
-};
-
-namespace detail {
-/// Calls on_token(t); false if it asks to end.
-template <class Emit, class Value>
-bool goes_on(Emit& on_token, const Value& t) {
-  if constexpr (std::is_void_v<decltype(on_token(t))>) {
-    on_token(t);
-    return true;
-  } else {
-    return static_cast<bool>(on_token(t));
-  }
-}
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Lets last_refusal() of a session say why what runs it did nothing.
-template <class Session>
-void refuse(Session& s, refusal why) noexcept {
-  s.reason_ = why;
-}
-
-/// session::generate() of a session `s` with options in range; `scratch` [vocabulary] is the
-/// sampler's.
-template <class Session, class Sampler, class Emit>
-index generate_text(Session& s, std::span<token> scratch, std::span<const token> tokens,
-                    Sampler& choose, Emit& on_token, const generation_options& g) {
-  auto logits = s.reset_and_prefill(tokens);
-  if (logits.empty()) return 0;
-  for (index n = 0;; ++n) {
-    if (g.tokens > 0 && n == g.tokens) return n;
-    const token next = choose_token(choose, logits, scratch, s.fed());
-    if (next == no_token) refuse(s, refusal::nothing_chosen);
-    if (g.stops(next)) return n;
-    if (!goes_on(on_token, next) || n + 1 == g.tokens) return n + 1;
-    if (s.position() >= s.capacity()) {
-      if (g.tokens > 0) refuse(s, refusal::over_target);
-      return n + 1;
-    }
-    logits = s.feed({&next, 1});
-    if (logits.empty()) return n + 1;
-  }
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// The memory of a session, and how it runs its model on tokens that fit.
-
-/// @file
-/// Block tables of paged key-value memory: which sequence owns which block (Kwon et al. 2023).
-
-LINNET_NAMESPACE_BEGIN
-
-/// Block tables: for each sequence, the blocks of ops::token_block tokens that it reads and writes.
-/// Sequences that continue one another share blocks until one of them writes into a block: then it
-/// gets a copy. Memory is given once; nothing allocates.
-class block_tables {
- public:
-  block_tables() = default;
-  /// Tables of `batch` sequences of up to `capacity` tokens over `blocks` blocks, all free.
-  constexpr block_tables(arena& memory, index batch, index capacity, index blocks)
-      : batch_(batch),
-        size_(blocks_of(capacity)),
-        blocks_(blocks),
-        table_(memory.take<std::int32_t>(batch * size_)),
-        used_(memory.take<index>(batch)),
-        references_(memory.take<std::int32_t>(blocks)),
-        free_(memory.take<std::int32_t>(blocks)) {}
-
-  /// Blocks in each table.
-  index size() const { return size_; }
-  /// The table [batch, size()] of block numbers; entries behind a sequence's tokens mean nothing.
-  const std::int32_t* data() const { return table_; }
-  /// Number of free blocks.
-  index available() const { return available_; }
-
-  /// Frees all blocks.
-  void reset() {
-    std::fill_n(references_, blocks_, 0);
-    std::fill_n(used_, batch_, index{0});
-    for (index i = 0; i < blocks_; ++i) free_[i] = static_cast<std::int32_t>(blocks_ - 1 - i);
-    available_ = blocks_;
-  }
-  /// Keeps the blocks of the first `tokens` tokens of a sequence and frees the rest.
-  void truncate(index sequence, index tokens) {
-    const index keep = blocks_of(tokens);
-    while (used_[sequence] > keep) release(at(sequence, --used_[sequence]));
-  }
-  /// Sequence `to` shares all blocks of `from`.
-  void share(index from, index to) {
-    truncate(to, 0);
-    for (index i = 0; i < used_[from]; ++i) {
-      at(to, i) = at(from, i);
-      ++references_[at(to, i)];
-    }
-    used_[to] = used_[from];
-  }
-  /// Blocks that hold so many tokens.
-  static constexpr index blocks_of(index tokens) {
-    return (tokens + ops::token_block - 1) / ops::token_block;
-  }
-  /// Free blocks that reserve() takes.
-  template <class Past, class More>
-  index needed(index batch, Past&& past, More&& more) const {
-    index sum = 0;
-    for (index b = 0; b < batch; ++b) {
-      sum += (std::max)(blocks_of(past(b) + more(b)) - used_[b], index{0});
-      if (!shares(b, past(b))) continue;
-      // Those before it in the batch leave the block; it needs a copy if somebody is left then.
-      const index i = past(b) / ops::token_block;
-      std::int32_t left = references_[at(b, i)];
-      for (index other = 0; other < b; ++other)
-        left -= shares(other, past(other)) && at(other, past(other) / ops::token_block) == at(b, i);
-      sum += left > 1;
-    }
-    return sum;
-  }
-  /// Makes room for tokens [past(b), past(b) + more(b)) of sequences b in [0, batch), where the
-  /// blocks for them are available(). Calls copy(from, to) for each block that is no longer shared.
-  template <class Past, class More, class Copy>
-  void reserve(index batch, Past&& past, More&& more, Copy&& copy) {
-    for (index b = 0; b < batch; ++b) {
-      // Others may have taken their copy meanwhile: then the block is this sequence's own.
-      if (shares(b, past(b))) {
-        std::int32_t& block = at(b, past(b) / ops::token_block);
-        const std::int32_t shared = block;
-        block = take();
-        copy(index{shared}, index{block});
-        release(shared);
-      }
-      while (used_[b] < blocks_of(past(b) + more(b))) at(b, used_[b]++) = take();
-    }
-  }
-
- private:
-  std::int32_t& at(index sequence, index i) const { return table_[sequence * size_ + i]; }
-  /// Whether another sequence also uses the block that the next token of this sequence goes into.
-  bool shares(index sequence, index past) const {
-    const index i = past / ops::token_block;
-    return i < used_[sequence] && references_[at(sequence, i)] > 1;
-  }
-  std::int32_t take() {
-    const std::int32_t block = free_[--available_];
-    references_[block] = 1;
-    return block;
-  }
-  void release(std::int32_t block) {
-    if (--references_[block] == 0) free_[available_++] = block;
-  }
-
-  index batch_ = 0, size_ = 0, blocks_ = 0, available_ = 0;
-  std::int32_t* table_ = nullptr;
-  index* used_ = nullptr;               ///< [batch] blocks of each table
-  std::int32_t* references_ = nullptr;  ///< [blocks]
-  std::int32_t* free_ = nullptr;        ///< [available]
-};
-
-LINNET_NAMESPACE_END
-/// @file
-/// The record of a session: the tokens that each sequence has been fed, and the source that it
-/// reads.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Tokens and sources of the sequences of a session. Memory is given once; nothing allocates.
-class fed_sequences {
- public:
-  fed_sequences() = default;
-  /// Room for `batch` sequences of up to `capacity` tokens of `ids` numbers.
-  constexpr fed_sequences(arena& memory, index batch, index capacity, index ids)
-      : batch_(batch),
-        row_(capacity * ids),
-        ids_(ids),
-        past_(memory.take<index>(batch)),
-        front_(memory.take<index>(batch)),
-        floor_(memory.take<index>(batch)),
-        source_lengths_(memory.take<index>(batch)),
-        source_of_(memory.take<index>(batch)),
-        tokens_(memory.take<token>(batch * row_)) {}
-
-  /// Forgets all tokens.
-  void reset() {
-    std::fill_n(past_, batch_, index{0});
-    std::fill_n(front_, batch_, index{0});
-    std::fill_n(floor_, batch_, index{0});
-    cached_sources_ = 0;
-  }
-  /// Tokens [batch] that the caches of each sequence have, virtual ones included.
-  const index* past() const { return past_; }
-  /// Tokens that sequence `b` has been fed.
-  index length(index b) const { return past_[b] - front_[b]; }
-  /// The tokens of sequence `b`.
-  std::span<const token> tokens(index b) const {
-    return {tokens_ + b * row_, static_cast<std::size_t>(length(b) * ids_)};
-  }
-  /// Virtual tokens of an adapter that the caches of sequence `b` have.
-  index front(index b) const { return front_[b]; }
-  /// Records more of them, `counts` [batch].
-  void add_front(index batch, const index* counts) {
-    cached_sources_ = (std::max)(cached_sources_, batch);
-    for (index b = 0; b < batch; ++b) {
-      past_[b] += counts[b];
-      front_[b] += counts[b];
-    }
-  }
-  /// Shortest length, beside 0, that sequence `b` can go back to.
-  index floor(index b) const { return floor_[b]; }
-  /// Takes back the tokens of sequence `b` behind `length`; with the last one, virtual ones, too.
-  void truncate(index b, index length) {
-    if (length == 0) floor_[b] = front_[b] = 0;
-    past_[b] = front_[b] + length;
-  }
-  /// Records the tokens of a step. At most `back` of a sequence's can be taken back, and none of a
-  /// `prefix`.
-  void add(const step_call& call, index back, bool prefix) {
-    cached_sources_ = (std::max)(cached_sources_, call.batch);
-    for (index b = 0; b < call.batch; ++b) {
-      const index count = call.lengths ? call.lengths[b] : call.length;
-      std::copy_n(call.tokens + b * call.length * ids_, count * ids_,
-                  tokens_ + b * row_ + length(b) * ids_);
-      if (prefix && past_[b] == 0) floor_[b] = count;
-      past_[b] += count;
-      floor_[b] = (std::max)(floor_[b], length(b) - back);
-    }
-  }
-
-  /// Sources [batch, length] of new targets, of these lengths, or as many images of `length` rows.
-  void encode(index batch, index length, const index* lengths) {
-    source_length_ = length;
-    for (index b = 0; b < batch_; ++b) source_of_[b] = b < batch ? b : none;
-    if (lengths) std::copy_n(lengths, batch, source_lengths_);
-  }
-  /// Takes its source from sequence `b`.
-  void forget_source(index b) { source_of_[b] = none; }
-  /// Whether sequence `b` has a source.
-  bool has_source(index b) const { return source_length_ > 0 && source_of_[b] != none; }
-  /// The sources that the first `batch` sequences read.
-  source_call source(index batch) const {
-    return {source_length_, source_lengths_, batch <= cached_sources_};
-  }
-
-  /// The part that sequence `to` lacks to go on where `from` is. Tokens that both begin with are
-  /// not missing, unless they are a `prefix`, whose tokens depend on each other.
-  state_part missing(index from, index to, bool prefix) const {
-    const bool same = source_of_[from] == source_of_[to];
-    state_part part{.tokens = past_[from], .memory = same ? 0 : source_length_};
-    const auto a = tokens(from), b = tokens(to);
-    if (same && !prefix && front_[from] == front_[to])
-      part.first = front_[to] +
-                   (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / ids_;
-    return part;
-  }
-  /// Lets sequence `to` continue where `from` is.
-  void fork(index from, index to) {
-    const bool same = source_of_[from] == source_of_[to];
-    const auto text = tokens(from);
-    std::copy(text.begin(), text.end(), tokens_ + to * row_);
-    past_[to] = past_[from];
-    front_[to] = front_[from];
-    floor_[to] = floor_[from];
-    source_of_[to] = source_of_[from];
-    source_lengths_[to] = source_lengths_[from];
-    if (!same && from >= cached_sources_)
-      cached_sources_ = (std::min)(cached_sources_, to);  // what was there is gone
-    else if (!same && to == cached_sources_)
-      ++cached_sources_;
-  }
-
- private:
-  static constexpr index none = -1;  ///< no source
-
-  index batch_ = 0;
-  index row_ = 0;                    ///< numbers of a sequence's tokens
-  index ids_ = 1;                    ///< numbers of a token
-  index* past_ = nullptr;            ///< [batch]
-  index* front_ = nullptr;           ///< [batch]
-  index* floor_ = nullptr;           ///< [batch]
-  index* source_lengths_ = nullptr;  ///< [batch]
-  index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
-  token* tokens_ = nullptr;          ///< [batch, row]
-  index source_length_ = 0;          ///< padded
-  index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// The adapters that the sequences of a session were given, and those that they go on with.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Whether sequences of model `M` take an adapter; words for those that they do not.
-template <class A, class M>
-consteval bool serves_session() {
-  static_assert(std::is_same_v<typename A::base_model, M> && A::serves_sequences,
-                "linnet::session::set_adapter: this adapter is merged, or trained and evaluated "
-                "with its base; sequences take others of the session's model, such as lora");
-  if constexpr (requires { M::depths::routes; })
-    static_assert(!M::depths::routes,
-                  "linnet::session::set_adapter: a mixture of depths joins rows of several "
-                  "sequences in one product; merge() the adapter instead");
-  return true;
-}
-
-/// Adapters of the sequences of a session. A forked sequence goes on with another's; when it begins
-/// anew, it has its own again. Memory is given once; nothing allocates.
-template <class T>
-class session_adapters {
- public:
-  using hooks = ops::adapter_hooks<T>;
-
-  session_adapters() = default;
-  /// Room for `batch` sequences, without adapters.
-  constexpr session_adapters(arena& memory, index batch)
-      : batch_(batch),
-        used_(memory.take<hooks>(batch)),
-        given_(memory.take<hooks>(batch)),
-        lengths_(memory.take<index>(batch)) {}
-
-  /// Sequence `b` begins anew. Whether it now has another adapter.
-  bool reset(index b) {
-    const bool other = used_[b].object != given_[b].object;
-    used_[b] = given_[b];
-    return other;
-  }
-  /// Gives sequence `b` an adapter, or none.
-  void give(index b, const hooks& one) { used_[b] = given_[b] = one; }
-  /// Whether two sequences go on with the same adapter, or none.
-  bool same(index a, index b) const { return used_[a].object == used_[b].object; }
-  /// Sequence `to` goes on with the adapter of `from`.
-  void fork(index from, index to) { used_[to] = used_[from]; }
-  /// The adapters of the first `count` sequences.
-  ops::sequence_adapters<T> of(index count) const { return {used_, count}; }
-
-  /// Most virtual tokens that an adapter puts before a sequence.
-  index most_front() const {
-    index most = 0;
-    for (index b = 0; b < batch_; ++b)
-      most = (std::max)({most, before_text(used_[b]), before_text(given_[b])});
-    return most;
-  }
-  /// Most virtual tokens that an adapter puts before the sources of the first `batch` sequences.
-  index most_before_source(index batch) const {
-    index most = 0;
-    for (index b = 0; b < batch; ++b) most = (std::max)(most, before_source(b));
-    return most;
-  }
-  /// Lengths [batch] of sources of these lengths, virtual tokens included.
-  const index* source_lengths(index batch, const index* lengths) {
-    for (index b = 0; b < batch; ++b) lengths_[b] = before_source(b) + lengths[b];
-    return lengths_;
-  }
-  /// Virtual tokens that sequence `b` has to read before its next token, or with `anew` before its
-  /// first one.
-  index lacking(const fed_sequences& fed, index b, bool anew) const {
-    if (anew) return before_text(given_[b]);
-    return fed.length(b) > 0 ? 0 : before_text(used_[b]) - fed.front(b);
-  }
-  /// The most of those that any of `batch` sequences reads next, at most `chunk`; see lengths().
-  index next_front(const fed_sequences& fed, index batch, index chunk) {
-    index most = 0;
-    for (index b = 0; b < batch; ++b)
-      most = (std::max)(most, lengths_[b] = (std::min)(lacking(fed, b, false), chunk));
-    return most;
-  }
-  /// Virtual tokens [batch] of each sequence in the step that next_front() has found.
-  const index* lengths() const { return lengths_; }
-  /// Puts `more` valid tokens of each sequence, or all `length` ones, behind those; or takes them
-  /// away again with `sign` -1.
-  void add_tokens(index batch, index length, const index* more, index sign) {
-    for (index b = 0; b < batch; ++b) lengths_[b] += sign * (more ? more[b] : length);
-  }
-  /// The rows of an image that sequence `b` reads first, from now on.
-  const ops::virtual_tokens<T>& image(index b) const { return used_[b].front; }
-  void see(index b, const ops::virtual_tokens<T>& rows) { used_[b].front = given_[b].front = rows; }
-
- private:
-  static index before_text(const hooks& one) {
-    return one.front.before_source ? 0 : one.front.count;
-  }
-  /// Of what sequence `b` was given: sources are read anew.
-  index before_source(index b) const {
-    const auto& front = given_[b].front;
-    return front.before_source ? front.count : 0;
-  }
-
-  index batch_ = 0;
-  hooks* used_ = nullptr;     ///< [batch]
-  hooks* given_ = nullptr;    ///< [batch]
-  index* lengths_ = nullptr;  ///< [batch]
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// The weights, limits and memory of a session. Its calls check nothing.
-template <class M, class T>
-class session_state {
-  using S = storage_of<M, T>;
-
- protected:
-  /// Whether images stand before texts, and whether the tokens of a prompt see them both ways.
-  static constexpr bool sees = M::image_tokens > 0, sees_prefix = sees && M::takes_prefix;
-
-  session_state() = default;
-  session_state(const packed<M, T>& p, const limits& l) : packed_(&p), limits_(l) {}
-
-  /// Rows of a sequence's cache: an image's stand before the tokens.
-  static constexpr index rows_for(const limits& l) {
-    return add_sizes(M::longest(l), M::image_tokens);
-  }
-  /// Whether the limits have a sequence `b`.
-  bool has(index b) const { return b >= 0 && b < limits_.batch; }
-  /// Tokens of each sequence.
-  static index length_of(std::span<const token> tokens, index batch) {
-    return batch > 0 ? std::ssize(tokens) / M::ids_per_token / batch : 0;
-  }
-  /// Looks for what does not fit in [batch, length] tokens with these lengths, if any.
-  batch_check checked(std::span<const token> tokens, index batch, std::span<const index> lengths,
-                      index most, refusal over) const {
-    const index length = length_of(tokens, batch);
-    batch_check c(batch, limits_.batch);
-    c.no(tokens.empty(), refusal::no_tokens);
-    c.no(c.fits() && std::ssize(tokens) % (batch * M::ids_per_token) != 0, refusal::uneven);
-    c.tokens(tokens.data(), length * M::ids_per_token, M::vocabulary);
-    c.no(!lengths.empty() && std::ssize(lengths) < batch, refusal::lengths_missing);
-    c.length(length, most, over, lengths.empty() ? nullptr : lengths.data());
-    return c;
-  }
-
-  /// Feeds the tokens of a call behind the virtual ones that their sequences still lack, of which a
-  /// step takes `chunk` at most. At most `back` tokens can be taken back, and none of a `prefix`.
-  void feed_behind(step_call call, index chunk, index back, bool prefix) {
-    if (sees_prefix && !call.every)
-      if (const index front = adapters_.next_front(sequences_, call.batch, M::image_tokens);
-          front > 0)
-        return feed_with_image(call, front, back);
-    while (read_front(call, sees_prefix ? M::image_tokens : chunk)) {
-    }
-    reserve(call.batch, [&](index b) { return call.lengths ? call.lengths[b] : call.length; });
-    call.past = sequences_.past();
-    call.source = sequences_.source(call.batch);
-    step(call);
-    if (call.tree.parents == nullptr) sequences_.add(call, back, prefix);
-  }
-  /// Runs f(execution) with the adapters of the first `batch` sequences, which put `source` before
-  /// what it encodes.
-  template <class F>
-  void run_adapted(index batch, index work, F&& f, const ops::virtual_tokens<T>& source = {}) {
-    const ops::sequence_adapters<T> all = adapters_.of(batch);
-    ops::adapter_hooks<T> hooks = all.hooks();
-    hooks.front = source;
-    const bool any = all.any();
-    run(limits_, work_.converted, work, [&](const ops::execution& on) {
-      const detail::timed<S> time(on.threads, operation::other);
-      ops::execution with = on;
-      with.key_scales = packed_->key_scales();
-      if (any) with.adapter = &hooks;
-      f(with);
-    });
-  }
-
-  const packed<M, T>* packed_ = nullptr;
-  owned_limits limits_;  ///< refuses everything until it is opened
-  memory_block own_;
-  placed_workspace<M, T> work_{};
-  block_tables tables_{};
-  fed_sequences sequences_{};
-  session_adapters<T> adapters_{};
-
- private:
-  /// Makes room for `more` tokens of sequences in a paged cache.
-  template <class More>
-  void reserve(index batch, More&& more) {
-    if (limits_.kv_blocks > 0)
-      tables_.reserve(
-          batch, [&](index b) { return sequences_.past()[b]; }, more,
-          [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); });
-  }
-  /// Runs the model on new tokens.
-  void step(const step_call& call) {
-    const index work = step_flops<M>(call.batch, 0, call.length);
-    run_adapted(call.batch, work, [&](const ops::execution& on) {
-      M::template step<T, S>(packed_->tree(), call, work_.work, on);
-    });
-  }
-  /// Reads virtual tokens of a call's sequences, a chunk at most; false if none is left.
-  bool read_front(const step_call& call, index chunk) {
-    const index most = adapters_.next_front(sequences_, call.batch, chunk);
-    if (most == 0) return false;
-    reserve(call.batch, [&](index b) { return adapters_.lengths()[b]; });
-    step({.batch = call.batch,
-          .length = most,
-          .lengths = adapters_.lengths(),
-          .past = sequences_.past(),
-          .front = most,
-          .layers = {call.layers.first, call.layers.last, false},
-          .source = sequences_.source(call.batch)});
-    sequences_.add_front(call.batch, adapters_.lengths());
-    return true;
-  }
-  /// Feeds prompts and the images that they see in one step; `front` is the most rows of those that
-  /// adapters_.next_front() has found.
-  void feed_with_image(const step_call& call, index front, index back) {
-    adapters_.add_tokens(call.batch, call.length, call.lengths, 1);
-    reserve(call.batch, [&](index b) { return adapters_.lengths()[b]; });
-    step_call all = call;
-    all.length += front;
-    all.lengths = adapters_.lengths();
-    all.past = sequences_.past();
-    all.front = front;
-    step(all);
-    sequences_.add(call, back, true);
-    adapters_.add_tokens(call.batch, call.length, call.lengths, -1);
-    sequences_.add_front(call.batch, adapters_.lengths());
-  }
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// The tree of tokens that a session was fed last, of which one path will stay.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Whether sessions of model `M` take trees; words for the others.
-template <class M>
-consteval bool takes_trees() {
-  static_assert(M::supports_trees,
-                "linnet::session::feed_tree: this model's cache keeps texts, not trees; decoders "
-                "with attention::full, a feed-forward without a state and kv::exact, kv::bf16 or "
-                "kv::int8 take them");
-  return true;
-}
-
-/// A tree of up to so many tokens, in the order in which they were fed.
-class fed_tree {
- public:
-  fed_tree() = default;
-  constexpr fed_tree(arena& memory, index most)
-      : tokens_(memory.take<token>(most)),
-        parents_(memory.take<index>(most)),
-        depths_(memory.take<index>(most)) {}
-
-  /// Why parents[tokens] make no tree.
-  static refusal refuses(index tokens, std::span<const index> parents) {
-    if (std::ssize(parents) != tokens) return refusal::tree_parents;
-    for (index i = 0; i < tokens; ++i)
-      if (parents[static_cast<std::size_t>(i)] < -1 || parents[static_cast<std::size_t>(i)] >= i)
-        return refusal::tree_parents;
-    return refusal::none;
-  }
-  /// Sets the tree.
-  void set(std::span<const token> tokens, std::span<const index> parents) {
-    size_ = std::ssize(tokens);
-    std::copy(tokens.begin(), tokens.end(), tokens_);
-    std::copy(parents.begin(), parents.end(), parents_);
-    for (index i = 0; i < size_; ++i) depths_[i] = parents_[i] < 0 ? 0 : depths_[parents_[i]] + 1;
-  }
-  /// Forgets it.
-  void clear() { size_ = 0; }
-  /// Number of its tokens; 0 where there is none.
-  index size() const { return size_; }
-  /// Whether there is a tree, and `i` one of its tokens or -1.
-  bool has(index i) const { return size_ > 0 && i >= -1 && i < size_; }
-  /// The arrays that layers read.
-  ops::token_tree view() const { return {parents_, depths_}; }
-  /// The tokens of the path that ends with `last`. Calls move(state_part) in order for each that
-  /// has to take another place behind `past` tokens. The tree is gone but for its size.
-  template <class F>
-  std::span<const token> path_to(index last, index past, F&& move) {
-    const index count = last < 0 ? 0 : depths_[last] + 1;
-    for (index i = last, place = count; i >= 0; i = parents_[i]) depths_[--place] = i;
-    for (index place = 0; place < count; ++place) {
-      tokens_[place] = tokens_[depths_[place]];
-      if (depths_[place] > place)
-        move({.first = past + depths_[place], .tokens = past + place, .token = true});
-    }
-    return {tokens_, static_cast<std::size_t>(count)};
-  }
-
- private:
-  token* tokens_ = nullptr;
-  index *parents_ = nullptr, *depths_ = nullptr;
-  index size_ = 0;
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Inference session of model `M`: runs it token by token with a key-value cache. A session is
-/// planned once for its limits; afterwards nothing allocates. Not for use by two threads at once;
-/// open a second session instead.
-template <class M, class T = float>
-class session : detail::session_state<M, T> {
-  template <class Model, class Scalar>
-  friend class self_speculative;
-  template <class Session>
-  friend void detail::refuse(Session&, refusal) noexcept;
-  using state = detail::session_state<M, T>;
-  using S = storage_of<M, T>;
-  using state::checked;
-  using state::has;
-  using state::length_of;
-  using state::rows_for;
-  using state::sees;
-  static_assert(detail::check_decoding_model<M, T, S>() && detail::profile_is_kept<M, S>());
-  static constexpr bool encodes = M::encodes;
-
- public:
-  using model = M;
-  /// Numbers that a token consists of: spans of tokens hold [tokens, ids_per_token], spans of
-  /// logits [rows, ids_per_token, vocabulary].
-  static constexpr index ids_per_token = M::ids_per_token;
-  /// Whether a prompt's tokens see each other, so that it has to come in one call.
-  static constexpr bool takes_prefix = M::takes_prefix;
-
-  /// Exact bytes that a session with these limits allocates, or that a caller's memory must have.
-  static constexpr index footprint(const limits& l) {
-    return detail::bounded_bytes(l, [](const limits& some) {
-      return add_sizes(detail::plan_for<M, T>(some, purpose::decoding).total(), extra_bytes(some));
-    });
-  }
-
-  /// Opens a session that allocates its memory: footprint(l) bytes, once. `p` must outlive it.
-  /// Errors: errc::invalid for limits that make no sense for the model, by the name of the field.
-  /// Also errc::out_of_memory, and the error of `p` if it is not valid().
-  LINNET_COLD static result<session> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
-    if (auto fit = acceptable(p, l); !fit) return fit.error();
-    memory_block memory(footprint(l));
-    if (!memory.data()) return detail::out_of_memory("session::open", footprint(l));
-    session s(p, l, memory.data(), private_tag{});
-    s.own_ = std::move(memory);
-    return s;
-  }
-  LINNET_OR_OUT_OF_MEMORY("session::open")
-  /// Opens a session in the caller's memory: at least footprint(l) bytes, aligned to `alignment`.
-  /// Memory and `p` must outlive the session. Nothing is written to memory that is too small.
-  /// Errors: as above, and errc::invalid for memory that is too small or not aligned.
-  LINNET_COLD static result<session> open(const packed<M, T>& p, const limits& l,
-                                          std::span<std::byte> memory) LINNET_TRY {
-    if (auto fit = acceptable(p, l); !fit) return fit.error();
-    if (auto fit = detail::fits_memory("session::open", memory.data(), memory.size(),
-                                       "session::footprint(limits)", footprint(l));
-        !fit)
-      return fit.error();
-    __builtin_memset(memory.data(), 0, static_cast<std::size_t>(footprint(l)));
-    return session(p, l, memory.data(), private_tag{});
-  }
-  LINNET_OR_OUT_OF_MEMORY("session::open")
-  /// open() over the caller's memory for programs without results: where open() would fail, the
-  /// session is not valid() and refuses every call.
-  session(const packed<M, T>& p, const limits& l, std::span<std::byte> memory) {
-    if (auto s = open(p, l, memory)) *this = std::move(*s);
-  }
-  /// Refuses in words what is no variable of packed weights of this type.
-  template <class W, class... Rest>
-  requires detail::unfit_weights<W, M, T>
-  static result<session> open(W&&, const limits&, Rest&&...) {
-    return detail::refuse_weights<W, M, T>();
-  }
-  // Weights that would be gone before they are read.
-  session(const packed<M, T>&&, const limits&, std::span<std::byte>) = delete;
-
-  /// Whether the constructor's weights, limits and memory fitted. Always true of an opened session,
-  /// and false of one that was moved from, which refuses every call.
-  bool valid() const { return limits_.batch > 0; }
-  /// Why the last call did nothing: one of the texts of to_string(refusal). It is empty after a
-  /// call that did what was asked. After generate() and other ways of decoding it also says why a
-  /// text ended before a stop token or `tokens`. Static text, zero-terminated and never null.
-  std::string_view last_refusal() const noexcept {
-    return to_string(valid() ? reason_ : refusal::not_valid);
-  }
-  /// The limits that it was planned for.
-  const limits& planned() const { return limits_; }
-  /// Forgets everything that was fed. Sequences have the adapters again that they were given, and
-  /// lose a source that was encoded with another.
-  void reset() {
-    if (!valid()) return;
-    tree_.clear();
-    sequences_.reset();
-    tables_.reset();
-    for (index b = 0; b < limits_.batch; ++b) begin_anew(b);
-  }
-  /// Ends a decoder after its first `layers` layers, whose output the final norm and head then read
-  /// (LayerSkip, Elhoushi et al. 2024). The full number of layers restores the whole model.
-  /// Everything fed so far is forgotten. False, and nothing done, for a number outside 1 to the
-  /// model's layers.
-  [[nodiscard]] bool exit_after(index layers) requires(M::exits > 0) {
-    if (!takes(layers < 1 || layers > M::exits ? refusal::no_layer : refusal::none)) return false;
-    layers_ = {0, layers};
-    reset();
-    return true;
-  }
-  /// Number of tokens fed so far to sequence `b`; 0 for one outside the limits.
-  index position(index b = 0) const { return has(b) ? sequences_.length(b) : 0; }
-  /// The tokens fed so far to sequence `b`; none for one outside the limits.
-  std::span<const token> fed(index b = 0) const {
-    return has(b) ? sequences_.tokens(b) : std::span<const token>();
-  }
-  /// Most tokens that any sequence can be fed: virtual tokens of adapters take their room.
-  index capacity() const {
-    return valid() ? capacity_for(limits_) - (sees ? 0 : adapters_.most_front()) : 0;
-  }
-  /// Most tokens that a sequence of a session with these limits can be fed.
-  static constexpr index capacity_for(const limits& l) { return M::longest(l); }
-  /// Free blocks of 32 tokens, where limits.kv_blocks gave some; feed() needs them.
-  index free_blocks() const { return valid() ? tables_.available() : 0; }
-  /// Most tokens of a sequence in one call of feed().
-  index chunk() const {
-    const index all = valid() ? capacity_for(limits_) : 0;
-    return limits_.chunk > 0 ? (std::min)(limits_.chunk, all) : all;
-  }
-
-  /// Most tokens of a sequence that truncate() can take back, not counting the prompt of
-  /// attention::prefix. It is chunk() where old tokens are evicted, 32 with kv::int4, else all.
-  index max_truncation() const {
-    const index kept = M::evicts ? chunk() : capacity_for(limits_);
-    return M::cache::code == kv_code::int4 ? (std::min)(kept, index{ops::token_block}) : kept;
-  }
-  /// Takes back the last tokens of sequence `b`, so that `length` remain. False, and nothing done,
-  /// for a sequence or length that is not there, or if the cache no longer has its state of that
-  /// length. All tokens can be taken back (length 0), else at most max_truncation() behind the
-  /// longest that the sequence has been. Tokens of the prompt of attention::prefix have seen each
-  /// other, so none of them can be taken back alone.
-  [[nodiscard]] bool truncate(index length, index b = 0) {
-    static_assert(M::can_truncate,
-                  "linnet::session::truncate: this kind of attention cannot take tokens back");
-    if (!takes(!has(b)                                                 ? refusal::no_sequence
-               : length < 0 || length > position(b)                    ? refusal::no_such_length
-               : length > 0 && length < sequences_.floor(b)            ? refusal::length_gone
-               : length % M::block_tokens != 0 && length < position(b) ? refusal::inside_block
-                                                                       : refusal::none))
-      return false;
-    sequences_.truncate(b, length);
-    if (limits_.kv_blocks > 0) tables_.truncate(b, sequences_.past()[b]);
-    if (length == 0) begin_anew(b);
-    return true;
-  }
-
-  /// Gives sequence `b` an adapter of the session's packed weights, see adapt(). Sequences may have
-  /// any adapters, of any ranks, and go on in one call. Nothing is packed again, and reset() keeps
-  /// it. `a` must outlive its use. A source has to be encoded after this. Virtual tokens take the
-  /// first rows of the caches. False, and nothing done, for a sequence outside the limits or one
-  /// that has read tokens, and for an adapter of other weights.
-  template <class A>
-  requires requires { typename A::base_model; }
-  [[nodiscard]] bool set_adapter(index b, const packed<A, T>& a) {
-    static_assert(detail::serves_session<A, M>());
-    if (!takes(!a.valid() || a.tree().base.of != packed_ ? refusal::other_base : refusal::none))
-      return false;
-    return put_adapter(b, A::template hook<T>(a.tree()));
-  }
-  // Weights that would be gone before they are read.
-  template <class A>
-  bool set_adapter(index, const packed<A, T>&&) = delete;
-  /// Takes its adapter from sequence `b`. False, and nothing done, as for set_adapter().
-  [[nodiscard]] bool clear_adapter(index b) { return put_adapter(b, {}); }
-
-  /// Lets sequence `to` continue where sequence `from` is, source and adapter included; `from` goes
-  /// on as before. Where `to` begins anew, it has the adapter that it was given again; if that is
-  /// another, it needs a source of its own. Copies only what differs: not the tokens that both
-  /// begin with, nor a shared source. False, and nothing done, for sequences outside the limits.
-  [[nodiscard]] bool fork(index from, index to) {
-    if (!takes(has(from) && has(to) ? refusal::none : refusal::no_sequence)) return false;
-    if (from == to) return true;
-    if (!adapters_.same(from, to)) {  // equal tokens have unlike states
-      sequences_.truncate(to, 0);
-      if constexpr (encodes || sees) sequences_.forget_source(to);
-      adapters_.fork(from, to);
-    }
-    // What a prefix or a block holds depends on all of it.
-    M::copy_state(work_.work, from, to,
-                  sequences_.missing(from, to, takes_prefix || M::block_tokens > 1));
-    if (limits_.kv_blocks > 0) tables_.share(from, to);
-    sequences_.fork(from, to);
-    if constexpr (sees) adapters_.see(to, adapters_.image(from));
-    return true;
-  }
-
-  /// Encodes one source [length] of an encoder-decoder and starts a new target. False, and nothing
-  /// done, for a source that is empty, too long or holds tokens outside the vocabulary.
-  [[nodiscard]] bool encode(std::span<const token> source) requires(encodes) {
-    const auto length = static_cast<index>(source.size());
-    return encode(source, 1, {&length, 1});
-  }
-  /// Encodes [batch, length] sources, padded on the right to one length, and starts new targets.
-  /// Virtual tokens before sources take the first rows of limits.source.
-  [[nodiscard]] bool encode(std::span<const token> source, index batch,
-                            std::span<const index> lengths) requires(encodes) {
-    const index length = length_of(source, batch);
-    const index front = has(batch - 1) ? adapters_.most_before_source(batch) : 0;
-    auto c = checked(source, batch, lengths, limits_.source - front, refusal::over_source);
-    c.no(lengths.empty(), refusal::lengths_missing);
-    if (!takes(c.why)) return false;
-    reset();
-    sequences_.encode(batch, length + front, adapters_.source_lengths(batch, lengths.data()));
-    const index* const whole = sequences_.source(batch).lengths;
-    this->run_adapted(batch, detail::step_flops<M>(batch, length + front, 0),
-                      [&](const ops::execution& on) {
-                        M::template encode<T, S>(packed_->tree(), source.data(), batch, length,
-                                                 whole, work_.work, on);
-                      },
-                      {.count = front, .lengths = whole, .before_source = front > 0});
-    return true;
-  }
-
-  /// Encodes [batch] images, which the first sequences read before their tokens, and starts new
-  /// texts. False, and nothing done, for images that do not fit the model.
-  [[nodiscard]] bool encode(const image_view& images, index batch = 1) requires(sees) {
-    const auto b = M::images_of(images, batch);
-    if (!takes(M::refuses_images(b, limits_))) return false;
-    reset();
-    sequences_.encode(batch, M::image_tokens, nullptr);
-    this->run_adapted(batch, M::flops(batch, 0), [&](const ops::execution& on) {
-      M::template encode_images<T, S>(packed_->tree(), b, work_.work, on);
-    });
-    for (index i = 0; i < batch; ++i) adapters_.see(i, M::image_rows(work_.work, i));
-    return true;
-  }
-
-  /// Feeds tokens to the one sequence and returns the logits [vocabulary] of what follows. They are
-  /// valid, and yours to overwrite, until the next call. Empty, and nothing done, for tokens that
-  /// do not fit the capacity, the free blocks or the vocabulary, or before a source is encoded.
-  /// With attention::prefix the tokens of a sequence's first call are its prefix and see each
-  /// other.
-  [[nodiscard]] std::span<T> feed(std::span<const token> tokens) { return feed(tokens, 1, {}); }
-  /// Feeds [batch, length] tokens, padded on the right. `lengths` [batch] counts the valid tokens
-  /// of each sequence, at least 1; it may be empty when all are valid. Returns logits [batch,
-  /// vocabulary].
-  [[nodiscard]] std::span<T> feed(std::span<const token> tokens, index batch,
-                                  std::span<const index> lengths) {
-    return advance(tokens, batch, lengths, false, layers_);
-  }
-  /// Feeds any number of tokens to the one sequence, in parts of at most chunk(), and returns the
-  /// logits [vocabulary] of what follows. They are empty, and nothing is done, if feed() would
-  /// refuse a part. A prompt of attention::prefix cannot come in parts: one longer than chunk() is
-  /// refused.
-  [[nodiscard]] std::span<T> prefill(std::span<const token> tokens) {
-    if (!takes(refuses(tokens, 1, {}, takes_prefix && position() == 0 ? chunk() : capacity())))
-      return {};
-    return parts(tokens);
-  }
-  /// Feeds tokens to the one sequence, at most limits.max_logits of them; returns the logits
-  /// [length, vocabulary] of what follows each. None of them is a prefix: each predicts the next.
-  [[nodiscard]] std::span<T> feed_all(std::span<const token> tokens) {
-    return feed_all(tokens, 1, {});
-  }
-  /// Feeds [batch, length] tokens like feed(), with length <= limits.max_logits; returns logits
-  /// [batch * length, vocabulary]. Those behind a sequence's valid tokens mean nothing.
-  [[nodiscard]] std::span<T> feed_all(std::span<const token> tokens, index batch,
-                                      std::span<const index> lengths) {
-    return advance(tokens, batch, lengths, true, layers_);
-  }
-
-  /// Feeds a tree of at most limits.max_logits tokens behind the one sequence. Token i follows
-  /// token parents[i], which stands before it, or with parent -1 the text. It sees its ancestors
-  /// and the text alone. Returns the logits [tokens, vocabulary] of what follows each, as if each
-  /// path were fed alone. position() stays until keep_path(). Another call forgets the tree.
-  [[nodiscard]] std::span<T> feed_tree(std::span<const token> tokens,
-                                       std::span<const index> parents) {
-    static_assert(detail::takes_trees<M>());
-    const refusal why = refuses_all(tokens, 1, {});
-    if (!takes(why == refusal::none ? tree_.refuses(std::ssize(tokens), parents) : why)) return {};
-    tree_.set(tokens, parents);
-    return continued(tokens, 1, {}, true, layers_);
-  }
-  /// Lets the sequence go on behind token `last` of the tree of the last feed_tree(), and forgets
-  /// the other branches; -1 forgets the whole tree. The cache is as if only that path had been fed.
-  /// False, and nothing done, without a tree or such a token.
-  [[nodiscard]] bool keep_path(index last) {
-    reason_ = tree_.has(last) ? refusal::none : refusal::no_tree;
-    if (!tree_.has(last)) return false;
-    const auto path = tree_.path_to(last, sequences_.past()[0], [&](state_part moved) {
-      moved.pages = work_.work.pages;
-      M::copy_state(work_.work, 0, 0, moved);
-    });
-    sequences_.add({.tokens = path.data(), .batch = 1, .length = std::ssize(path)},
-                   max_truncation(), false);
-    forget_tree();
-    return true;
-  }
-
-  /// Resets the session and feeds a decoder's prompt, or an encoder-decoder's source and start
-  /// token. Returns the logits [vocabulary] of the first new token. They are empty, and nothing is
-  /// done, if `tokens` do not fit.
-  [[nodiscard]] std::span<T> reset_and_prefill(std::span<const token> tokens) {
-    if constexpr (encodes) {
-      const token first = M::start;
-      return encode(tokens) ? feed({&first, 1}) : std::span<T>();
-    } else {
-      if (!takes(refuses(tokens, 1, {}, takes_prefix ? chunk() : capacity(), true))) return {};
-      reset();
-      return parts(tokens);
-    }
-  }
-
-  /// Generates behind `tokens`: a decoder's prompt of at least one token, or an encoder-decoder's
-  /// source. For each new token it calls `choose(logits, scratch, fed)` and then `on_token(token)`.
-  /// `choose` is a sampler (see `greedy`): logits [vocabulary], scratch ids [vocabulary] and, if it
-  /// takes them, the tokens fed so far. `on_token` may return false to end. Generation also ends at
-  /// a stop token, after `g.tokens` tokens, or where the capacity or a paged cache is full. It ends
-  /// where `choose` returns `no_token` or an id outside the vocabulary. Returns the number of
-  /// tokens passed to `on_token`; 0 if `tokens` do not fit or `g.tokens` is negative.
-  template <class Sampler, class Emit>
-  index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
-                 const generation_options& g = {}) requires(ids_per_token == 1) {
-    static_assert(M::block_tokens == 1,
-                  "linnet::session::generate: tokens of one block see each other, so they are not "
-                  "written one after the other; feed() whole blocks");
-    if (!takes(detail::in_range(g) ? refusal::none : refusal::options)) return 0;
-    return detail::generate_text(*this, {order_, static_cast<std::size_t>(M::vocabulary)}, tokens,
-                                 choose, on_token, g);
-  }
-
- private:
-  static constexpr index extra_bytes(const limits& l) {
-    arena counter;
-    (void)detail::fed_sequences(counter, l.batch, capacity_for(l), ids_per_token);
-    (void)counter.take<token>(M::vocabulary);
-    (void)detail::session_adapters<T>(counter, l.batch);
-    if (M::supports_trees) (void)detail::fed_tree(counter, l.max_logits);
-    if (l.kv_blocks > 0) (void)block_tables(counter, l.batch, rows_for(l), l.kv_blocks);
-    return counter.peak();
-  }
-  static result<void> acceptable(const packed<M, T>& p, const limits& l) {
-    auto fit = detail::acceptable<M>("session::open", l, footprint(l));
-    if (!fit || !p.valid()) return fit ? p.error() : fit;
-    if (detail::scales_keys<M, T> && !p.key_scales())
-      return detail::failure(errc::invalid, "session::open", "packed weights",
-                             "scales of keys for kv::channel_int8 or kv::channel_int4: "
-                             "calibrate_keys(), then set_key_scales()",
-                             "none");
-    return fit;
-  }
-  struct private_tag {};
-  LINNET_COLD session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
-      : state(p, l) {
-    const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
-    arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
-    work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
-    sequences_ = detail::fed_sequences(extra, l.batch, capacity_for(l), ids_per_token);
-    order_ = extra.take<token>(M::vocabulary);
-    adapters_ = detail::session_adapters<T>(extra, l.batch);
-    if (M::supports_trees) tree_ = detail::fed_tree(extra, l.max_logits);
-    if (l.kv_blocks > 0) {
-      tables_ = block_tables(extra, l.batch, rows_for(l), l.kv_blocks);
-      work_.work.pages = {tables_.data(), tables_.size()};
-    }
-    reset();
-  }
-  std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
-                       bool every, const layer_range& part) {
-    const refusal why =
-        every ? refuses_all(tokens, batch, lengths) : refuses(tokens, batch, lengths, chunk());
-    return takes(why) ? continued(tokens, batch, lengths, every, part) : std::span<T>();
-  }
-  /// Gives sequence `b` its own adapter again. It loses a source that was encoded with another.
-  void begin_anew(index b) {
-    const bool other = adapters_.reset(b);
-    if constexpr (encodes || sees)
-      if (other) sequences_.forget_source(b);
-  }
-  /// Frees what a tree holds.
-  void forget_tree() {
-    if (limits_.kv_blocks > 0 && tree_.size() > 0) tables_.truncate(0, sequences_.past()[0]);
-    tree_.clear();
-  }
-  /// Notes why a call does nothing, or that it does what was asked.
-  bool takes(refusal why) {
-    reason_ = why;
-    if (!valid() || why != refusal::none) return false;
-    forget_tree();
-    return true;
-  }
-  /// Why tokens cannot follow what was fed, or with `anew` begin new texts; at most `most` of each
-  /// sequence.
-  refusal refuses(std::span<const token> tokens, index batch, std::span<const index> lengths,
-                  index most, bool anew = false) const {
-    const index length = length_of(tokens, batch), room = rows_for(limits_);
-    auto c = checked(tokens, batch, lengths, room, refusal::over_target);
-    const auto past = [&](index b) { return anew ? index{0} : sequences_.past()[b]; };
-    const auto front = [&](index b) { return adapters_.lacking(sequences_, b, anew); };
-    const auto more = [&](index b) {
-      return front(b) + (lengths.empty() ? length : lengths.data()[b]);
-    };
-    for (index b = 0; c.fits() && b < batch; ++b) {
-      c.no((encodes || sees) && !sequences_.has_source(b), refusal::no_source);
-      c.no(past(b) + front(b) + length > room, refusal::over_target);
-    }
-    if constexpr (M::block_tokens > 1) {
-      for (index b = 0; c.fits() && b < batch; ++b)
-        c.no(past(b) % M::block_tokens != 0, refusal::inside_block);
-      c.no(length > chunk() && chunk() % M::block_tokens != 0, refusal::inside_block);
-    }
-    c.no(length > most, refusal::over_chunk);
-    if (!c.fits() || limits_.kv_blocks == 0) return c.why;
-    c.no(anew ? block_tables::blocks_of(front(0) + length) > limits_.kv_blocks
-              : tables_.needed(batch, past, more) > tables_.available(),
-         refusal::no_blocks);
-    return c.why;
-  }
-  /// Why tokens whose logits are all asked for cannot follow.
-  refusal refuses_all(std::span<const token> tokens, index batch,
-                      std::span<const index> lengths) const {
-    const refusal why = refuses(tokens, batch, lengths, (std::min)(chunk(), limits_.max_logits));
-    return why == refusal::over_chunk ? refusal::over_logits : why;
-  }
-  /// Feeds tokens that fit to the one sequence, in parts.
-  std::span<T> parts(std::span<const token> tokens) {
-    const auto most = static_cast<std::size_t>(chunk() * ids_per_token);
-    for (; tokens.size() > most; tokens = tokens.subspan(most))
-      (void)continued(tokens.first(most), 1, {}, false, layers_);
-    return continued(tokens, 1, {}, false, layers_);
-  }
-  /// Feeds tokens that fit.
-  std::span<T> continued(std::span<const token> tokens, index batch, std::span<const index> lengths,
-                         bool every, const layer_range& part) {
-    const index length = length_of(tokens, batch);
-    const step_call call{.tokens = tokens.data(),
-                         .batch = batch,
-                         .length = length,
-                         .lengths = lengths.empty() ? nullptr : lengths.data(),
-                         .tree = tree_.size() > 0 ? tree_.view() : ops::token_tree{},
-                         .every = every,
-                         .layers = part};
-    this->feed_behind(call, chunk(), max_truncation(), takes_prefix && !every);
-    return {work_.work.logits,
-            static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
-  }
-  /// Gives a sequence that has read nothing hooks, or empty ones.
-  bool put_adapter(index b, const ops::adapter_hooks<T>& one) {
-    if (!takes(!has(b)           ? refusal::no_sequence
-               : position(b) > 0 ? refusal::adapter_late
-                                 : refusal::none))
-      return false;
-    if constexpr (encodes || sees) sequences_.forget_source(b);
-    adapters_.give(b, one);
-    return true;
-  }
-  using state::adapters_;
-  using state::limits_;
-  using state::own_;
-  using state::packed_;
-  using state::sequences_;
-  using state::tables_;
-  using state::work_;
-  layer_range layers_{};  ///< that feed() runs
-  detail::fed_tree tree_{};
-  token* order_ = nullptr;  ///< [vocabulary] scratch of samplers
-  refusal reason_ = refusal::none;
-};
-
-LINNET_NAMESPACE_END
 /// @file
 /// Presets: the models of the literature as types, with their parameter counts, which
 /// the tests assert.
@@ -43764,7 +43904,7 @@ void each_byte_label(byte_rules rules, std::span<const token> bytes, F&& f) {
 ///     const token_bytes table(tokenizer.vocabulary(),
 ///                             [&](token id) { return tokenizer.decode(-1, id); });
 ///     trainer.step({inputs, labels, batch, length, table.data(), table.vocabulary()});
-///     session.feed(table.slots_of(tokenizer.encode(text)));
+///     session.feed(table.bytes_of(tokenizer.encode(text)));
 class token_bytes {
  public:
   /// From `decode(id)`, the bytes of each id below `vocabulary` as something that a string_view can
@@ -43800,11 +43940,15 @@ class token_bytes {
                                       static_cast<std::size_t>(bytes_per_token_));
   }
   /// The padded bytes of tokens of the vocabulary one after the other, for sessions.
-  std::vector<token> slots_of(std::span<const token> ids) const {
+  std::vector<token> bytes_of(std::span<const token> ids) const {
     std::vector<token> all;
     all.reserve(ids.size() * static_cast<std::size_t>(bytes_per_token_));
     for (const token id : ids) all.insert(all.end(), (*this)[id].begin(), (*this)[id].end());
     return all;
+  }
+  /// @copydoc bytes_of
+  [[deprecated("it is bytes_of")]] std::vector<token> slots_of(std::span<const token> ids) const {
+    return bytes_of(ids);
   }
   /// Bytes of text in tokens, such as labels: the divisor of a loss for bits_per_byte(). Ids
   /// outside the vocabulary have none.
@@ -44494,7 +44638,7 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
         ops::embed_backward(on, rows, d, w.place, w.d_embedded, w.d_pooled);
         each_part(w.distinct, [&](index first, index count) {
           const token* const bytes = gather(on, b, first, count, w);
-          // What the embedder kept of these tokens was overwritten by the next: once more.
+          // The embedder's values of these tokens were overwritten by the next: once more.
           reader::template forward<T, S>(p.embedder, on, count, bytes, w.pooled + first * d,
                                          w.embedder);
           reader::template backward<T, S>(p.embedder, dp->embedder, on, count, bytes,
@@ -46388,10 +46532,9 @@ struct t5_model : model_defaults {
   /// Whether decoding can take tokens back, and whether it forgets old ones.
   static constexpr bool can_truncate = DecoderAttention::can_truncate && DecoderFfn::can_truncate,
                         evicts = DecoderAttention::evicts;
-  static constexpr bool supports_documents =
-      EncoderAttention::supports_documents && DecoderAttention::supports_documents &&
-      EncoderFfn::can_truncate && DecoderFfn::can_truncate && !EncoderFfn::couples_tokens &&
-      !DecoderFfn::couples_tokens;
+  static constexpr bool supports_documents = EncoderAttention::supports_documents &&
+                                             DecoderAttention::supports_documents &&
+                                             EncoderFfn::can_truncate && DecoderFfn::can_truncate;
   using encoder_ffn = EncoderFfn;
   using decoder_ffn = DecoderFfn;
   using encoder_attention = EncoderAttention;
@@ -46893,9 +47036,10 @@ inline constexpr decoder_shape stlm_10m_experts = [] {
   s.d_ff /= 2;
   return s;
 }();
-// The same budgets between bytes: without a table of tokens more of them is left for the blocks.
-// The 50M is the published configuration, as wide as the budget of the baseline allows; the 100M is
-// deeper. At 10M the published ends would take half, so it has the paper's smaller ones.
+// Models between bytes have these budgets, too: without a table of tokens more of them is left for
+// the blocks. The 50M is the published configuration, as wide as the budget of the baseline allows;
+// the 100M is deeper. At 10M the published ends would take half, so it has the paper's smaller
+// ones.
 inline constexpr decoder_shape stlm_10m_bytes{.d_model = 256,
                                               .d_ff = 768,
                                               .heads = 8,

@@ -87,8 +87,8 @@ struct json_scalar {
 };
 
 /// Passes nlohmann's events to a reader that has these members:
-///   bool open(bool array), bool close(), bool key(std::string_view), bool scalar(const
-///   json_scalar&)
+///   bool open(bool array), bool close(), bool key(std::string_view),
+///   bool scalar(const json_scalar&)
 /// Each returns false to stop, having said why in the reader's member `failure`.
 template <class Reader>
 struct json_events {
@@ -591,7 +591,7 @@ inline result<eval_item> instructed_item(const table& rows, index row, std::stri
   if (!text.starts_with(intro)) return wrong("\"" + std::string(intro) + "…\"", text);
   const std::string format = std::string(gap) + "Answer format: ";
   const std::size_t end = text.rfind(format), first = text.find("\n\n" + capital + "1: ");
-  // What stands between holds at least "\n<Word>1: ".
+  // Between them stands at least "\n<Word>1: ".
   if (end == text.npos || first == text.npos || first + capital.size() + 5 > end)
     return wrong("a question, \"" + capital + "1: …\" and \"Answer format: …\"",
                  text.substr(text.size() - (std::min)(text.size(), std::size_t{60})));
@@ -1749,6 +1749,8 @@ LINNET_NAMESPACE_END
 /// @file
 /// Weights to and from safetensors files, under linnet's names or Hugging Face's.
 
+#include <linnet/checkpoint.hpp>
+
 LINNET_NAMESPACE_BEGIN
 
 /// Whose names and layouts a file of weights follows.
@@ -1991,13 +1993,14 @@ result<void> check_storage(const safetensors& file) {
 /// Loads all weights from a parsed safetensors file, converting between F16, BF16, F32, F64 and the
 /// model's storage. Every tensor of the model must be there exactly once and in its shape, and no
 /// other; `w` is untouched unless all of it fits. Files that linnet wrote also say what model they
-/// are of, which is compared first. With `prefix` (such as "grad."), only tensors whose names begin
-/// with it count. Errors: errc::missing, errc::mismatch, errc::malformed, errc::out_of_memory, and
-/// errc::invalid where `values` are to be finite.
+/// are of, which is compared first. Those of an adapter say its lora_options but for dropout, and a
+/// hash of its base, which `base` may let be any. With `prefix` (such as "grad."), only tensors
+/// whose names begin with it count. Errors: errc::missing, errc::mismatch, errc::malformed,
+/// errc::out_of_memory, and errc::invalid where `values` are to be finite.
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming = {},
-                              std::string_view prefix = {},
-                              nonfinite values = nonfinite::keep) LINNET_TRY {
+                              std::string_view prefix = {}, nonfinite values = nonfinite::keep,
+                              peft_base base = peft_base::same) LINNET_TRY {
   if (!w.valid()) return w.error();
   if constexpr (!detail::foreign<Naming>) {
     for (const detail::key_value& one : detail::metadata_of<M>())
@@ -2005,6 +2008,7 @@ result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming 
           said != file.metadata().end() && said->second != one.value)
         return detail::failure(errc::mismatch, file.where(), one.key,
                                one.value + " (the model type)", detail::printable(said->second));
+    if (auto fits = detail::check_adapter_file(w.tree(), file, base, false); !fits) return fits;
     if (auto fits = detail::check_storage<typename weights<M, T>::storage>(file);
         !fits && prefix.empty())
       return fits;
@@ -2028,32 +2032,34 @@ LINNET_OR_OUT_OF_MEMORY(file.where())
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, std::span<const std::byte> bytes, Naming names = {},
                               const std::string& where = "safetensors",
-                              nonfinite values = nonfinite::keep) LINNET_TRY {
+                              nonfinite values = nonfinite::keep,
+                              peft_base base = peft_base::same) LINNET_TRY {
   if (!(detail::fits_metadata<!detail::foreign<Naming>, M>() &&
         detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>()))
     return {};
   const auto file = parse_safetensors(bytes, where);
-  return file ? load_safetensors(w, *file, names, {}, values) : result<void>(file.error());
+  return file ? load_safetensors(w, *file, names, {}, values, base) : result<void>(file.error());
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 /// Loads weights from a safetensors file. Errors: those of the overload above and of
 /// read_safetensors().
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming names = {},
-                              nonfinite values = nonfinite::keep) LINNET_TRY {
+                              nonfinite values = nonfinite::keep,
+                              peft_base base = peft_base::same) LINNET_TRY {
   if (!(detail::fits_metadata<!detail::foreign<Naming>, M>() &&
         detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>()))
     return {};
   const auto file = read_safetensors(path);
-  return file ? load_safetensors(w, *file, names, {}, values) : result<void>(file.error());
+  return file ? load_safetensors(w, *file, names, {}, values, base) : result<void>(file.error());
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 
 /// Saves all weights as a safetensors file in their storage type. The metadata are a description of
 /// the model (linnet's names) or the mark that Transformers asks for (Hugging Face's), and `notes`
-/// of your own. The same weights always give the same bytes. Nothing is written that
-/// load_safetensors() refuses. Errors: errc::invalid (notes that are not UTF-8 or too long, scales
-/// that are not finite), errc::io.
+/// of your own. That of an adapter has its lora_options and a hash of its base. The same weights
+/// always give the same bytes. Nothing is written that load_safetensors() refuses. Errors:
+/// errc::invalid (notes that are not UTF-8 or too long, scales that are not finite), errc::io.
 template <class M, class T, class Naming = naming::canonical>
 result<void> save_safetensors(const weights<M, T>& w, const std::string& path, Naming = {},
                               file_metadata notes = {}) LINNET_TRY {
@@ -2068,6 +2074,8 @@ result<void> save_safetensors(const weights<M, T>& w, const std::string& path, N
     notes["storage"] = storage::name_of<S>();
     if (S::group > 0) notes["storage_group"] = std::to_string(S::group);
     for (const detail::key_value& one : detail::metadata_of<M>()) notes[one.key] = one.value;
+    for (const detail::key_value& one : detail::notes_of_adapter(w.tree()))
+      notes[one.key] = one.value;
   }
   if constexpr (detail::fits_metadata<!detail::foreign<Naming>, M>() &&
                 detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>())
@@ -2309,12 +2317,6 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Whether an adapter is loaded for other weights than those it was saved with.
-enum class peft_base {
-  same,  ///< no: the files' hash, where there is one, is that of the base
-  any    ///< yes, such as one that was trained on codes for the numbers
-};
-
 namespace detail {
 
 /// PEFT's word for what a model does. Of an encoder that classifies it is not PEFT's own: PEFT then
@@ -2322,35 +2324,6 @@ namespace detail {
 template <class M>
 constexpr const char* peft_task() {
   return is_t5<M> ? "SEQ_2_SEQ_LM" : is_encoder<M> ? "FEATURE_EXTRACTION" : "CAUSAL_LM";
-}
-
-/// A hash of packed weights: of their panels, which are the same on every machine.
-inline std::uint64_t base_hash(std::span<const std::byte> bytes) {
-  std::uint64_t hash = bytes.size();
-  for (std::size_t i = 0; i < bytes.size(); i += 8) {
-    std::uint64_t word = 0;
-    __builtin_memcpy(&word, bytes.data() + i, (std::min)(std::size_t{8}, bytes.size() - i));
-    hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
-    hash ^= hash >> 29;
-  }
-  return hash;
-}
-template <class A, class T>
-std::string base_hash_of(const adapter_base& base) {
-  using of = packed<typename A::base_model, T>;
-  return std::to_string(base_hash(static_cast<const of*>(base.of)->block()));
-}
-/// Refuses a file of an adapter of another base, unless it may be any.
-template <class A, class T>
-result<void> check_peft_base(const safetensors& file, const adapter_base& base, peft_base which) {
-  const auto said = file.metadata().find("linnet.base");
-  if (which == peft_base::any || said == file.metadata().end()) return {};
-  const auto own = base_hash_of<A, T>(base);
-  if (own == said->second) return {};
-  return failure(
-      errc::mismatch, file.where(), "linnet.base",
-      "the hash of the adapter's base, " + own + " (peft_base::any loads it for another)",
-      printable(said->second));
 }
 
 /// Where a matrix of a model is in Hugging Face's files, by its name without the end:
@@ -2462,7 +2435,7 @@ result<void> save_peft(const weights<A, T>& a, const std::string& directory,
     config.replace(config.find(said) + said.size(), 5, "true");
   if (auto saved =
           detail::save_parts(directory + "/adapter_model.safetensors", parts,
-                             {{"format", "pt"}, {"linnet.base", detail::base_hash_of<A, T>(base)}});
+                             {{"format", "pt"}, {"linnet.base", std::to_string(base.hash)}});
       !saved)
     return saved;
   return write_file(directory + "/adapter_config.json", detail::bytes_of(config));
@@ -2492,11 +2465,154 @@ result<void> load_peft(weights<A, T>& a, const std::string& directory,
   if (!how) return how.error();
   const auto file = read_safetensors(directory + "/adapter_model.safetensors");
   if (!file) return file.error();
-  if (auto fit = detail::check_peft_base<A, T>(*file, a.tree().base, base); !fit) return fit;
+  if (auto fit = detail::check_adapter_file(a.tree(), *file, base, true); !fit) return fit;
   auto loaded =
       detail::load_parts(*file, parts, {}, nonfinite::keep, [](std::string_view) { return false; });
   if (loaded) a.tree().base.how = *how;
   return loaded;
+}
+LINNET_OR_OUT_OF_MEMORY(directory)
+
+LINNET_NAMESPACE_END
+/// @file
+/// Gated prompts in directories as Hugging Face's PEFT has them (ADAPTION_PROMPT). Opt-in, through
+/// linnet/json.hpp.
+
+#include <cmath>
+#include <type_traits>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The beginning of the names of a layer's tensors in PEFT's files:
+/// base_model.model.model.layers.1.self_attn.adaption_
+template <class M>
+std::string gated_name(index layer) {
+  const std::string query = "blocks." + std::to_string(layer) + ".attention.q.weight";
+  const std::string map = peft_map<M>({.name = query, .rows = 1, .columns = 1}).at.name;
+  return "base_model.model." + map.substr(0, map.rfind('.')) + ".adaption_";
+}
+/// PEFT's one gate of a layer, which is no tanh: what `heads` gates have in common.
+template <class T>
+result<T> peft_gate(const T* gates, index heads) {
+  const auto other = [](const char* expected, std::string got) {
+    return error{errc::unsupported, "save_peft", "adaption_gates", expected, std::move(got)};
+  };
+  for (index h = 1; h < heads; ++h)
+    if (gates[h] != gates[0])
+      return other(
+          "one gate for all heads of a layer, as PEFT has it; save_safetensors() keeps others",
+          "unlike ones");
+  const T open = std::tanh(gates[0]);
+  if (!is_finite(open) || open <= -1 || open >= 1)
+    return other("a gate whose tanh is between -1 and 1",
+                 number_text(static_cast<double>(gates[0])));
+  return open;
+}
+/// The numbers of a layer's tensor in a file of PEFT's, which has this shape.
+template <class T>
+result<std::vector<T>> gated_values(const safetensors& file, const std::string& name,
+                                    const std::vector<index>& shape) {
+  const tensor_record* const found = file.find(name);
+  if (found && std::ranges::equal(found->shape(), shape)) return file.values<T>(name);
+  std::string expected = "real [";
+  for (const index n : shape) expected += (expected.back() == '[' ? "" : ", ") + std::to_string(n);
+  return failure(found ? errc::mismatch : errc::missing, file.where(), name,
+                 expected + "] (the adapter's type)",
+                 found ? found->description() : std::string("no such tensor"));
+}
+
+}  // namespace detail
+
+/// Saves gated prompts for PEFT and load_peft() into a directory that exists. `base_name` is what
+/// PEFT loads its base by. The tensors' file also says a hash of the base. Errors: errc::io;
+/// errc::invalid for an adapter without a base; that of `a` if it is not valid(). Of PEFT's layers
+/// each has one gate for all heads: unlike ones are errc::unsupported.
+template <class M, index Count, index Layers, class T>
+result<void> save_peft(const weights<adapted<M, llama_adapter<Count, Layers>>, T>& a,
+                       const std::string& directory, const std::string& base_name = {}) LINNET_TRY {
+  using A = adapted<M, llama_adapter<Count, Layers>>;
+  if (!a.valid()) return a.error();
+  if (auto fit = detail::check_base("save_peft", a.tree()); !fit) return fit;
+  constexpr dtype type = std::is_same_v<T, double> ? dtype::f64 : dtype::f32;
+  std::vector<T> gates(static_cast<std::size_t>(Layers));
+  std::vector<named_tensor> tensors;
+  for (index l = 0; l < Layers; ++l) {
+    const auto gate = detail::peft_gate(a.tree().gates + l * A::heads, A::heads);
+    if (!gate) return gate.error();
+    T& open = gates[static_cast<std::size_t>(l)];
+    open = *gate;
+    const std::span rows(a.tree().prompts + l * Count * M::d,
+                         static_cast<std::size_t>(Count * M::d));
+    const std::string name = detail::gated_name<M>(A::first + l);
+    tensors.push_back({name + "prompt", type, {1, Count, M::d}, std::as_bytes(rows)});
+    tensors.push_back({name + "gate", type, {1}, std::as_bytes(std::span(&open, 1))});
+  }
+  const file_metadata notes{{"format", "pt"}, {"linnet.base", std::to_string(a.tree().base.hash)}};
+  if (auto saved = write_safetensors(directory + "/adapter_model.safetensors", tensors, notes);
+      !saved)
+    return saved;
+  const std::string config = "{\n  \"adapter_layers\": " + std::to_string(Layers) +
+                             ",\n  \"adapter_len\": " + std::to_string(Count) +
+                             ",\n  \"base_model_name_or_path\": " +
+                             (base_name.empty() ? "null" : detail::json_quoted(base_name)) +
+                             ",\n  \"inference_mode\": true,\n"
+                             "  \"peft_type\": \"ADAPTION_PROMPT\",\n"
+                             "  \"target_modules\": \"self_attn\",\n"
+                             "  \"task_type\": \"CAUSAL_LM\"\n}\n";
+  return write_file(directory + "/adapter_config.json", detail::bytes_of(config));
+}
+LINNET_OR_OUT_OF_MEMORY(directory)
+
+/// Loads gated prompts that PEFT or save_peft() saved into those that adapt() made for a base. Each
+/// head's gate becomes the inverse tanh of its layer's. `a` is untouched unless all of it fits.
+/// Errors: errc::io, errc::malformed, errc::missing; errc::unsupported for another kind of adapter
+/// and for a gate that is no tanh. Also errc::mismatch for another number of prompts or layers,
+/// another width, and another base by its hash; errc::invalid for an adapter without a base.
+template <class M, index Count, index Layers, class T>
+result<void> load_peft(weights<adapted<M, llama_adapter<Count, Layers>>, T>& a,
+                       const std::string& directory, peft_base base = peft_base::same) LINNET_TRY {
+  using A = adapted<M, llama_adapter<Count, Layers>>;
+  if (!a.valid()) return a.error();
+  if (auto fit = detail::check_base("load_peft", a.tree()); !fit) return fit;
+  const std::string path = directory + "/adapter_config.json";
+  const auto text = read_file(path);
+  if (!text) return text.error();
+  std::vector<detail::peft_rule> rules = {{"peft_type", {"\"ADAPTION_PROMPT\""}},
+                                          {"target_modules"},
+                                          {"adapter_len"},
+                                          {"adapter_layers"}};
+  for (const detail::peft_rule& one : detail::usual_peft_rules()) rules.push_back(one);
+  const auto config = detail::read_peft_config(*text, path, rules);
+  if (!config) return config.error();
+  if (auto fit = detail::check_peft_number(*config, "adapter_len", Count, 0); !fit) return fit;
+  if (auto fit = detail::check_peft_number(*config, "adapter_layers", Layers, 0); !fit) return fit;
+  const auto file = read_safetensors(directory + "/adapter_model.safetensors");
+  if (!file) return file.error();
+  if (auto fit = detail::check_adapter_file(a.tree(), *file, base, true); !fit) return fit;
+  std::vector<T> prompts, gates;
+  for (index l = 0; l < Layers; ++l) {
+    const std::string name = detail::gated_name<M>(A::first + l);
+    const auto rows = detail::gated_values<T>(*file, name + "prompt", {1, Count, M::d});
+    if (!rows) return rows.error();
+    const auto gate = detail::gated_values<T>(*file, name + "gate", {1});
+    if (!gate) return gate.error();
+    const T open = gate->front();
+    if (!is_finite(open) || open <= -1 || open >= 1)
+      return detail::failure(errc::unsupported, file->where(), name + "gate",
+                             "a gate between -1 and 1, as linnet's are tanh of a number",
+                             detail::number_text(static_cast<double>(open)));
+    prompts.insert(prompts.end(), rows->begin(), rows->end());
+    gates.insert(gates.end(), static_cast<std::size_t>(A::heads), std::atanh(open));
+  }
+  if (std::ssize(file->tensors()) != 2 * Layers)
+    return detail::failure(errc::mismatch, file->where(), "tensors",
+                           std::to_string(2 * Layers) + " (the adapter's type)",
+                           std::to_string(file->tensors().size()));
+  std::ranges::copy(prompts, a.tree().prompts);
+  std::ranges::copy(gates, a.tree().gates);
+  return {};
 }
 LINNET_OR_OUT_OF_MEMORY(directory)
 
@@ -2638,7 +2754,7 @@ result<void> save_peft(const weights<A, T>& a, const std::string& directory,
   const detail::placement at{"prompt_embeddings", parts[0].rows, parts[0].columns};
   if (auto saved = detail::save_parts(
           directory + "/adapter_model.safetensors", {{parts[0], at, {}}},
-          {{"format", "pt"}, {"linnet.base", detail::base_hash_of<A, T>(a.tree().base)}});
+          {{"format", "pt"}, {"linnet.base", std::to_string(a.tree().base.hash)}});
       !saved)
     return saved;
   return write_file(directory + "/adapter_config.json",
@@ -2664,7 +2780,7 @@ result<void> load_peft(weights<A, T>& a, const std::string& directory,
   if (!rows) return rows.error();
   const auto file = read_safetensors(directory + "/adapter_model.safetensors");
   if (!file) return file.error();
-  if (auto fit = detail::check_peft_base<A, T>(*file, a.tree().base, base); !fit) return fit;
+  if (auto fit = detail::check_adapter_file(a.tree(), *file, base, true); !fit) return fit;
   auto parts = detail::leaves_of(a);
   std::vector<T> read(static_cast<std::size_t>(*rows * parts[0].columns));
   parts[0].rows = *rows;
@@ -3070,7 +3186,7 @@ class hf_tokenizer_settings {
   const hf_tokenizer_reader& file_;
   std::vector<fact> facts_;  ///< by key
   error failure_{};
-  // What the decoder does.
+  // The decoder's work.
   bool bytes_ = false, byte_decoder_ = false, wordpiece_ = false, spaces_ = false,
        byte_fallback_ = false;
   std::string decoder_prefix_{};

@@ -886,17 +886,17 @@ LINNET_NAMESPACE_END
 ///    One struct may also be that of a counterpart, a layer with the same members whose matrices
 ///    are kept in another way. What keeps a matrix W as others has a second `visit(f, at, p, q)`,
 ///    for q with a `weight` W: it calls `f(path, tensor_info of W, matrix_expression, q.weight)`.
-///    collapse(), factorise() and unshare() work on every such layer;
+///    collapse(), factorise() and unshare() work on every such layer. What keeps W as rows for its
+///    kernels passes these, or a turned_matrix of them; contextualise() works on such layers;
 ///  - `cache<T>` and `plan<T>(planner&, call_shape)`: the buffers one instance needs;
-///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
-///  continues
-///    cached sequences: the same code serves training, prefill and one-token steps;
+///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it goes
+///    on with cached sequences: the same code serves training, prefill and one-token steps;
 ///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
 ///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
 ///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
 ///  - `in` and `out`: the widths of x and y;
 ///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
-///  continues where another is;
+///    continues where another is;
 ///  - `channels(ends, p)`, only where scales or rotations can be folded into its tensors: which of
 ///    them read the channels ends.in and which write ends.out, see nn/channels.hpp;
 ///  - `flops(call_shape)`: floating-point operations of the products in a forward call, one
@@ -23172,7 +23172,7 @@ constexpr index first_like() {
   (look(std::is_same_v<One, All>), ...);
   return found;
 }
-/// Likewise of each type of the list.
+/// For each type of a list, the number of the first that is the same.
 template <class... All>
 constexpr std::array<index, sizeof...(All)> first_likes() {
   return {first_like<All, All...>()...};
@@ -25942,7 +25942,7 @@ std::int32_t group_extra(std::int32_t sum) {
 /// each group of a row where weights have scales of groups.
 template <class S>
 converted_rows convert(const execution& on, index m, index k, const float* x) {
-  assert(on.converted && "linnet::ops: this storage type needs machine::converted");
+  assert(on.converted && "linnet::ops: this storage type needs execution::converted");
   const index width = converted_words<S>(k), scales = converted_scales<S>(k);
   auto* words = static_cast<simd::word*>(on.converted);
   if (m <= own_rows) words += on.threads.rank() * m * row_words<S>(k);
@@ -26376,7 +26376,7 @@ const T* reduce(const execution& on, index m, index k, const T* x, const product
   if constexpr (reduced_inputs<S>(1) == 0) {
     return nullptr;
   } else {
-    assert(on.converted && "linnet::ops: this storage type needs machine::converted");
+    assert(on.converted && "linnet::ops: this storage type needs execution::converted");
     const index width = reduced_inputs<S>(k);
     const index before = rounded_bytes<S>(m, k, one.n, on.threads.size(), false);
     auto* const z =
@@ -26780,6 +26780,13 @@ struct matrix_expression {
   double scale = 1;
 };
 
+/// A matrix that a layer keeps turned: leaf[columns, rows]. visit() passes it beside the matrix
+/// itself, see nn/layer.hpp.
+template <class Leaf>
+struct turned_matrix {
+  Leaf leaf{};
+};
+
 LINNET_NAMESPACE_END
 /// @file
 /// Absolute positions: rotary embeddings in both pairings, and sinusoids.
@@ -26905,6 +26912,8 @@ struct channel_ends {
   void matches(index queries, index keys, rope_pairing pairing) const {
     map->match(queries, keys, pairing);
   }
+  /// An activation makes the channels, or what it gates: neurons of a feed-forward.
+  void activates(index channels) const { map->activate(channels); }
   /// A constant that is added to channels comes to what reads them as it is.
   void keeps_constants(index channels) const { map->keep_constants(channels); }
   /// The numbers of a vector are added to the products of a matrix.
@@ -27816,7 +27825,7 @@ consteval bool check_layer() {
                   "nn/layer.hpp");
   return true;
 }
-/// Likewise of a layer that is to train.
+/// True, or an error that says which part of the contract of training `L` lacks.
 template <class L, class T = float, class S = storage::f32>
 consteval bool check_trainable_layer() {
   static_assert(check_layer<L, T, S>());
@@ -28163,7 +28172,7 @@ struct attention_unit {
         scores(c.scratch + on.threads.rank() * c.scratch_size),
         key_columns(scores + attention_rows * wide),
         values(key_columns + c.h * wide) {
-    // What follows the last valid query of a causal sequence was never there.
+    // Keys behind the last valid query of a causal sequence were never there.
     const index queries = (c.query_lengths ? c.query_lengths[b] : c.queries) - from;
     const index later = call.window.block > 0 ? 0 : call.window.after;
     valid = (std::min)(valid, (std::max)(prefix, past + queries + later));
@@ -29926,7 +29935,7 @@ inline constexpr bool is_expression = false;
 template <class Leaf, std::size_t N>
 inline constexpr bool is_expression<matrix_expression<Leaf, N>> = true;
 
-/// Likewise from null, which stands for zeros.
+/// Writes zeros, for which null stands.
 template <class T>
 void copy_tensor(const tensor_info& info, std::nullptr_t, T* to) {
   std::fill_n(to, info.size(), T(0));
@@ -30265,8 +30274,7 @@ LINNET_NAMESPACE_END
 ///  - `workspace<T>` and `plan<T>(planner&, limits, purpose)`: the buffers of one trainer,
 ///    evaluator or session;
 ///  - `accepts(batch, limits)`: whether a batch fits, asked before anything is computed. A model
-///  may
-///    also have `refuses(batch, limits)`, which says why it does not as a `refusal`;
+///    may also have `refuses(batch, limits)`: the `refusal` that says why it does not;
 ///  - `loss<T, S>(p, dp, batch, w, on, loss_call, criterion)`: the summed loss of a batch. With
 ///    `dp`, ADDS the gradient of that sum. ops::head_loss() does most of it;
 ///  - `describe(f)`: calls f(key, value) for each number or text that decides what the weights
@@ -30280,7 +30288,7 @@ LINNET_NAMESPACE_END
 ///  - `copy_state<T>(w, from, to, state_part)`: one sequence continues where another is;
 ///  - `longest(limits)`: most tokens of a sequence;
 ///  - `flops(batch, length)`: floating-point operations of such a call, by which threads are
-///  chosen.
+///    chosen.
 ///
 /// A model that says `encodes` reads a source before: `encode<T, S>(p, source, batch, length,
 /// lengths, w, on)`. Its flops() takes the length of the source before the target's; see t5_model.
@@ -30288,7 +30296,15 @@ LINNET_NAMESPACE_END
 /// A model that has `image_tokens` reads images before: `encode_images<T, S>(p, batch, w, on)`, and
 /// `image_rows(w, b)` are those that step() takes from the sequence's hooks; see image_text.
 ///
-/// Every thread of a team calls loss(), step() and encode() (SPMD).
+/// An `embedding_model`, whose hidden states an embedder gives, needs no loss(). It has
+///  - `d`, the width of a state, and a batch with `lengths`: valid tokens of each text, or null;
+///  - `refuses_texts(batch, limits)`: why a batch does not fit, whatever its labels, as a
+///  `refusal`;
+///  - `context_of<T>(batch, on)` and `forward<T, S>(p, batch, w, ctx)`, which makes the states
+///    w.hidden[batch, length, d];
+///  - `flops(batch, length)`, and `plan` of buffers for purpose::decoding.
+///
+/// Every thread of a team calls loss(), step(), encode() and forward() (SPMD).
 
 /// @file
 /// Run-time limits: what a session, evaluator or trainer plans its memory for, and how it runs.
@@ -30494,6 +30510,7 @@ enum class refusal : unsigned char {
   prefix_unknown,            ///< prefixes for a model that takes none
   prefix_outside,            ///< a prefix that is longer than its sequence
   documents_unknown,         ///< documents for a model that cannot keep them apart
+  documents_coupled,         ///< documents to train a model that couples the tokens of a row
   documents_with_prefix,     ///< documents and prefixes in one batch
   documents_unordered,       ///< documents that do not follow each other
   documents_unpaired,        ///< other documents of sources than of targets
@@ -30605,8 +30622,11 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::prefix_outside:
       return "an entry of prefixes is outside its sequence: give 0 to the batch's length";
     case refusal::documents_unknown:
-      return "documents of the batch are given, but this model carries tokens from one to the "
-             "next: give each a row of its own";
+      return "documents of the batch are given, but a layer or head of this model works on whole "
+             "rows: give each a row of its own";
+    case refusal::documents_coupled:
+      return "documents of the batch are given, but ffn::experts trains by the capacity or balance "
+             "of whole rows: give each document a row of its own, or set both to 0";
     case refusal::documents_with_prefix:
       return "documents and prefixes of the batch are both given: give each document with a prefix "
              "a row of its own";
@@ -31378,14 +31398,44 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 /// Keys that queries at positions past, past + 1, ... of one sequence see: `queries` of them, of
-/// keys that number `keys` in all.
+/// keys that number `keys` in all. All see the first `prefix` that are in reach.
 constexpr index seen_keys(const ops::attention_window& window, index past, index queries,
-                          index keys) {
+                          index keys, index prefix = 0) {
   index count = 0;
   for (index i = 0; i < queries; ++i) {
     const index at = past + i, begin = (std::max)(index{0}, window.recent_from(at)),
-                end = window.block > 0 || window.after < keys - at ? window.end_of(at) : keys;
-    count += (std::max)(index{0}, (std::min)(end, keys) - begin) + (std::min)(window.first, begin);
+                end = window.block > 0 || window.after < keys - at ? window.end_of(at) : keys,
+                last = (std::min)((std::max)(end, prefix), keys);
+    count += (std::max)(index{0}, last - begin) + (std::min)(window.first, begin);
+  }
+  return count;
+}
+/// Pairs of a query of sequence `b` and a key that it sees: in its document, or of a tree the text
+/// and its ancestors.
+template <attention_shape A, class T>
+index seen_pairs(const ops::attention_window& window, const context<T>& ctx, index b) {
+  const index past = A.cross ? 0 : ctx.past_of(b),
+              queries = A.cross ? ctx.length : ctx.length_of(b),
+              keys = A.cross ? ctx.memory.length_of(b) : past + queries;
+  index count = 0;
+  if (!A.cross && ctx.tree.depths) {
+    for (index i = 0; i < queries; ++i) count += past + ctx.tree.depths[b * ctx.length + i] + 1;
+    return count;
+  }
+  const ops::attention_window all{};
+  const auto& seen = A.cross ? all : window;
+  if (!ctx.documents || (A.cross && !ctx.memory.documents))
+    return seen_keys(seen, past, queries, keys, A.causal && ctx.prefix ? ctx.prefix[b] : 0);
+  ops::attention_call<T> rows{};
+  rows.queries = ctx.length;
+  rows.keys = A.cross ? ctx.memory.length : ctx.length;
+  rows.documents = ctx.documents;
+  rows.key_documents = A.cross ? ctx.memory.documents : nullptr;
+  for (index from = 0, end = 0; from < queries; from = end) {
+    const auto own = rows.keys_from(b, from);
+    end = (std::min)(queries, rows.queries_from(b, from).last);
+    count += seen_keys(seen, 0, end - from,
+                       (std::max)(index{0}, (std::min)(keys, own.last) - own.first));
   }
   return count;
 }
@@ -31410,19 +31460,14 @@ constexpr index kept_bytes(kv_code code, index numbers) {
 
 /// Work of attention: two products for each pair of a query and a key that it sees, twice as many
 /// backward. It reads queries, keys and values and writes as many numbers as queries have.
-/// Backward, it also reads their gradients and adds to three others. Prefixes, documents and trees
-/// count as plain text.
+/// Backward, it also reads their gradients and adds to three others.
 template <attention_shape A, class T>
 operation_cost attention_cost(const ops::attention_window& window, const context<T>& ctx,
                               direction way = direction::forward) {
   index pairs = 0, keys = 0;
   for (index b = 0; b < ctx.batch; ++b) {
-    const index past = A.cross ? 0 : ctx.past_of(b),
-                queries = A.cross ? ctx.length : ctx.length_of(b);
-    const index own = A.cross ? ctx.memory.length_of(b) : past + queries;
-    const ops::attention_window all{};
-    pairs += seen_keys(A.cross ? all : window, past, queries, own);
-    keys += own;
+    pairs += seen_pairs<A>(window, ctx, b);
+    keys += A.cross ? ctx.memory.length_of(b) : ctx.past_of(b) + ctx.length_of(b);
   }
   const index q = ctx.rows() * A.n() * static_cast<index>(sizeof(T)), kv = keys * A.kv();
   const index flops = 4 * pairs * A.n();
@@ -34154,6 +34199,7 @@ struct activated_linear {
   static void channels(const Ends& c, P& p) {
     constexpr bool homogeneous = A == activation_kind::relu;
     map::channels(c, p);
+    if (Drops) c.activates(c.out);  // else they are the stream's
     if (homogeneous)
       c.elementwise(c.out, "a ReLU");
     else
@@ -34256,6 +34302,7 @@ struct gated_layer {
   static void channels(const Ends& c, P& p) {
     const index hidden = c.open(F), gates = c.open(F);
     c.elementwise(hidden, "a gate");
+    c.activates(hidden);
     c.fix(gates, "an activation");
     c.accompanies(gates, hidden);
     wide::channels(c.between(c.in, gates), p.gate);
@@ -34702,6 +34749,13 @@ inline constexpr neuron_kind neurons_of<ffn::standard<A>>{A, false, true};
 template <activation_kind A>
 inline constexpr neuron_kind neurons_of<ffn::gated<A>>{A, true, true};
 
+/// Parameters of a standard or a gated feed-forward.
+template <class P>
+concept of_whole_neurons = has_members<P, 2> || requires(P& p) {
+  p.up.weight;
+  p.down.weight;
+};
+
 }  // namespace detail
 
 /// A feed-forward whose neurons are predicted: y is the sum of h_j down_j over the neurons j with a
@@ -34742,6 +34796,25 @@ struct contextual_layer {
     if constexpr (Bias) f(at / "down" / "bias", tensor_info{1, D, role::bias, 0}, p.down_bias...);
     reducer::visit(f, at / "predictor" / "reduce", p.reduce...);
     scorer::visit(f, at / "predictor" / "score", p.score...);
+  }
+  /// Beside the parameters `q` of the feed-forward whose neurons these are.
+  template <class Fn, class P, detail::of_whole_neurons Q>
+  static constexpr void visit(Fn&& f, const parameter_path& at, P& p, Q& q) {
+    const auto pair = [&](std::string_view name, index outputs, auto& rows, auto& bias, auto& map) {
+      const parameter_path own = at / name;
+      f(own / "weight", tensor_info{outputs, D + F - outputs}, rows, map.weight);
+      if constexpr (Bias) f(own / "bias", tensor_info{1, outputs, role::bias}, bias, map.bias);
+    };
+    using leaf = std::remove_cvref_t<decltype(p.down)>;
+    turned_matrix<leaf> down{p.down};
+    if constexpr (Kind.gated) {
+      pair("gate", F, p.gate, p.gate_bias, q.gate);
+      pair("up", F, p.up, p.up_bias, q.up);
+      pair("down", D, down, p.down_bias, q.down);
+    } else {
+      pair("up", F, p.up, p.up_bias, detail::member<0>(q.items));
+      pair("down", D, down, p.down_bias, detail::member<1>(q.items));
+    }
   }
 
   template <class T>
@@ -35647,7 +35720,7 @@ struct experts_layer {
     context<T> inner = ctx;
     inner.batch = 1;
     inner.length = n;
-    inner.lengths = inner.past = inner.prefix = nullptr;
+    inner.lengths = inner.past = inner.prefix = inner.documents = nullptr;
     inner.pages = {};
     inner.stack.mask = nullptr;
     inner.dropout.seed += static_cast<std::uint64_t>(e) * 0xD1B54A32D192ED03ull;
@@ -36160,7 +36233,7 @@ struct routed_block {
     c.counts[b] = count;
     if (count == 0) return;
     std::int32_t* const order = c.order + ctx.on.threads.rank() * c.length;
-    // What is not finite comes last, as no order holds it.
+    // Values that are not finite come last, as no order holds them.
     const auto key = [&](std::int32_t t) {
       const T r = c.r[b * ctx.length + t];
       return is_finite(r) ? r : std::numeric_limits<T>::lowest();
@@ -36179,7 +36252,7 @@ struct routed_block {
     const T* const say = (predicts ? c.s : c.r) + b * ctx.length;
     index count = 0;
     for (index t = 0; t < ctx.length_of(b); ++t) {
-      // What is no number enters, weighted by it, so that the output shows it.
+      // A token whose score is no number enters, weighted by it, so that the output shows it.
       const bool usable = is_finite(say[t]);
       if (!usable) c.r[b * ctx.length + t] = std::numeric_limits<T>::quiet_NaN();
       if (say[t] > T(0) || !usable) c.chosen[b * c.most + count++] = static_cast<std::int32_t>(t);
@@ -37191,6 +37264,34 @@ refusal refusal_of(const typename M::batch& b, const limits& l) {
     return M::accepts(b, l) ? refusal::none : refusal::batch;
 }
 
+/// Whether a batch packs documents into its rows.
+template <class Batch>
+constexpr bool has_documents(const Batch& b) {
+  if constexpr (requires { b.source_documents; })
+    return b.source_documents || b.target_documents;
+  else if constexpr (requires { b.documents; })
+    return b.documents != nullptr;
+  else
+    return false;
+}
+/// Whether training couples the tokens of a row in a feed-forward of model `M`.
+template <class M>
+consteval bool couples_tokens() {
+  if constexpr (requires { M::ffn::couples_tokens; })
+    return M::ffn::couples_tokens;
+  else if constexpr (requires { M::encoder_ffn::couples_tokens || M::decoder_ffn::couples_tokens; })
+    return M::encoder_ffn::couples_tokens || M::decoder_ffn::couples_tokens;
+  else
+    return false;
+}
+/// Why a trainer refuses a batch that a model refuses for `why`, if for anything.
+template <class M>
+constexpr refusal in_training(const typename M::batch& b, refusal why) {
+  return why == refusal::none && couples_tokens<M>() && has_documents(b)
+             ? refusal::documents_coupled
+             : why;
+}
+
 struct any_key_value {
   template <class Value>
   void operator()(const char*, const Value&) const {}
@@ -37253,6 +37354,20 @@ concept has_state = requires(workspace_of<M, T>& w, const limits& l, const state
   { M::longest(l) } -> std::same_as<index>;
 };
 
+template <class M, class T, class S>
+concept has_states = requires(const packed_params<M, T, S>& p, const typename M::batch& b,
+                              workspace_of<M, T>& w, const ops::execution& on, context<T>& ctx,
+                              index n) {
+  { M::d } -> std::convertible_to<index>;
+  { b.length } -> std::convertible_to<index>;
+  { b.lengths } -> std::convertible_to<const index*>;
+  { M::refuses_texts(b, limits{}) } -> std::same_as<refusal>;
+  { M::template context_of<T>(b, on) } -> std::same_as<context<T>>;
+  M::template forward<T, S>(p, b, w, ctx);
+  { w.hidden } -> std::convertible_to<const T*>;
+  { M::flops(n, n) } -> std::convertible_to<index>;
+};
+
 }  // namespace detail
 
 /// A model that weights, files, trainers and evaluators take, computing in `T`.
@@ -37266,6 +37381,12 @@ template <class M, class T = float>
 concept decoding_model = language_model<M, T> && detail::has_state<M, T> &&
     detail::has_step<M, T, storage_of<M, T>> &&
     (M::encodes ? detail::has_encode<M, T, storage_of<M, T>> : detail::has_step_flops<M>);
+
+/// A model whose hidden states an embedder gives, such as an encoder.
+template <class M, class T = float>
+concept embedding_model = std::derived_from<M, model_defaults> && detail::has_parameters<M> &&
+    detail::has_model_types<M> && detail::has_workspace<M, T> &&
+    detail::has_states<M, T, storage_of<M, T>>;
 
 namespace detail {
 
@@ -37309,7 +37430,7 @@ consteval bool check_language_model() {
         "and trainers of these models have that scalar");
   return true;
 }
-/// Likewise of what sessions ask.
+/// True, or an error that says which part of the contract of sessions `M` lacks.
 template <class M, class T, class S>
 consteval bool check_decoding_model() {
   static_assert(check_language_model<M, T, S>());
@@ -38072,8 +38193,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                         supports_cache = Attention::supports_cache,
                         takes_prefix = Attention::takes_prefix;
   static constexpr index block_tokens = Attention::block_tokens;
-  static constexpr bool supports_documents = Attention::supports_documents && Ffn::can_truncate &&
-                                             !Ffn::couples_tokens && !Depths::routes,
+  static constexpr bool supports_documents =
+                            Attention::supports_documents && Ffn::can_truncate && !Depths::routes,
                         supports_trees =
                             detail::decoder_takes_trees<Policies, Attention, Ffn, Depths>;
   static constexpr index exits = Shape.layers;
@@ -38935,10 +39056,9 @@ struct t5_model : model_defaults {
   /// Whether decoding can take tokens back, and whether it forgets old ones.
   static constexpr bool can_truncate = DecoderAttention::can_truncate && DecoderFfn::can_truncate,
                         evicts = DecoderAttention::evicts;
-  static constexpr bool supports_documents =
-      EncoderAttention::supports_documents && DecoderAttention::supports_documents &&
-      EncoderFfn::can_truncate && DecoderFfn::can_truncate && !EncoderFfn::couples_tokens &&
-      !DecoderFfn::couples_tokens;
+  static constexpr bool supports_documents = EncoderAttention::supports_documents &&
+                                             DecoderAttention::supports_documents &&
+                                             EncoderFfn::can_truncate && DecoderFfn::can_truncate;
   using encoder_ffn = EncoderFfn;
   using decoder_ffn = DecoderFfn;
   using encoder_attention = EncoderAttention;
@@ -39375,7 +39495,7 @@ struct collapse_policy<Policy> {
   using type = typename Policy::collapsed;
   static constexpr bool any = true;
 };
-/// Likewise of a feed-forward, which may be one matrix already.
+/// The collapsed form of a feed-forward, which may be one matrix already.
 template <class Ffn>
 struct collapse_ffn : collapse_policy<Ffn> {
   static constexpr bool linear = collapse_policy<Ffn>::any || std::is_same_v<Ffn, ffn::linear>;
@@ -40137,7 +40257,7 @@ struct encoder_body {
   static constexpr bool factorised =
       !of_images && !std::is_same_v<embedding, linnet::embedding::full>;
   static constexpr bool supports_documents =
-      attention::supports_documents && ffn::can_truncate && !ffn::couples_tokens && !of_images;
+      attention::supports_documents && ffn::can_truncate && !of_images;
 
   static constexpr index d = Shape.d_model, context_length = Shape.context;
   /// Rows of a learned table of positions, and the row of the first token.
@@ -43707,7 +43827,7 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
 
   if (!made.added_.assign(p.added, [&](token id) { return p.pieces[id]; }))
     return detail::added_texts::too_many(where);
-  // What plain text can become has to decode to it.
+  // Ids that plain text can become have to decode to it.
   const auto at = [](token id) { return static_cast<std::size_t>(id); };
   made.special_.resize(at(static_cast<token>(p.pieces.size())));
   for (const auto& a : p.added) made.special_[at(a.id)] = a.special;
@@ -45415,7 +45535,7 @@ class sampler {
     const auto cut = [&](token end) {  // the last that is kept
       l.least = weights[detail::slot(end)];
       l.last = detail::slot(end);
-      // Those kept are the first in the order by weight, so all can be looked at instead of many.
+      // Kept ids are the first in the order by weight, so all can be looked at instead of many.
       left = l.ranked = detail::gather(weights, order, l.least, T(1), l.last, weights.size() / 16);
     };
     if (const index k = settings_.top_k; k > 0 && k < std::ssize(weights))
@@ -45454,11 +45574,12 @@ class sampler {
 /// never chosen while others are left. Sampler and hooks given by name are referred to, temporaries
 /// are kept.
 ///
-///     ln::processed choose(ln::greedy{}, [](std::span<float> logits) { logits[7] = -1e30f; });
+///     auto never_7 = [](std::span<float> logits) { logits[7] = -1e30f; };
+///     ln::with_logit_processors choose(ln::greedy{}, never_7);
 template <class Sampler, class... Hooks>
 class with_logit_processors {
   static_assert(sizeof...(Hooks) > 0,
-                "linnet::processed: give it a hook, or use the sampler alone");
+                "linnet::with_logit_processors: give it a hook, or use the sampler alone");
 
  public:
   /// Refers to a sampler and hooks, which are called in this order.
@@ -46297,7 +46418,7 @@ void each_byte_label(byte_rules rules, std::span<const token> bytes, F&& f) {
 ///     const token_bytes table(tokenizer.vocabulary(),
 ///                             [&](token id) { return tokenizer.decode(-1, id); });
 ///     trainer.step({inputs, labels, batch, length, table.data(), table.vocabulary()});
-///     session.feed(table.slots_of(tokenizer.encode(text)));
+///     session.feed(table.bytes_of(tokenizer.encode(text)));
 class token_bytes {
  public:
   /// From `decode(id)`, the bytes of each id below `vocabulary` as something that a string_view can
@@ -46333,11 +46454,15 @@ class token_bytes {
                                       static_cast<std::size_t>(bytes_per_token_));
   }
   /// The padded bytes of tokens of the vocabulary one after the other, for sessions.
-  std::vector<token> slots_of(std::span<const token> ids) const {
+  std::vector<token> bytes_of(std::span<const token> ids) const {
     std::vector<token> all;
     all.reserve(ids.size() * static_cast<std::size_t>(bytes_per_token_));
     for (const token id : ids) all.insert(all.end(), (*this)[id].begin(), (*this)[id].end());
     return all;
+  }
+  /// @copydoc bytes_of
+  [[deprecated("it is bytes_of")]] std::vector<token> slots_of(std::span<const token> ids) const {
+    return bytes_of(ids);
   }
   /// Bytes of text in tokens, such as labels: the divisor of a loss for bits_per_byte(). Ids
   /// outside the vocabulary have none.
@@ -46418,7 +46543,7 @@ concept loglikelihood_scorer = requires(P& p, std::span<const token> tokens,
 namespace detail {
 /// Numbers that a token of a session consists of; 1 of a class that does not say so.
 template <class S>
-constexpr index slots_of_token() {
+constexpr index ids_of_token() {
   if constexpr (requires { S::ids_per_token; })
     return S::ids_per_token;
   else
@@ -46465,7 +46590,7 @@ bool score_all(P& paths, std::span<const continuation> all) {
 template <class S>
 class session_scorer {
   using scalar = typename decltype(std::declval<S&>().prefill({}))::element_type;
-  static constexpr index slot_count = detail::slots_of_token<S>();
+  static constexpr index id_count = detail::ids_of_token<S>();
 
  public:
   /// Refers to a session, which must outlive the scorer and serves it alone meanwhile.
@@ -46474,14 +46599,14 @@ class session_scorer {
       static_assert(S::model::block_tokens == 1,
                     "linnet::session_scorer: tokens of one block see each other, so a score would "
                     "know what it scores; this kind of attention is for masked tokens");
-    static_assert(slot_count == 1,
+    static_assert(id_count == 1,
                   "linnet::session_scorer: this model's tokens consist of bytes; give their table, "
                   "too: session_scorer(session, token_bytes)");
   }
   /// For a byte_pooled model. `table` must outlive the scorer, too; one with another number of
   /// bytes for each token than the model's has no token that could be scored.
   session_scorer(S& session, const token_bytes& table) : session_(&session), table_(&table) {
-    static_assert(slot_count > 1,
+    static_assert(id_count > 1,
                   "linnet::session_scorer: this model's tokens are ids; a table of their bytes is "
                   "for byte_pooled models");
   }
@@ -46544,14 +46669,14 @@ class session_scorer {
  private:
   /// Whether a token can be scored.
   bool known(token t) const {
-    if constexpr (slot_count > 1)
-      return t >= 0 && t < table_->vocabulary() && table_->bytes_per_token() == slot_count;
+    if constexpr (id_count > 1)
+      return t >= 0 && t < table_->vocabulary() && table_->bytes_per_token() == id_count;
     else
       return t >= 0 && static_cast<std::size_t>(t) < next_.size();
   }
   /// Tokens as the session reads them: themselves, or their bytes; none where one is unknown.
   std::span<const token> fed(std::span<const token> tokens) {
-    if constexpr (slot_count > 1) {
+    if constexpr (id_count > 1) {
       bytes_.clear();
       for (const token t : tokens) {
         if (!known(t)) return {};
@@ -46565,7 +46690,7 @@ class session_scorer {
   /// The score of a known token under the logits of one.
   template <class U>
   token_score one_score(std::span<U> logits, token t) const {
-    if constexpr (slot_count > 1)
+    if constexpr (id_count > 1)
       return score_of_bytes(logits, (*table_)[t], S::model::pooling.rules);
     else
       return score_of(logits, t);
@@ -46590,7 +46715,7 @@ class session_scorer {
       for (std::size_t b = 0; b < batch.size(); ++b)
         for (std::size_t i = 0; i < static_cast<std::size_t>(lengths_[b]); ++i) {
           const token t = batch[b].tokens[at + i + 1];
-          if constexpr (slot_count > 1) {
+          if constexpr (id_count > 1) {
             if (!known(t)) return false;
           } else {
             if (t < 0 || static_cast<std::size_t>(t) >= size) return false;
@@ -46863,7 +46988,7 @@ index generate_text(Session& s, std::span<token> scratch, std::span<const token>
 
 LINNET_NAMESPACE_END
 /// @file
-/// The memory of a session, and how it runs its model on tokens that fit.
+/// The memory of a session, which tokens fit, and how it runs its model on those.
 
 /// @file
 /// Block tables of paged key-value memory: which sequence owns which block (Kwon et al. 2023).
@@ -46890,8 +47015,11 @@ class block_tables {
   index size() const { return size_; }
   /// The table [batch, size()] of block numbers; entries behind a sequence's tokens mean nothing.
   const std::int32_t* data() const { return table_; }
-  /// Number of free blocks.
-  index available() const { return available_; }
+  /// Number of free blocks. So are those that sequence 0 has behind its first `past` tokens. They
+  /// hold a tree or drafts, which the next call frees or writes over.
+  index available(index past) const {
+    return batch_ > 0 ? available_ + used_[0] - blocks_of(past) : 0;
+  }
 
   /// Frees all blocks.
   void reset() {
@@ -46918,14 +47046,14 @@ class block_tables {
   static constexpr index blocks_of(index tokens) {
     return (tokens + ops::token_block - 1) / ops::token_block;
   }
-  /// Free blocks that reserve() takes.
+  /// Free blocks that tokens [past(b), past(b) + more(b)) of sequences b in [0, batch) need.
   template <class Past, class More>
   index needed(index batch, Past&& past, More&& more) const {
     index sum = 0;
     for (index b = 0; b < batch; ++b) {
-      sum += (std::max)(blocks_of(past(b) + more(b)) - used_[b], index{0});
+      sum += blocks_of(past(b) + more(b)) - blocks_of(past(b));
       if (!shares(b, past(b))) continue;
-      // Those before it in the batch leave the block; it needs a copy if somebody is left then.
+      // Sequences before it in the batch leave the block; it needs a copy if one is left then.
       const index i = past(b) / ops::token_block;
       std::int32_t left = references_[at(b, i)];
       for (index other = 0; other < b; ++other)
@@ -46935,7 +47063,7 @@ class block_tables {
     return sum;
   }
   /// Makes room for tokens [past(b), past(b) + more(b)) of sequences b in [0, batch), where the
-  /// blocks for them are available(). Calls copy(from, to) for each block that is no longer shared.
+  /// blocks for them are available. Calls copy(from, to) for each block that is no longer shared.
   template <class Past, class More, class Copy>
   void reserve(index batch, Past&& past, More&& more, Copy&& copy) {
     for (index b = 0; b < batch; ++b) {
@@ -47217,137 +47345,6 @@ class session_adapters {
 }  // namespace detail
 
 LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// The weights, limits and memory of a session. Its calls check nothing.
-template <class M, class T>
-class session_state {
-  using S = storage_of<M, T>;
-
- protected:
-  /// Whether images stand before texts, and whether the tokens of a prompt see them both ways.
-  static constexpr bool sees = M::image_tokens > 0, sees_prefix = sees && M::takes_prefix;
-
-  session_state() = default;
-  session_state(const packed<M, T>& p, const limits& l) : packed_(&p), limits_(l) {}
-
-  /// Rows of a sequence's cache: an image's stand before the tokens.
-  static constexpr index rows_for(const limits& l) {
-    return add_sizes(M::longest(l), M::image_tokens);
-  }
-  /// Whether the limits have a sequence `b`.
-  bool has(index b) const { return b >= 0 && b < limits_.batch; }
-  /// Tokens of each sequence.
-  static index length_of(std::span<const token> tokens, index batch) {
-    return batch > 0 ? std::ssize(tokens) / M::ids_per_token / batch : 0;
-  }
-  /// Looks for what does not fit in [batch, length] tokens with these lengths, if any.
-  batch_check checked(std::span<const token> tokens, index batch, std::span<const index> lengths,
-                      index most, refusal over) const {
-    const index length = length_of(tokens, batch);
-    batch_check c(batch, limits_.batch);
-    c.no(tokens.empty(), refusal::no_tokens);
-    c.no(c.fits() && std::ssize(tokens) % (batch * M::ids_per_token) != 0, refusal::uneven);
-    c.tokens(tokens.data(), length * M::ids_per_token, M::vocabulary);
-    c.no(!lengths.empty() && std::ssize(lengths) < batch, refusal::lengths_missing);
-    c.length(length, most, over, lengths.empty() ? nullptr : lengths.data());
-    return c;
-  }
-
-  /// Feeds the tokens of a call behind the virtual ones that their sequences still lack, of which a
-  /// step takes `chunk` at most. At most `back` tokens can be taken back, and none of a `prefix`.
-  void feed_behind(step_call call, index chunk, index back, bool prefix) {
-    if (sees_prefix && !call.every)
-      if (const index front = adapters_.next_front(sequences_, call.batch, M::image_tokens);
-          front > 0)
-        return feed_with_image(call, front, back);
-    while (read_front(call, sees_prefix ? M::image_tokens : chunk)) {
-    }
-    reserve(call.batch, [&](index b) { return call.lengths ? call.lengths[b] : call.length; });
-    call.past = sequences_.past();
-    call.source = sequences_.source(call.batch);
-    step(call);
-    if (call.tree.parents == nullptr) sequences_.add(call, back, prefix);
-  }
-  /// Runs f(execution) with the adapters of the first `batch` sequences, which put `source` before
-  /// what it encodes.
-  template <class F>
-  void run_adapted(index batch, index work, F&& f, const ops::virtual_tokens<T>& source = {}) {
-    const ops::sequence_adapters<T> all = adapters_.of(batch);
-    ops::adapter_hooks<T> hooks = all.hooks();
-    hooks.front = source;
-    const bool any = all.any();
-    run(limits_, work_.converted, work, [&](const ops::execution& on) {
-      const detail::timed<S> time(on.threads, operation::other);
-      ops::execution with = on;
-      with.key_scales = packed_->key_scales();
-      if (any) with.adapter = &hooks;
-      f(with);
-    });
-  }
-
-  const packed<M, T>* packed_ = nullptr;
-  owned_limits limits_;  ///< refuses everything until it is opened
-  memory_block own_;
-  placed_workspace<M, T> work_{};
-  block_tables tables_{};
-  fed_sequences sequences_{};
-  session_adapters<T> adapters_{};
-
- private:
-  /// Makes room for `more` tokens of sequences in a paged cache.
-  template <class More>
-  void reserve(index batch, More&& more) {
-    if (limits_.kv_blocks > 0)
-      tables_.reserve(
-          batch, [&](index b) { return sequences_.past()[b]; }, more,
-          [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); });
-  }
-  /// Runs the model on new tokens.
-  void step(const step_call& call) {
-    const index work = step_flops<M>(call.batch, 0, call.length);
-    run_adapted(call.batch, work, [&](const ops::execution& on) {
-      M::template step<T, S>(packed_->tree(), call, work_.work, on);
-    });
-  }
-  /// Reads virtual tokens of a call's sequences, a chunk at most; false if none is left.
-  bool read_front(const step_call& call, index chunk) {
-    const index most = adapters_.next_front(sequences_, call.batch, chunk);
-    if (most == 0) return false;
-    reserve(call.batch, [&](index b) { return adapters_.lengths()[b]; });
-    step({.batch = call.batch,
-          .length = most,
-          .lengths = adapters_.lengths(),
-          .past = sequences_.past(),
-          .front = most,
-          .layers = {call.layers.first, call.layers.last, false},
-          .source = sequences_.source(call.batch)});
-    sequences_.add_front(call.batch, adapters_.lengths());
-    return true;
-  }
-  /// Feeds prompts and the images that they see in one step; `front` is the most rows of those that
-  /// adapters_.next_front() has found.
-  void feed_with_image(const step_call& call, index front, index back) {
-    adapters_.add_tokens(call.batch, call.length, call.lengths, 1);
-    reserve(call.batch, [&](index b) { return adapters_.lengths()[b]; });
-    step_call all = call;
-    all.length += front;
-    all.lengths = adapters_.lengths();
-    all.past = sequences_.past();
-    all.front = front;
-    step(all);
-    sequences_.add(call, back, true);
-    adapters_.add_tokens(call.batch, call.length, call.lengths, -1);
-    sequences_.add_front(call.batch, adapters_.lengths());
-  }
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
 /// @file
 /// The tree of tokens that a session was fed last, of which one path will stay.
 
@@ -47423,6 +47420,183 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// The weights, limits and memory of a session. Calls that run the model check nothing.
+template <class M, class T>
+class session_state {
+  using S = storage_of<M, T>;
+
+ protected:
+  /// Whether images stand before texts, and whether the tokens of a prompt see them both ways.
+  static constexpr bool sees = M::image_tokens > 0, sees_prefix = sees && M::takes_prefix;
+
+  session_state() = default;
+  session_state(const packed<M, T>& p, const limits& l) : packed_(&p), limits_(l) {}
+
+  /// Rows of a sequence's cache: an image's stand before the tokens.
+  static constexpr index rows_for(const limits& l) {
+    return add_sizes(M::longest(l), M::image_tokens);
+  }
+  /// Whether the limits have a sequence `b`.
+  bool has(index b) const { return b >= 0 && b < limits_.batch; }
+  /// Tokens of each sequence.
+  static index length_of(std::span<const token> tokens, index batch) {
+    return batch > 0 ? std::ssize(tokens) / M::ids_per_token / batch : 0;
+  }
+  /// Looks for what does not fit in [batch, length] tokens with these lengths, if any.
+  batch_check checked(std::span<const token> tokens, index batch, std::span<const index> lengths,
+                      index most, refusal over) const {
+    const index length = length_of(tokens, batch);
+    batch_check c(batch, limits_.batch);
+    c.no(tokens.empty(), refusal::no_tokens);
+    c.no(c.fits() && std::ssize(tokens) % (batch * M::ids_per_token) != 0, refusal::uneven);
+    c.tokens(tokens.data(), length * M::ids_per_token, M::vocabulary);
+    c.no(!lengths.empty() && std::ssize(lengths) < batch, refusal::lengths_missing);
+    c.length(length, most, over, lengths.empty() ? nullptr : lengths.data());
+    return c;
+  }
+
+  /// Most tokens of a sequence in one call.
+  static constexpr index chunk_of(const limits& l) {
+    return l.chunk > 0 ? (std::min)(l.chunk, M::longest(l)) : M::longest(l);
+  }
+  /// Why tokens cannot follow what was fed, or with `anew` begin new texts; at most `most` of each
+  /// sequence. What a tree holds is free, as a call that is taken forgets it.
+  refusal refuses(std::span<const token> tokens, index batch, std::span<const index> lengths,
+                  index most, bool anew = false) const {
+    const index length = length_of(tokens, batch), room = rows_for(limits_),
+                chunk = chunk_of(limits_);
+    auto c = checked(tokens, batch, lengths, room, refusal::over_target);
+    const auto past = [&](index b) { return anew ? index{0} : sequences_.past()[b]; };
+    const auto front = [&](index b) { return adapters_.lacking(sequences_, b, anew); };
+    const auto more = [&](index b) {
+      return front(b) + (lengths.empty() ? length : lengths.data()[b]);
+    };
+    for (index b = 0; c.fits() && b < batch; ++b) {
+      c.no((M::encodes || sees) && !sequences_.has_source(b), refusal::no_source);
+      c.no(past(b) + front(b) + length > room, refusal::over_target);
+    }
+    if constexpr (M::block_tokens > 1) {
+      for (index b = 0; c.fits() && b < batch; ++b)
+        c.no(past(b) % M::block_tokens != 0, refusal::inside_block);
+      c.no(length > chunk && chunk % M::block_tokens != 0, refusal::inside_block);
+    }
+    c.no(length > most, refusal::over_chunk);
+    if (!c.fits() || limits_.kv_blocks == 0) return c.why;
+    c.no(anew ? block_tables::blocks_of(front(0) + length) > limits_.kv_blocks
+              : tables_.needed(batch, past, more) > tables_.available(past(0)),
+         refusal::no_blocks);
+    return c.why;
+  }
+  /// Why tokens whose logits are all asked for cannot follow.
+  refusal refuses_all(std::span<const token> tokens, index batch,
+                      std::span<const index> lengths) const {
+    const refusal why =
+        refuses(tokens, batch, lengths, (std::min)(chunk_of(limits_), limits_.max_logits));
+    return why == refusal::over_chunk ? refusal::over_logits : why;
+  }
+  /// Frees what a tree holds.
+  void forget_tree() {
+    if (limits_.kv_blocks > 0 && tree_.size() > 0) tables_.truncate(0, sequences_.past()[0]);
+    tree_.clear();
+  }
+
+  /// Feeds the tokens of a call behind the virtual ones that their sequences still lack, of which a
+  /// step takes `chunk` at most. At most `back` tokens can be taken back, and none of a `prefix`.
+  void feed_behind(step_call call, index chunk, index back, bool prefix) {
+    if (sees_prefix && !call.every)
+      if (const index front = adapters_.next_front(sequences_, call.batch, M::image_tokens);
+          front > 0)
+        return feed_with_image(call, front, back);
+    while (read_front(call, sees_prefix ? M::image_tokens : chunk)) {
+    }
+    reserve(call.batch, [&](index b) { return call.lengths ? call.lengths[b] : call.length; });
+    call.past = sequences_.past();
+    call.source = sequences_.source(call.batch);
+    step(call);
+    if (call.tree.parents == nullptr) sequences_.add(call, back, prefix);
+  }
+  /// Runs f(execution) with the adapters of the first `batch` sequences, which put `source` before
+  /// what it encodes.
+  template <class F>
+  void run_adapted(index batch, index work, F&& f, const ops::virtual_tokens<T>& source = {}) {
+    const ops::sequence_adapters<T> all = adapters_.of(batch);
+    ops::adapter_hooks<T> hooks = all.hooks();
+    hooks.front = source;
+    const bool any = all.any();
+    run(limits_, work_.converted, work, [&](const ops::execution& on) {
+      const detail::timed<S> time(on.threads, operation::other);
+      ops::execution with = on;
+      with.key_scales = packed_->key_scales();
+      if (any) with.adapter = &hooks;
+      f(with);
+    });
+  }
+
+  const packed<M, T>* packed_ = nullptr;
+  owned_limits limits_;  ///< refuses everything until it is opened
+  memory_block own_;
+  placed_workspace<M, T> work_{};
+  block_tables tables_{};
+  fed_sequences sequences_{};
+  fed_tree tree_{};
+  session_adapters<T> adapters_{};
+
+ private:
+  /// Makes room for `more` tokens of sequences in a paged cache.
+  template <class More>
+  void reserve(index batch, More&& more) {
+    if (limits_.kv_blocks > 0)
+      tables_.reserve(
+          batch, [&](index b) { return sequences_.past()[b]; }, more,
+          [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); });
+  }
+  /// Runs the model on new tokens.
+  void step(const step_call& call) {
+    const index work = step_flops<M>(call.batch, 0, call.length);
+    run_adapted(call.batch, work, [&](const ops::execution& on) {
+      M::template step<T, S>(packed_->tree(), call, work_.work, on);
+    });
+  }
+  /// Reads virtual tokens of a call's sequences, a chunk at most; false if none is left.
+  bool read_front(const step_call& call, index chunk) {
+    const index most = adapters_.next_front(sequences_, call.batch, chunk);
+    if (most == 0) return false;
+    reserve(call.batch, [&](index b) { return adapters_.lengths()[b]; });
+    step({.batch = call.batch,
+          .length = most,
+          .lengths = adapters_.lengths(),
+          .past = sequences_.past(),
+          .front = most,
+          .layers = {call.layers.first, call.layers.last, false},
+          .source = sequences_.source(call.batch)});
+    sequences_.add_front(call.batch, adapters_.lengths());
+    return true;
+  }
+  /// Feeds prompts and the images that they see in one step; `front` is the most rows of those that
+  /// adapters_.next_front() has found.
+  void feed_with_image(const step_call& call, index front, index back) {
+    adapters_.add_tokens(call.batch, call.length, call.lengths, 1);
+    reserve(call.batch, [&](index b) { return adapters_.lengths()[b]; });
+    step_call all = call;
+    all.length += front;
+    all.lengths = adapters_.lengths();
+    all.past = sequences_.past();
+    all.front = front;
+    step(all);
+    sequences_.add(call, back, true);
+    adapters_.add_tokens(call.batch, call.length, call.lengths, -1);
+    sequences_.add_front(call.batch, adapters_.lengths());
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
 /// Inference session of model `M`: runs it token by token with a key-value cache. A session is
 /// planned once for its limits; afterwards nothing allocates. Not for use by two threads at once;
 /// open a second session instead.
@@ -47435,8 +47609,11 @@ class session : detail::session_state<M, T> {
   using state = detail::session_state<M, T>;
   using S = storage_of<M, T>;
   using state::checked;
+  using state::forget_tree;
   using state::has;
   using state::length_of;
+  using state::refuses;
+  using state::refuses_all;
   using state::rows_for;
   using state::sees;
   static_assert(detail::check_decoding_model<M, T, S>() && detail::profile_is_kept<M, S>());
@@ -47444,8 +47621,8 @@ class session : detail::session_state<M, T> {
 
  public:
   using model = M;
-  /// Numbers that a token consists of: spans of tokens hold [tokens, ids_per_token], spans of
-  /// logits [rows, ids_per_token, vocabulary].
+  /// Ids of one token: 1, or the bytes of a byte_pooled model's. Spans of tokens are [tokens,
+  /// ids_per_token], spans of logits [rows, ids_per_token, vocabulary].
   static constexpr index ids_per_token = M::ids_per_token;
   /// Whether a prompt's tokens see each other, so that it has to come in one call.
   static constexpr bool takes_prefix = M::takes_prefix;
@@ -47540,12 +47717,9 @@ class session : detail::session_state<M, T> {
   /// Most tokens that a sequence of a session with these limits can be fed.
   static constexpr index capacity_for(const limits& l) { return M::longest(l); }
   /// Free blocks of 32 tokens, where limits.kv_blocks gave some; feed() needs them.
-  index free_blocks() const { return valid() ? tables_.available() : 0; }
+  index free_blocks() const { return valid() ? tables_.available(sequences_.past()[0]) : 0; }
   /// Most tokens of a sequence in one call of feed().
-  index chunk() const {
-    const index all = valid() ? capacity_for(limits_) : 0;
-    return limits_.chunk > 0 ? (std::min)(limits_.chunk, all) : all;
-  }
+  index chunk() const { return valid() ? state::chunk_of(limits_) : 0; }
 
   /// Most tokens of a sequence that truncate() can take back, not counting the prompt of
   /// attention::prefix. It is chunk() where old tokens are evicted, 32 with kv::int4, else all.
@@ -47604,7 +47778,7 @@ class session : detail::session_state<M, T> {
       if constexpr (encodes || sees) sequences_.forget_source(to);
       adapters_.fork(from, to);
     }
-    // What a prefix or a block holds depends on all of it.
+    // The state of a prefix or a block depends on all of it.
     M::copy_state(work_.work, from, to,
                   sequences_.missing(from, to, takes_prefix || M::block_tokens > 1));
     if (limits_.kv_blocks > 0) tables_.share(from, to);
@@ -47796,50 +47970,12 @@ class session : detail::session_state<M, T> {
     if constexpr (encodes || sees)
       if (other) sequences_.forget_source(b);
   }
-  /// Frees what a tree holds.
-  void forget_tree() {
-    if (limits_.kv_blocks > 0 && tree_.size() > 0) tables_.truncate(0, sequences_.past()[0]);
-    tree_.clear();
-  }
   /// Notes why a call does nothing, or that it does what was asked.
   bool takes(refusal why) {
     reason_ = why;
     if (!valid() || why != refusal::none) return false;
     forget_tree();
     return true;
-  }
-  /// Why tokens cannot follow what was fed, or with `anew` begin new texts; at most `most` of each
-  /// sequence.
-  refusal refuses(std::span<const token> tokens, index batch, std::span<const index> lengths,
-                  index most, bool anew = false) const {
-    const index length = length_of(tokens, batch), room = rows_for(limits_);
-    auto c = checked(tokens, batch, lengths, room, refusal::over_target);
-    const auto past = [&](index b) { return anew ? index{0} : sequences_.past()[b]; };
-    const auto front = [&](index b) { return adapters_.lacking(sequences_, b, anew); };
-    const auto more = [&](index b) {
-      return front(b) + (lengths.empty() ? length : lengths.data()[b]);
-    };
-    for (index b = 0; c.fits() && b < batch; ++b) {
-      c.no((encodes || sees) && !sequences_.has_source(b), refusal::no_source);
-      c.no(past(b) + front(b) + length > room, refusal::over_target);
-    }
-    if constexpr (M::block_tokens > 1) {
-      for (index b = 0; c.fits() && b < batch; ++b)
-        c.no(past(b) % M::block_tokens != 0, refusal::inside_block);
-      c.no(length > chunk() && chunk() % M::block_tokens != 0, refusal::inside_block);
-    }
-    c.no(length > most, refusal::over_chunk);
-    if (!c.fits() || limits_.kv_blocks == 0) return c.why;
-    c.no(anew ? block_tables::blocks_of(front(0) + length) > limits_.kv_blocks
-              : tables_.needed(batch, past, more) > tables_.available(),
-         refusal::no_blocks);
-    return c.why;
-  }
-  /// Why tokens whose logits are all asked for cannot follow.
-  refusal refuses_all(std::span<const token> tokens, index batch,
-                      std::span<const index> lengths) const {
-    const refusal why = refuses(tokens, batch, lengths, (std::min)(chunk(), limits_.max_logits));
-    return why == refusal::over_chunk ? refusal::over_logits : why;
   }
   /// Feeds tokens that fit to the one sequence, in parts.
   std::span<T> parts(std::span<const token> tokens) {
@@ -47879,9 +48015,9 @@ class session : detail::session_state<M, T> {
   using state::packed_;
   using state::sequences_;
   using state::tables_;
+  using state::tree_;
   using state::work_;
-  layer_range layers_{};  ///< that feed() runs
-  detail::fed_tree tree_{};
+  layer_range layers_{};    ///< that feed() runs
   token* order_ = nullptr;  ///< [vocabulary] scratch of samplers
   refusal reason_ = refusal::none;
 };
@@ -52351,7 +52487,7 @@ struct mamba : attention::policy {
           ctx.on, scan(p, c, ctx),
           ops::scan_gradient<T>{c.d_gated, c.d_x, c.d_delta, c.d_dbc + rank, c.d_dbc + rank + State,
                                 c.d_xz + inner, dp.a_log, dp.d, c.partial});
-      // What softplus was taken of is cheap to compute again.
+      // The input of softplus is cheap to compute again.
       to_delta::template forward<T, S>(p.dt_proj, {c.low, rows}, {c.filtered, rows}, none, ctx);
       ops::softplus_backward(ctx.on, rows * inner, c.filtered, c.d_delta);
       zero(c.d_low, rank);
@@ -55180,7 +55316,7 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Generates after a prompt of tokens [length, bytes_per_token] (see token_bytes::slots_of). In
+/// Generates after a prompt of tokens [length, bytes_per_token] (see token_bytes::bytes_of). In
 /// each step `choose(logits, scratch)` chooses the bytes of the next token, slot by slot and each
 /// for itself. They end before the first byte_pad, byte_end or stop byte. They are passed to
 /// `on_text(std::string_view)`, which may return false to end, and fed back as the next token. Ends
@@ -55255,8 +55391,9 @@ struct contrast_options {
 /// allocates nothing. For one sequence; not for speculative decoding.
 ///
 ///     ln::contrast against(plain, {.plausibility = 0.1});
-///     against.start(question);
-///     expert.generate(context_and_question, ln::processed(ln::greedy{}, against), emit);
+///     against.reset_and_prefill(question);
+///     ln::with_logit_processors choose(ln::greedy{}, against);
+///     expert.generate(context_and_question, choose, emit);
 template <class M, class T = float>
 class contrast {
   static_assert(session<M, T>::ids_per_token == 1,
@@ -55276,7 +55413,7 @@ class contrast {
   }
   LINNET_OR_OUT_OF_MEMORY("contrast::open")
   /// Contrasts with an amateur's session, which must outlive it. With options out of their ranges
-  /// start() fails.
+  /// reset_and_prefill() fails.
   explicit contrast(session<M, T>& amateur, const contrast_options& how = {})
       : amateur_(&amateur), how_(how) {}
 
@@ -55315,8 +55452,8 @@ class contrast {
       expert[i] = static_cast<X>(e < least && e < most ? -1e30 : e + how_.weight * (e - a));
     }
   }
-  /// Why the last start() failed, or why the expert's logits stay as they are: that of the amateur,
-  /// see session::last_refusal().
+  /// Why the last reset_and_prefill() failed, or why the expert's logits stay as they are: that of
+  /// the amateur, see session::last_refusal().
   std::string_view last_refusal() const noexcept { return amateur_->last_refusal(); }
 
  private:
@@ -57670,6 +57807,65 @@ struct block_diagonal : policy {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Attention whose scores have a bias of one's own by distance, such as ALiBi (Press et al. 2022).
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+/// A shape whose scores have the bias lines of the context.
+constexpr attention_shape with_relative_bias(attention_shape a) {
+  a.relative = true;
+  return a;
+}
+}  // namespace detail
+
+namespace attention {
+
+/// The layer of attention::full with a bias on its scores, for a kind of one's own that derives
+/// from `full` and has its caches. `double Kind::bias(head, heads, distance)` is what `head` adds
+/// at the position of the query minus that of the key; a later key has a negative one. Nothing of
+/// it is trained. For models without positions of their own, that is `position::none`.
+template <attention_shape A, class Kind>
+struct distance_bias_layer : full::layer<linnet::detail::with_relative_bias(A)> {
+  static_assert(!A.relative && !A.cross,
+                "linnet::attention::distance_bias_layer: for decoders and encoders, which have no "
+                "other bias");
+  using base = full::layer<linnet::detail::with_relative_bias(A)>;
+  using base::in, base::out;
+
+  template <class T>
+  struct cache : base::template cache<T> {
+    T* lines = nullptr;  ///< [heads, 2 * longest + 1], by key position - query position + longest
+    index longest = 0;
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    const index longest = (std::max)(e.length, e.capacity);
+    T* const lines = m.saved.take<T>(A.heads * (2 * longest + 1));
+    return {base::template plan<T>(m, e), lines, longest};
+  }
+  template <class T, class S, class P>
+  static void forward(const P& p, view<const T, in> x, view<T, out> y, cache<T>& c, context<T>& ctx,
+                      const T* residual = nullptr) {
+    const index width = 2 * c.longest + 1;
+    ctx.on.threads.each(A.heads * width, [&](index i) {
+      c.lines[i] = static_cast<T>(Kind::bias(i / width, A.heads, c.longest - i % width));
+    });
+    ctx.bias = {c.lines, nullptr, c.longest};
+    base::template forward<T, S>(p, x, y, c, ctx, residual);
+  }
+  template <class T, class S, class P, class G>
+  static void backward(const P& p, G& dp, view<const T, in> x, view<const T, out> dy,
+                       view<T, in> dx, cache<T>& c, context<T>& ctx) {
+    ctx.bias = {c.lines, nullptr, c.longest};  // without a gradient
+    base::template backward<T, S>(p, dp, x, dy, dx, c, ctx);
+  }
+};
+
+}  // namespace attention
+
+LINNET_NAMESPACE_END
+/// @file
 /// Fourier mixing as a layer: tokens are mixed by a transform without parameters.
 
 /// @file
@@ -59545,7 +59741,7 @@ struct longformer_at : policy {
           window[number] = ops::hidden_score<T>;
         if (A.causal && token > at.token(query)) row[j] = ops::hidden_score<T>;
       }
-      // What comes behind a causal query changes no bit of its sums.
+      // Keys behind a causal query change no bit of its sums.
       const index used = A.causal ? at.seen + last : tile.keys();
       std::fill(row + used, row + tile.keys(), T(0));
       Kernels::template softmax<T>(used, row);
@@ -59630,6 +59826,41 @@ enum class grouping {
 
 namespace detail {
 
+/// The buckets of one text in one grouping, in chunks of `size`. A bucket's tokens are counted off
+/// as they come, so that it passes no place of a text twice. A text takes at most its length times
+/// the buckets.
+struct bucket_chain {
+  index size, buckets;
+  std::int32_t* member;  ///< [capacity] bucket * size + the token's place in its chunk
+  std::int32_t* before;  ///< [capacity] the token before in the bucket, or -1
+  std::int32_t* last;  ///< [buckets] each one's last token, or -1; then how many tokens have joined
+
+  /// Numbers of `last`.
+  static constexpr index last_size(index buckets) { return buckets + 1; }
+  /// Tokens past, past + 1, ... join their buckets. Those behind `past` that had joined are gone.
+  void join(index past, index count, const std::int32_t* bucket) const {
+    if (past == 0 || last[buckets] > past) take_back(*this, past);
+    for (index t = past; t < past + count; ++t) {
+      std::int32_t& newest = last[bucket[t - past]];
+      const auto first = static_cast<std::int32_t>(bucket[t - past] * size);
+      const index place = newest < 0 ? 0 : (member[newest] - first + 1) % size;
+      member[t] = first + static_cast<std::int32_t>(place);
+      before[t] = std::exchange(newest, static_cast<std::int32_t>(t));
+    }
+    last[buckets] = static_cast<std::int32_t>(past + count);
+  }
+  /// Goes on where `from` is behind its first `past` tokens. This has them already, but for the
+  /// last token of each bucket.
+  void take_back(const bucket_chain& from, index past) const {
+    for (index i = 0; i < buckets; ++i) {
+      std::int32_t newest = past == 0 ? -1 : from.last[i];
+      while (newest >= past) newest = from.before[newest];
+      last[i] = newest;
+    }
+    last[buckets] = static_cast<std::int32_t>(past);
+  }
+};
+
 /// Cached tokens of a session in `Rounds` groupings, in chunks of `Size`. It holds their keys, one
 /// per query head, their values and their groups.
 template <attention_shape A, index Size, index Rounds>
@@ -59643,29 +59874,40 @@ struct online_groups {
     std::int32_t* member = nullptr;  ///< [batch, heads, Rounds, capacity]: bucket * Size + the
                                      ///< token's place in its chunk
     std::int32_t* before = nullptr;  ///< the same size: the token before in the bucket, or -1
+    std::int32_t* last = nullptr;    ///< [batch, heads, Rounds, buckets + 1], see bucket_chain
     std::int32_t* met = nullptr;     ///< [most] per thread
     T* scratch = nullptr;            ///< [most, 2 h + 1] per thread
-    index capacity = 0, most = 0;
+    index capacity = 0, most = 0, buckets = 0;
+
+    /// The buckets of item = (sequence, head, round).
+    bucket_chain chain(index item) const {
+      return {Size, buckets, member + item * capacity, before + item * capacity,
+              last + item * bucket_chain::last_size(buckets)};
+    }
   };
-  /// Plans the buffers; the caller releases the scratch memory.
+  /// Plans the buffers of texts in so many buckets; the caller releases the scratch memory.
   template <class T>
-  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+  static constexpr cache<T> plan(planner& m, const call_shape& e, index buckets) {
     cache<T> c;
     c.capacity = e.capacity;
+    c.buckets = buckets;
     c.most = (std::min)(e.capacity, Rounds * (2 * Size - 1) + 1);
     c.keys.plan(m.state, e.batch, e.capacity, 0, e.capacity, e.blocks);
     c.values.plan(m.state, e.batch, e.capacity, 0, e.capacity, e.blocks);
     c.member = m.state.take<std::int32_t>(e.batch * A.heads * Rounds * e.capacity);
     c.before = m.state.take<std::int32_t>(e.batch * A.heads * Rounds * e.capacity);
+    c.last =
+        m.state.take<std::int32_t>(e.batch * A.heads * Rounds * bucket_chain::last_size(buckets));
     c.met = m.scratch.take<std::int32_t>(c.most * e.threads);
     c.scratch = m.scratch.take<T>(c.most * (2 * h + 1) * e.threads);
     return c;
   }
-  static constexpr index state_values(index tokens) {
-    return tokens * (n + A.kv() + 2 * A.heads * Rounds);
+  static constexpr index state_values(index tokens, index buckets) {
+    return tokens * (n + A.kv() + 2 * A.heads * Rounds) +
+           A.heads * Rounds * bucket_chain::last_size(buckets);
   }
   /// Nothing kept of a token ever changes. So the last tokens can be taken back, and sequences need
-  /// not copy tokens that both begin with.
+  /// not copy tokens that both begin with. The last tokens of all buckets are found anew.
   template <class T>
   static void copy_state(const cache<T>& c, index from, index to, const state_part& part) {
     if (part.block) {
@@ -59676,11 +59918,13 @@ struct online_groups {
     c.keys.copy(from, to, part.first, part.tokens);
     c.values.copy(from, to, part.first, part.tokens);
     constexpr index all = A.heads * Rounds;
-    for (index i = 0; i < all; ++i)
+    for (index i = 0; i < all; ++i) {
       for (std::int32_t* const x : {c.member, c.before})
         std::copy(x + (from * all + i) * c.capacity + part.first,
                   x + (from * all + i) * c.capacity + part.tokens,
                   x + (to * all + i) * c.capacity + part.first);
+      c.chain(to * all + i).take_back(c.chain(from * all + i), part.tokens);
+    }
   }
 
   /// mixed[rows, n] = softmax(scale q k^T + bias) v over the tokens that each new token meets in
@@ -59692,8 +59936,7 @@ struct online_groups {
     keep_tokens(c.keys, c.values, ctx, ctx.length, false, k, v);
     ctx.on.threads.each(ctx.batch * A.heads * Rounds, [&](index item) {
       const index b = item / (A.heads * Rounds);
-      join(ctx.past[b], ctx.length_of(b), hash(item), c.member + item * c.capacity,
-           c.before + item * c.capacity);
+      c.chain(item).join(ctx.past[b], ctx.length_of(b), hash(item));
     });
     const auto keys = key_rows(c.keys, ctx, k, ctx.length, ctx.past);
     const auto values = c.values.rows(ctx.pages);
@@ -59729,20 +59972,6 @@ struct online_groups {
   }
 
  private:
-  /// Tokens past, past + 1, ... of one sequence, head and round join their buckets. Each looks back
-  /// to the one before it in its bucket, so that a bucket passes no place of a text twice. A text
-  /// takes at most its length times the buckets.
-  static void join(index past, index count, const std::int32_t* bucket, std::int32_t* member,
-                   std::int32_t* before) {
-    for (index t = past; t < past + count; ++t) {
-      const auto first = static_cast<std::int32_t>(bucket[t - past] * Size);
-      index last = t - 1;
-      while (last >= 0 && (member[last] < first || member[last] - first >= Size)) --last;
-      const index place = last < 0 ? 0 : (member[last] - first + 1) % Size;
-      member[t] = first + static_cast<std::int32_t>(place);
-      before[t] = static_cast<std::int32_t>(last);
-    }
-  }
   /// Lists the tokens that token `t` meets in some round, each once, the newest first.
   template <bool Self, class T>
   static index meet(const cache<T>& c, index at, index t, std::int32_t* met) {
@@ -59996,7 +60225,7 @@ struct lsh : policy {
       c.lengths = m.saved.take<T>(e.rows() * A.heads);
       c.bucket = m.saved.take<std::int32_t>(sorted);
       if (cached) {
-        c.past = groups::template plan<T>(m, e);
+        c.past = groups::template plan<T>(m, e, c.buckets);
       } else {
         c.largest = m.saved.take<T>(e.rows() * A.heads);
         c.sum = m.saved.take<T>(e.rows() * A.heads);
@@ -60077,8 +60306,10 @@ struct lsh : policy {
     }
 
     /// Numbers that a session keeps of each sequence of up to `tokens` tokens: keys, values, and
-    /// two for each head and round.
-    static constexpr index state_values(index tokens) { return groups::state_values(tokens); }
+    /// two for each head and round. Each of these has one for each bucket, too.
+    static constexpr index state_values(index tokens) {
+      return groups::state_values(tokens, ops::bucket_count(tokens, Bucket));
+    }
     /// Copies the decoding state of one sequence to another.
     template <class T>
     static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
@@ -60906,7 +61137,7 @@ struct routing : policy {
       c.b = projections::template plan<T>(m, e);
       c.q_lengths = m.saved.take<T>(tokens);
       if (is_online || cached) c.nearest = m.saved.take<std::int32_t>(tokens);
-      if (cached) c.past = groups::template plan<T>(m, e);
+      if (cached) c.past = groups::template plan<T>(m, e, Clusters);
       if (!cached) {
         c.queries = m.saved.take<std::int32_t>(e.batch * A.heads * c.members);
         c.order_size = (std::max)(e.length, Clusters);
@@ -60990,8 +61221,10 @@ struct routing : policy {
     }
 
     /// Numbers that a session keeps of each sequence of up to `tokens` tokens: keys, values, and
-    /// two for each head.
-    static constexpr index state_values(index tokens) { return groups::state_values(tokens); }
+    /// two for each head. Each head has one for each cluster, too.
+    static constexpr index state_values(index tokens) {
+      return groups::state_values(tokens, Clusters);
+    }
     /// Copies the decoding state of one sequence to another.
     template <class T>
     static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
@@ -61109,7 +61342,7 @@ struct routing : policy {
         T* const share = c.share + item * ctx.length;
         std::fill_n(share, ctx.length, T(0));
         for (index k = 0; k < Clusters; ++k) {
-          // What a centroid that is no number takes shows it.
+          // Tokens of a centroid that is no number show it.
           const bool usable = finite(centroids + (item % A.heads * Clusters + k) * h, h);
           const T one = usable ? T(1) : std::numeric_limits<T>::quiet_NaN();
           for (index i = 0; i < window; ++i)
@@ -62131,15 +62364,33 @@ LINNET_NAMESPACE_BEGIN
 template <class M, class Method>
 struct adapted;
 
+namespace detail {
+
+/// A hash of packed weights: of their panels, which are the same on every machine.
+inline std::uint64_t base_hash(std::span<const std::byte> bytes) {
+  std::uint64_t hash = bytes.size();
+  for (std::size_t i = 0; i < bytes.size(); i += 8) {
+    std::uint64_t word = 0;
+    __builtin_memcpy(&word, bytes.data() + i, (std::min)(std::size_t{8}, bytes.size() - i));
+    hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
+    hash ^= hash >> 29;
+  }
+  return hash;
+}
+
+}  // namespace detail
+
 /// The base that an adapter was made for.
 struct adapter_base {
   const void* of = nullptr;              ///< the packed weights, or null
   bool (*there)(const void*) = nullptr;  ///< whether they are valid
+  std::uint64_t hash = 0;                ///< of their panels, by which files know them
 
-  /// Refers to packed weights.
+  /// Refers to packed weights, and reads them once for their hash.
   template <class Packed>
   void refer_to(const Packed& base) {
     of = &base;
+    hash = detail::base_hash(base.block());
     there = [](const void* one) { return static_cast<const Packed*>(one)->valid(); };
   }
 };
@@ -62472,6 +62723,12 @@ struct lora_options {
     f("alpha", self.alpha, detail::at_least(0));
     f("rslora", self.rslora, detail::one_of(detail::false_or_true));
     f("dropout", self.dropout, detail::option_range{.least = 0, .most = 1, .below = true});
+  }
+  /// Calls f(key, value) for the options that decide what weights compute, which files note.
+  template <class F>
+  void describe(F&& f) const {
+    f("alpha", alpha);
+    f("rslora", rslora);
   }
   /// The factor of B A.
   double scale(index rank) const {
@@ -63136,7 +63393,7 @@ struct virtual_model : adapted_model<M, Method> {
   static refusal refuses(const batch& b, const limits& l) {
     limits text = l;
     text.target = longest(l);
-    return has_documents(b) ? refusal::documents_unknown : M::refuses(b, text);
+    return linnet::detail::has_documents(b) ? refusal::documents_unknown : M::refuses(b, text);
   }
   /// Whether a batch fits them.
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
@@ -63177,12 +63434,6 @@ struct virtual_model : adapted_model<M, Method> {
       return b.lengths;
     else
       return nullptr;
-  }
-  static bool has_documents(const batch& b) {
-    if constexpr (is_t5<M>)
-      return b.source_documents || b.target_documents;
-    else
-      return b.documents != nullptr;
   }
   /// Limits of the base's sequences, virtual tokens included.
   static constexpr limits whole(limits l) {
@@ -64311,7 +64562,7 @@ class random_parts {
 ///
 /// i.i.d. denoising masks no more where the target has no room or the sentinels are used up.
 /// @return the tokens written. Zeros, and nothing written, for a text below two tokens, or a
-/// density or a mean span outside its range. Likewise for spans without room for the lengths that
+/// density or a mean span outside its range. So it is for spans without room for the lengths that
 /// `how` says, or without enough sentinels.
 inline denoised_lengths denoise(const denoising& how, const t5_ids& ids,
                                 std::span<const token> text, seed key, std::span<token> source,
@@ -65384,7 +65635,7 @@ inline result<std::vector<token>> restore_middle(const middle_tokens& ids,
   if (middle == last) return wrong("marks", "prefix, suffix and middle, in this order");
   for (const token id : {ids.prefix, ids.suffix, ids.middle})
     if (std::count(text.begin(), last, id) != 1) return wrong("marks", "each once");
-  // What follows <MID> stands behind the prefix: SPM's begins with it, and leaves the first empty.
+  // Tokens behind <MID> go behind the prefix: SPM's begins with it, and leaves the first empty.
   std::vector<token> made(text.begin() + 1, suffix);
   made.insert(made.end(), middle + 1, last);
   made.insert(made.end(), suffix + 1, middle);
@@ -66108,7 +66359,8 @@ LINNET_NAMESPACE_END
 /// and let none be chosen:
 ///
 ///     prompt.insert(prompt.end(), 10, pause);
-///     ln::processed choose(ln::greedy{}, [](std::span<float> l) { l[pause] = -1e30f; });
+///     auto never = [](std::span<float> l) { l[pause] = -1e30f; };
+///     ln::with_logit_processors choose(ln::greedy{}, never);
 ///     session.generate(prompt, choose, emit);
 ///
 /// What the model says before the last pause is never looked at. As many pauses as in fine-tuning:
@@ -66809,7 +67061,8 @@ struct teacher_model {
     typename M::template workspace<T> w = work.work;
     return M::template read<T, S>(weights->tree(), b, w, on(caller));
   }
-  /// Likewise, and shows `hook` the outputs of all layers but the last.
+  /// Computes the hidden states of a batch, and shows `hook` the outputs of all layers but the
+  /// last; returns the head.
   head read(const ops::execution& caller, const batch& b, const layer_hook<T>& hook) const {
     typename M::template workspace<T> w = work.work;
     return M::template read<T, S>(weights->tree(), b, w, on(caller), hook);
@@ -67115,15 +67368,24 @@ constexpr index attention_match_scratch(index queries, index keys) { return 3 * 
 
 namespace detail {
 
-/// Calls f(key) for the keys that query `i` of sequence `b` sees, without those of a cache.
+/// The keys of the document of query `i` of sequence `b`, or all.
+template <class T>
+typename attention_call<T>::token_range document_keys(const attention_call<T>& a, index b,
+                                                      index i) {
+  const index keys = a.key_lengths ? a.key_lengths[b] : a.keys;
+  if (!a.documents) return {0, keys};
+  const auto own = a.keys_from(b, a.documents[b * a.queries + i]);
+  return {own.first, (std::min)(keys, own.last)};
+}
+/// Calls f(key) for the keys that query `i` of sequence `b` sees, without those of a cache. The
+/// `first` keys of a window are those of the query's document.
 template <class T, class F>
 void each_seen_key(const attention_call<T>& a, index b, index i, F&& f) {
-  const index keys = a.key_lengths ? a.key_lengths[b] : a.keys;
   const index prefix = a.prefix ? a.prefix[b] : 0;
-  const auto own = a.documents ? a.keys_from(b, a.documents[b * a.queries + i])
-                               : typename attention_call<T>::token_range{0, keys};
-  for (index j = own.first; j < (std::min)(keys, own.last); ++j)
-    if (j < prefix || (j <= i + a.window.after && (j + a.window.before >= i || j < a.window.first)))
+  const auto own = document_keys(a, b, i);
+  for (index j = own.first; j < own.last; ++j)
+    if (j < prefix ||
+        (j <= i + a.window.after && (j + a.window.before >= i || j - own.first < a.window.first)))
       f(j);
 }
 /// Row `i` of sequence `b` of queries, one head.
@@ -67136,11 +67398,14 @@ template <class T>
 const T* key_of(const attention_call<T>& a, index b, index j, index head) {
   return a.k.data + (b * a.k.tokens + j) * a.k.stride + head * a.kv_heads / a.heads * a.k.slot;
 }
-/// Place of the bias of a pair of positions in the lines of a sequence.
+/// Place of the bias of query `i` and key `j` of sequence `b` in its lines. From the `first` keys
+/// of a window a query stands no further than attention_call::kept - 1.
 template <class T>
-index bias_place(const attention_call<T>& a, index head, index i, index j) {
+index bias_place(const attention_call<T>& a, index b, index head, index i, index j) {
+  const index first = document_keys(a, b, i).first,
+              from = j - first < a.window.first ? (std::min)(i, first + a.kept - 1) : i;
   return head * (2 * a.bias_origin + 1) + a.bias_origin +
-         (std::clamp)(j - i, -a.bias_origin, a.bias_origin);
+         (std::clamp)(j - from, -a.bias_origin, a.bias_origin);
 }
 template <class T>
 index valid_queries(const attention_call<T>& a, index b) {
@@ -67164,7 +67429,7 @@ void attention_map(const attention_call<T>& a, index b, index head, double* map)
       double dot = 0;
       for (index c = 0; c < a.h; ++c) dot += static_cast<double>(q[c]) * static_cast<double>(k[c]);
       row[j] = dot * static_cast<double>(a.scale);
-      if (a.bias) row[j] += static_cast<double>(a.bias[detail::bias_place(a, head, i, j)]);
+      if (a.bias) row[j] += static_cast<double>(a.bias[detail::bias_place(a, b, head, i, j)]);
       largest = (std::max)(largest, row[j]);
     });
     detail::each_seen_key(a, b, i, [&](index j) { sum += row[j] = std::exp(row[j] - largest); });
@@ -67185,7 +67450,7 @@ void attention_map_backward(const attention_call<T>& a, index b, index head, con
     detail::each_seen_key(a, b, i, [&](index j) {
       const double raw = row[j] * (d[j] - mean), score = raw * static_cast<double>(a.scale);
       if (a.bias && to.d_bias)
-        to.d_bias[b * a.heads * (2 * a.bias_origin + 1) + detail::bias_place(a, head, i, j)] +=
+        to.d_bias[b * a.heads * (2 * a.bias_origin + 1) + detail::bias_place(a, b, head, i, j)] +=
             static_cast<T>(raw);
       const T* const k = detail::key_of(a, b, j, head);
       T* const to_k = to.dk + (k - a.k.data);
@@ -68844,8 +69109,8 @@ class latent_prediction {
     return made_of(nullptr, l, how);
   }
   LINNET_OR_OUT_OF_MEMORY("latent_prediction::open")
-  /// Likewise, with targets from packed weights, which must outlive it and may change between
-  /// steps. Errors: as above, and the error of the weights.
+  /// Opens the objective with targets from packed weights, which must outlive it and may change
+  /// between steps. Errors: as above, and the error of the weights.
   static result<latent_prediction> open(std::reference_wrapper<const target_form> target,
                                         const limits& l,
                                         const latent_prediction_options& how = {}) LINNET_TRY {
@@ -69043,11 +69308,8 @@ inline std::uint64_t rollout_bits(std::uint64_t key, index step, index sequence,
 /// Why a model cannot write the texts of a batch within these limits.
 template <class M>
 refusal rollout_refusal(const typename M::batch& b, const limits& l) {
-  bool documents = false;
-  if constexpr (requires { b.documents; }) documents = b.documents != nullptr;
-  if constexpr (requires { b.source_documents; }) documents = b.source_documents != nullptr;
   const refusal why = refusal_of<M>(b, l);
-  return why == refusal::none && documents ? refusal::documents_written : why;
+  return why == refusal::none && has_documents(b) ? refusal::documents_written : why;
 }
 
 /// Copies of batches in which what follows the prompts is chosen token by token. A prompt ends
@@ -70250,9 +70512,9 @@ LINNET_NAMESPACE_BEGIN
 
 /// Options of token_adaptive.
 struct token_adaptive_options {
-  bool ranks = true;     ///< whether a share of each sequence has few bits; else all tokens with
+  bool ranks = true;     ///< whether a share of each document has few bits; else all tokens with
                          ///< scores below `threshold`, a choice that no later token changes
-  double share = 0.5;    ///< of the tokens of a sequence that have few bits, rounded down
+  double share = 0.5;    ///< of the tokens of a document that have few bits, rounded down
   double threshold = 0;  ///< least score of tokens that keep their bits
   index bits = 4;        ///< of the others' inputs
 
@@ -70268,15 +70530,16 @@ struct token_adaptive_options {
 
 namespace detail {
 
-/// Scores of the tokens in one call of attention: of their queries with the first key, before the
-/// softmax, summed over heads. One that is not finite is the lowest number. scores[batch *
-/// queries].
+/// Scores of the tokens in one call of attention: of their queries with the first key of their
+/// document, before the softmax, summed over heads. One that is not finite is the lowest number.
+/// scores[batch * queries].
 template <class T>
 void score_tokens(const ops::execution& on, const ops::attention_call<T>& a, double* scores) {
   const index n = a.heads * a.h, kv = a.kv_heads * a.h, group = a.heads / a.kv_heads;
   on.threads.each(a.batch * a.queries, [&](index row) {
     const T* const q = a.q + row * n;
-    const T* const k = a.k.data + row / a.queries * a.keys * kv;
+    const index first = a.documents ? a.documents[row] : 0;
+    const T* const k = a.k.data + (row / a.queries * a.keys + first) * kv;
     double sum = 0;
     for (index head = 0; head < a.heads; ++head)
       for (index i = 0; i < a.h; ++i)
@@ -70286,8 +70549,8 @@ void score_tokens(const ops::execution& on, const ops::attention_call<T>& a, dou
     scores[row] = is_finite(sum) ? sum : std::numeric_limits<double>::lowest();
   });
 }
-/// Writes `code` for those of n tokens that have few bits, and 0 for the others. Of equal scores
-/// the first ones count as lower. `order` is scratch for n numbers.
+/// Writes `code` for those of a document's n tokens that have few bits, and 0 for the others. Of
+/// equal scores the first ones count as lower. `order` is scratch for n numbers.
 inline void choose_tokens(index n, const double* scores, const token_adaptive_options& how,
                           index* order, float code, float* to) {
   std::fill_n(to, n, 0.0f);
@@ -70308,12 +70571,13 @@ inline void choose_tokens(index n, const double* scores, const token_adaptive_op
 }  // namespace detail
 
 /// Token-adaptive inputs (EdgeQAT, Shen et al. 2024, arXiv:2402.10787), around another objective of
-/// model `M`. A token's score in a layer is that of its query with the first key, summed over
-/// heads. Tokens of low score have inputs of few bits in the rest of the layer, and in the queries,
-/// keys and values of the next. All others have those of the compute type, such as compute::int8.
-/// So has every token where the head reads it. For trainers and evaluators of decoders.
-/// Where products do not round their inputs to integers it changes nothing. Sequences of a batch
-/// choose for themselves. Layer dropout is refused, as of attention_distillation.
+/// model `M`. A token's score in a layer is that of its query with the first key of its document,
+/// summed over heads. Tokens of low score have inputs of few bits in the rest of the layer, and in
+/// the queries, keys and values of the next. All others have those of the compute type, such as
+/// compute::int8. So has every token where the head reads it. For trainers and evaluators of
+/// decoders. Where products do not round their inputs to integers it changes nothing. Sequences of
+/// a batch, and documents packed in one, choose for themselves. Layer dropout is refused, as of
+/// attention_distillation.
 template <class M, class Objective = cross_entropy_objective>
 class token_adaptive {
   using T = float;
@@ -70429,7 +70693,11 @@ class token_adaptive {
       for (index b = 0; b < a.batch; ++b) {
         const index first = b * a.queries, n = a.query_lengths ? a.query_lengths[b] : a.queries;
         std::fill_n(codes + first, a.queries, 0.0f);
-        detail::choose_tokens(n, at_.scores + first, how_, at_.order, code, codes + first);
+        for (index t = 0, end = 0; t < n; t = end) {
+          end = (std::min)(n, a.queries_from(b, t).last);
+          detail::choose_tokens(end - t, at_.scores + first + t, how_, at_.order, code,
+                                codes + first + t);
+        }
       }
     });
   }
@@ -71669,11 +71937,14 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Computes the hidden states of encoder `M` from packed weights in any storage type, whatever its
-/// head. Memory is planned once; calls allocate nothing. Labels of batches are not read.
+/// Computes the hidden states of an `embedding_model`, such as an encoder with any head, from
+/// packed weights in any storage type. Memory is planned once; calls allocate nothing. Labels of
+/// batches are not read.
 template <class M, class T = float>
 class embedder {
-  static_assert(detail::is_encoder<M>, "linnet::embedder: the model must be an encoder<>");
+  static_assert(embedding_model<M, T>,
+                "linnet::embedder: the model must be an encoder<>, or a model of your own that has "
+                "what model/contract.hpp says of an embedding_model");
   static_assert(!detail::is_reproducible<M> || std::is_same_v<T, float>,
                 "linnet::compute::reproducible: its kernels compute in float; embedders of these "
                 "models have that scalar");
@@ -71730,11 +72001,16 @@ class embedder {
   /// The hidden states [batch, length, width] of the last layer; those of padding mean nothing.
   /// Valid until the next call; empty, and nothing done, for a batch that does not fit.
   std::span<const T> hidden(const batch& b) {
-    return hidden(b, [](index, std::span<const T>) {});
+    if (!takes(b)) return {};
+    run_model(b, [&](const ops::execution&, context<T>& ctx) {
+      M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
+    });
+    return {work_.work.hidden, static_cast<std::size_t>(b.batch * b.length * width)};
   }
-  /// Also calls f(layer, states) with the hidden states [batch, length, width] of every layer in
-  /// turn: 0 is the embedding, `layers` the last. They are valid during the call.
+  /// Also calls f(layer, states) with the hidden states [batch, length, width] of every layer of an
+  /// encoder<> in turn: 0 is the embedding, `layers` the last. They are valid during the call.
   template <class F>
+  requires requires { typename M::body; }
   std::span<const T> hidden(const batch& b, F&& f) {
     if (!takes(b)) return {};
     const auto states = [&](const T* x) {
@@ -72479,7 +72755,7 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
         ops::embed_backward(on, rows, d, w.place, w.d_embedded, w.d_pooled);
         each_part(w.distinct, [&](index first, index count) {
           const token* const bytes = gather(on, b, first, count, w);
-          // What the embedder kept of these tokens was overwritten by the next: once more.
+          // The embedder's values of these tokens were overwritten by the next: once more.
           reader::template forward<T, S>(p.embedder, on, count, bytes, w.pooled + first * d,
                                          w.embedder);
           reader::template backward<T, S>(p.embedder, dp->embedder, on, count, bytes,
@@ -72691,9 +72967,10 @@ inline constexpr decoder_shape stlm_10m_experts = [] {
   s.d_ff /= 2;
   return s;
 }();
-// The same budgets between bytes: without a table of tokens more of them is left for the blocks.
-// The 50M is the published configuration, as wide as the budget of the baseline allows; the 100M is
-// deeper. At 10M the published ends would take half, so it has the paper's smaller ones.
+// Models between bytes have these budgets, too: without a table of tokens more of them is left for
+// the blocks. The 50M is the published configuration, as wide as the budget of the baseline allows;
+// the 100M is deeper. At 10M the published ends would take half, so it has the paper's smaller
+// ones.
 inline constexpr decoder_shape stlm_10m_bytes{.d_model = 256,
                                               .d_ff = 768,
                                               .heads = 8,
@@ -73206,6 +73483,17 @@ struct two_moments {
   }
 };
 
+/// The gradients of a trainer: a whole block, or what an optimizer that keeps a part of them says.
+template <class Optimizer, class M, class T>
+struct gradients_for {
+  using type = gradients<M, T>;
+};
+template <class Optimizer, class M, class T>
+requires requires { typename Optimizer::template gradient_block<M, T>; }
+struct gradients_for<Optimizer, M, T> {
+  using type = typename Optimizer::template gradient_block<M, T>;
+};
+
 }  // namespace detail
 
 LINNET_NAMESPACE_END
@@ -73683,6 +73971,134 @@ struct adamw_8bit {
 };
 
 LINNET_NAMESPACE_END
+/// @file
+/// Sophia-G: steps that a diagonal estimate of the curvature divides, and that end at the rate.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A criterion whose labels a model draws itself: the cross-entropy with tokens sampled from the
+/// model's own distribution, wherever the batch has a label. Its squared gradient estimates the
+/// Gauss-Newton diagonal (Liu et al. 2023, arXiv:2305.14342, section 2.3).
+struct sampled_cross_entropy {
+  std::uint64_t seed = 0, step = 0;
+
+  template <class T, class S>
+  void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
+                  index rows) const {
+    const index vocabulary = h.vocabulary;
+    ops::detail::each_labelled_row(
+        on, rows, vocabulary, h.labels + first, h.chunk, h.losses + first, h.dy != nullptr,
+        [&](auto k, index i, T* row) {
+          using K = decltype(k);
+          const T largest = K::template maximum<T>(vocabulary, row);
+          const auto sum = static_cast<double>(K::template exp_sum<T>(vocabulary, largest, row));
+          const auto place = static_cast<std::uint64_t>(first + i);
+          random_stream random(linnet::seed{seed ^ stream_of("sampled labels")},
+                               step << 32 ^ place);
+          double left = random.uniform() * sum;
+          index label = 0;
+          for (index j = 0; j < vocabulary; ++j) {
+            const auto mass = static_cast<double>(row[j]);
+            if (mass > 0) label = j;
+            left -= mass;
+            if (left < 0) break;
+          }
+          const double loss = std::log(sum / static_cast<double>(row[label]));
+          if (h.dy) {
+            K::template scale<T>(vocabulary, static_cast<T>(1 / sum), row);
+            row[label] -= T(1);
+          }
+          return loss;
+        });
+  }
+};
+
+/// Optimizers that estimate curvature, and whose trainers so draw labels from the model.
+template <class Optimizer>
+concept estimates_curvature = requires(const Optimizer& o) {
+  { o.due(index{}) } -> std::same_as<bool>;
+};
+
+}  // namespace detail
+
+/// Sophia-G (Liu et al. 2023, arXiv:2305.14342): a step is m / (rho h), at most the rate. Here m is
+/// an average of the gradient and h one of the curvature. Before the first estimate each value
+/// takes the full rate. Decay is decoupled and applies to tensors with two dimensions only.
+///
+/// trainer::step() estimates the curvature behind every `every`-th step, by a second backward pass
+/// over its batch with labels that the model draws. Who accumulates calls
+/// trainer::estimate_curvature() where due().
+struct sophia {
+  schedule rate = schedule::constant(6e-4);
+  double beta1 = 0.965;
+  double beta2 = 0.99;  ///< share of the curvature that an estimate keeps
+  double rho = 0.04;    ///< smaller ones cut more steps to the rate; the paper's runs .04 to .08
+  double decay = 0.1;
+  index every = 10;  ///< steps from one estimate of the curvature to the next
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("rate", self.rate);
+    f("beta1", self.beta1, detail::between(0, 0.999999));
+    f("beta2", self.beta2, detail::between(0, 0.999999));
+    f("rho", self.rho, detail::above(0));
+    f("decay", self.decay, detail::at_least(0));
+    f("every", self.every, detail::count(1));
+  }
+
+  /// Name of the optimizer in checkpoints.
+  static constexpr std::string_view name() { return "sophia"; }
+
+  /// State of Sophia: moving averages of the gradient and of the curvature.
+  template <class M, class T>
+  using state = detail::two_moments<M, T>;
+
+  /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team.
+  template <class M, class T>
+  void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
+              state<M, T>& s, weights<M, T>& w) const {
+    const double lr = rate.at(t);
+    detail::each_trained_tensor(
+        w, g,
+        [&](const parameter_path&, const tensor_info& info, T* x, const T* gradient, T* m, T* h) {
+          const double keep = info.decays() ? 1 - lr * decay : 1;
+          detail::each_trained_value<T>(on, info.size(), [&](index i) {
+            const double now = beta1 * static_cast<double>(m[i]) +
+                               (1 - beta1) * gradient_scale * static_cast<double>(gradient[i]);
+            const double size =
+                (std::min)(1.0, std::abs(now) / (rho * static_cast<double>(h[i]) + 1e-15));
+            m[i] = static_cast<T>(now);
+            x[i] = static_cast<T>(keep * static_cast<double>(x[i]) - lr * (now < 0 ? -size : size));
+          });
+        },
+        s.first, s.second);
+  }
+
+  /// Whether the curvature is estimated behind step `t` >= 1.
+  bool due(index t) const { return t % every == 0; }
+  /// Adds an estimate of the curvature, from gradients of labels that the model has drawn:
+  /// h <- beta2 h + (1 - beta2) tokens g^2. Here g, the gradients times `gradient_scale`, is their
+  /// mean over `tokens`. Called by every thread of a team.
+  template <class M, class T>
+  void observe(const ops::execution& on, index tokens, double gradient_scale,
+               const gradients<M, T>& g, state<M, T>& s) const {
+    const auto count = static_cast<double>(tokens);
+    each_tensor_of(
+        [&](const parameter_path&, const tensor_info& info, const auto& gradient, auto& h) {
+          if (info.kind == role::moving_average) return;
+          detail::each_trained_value<T>(on, info.size(), [&](index i) {
+            const double x = gradient_scale * static_cast<double>(gradient[i]);
+            h[i] = static_cast<T>(beta2 * static_cast<double>(h[i]) + (1 - beta2) * count * x * x);
+          });
+        },
+        g, s.second);
+  }
+};
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -73716,8 +74132,9 @@ inline void round_to_bf16(const ops::execution& on, std::uint64_t seed, std::uin
 /// An optimizer all of whose weights and moments are bf16 numbers, without a master copy in f32
 /// (Zamirai et al. 2020, arXiv:2010.06192). Behind each step both are rounded
 /// stochastically, so that updates below half a place of a weight count on average. With
-/// compute::bf16 a trainer then trains in bf16 alone. Numbers stay in memory as floats, so this
-/// shows what bf16 loses; it saves nothing.
+/// compute::bf16 a trainer then trains in bf16 alone. So are moments behind an estimate of the
+/// curvature, as `sophia` has them. Numbers stay in memory as floats, so this shows what bf16
+/// loses; it saves nothing.
 template <class Optimizer>
 struct bf16_rounded : Optimizer {
   std::uint64_t seed = 0;  ///< of the rounding
@@ -73740,6 +74157,19 @@ struct bf16_rounded : Optimizer {
     w.visit([&](const parameter_path&, const tensor_info& info, auto& values) {
       detail::round_to_bf16(on, seed, stream++, t, info.size(), detail::numbers_in(values));
     });
+    round_moments(on, t, stream, s);
+  }
+  /// Rounds the moments that an estimate of the curvature behind step `t` has changed. Called by
+  /// every thread of a team.
+  template <class State>
+  void round(const ops::execution& on, index t,
+             State& s) const requires detail::estimates_curvature<Optimizer> {
+    round_moments(on, t, stream_of("curvature"), s);  // others than behind the step
+  }
+
+ private:
+  template <class State>
+  void round_moments(const ops::execution& on, index t, std::uint64_t stream, State& s) const {
     s.visit([&](std::string_view, std::span<std::byte> block) {
       detail::round_to_bf16(on, seed, stream++, t, std::ssize(block) / 4,
                             reinterpret_cast<float*>(block.data()));
@@ -74039,7 +74469,7 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
     std::fill(gradient->begin(), gradient->end(), start);
   trial.backward();
   g.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
-    // What an average is to follow is no derivative; the loss must not depend on it smoothly.
+    // An average follows no derivative; the loss must not depend on it smoothly.
     for (index i = 0; i < info.size(); ++i)
       leaf[i] = info.kind == role::moving_average ? 0 : leaf[i] - start;
   });
@@ -74087,7 +74517,8 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
     report.tensor = w.valid() ? "no memory for the check" : w.error().message();
     return report;
   }
-  if (const refusal why = detail::refusal_of<M>(b, l); why != refusal::none) {
+  if (const refusal why = detail::in_training<M>(b, detail::refusal_of<M>(b, l));
+      why != refusal::none) {
     report.tensor = to_string(why);
     return report;
   }
@@ -74107,7 +74538,7 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
   detail::pack_into(on, w, p);
   (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, call, from.token_loss(on, b));
   g.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
-    // What an average is to follow is no derivative; the loss must not depend on it smoothly.
+    // An average follows no derivative; the loss must not depend on it smoothly.
     for (index i = 0; i < info.size(); ++i)
       leaf[i] = info.kind == role::moving_average ? 0 : leaf[i] - start;
   });
@@ -74922,7 +75353,8 @@ class gradient_pass {
   }
   /// The error of `where` for batch number `i` if the model or the limits do not take it.
   result<void> refused(const char* where, index i, const batch& b) {
-    return check_batch(where, i, refusal_of<M>(b, limits_, objective_, std::span<T>()));
+    return check_batch(where, i,
+                       in_training<M>(b, refusal_of<M>(b, limits_, objective_, std::span<T>())));
   }
   /// The gradient: sums over the tokens of all batches since clear().
   gradients<M, T>& gradient() { return gradient_; }
@@ -75512,134 +75944,6 @@ class master_form<M, float, compute::fp8> : public rounded_form<M, compute::fp8>
 
 LINNET_NAMESPACE_END
 /// @file
-/// Sophia-G: steps that a diagonal estimate of the curvature divides, and that end at the rate.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// A criterion whose labels a model draws itself: the cross-entropy with tokens sampled from the
-/// model's own distribution, wherever the batch has a label. Its squared gradient estimates the
-/// Gauss-Newton diagonal (Liu et al. 2023, arXiv:2305.14342, section 2.3).
-struct sampled_cross_entropy {
-  std::uint64_t seed = 0, step = 0;
-
-  template <class T, class S>
-  void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
-                  index rows) const {
-    const index vocabulary = h.vocabulary;
-    ops::detail::each_labelled_row(
-        on, rows, vocabulary, h.labels + first, h.chunk, h.losses + first, h.dy != nullptr,
-        [&](auto k, index i, T* row) {
-          using K = decltype(k);
-          const T largest = K::template maximum<T>(vocabulary, row);
-          const auto sum = static_cast<double>(K::template exp_sum<T>(vocabulary, largest, row));
-          const auto place = static_cast<std::uint64_t>(first + i);
-          random_stream random(linnet::seed{seed ^ stream_of("sampled labels")},
-                               step << 32 ^ place);
-          double left = random.uniform() * sum;
-          index label = 0;
-          for (index j = 0; j < vocabulary; ++j) {
-            const auto mass = static_cast<double>(row[j]);
-            if (mass > 0) label = j;
-            left -= mass;
-            if (left < 0) break;
-          }
-          const double loss = std::log(sum / static_cast<double>(row[label]));
-          if (h.dy) {
-            K::template scale<T>(vocabulary, static_cast<T>(1 / sum), row);
-            row[label] -= T(1);
-          }
-          return loss;
-        });
-  }
-};
-
-/// Optimizers that estimate curvature, and whose trainers so draw labels from the model.
-template <class Optimizer>
-concept estimates_curvature = requires(const Optimizer& o) {
-  { o.due(index{}) } -> std::same_as<bool>;
-};
-
-}  // namespace detail
-
-/// Sophia-G (Liu et al. 2023, arXiv:2305.14342): a step is m / (rho h), at most the rate. Here m is
-/// an average of the gradient and h one of the curvature. Before the first estimate each value
-/// takes the full rate. Decay is decoupled and applies to tensors with two dimensions only.
-///
-/// trainer::step() estimates the curvature behind every `every`-th step, by a second backward pass
-/// over its batch with labels that the model draws. Who accumulates calls
-/// trainer::estimate_curvature() where due().
-struct sophia {
-  schedule rate = schedule::constant(6e-4);
-  double beta1 = 0.965;
-  double beta2 = 0.99;  ///< share of the curvature that an estimate keeps
-  double rho = 0.04;    ///< smaller ones cut more steps to the rate; the paper's runs .04 to .08
-  double decay = 0.1;
-  index every = 10;  ///< steps from one estimate of the curvature to the next
-
-  /// Calls f(name, value, range) for each option, see docs/options.md.
-  template <class Self, class F>
-  static constexpr void visit_options(Self& self, F&& f) {
-    f("rate", self.rate);
-    f("beta1", self.beta1, detail::between(0, 0.999999));
-    f("beta2", self.beta2, detail::between(0, 0.999999));
-    f("rho", self.rho, detail::above(0));
-    f("decay", self.decay, detail::at_least(0));
-    f("every", self.every, detail::count(1));
-  }
-
-  /// Name of the optimizer in checkpoints.
-  static constexpr std::string_view name() { return "sophia"; }
-
-  /// State of Sophia: moving averages of the gradient and of the curvature.
-  template <class M, class T>
-  using state = detail::two_moments<M, T>;
-
-  /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team.
-  template <class M, class T>
-  void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
-              state<M, T>& s, weights<M, T>& w) const {
-    const double lr = rate.at(t);
-    detail::each_trained_tensor(
-        w, g,
-        [&](const parameter_path&, const tensor_info& info, T* x, const T* gradient, T* m, T* h) {
-          const double keep = info.decays() ? 1 - lr * decay : 1;
-          detail::each_trained_value<T>(on, info.size(), [&](index i) {
-            const double now = beta1 * static_cast<double>(m[i]) +
-                               (1 - beta1) * gradient_scale * static_cast<double>(gradient[i]);
-            const double size =
-                (std::min)(1.0, std::abs(now) / (rho * static_cast<double>(h[i]) + 1e-15));
-            m[i] = static_cast<T>(now);
-            x[i] = static_cast<T>(keep * static_cast<double>(x[i]) - lr * (now < 0 ? -size : size));
-          });
-        },
-        s.first, s.second);
-  }
-
-  /// Whether the curvature is estimated behind step `t` >= 1.
-  bool due(index t) const { return t % every == 0; }
-  /// Adds an estimate of the curvature, from gradients of labels that the model has drawn:
-  /// h <- beta2 h + (1 - beta2) tokens g^2. Here g, the gradients times `gradient_scale`, is their
-  /// mean over `tokens`. Called by every thread of a team.
-  template <class M, class T>
-  void observe(const ops::execution& on, index tokens, double gradient_scale,
-               const gradients<M, T>& g, state<M, T>& s) const {
-    const auto count = static_cast<double>(tokens);
-    each_tensor_of(
-        [&](const parameter_path&, const tensor_info& info, const auto& gradient, auto& h) {
-          if (info.kind == role::moving_average) return;
-          detail::each_trained_value<T>(on, info.size(), [&](index i) {
-            const double x = gradient_scale * static_cast<double>(gradient[i]);
-            h[i] = static_cast<T>(beta2 * static_cast<double>(h[i]) + (1 - beta2) * count * x * x);
-          });
-        },
-        g, s.second);
-  }
-};
-
-LINNET_NAMESPACE_END
-/// @file
 /// Options of a trainer besides those of its optimizer, and its counters.
 
 /// @file
@@ -75849,18 +76153,6 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 struct counters_of;
-
-/// The gradients of a trainer: a whole block, or what an optimizer that keeps a part of them says.
-template <class Optimizer, class M, class T>
-struct gradients_for {
-  using type = gradients<M, T>;
-};
-template <class Optimizer, class M, class T>
-requires requires { typename Optimizer::template gradient_block<M, T>; }
-struct gradients_for<Optimizer, M, T> {
-  using type = typename Optimizer::template gradient_block<M, T>;
-};
-
 }  // namespace detail
 
 /// Trains weights of model `M`, which it refers to, with `Optimizer`. With `Compute` =
@@ -76028,8 +76320,11 @@ class trainer {
                                                   scaled, {}, criterion);
       const double share = sum.tokens > 0 ? 1.0 / static_cast<double>(sum.tokens) : 0.0;
       const double norm = std::sqrt(detail::sum_of_squares(on, gradients_, partial_)) * share;
-      if (is_finite(norm) && is_finite(sum.nats) && sum.tokens > 0)
+      if (is_finite(norm) && is_finite(sum.nats) && sum.tokens > 0) {
         optimizer_.observe(on, sum.tokens, share * clip_of(norm), gradients_, state_);
+        if constexpr (requires { optimizer_.round(on, progress_.steps, state_); })
+          optimizer_.round(on, progress_.steps, state_);
+      }
       clear_gradients(on);
       if (on.threads.rank() == 0) loss = sum;
     });
@@ -76040,7 +76335,8 @@ class trainer {
   /// vocabulary]. A mixture of depths looks ahead here as it does in training (see
   /// depths::mixture_of_depths); an evaluator of current() does not.
   loss_sum evaluate(const batch& b, std::span<T> logits = {}) {
-    const refusal why = detail::refusal_of<M>(b, limits_, cross_entropy_objective{}, logits);
+    const refusal why = detail::in_training<M>(
+        b, detail::refusal_of<M>(b, limits_, cross_entropy_objective{}, logits));
     if (!stopped_) reason_ = why;
     if (why != refusal::none) return loss_sum::refused();
     loss_sum loss;
@@ -76186,7 +76482,8 @@ class trainer {
   /// Why it does not take a step on a batch.
   template <class Objective>
   refusal refusal_of(const batch& b, Objective& from) const {
-    const refusal why = detail::refusal_of<M>(b, limits_, from, std::span<T>());
+    const refusal why =
+        detail::in_training<M>(b, detail::refusal_of<M>(b, limits_, from, std::span<T>()));
     if (why != refusal::none) return why;
     // An objective on attention compares layers one by one, behind the last, and the tokens of a
     // text, which virtual ones are not.

@@ -71,8 +71,7 @@
 ///
 /// A step is a struct with
 ///  - `template <class M> static constexpr bool accepts`: whether it goes behind the steps that
-///  made
-///    model `M`. It reads types alone and may name no type that a refused `M` cannot form;
+///    made `M`. It reads types alone and may name no type that a refused `M` cannot form;
 ///  - `template <class M> using type`: the model that it makes of `M`;
 ///  - `apply(const weights<M, T>&)`, only where it runs: weights of `type<M>`, or a result of them;
 ///  - `template <class M> static consteval bool explain()`, if it has words of its own for a model

@@ -1769,7 +1769,8 @@ class distributed_trainer {
   loss_sum evaluate(const batch& b) {
     loss_sum all;
     const auto refuses = [&](const batch& own) {
-      return detail::refusal_of<M>(own, limits_, cross_entropy_objective{}, std::span<T>());
+      return detail::in_training<M>(
+          own, detail::refusal_of<M>(own, limits_, cross_entropy_objective{}, std::span<T>()));
     };
     if (stopped() || !agree(call::evaluate, b, refusal_of(b, refuses))) return loss_sum::refused();
     for (index i = own_parts().first; i < own_parts().second; ++i)

@@ -114,7 +114,7 @@ result<void> check_metadata(const Trainer& train, const section_file& file,
     if (got != one.value)
       return failure(errc::mismatch, path, one.key, one.value + " (the trainer's)", printable(got));
   }
-  return {};
+  return check_adapter_checkpoint(train, file, path);
 }
 
 /// The section of a part with the bytes of block `name` from byte `from` on.
@@ -230,7 +230,9 @@ result<void> save_checkpoint(const std::string& path,
                                   round.generation);
       !all)
     return all;
-  const auto metadata = detail::shared_metadata(train);
+  auto metadata = detail::shared_metadata(train);
+  for (detail::key_value& one : detail::notes_of_adapter(train.current().tree()))
+    metadata.push_back(std::move(one));
   const section said = as_section(std::string(detail::round_section), round);
 
   std::vector<section> sections{said};

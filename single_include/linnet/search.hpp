@@ -516,7 +516,7 @@ result<std::vector<halving_trial>> halve(index candidates, const halving_options
       one.rounds = round + 1;
       one.steps = steps;
     }
-    // Those of this round stand before those that are out.
+    // Trials of this round stand before those that are out.
     std::sort(all.begin(), all.begin() + left, [](const halving_trial& a, const halving_trial& b) {
       if (less_loss(a.loss, b.loss) || less_loss(b.loss, a.loss)) return less_loss(a.loss, b.loss);
       return a.candidate < b.candidate;

@@ -408,7 +408,7 @@ BOOST_AUTO_TEST_CASE(the_document) {
   BOOST_REQUIRE(static_cast<bool>(important));
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
-  static_assert(std::is_same_v<ln::uniqueness, ln::duplicate_options>);
+  static_assert(std::is_same_v<ln::uniqueness, ln::duplicate_options>);  // deprecated
   static_assert(std::is_same_v<ln::predictor_training, ln::predictor_options>);
   static_assert(std::is_same_v<ln::head_training, ln::head_predictor_options>);
 #pragma GCC diagnostic pop
