@@ -91,15 +91,16 @@ function(linnet_program name)
   endif()
 endfunction()
 
-# linnet_compiles(TEST SOURCE): of a program that is built by hand, LINNET_TEST_PROMISES tests that it
-# compiles, without warnings.
+# linnet_compiles(TEST SOURCE [FLAG...]): of a program that is built by hand, LINNET_TEST_PROMISES
+# tests that it compiles, without warnings.
 function(linnet_compiles test source)
   if(NOT LINNET_TEST_PROMISES OR LINNET_SANITIZE OR CMAKE_CROSSCOMPILING)
     return()
   endif()
   get_target_property(eigen Eigen3::Eigen INTERFACE_INCLUDE_DIRECTORIES)
+  get_filename_component(source ${source} ABSOLUTE)
   add_test(NAME ${test}
            COMMAND ${CMAKE_CXX_COMPILER} -std=c++20 -fsyntax-only -DLINNET_ONLY_LEVEL=portable
                    ${linnet_warnings} -Werror -I${PROJECT_SOURCE_DIR}/include -isystem ${eigen}
-                   ${CMAKE_CURRENT_SOURCE_DIR}/${source})
+                   ${ARGN} ${source})
 endfunction()

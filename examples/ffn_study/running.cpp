@@ -12,6 +12,7 @@
 
 #include "baselines.hpp"
 #include "learner.hpp"
+#include "support/marks.hpp"
 #include "support/training.hpp"
 
 namespace study {
@@ -166,7 +167,11 @@ std::optional<outcome> pretrain(const job& j, const workshop& w) {
   const auto m = make_learner(j.what);
   m->initialize(j.seed);
   m->begin(plan);
-  support::run_record r{.steps = j.steps, .batch = w.size.batch, .length = w.size.length};
+  support::run_record r{.steps = j.steps,
+                        .batch = w.size.batch,
+                        .length = w.size.length,
+                        .rate = w.size.highest_rate,
+                        .data = w.data};
   if (j.restarts) {
     support::run_record before;
     const std::string from = state_of(w, j.needs);
@@ -280,9 +285,14 @@ std::optional<outcome> tune(const job& j, const workshop& w) {
   m->load(w.runs + "/" + j.needs + ".safetensors");
   m->begin(plan);
   auto training = stream(pairs);
+  support::run_record r{.steps = j.steps,
+                        .batch = w.size.batch,
+                        .length = w.size.tuning_length,
+                        .rate = w.size.tuning_rate};
+  for (const ln::text_pair& one : pairs)
+    r.data = support::mark_of(one.target, support::mark_of(one.input, r.data));
   pairs = {};  // its tokens are enough
   tutor nobody;
-  support::run_record r{.steps = j.steps, .batch = w.size.batch, .length = w.size.tuning_length};
   if (!take_steps(
           j, w, *m, r, nobody, [&](std::uint64_t i) { return training.batch(i); },
           [](ln::index, support::run_record&) {}))

@@ -2,6 +2,7 @@
 #pragma once
 // One job: from its description to what it found.
 
+#include <cstdint>
 #include <map>
 #include <optional>
 
@@ -22,10 +23,11 @@ struct workshop {
   reader reads;
   readable training, held_out;
   std::map<std::string, std::vector<task>> tasks;  ///< by name; of "glue" those that are there
-  std::string runs;    ///< folder of results, weights, checkpoints and logs
-  double deadline;     ///< support::now() after which jobs are put off
-  lectures& heard;     ///< by jobs that run at the same time
-  double reading = 0;  ///< processor seconds that the tasks took to be read
+  std::string runs;        ///< folder of results, weights, checkpoints and logs
+  double deadline;         ///< support::now() after which jobs are put off
+  lectures& heard;         ///< by jobs that run at the same time
+  double reading = 0;      ///< processor seconds that the tasks took to be read
+  std::uint64_t data = 0;  ///< mark of the text, see support/marks.hpp
 };
 
 /// What a job found; nothing if it was put off, which leaves a checkpoint. A training takes at

@@ -38,6 +38,7 @@ workshop open_workshop(const options& o, lectures& heard) {
   support::texts text = support::read_texts(o.data);
   const reader reads = reader::open(o.data);
   readable training(text.training, reads), held_out(text.held_out, reads);
+  const std::uint64_t mark = text.mark();
   return {o.size,
           std::move(text),
           reads,
@@ -46,7 +47,9 @@ workshop open_workshop(const options& o, lectures& heard) {
           {},
           o.runs(),
           support::now() + 60 * o.minutes,
-          heard};
+          heard,
+          0,
+          mark};
 }
 
 /// Reads the tasks that are there.

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <optional>
 
+#include "support/marks.hpp"
 #include "support/texts.hpp"
 #include "support/training.hpp"
 #include "vocabulary.hpp"
@@ -124,7 +125,12 @@ void train(const options& o) {
                  step, figures[0] / 1e6, r.seconds, figures[2], figures[3],
                  support::processor_seconds() - start);
   };
-  support::run_record r{.steps = o.steps, .batch = rows, .length = window};
+  support::run_record r{.steps = o.steps,
+                        .batch = rows,
+                        .length = window,
+                        .rate = o.rate,
+                        .data = texts.mark(),
+                        .merges = support::mark_of(support::file_text(o.merges))};
   const bool ended =
       support::take_steps(base, m, r, HUGE_VAL,
                           [&](ln::index step) {

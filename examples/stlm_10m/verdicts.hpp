@@ -16,7 +16,8 @@ namespace stlm_10m {
 
 class verdicts {
  public:
-  /// Reads a test, and what WEIGHTS.TEST.txt has of it, or WEIGHTS.TEST.LIMIT.txt.
+  /// Reads a test, and what WEIGHTS.TEST.txt has of it, or WEIGHTS.TEST.LIMIT.txt. Refuses scores
+  /// of other weights, merges or items.
   verdicts(const std::string& test, const options& o);
 
   /// The next item to score, or null.

@@ -8,6 +8,7 @@
 #include <linnet/data/window_stream.hpp>
 #include <linnet/eval/evaluator.hpp>
 
+#include "support/marks.hpp"
 #include "support/training.hpp"
 
 namespace study {
@@ -122,7 +123,12 @@ std::optional<outcome> train(const job& j, const workshop& w) {
       s.steps, versions()[0].make(s.full, w.table)->cost(s.batch, s.length).forward, forward);
   m->begin(plan_of(j, s, steps));
   auto examples = open_windows(w.training, s, j.seed), held_out = open_windows(w.held_out, s, 0);
-  support::run_record r{.steps = steps, .batch = s.batch * s.parts, .length = s.length};
+  support::run_record r{.steps = steps,
+                        .batch = s.batch * s.parts,
+                        .length = s.length,
+                        .rate = s.rate,
+                        .data = w.data,
+                        .merges = w.merges};
   const auto step = [&](ln::index number) {
     return m->step(s.parts, [&](ln::index part) {
       return examples.batch(static_cast<std::uint64_t>((number * s.parts + part) * s.batch));
@@ -165,7 +171,9 @@ workshop open_workshop(const scale& s, const std::string& folder, const std::str
           .training = {std::move_iterator(all.texts.begin()), std::move_iterator(middle)},
           .held_out = {std::move_iterator(middle), std::move_iterator(all.texts.end())},
           .runs = runs,
-          .deadline = deadline};
+          .deadline = deadline,
+          .data = read.mark(),
+          .merges = merges.empty() ? 0 : support::mark_of(support::file_text(merges))};
 }
 
 std::optional<outcome> run_job(const job& j, const workshop& w) {

@@ -2,6 +2,7 @@
 #pragma once
 // One job: from its description to what it found.
 
+#include <cstdint>
 #include <optional>
 
 #include "jobs.hpp"
@@ -18,7 +19,8 @@ struct workshop {
   token_table table;
   std::vector<std::vector<ln::token>> training, held_out;  ///< of each text
   std::string runs;                                        ///< folder of all that jobs write
-  double deadline;  ///< support::now() after which jobs are put off
+  double deadline;             ///< support::now() after which jobs are put off
+  std::uint64_t data, merges;  ///< marks of what is read, see support/marks.hpp
 };
 /// Reads the texts of a folder and tokenizes them.
 workshop open_workshop(const scale& s, const std::string& folder, const std::string& merges,

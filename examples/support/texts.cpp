@@ -7,8 +7,15 @@
 #include <filesystem>
 
 #include "basics.hpp"
+#include "marks.hpp"
 
 namespace support {
+
+std::uint64_t texts::mark() const {
+  std::uint64_t mark = 0;
+  for (const std::string_view text : files.texts()) mark = mark_of(text, mark);
+  return mark;
+}
 
 texts read_texts(const std::vector<std::string>& paths, std::vector<std::string> names) {
   texts t{take(linnet::corpus::open(paths)), std::move(names), {}, {}};

@@ -2,6 +2,7 @@
 #pragma once
 // Text files to learn from, with parts held out.
 
+#include <cstdint>
 #include <linnet/file/corpus.hpp>
 #include <string>
 #include <string_view>
@@ -17,6 +18,9 @@ struct texts {
   linnet::corpus files;
   std::vector<std::string> names;                    ///< of the files
   std::vector<std::string_view> training, held_out;  ///< ten of each file, file by file
+
+  /// See marks.hpp; of other files, or of these in another order, it is another one.
+  std::uint64_t mark() const;
 };
 /// The texts of these files, which are called `names`.
 texts read_texts(const std::vector<std::string>& paths, std::vector<std::string> names);

@@ -6,8 +6,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <linnet/train/metrics_log.hpp>
 #include <optional>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include "checkpoints.hpp"
 #include "console.hpp"
@@ -20,15 +25,28 @@ inline constexpr ln::index curve_points = 20;
 
 /// What a checkpoint keeps besides the trainer.
 struct run_record {
-  ln::index steps = 0, batch = 0, length = 0;  ///< the settings, which must be the same
-  double seconds = 0;                          ///< of processor time, of training
+  ln::index steps = 0, batch = 0, length = 0;  ///< settings, which must be the same
+  double rate = 0;                             ///< likewise: the highest learning rate
+  std::uint64_t data = 0, merges = 0;  ///< likewise: marks of what is read, see marks.hpp; 0 where
+                                       ///< it has none, or somebody else compares it
+  double seconds = 0;                  ///< of processor time, of training
   ln::index points = 0;
   std::array<std::array<double, 2>, curve_points + 1> held_out{};  ///< step, bits per byte
 
-  bool continues(const run_record& r) const {
-    return steps == r.steps && batch == r.batch && length == r.length && points >= 0 &&
-           points <= curve_points + 1;
+  /// The first setting that differs from those of `now`, such as "rate 0.002, not 0.001", or "".
+  std::string unlike(const run_record& now) const {
+    for (const auto& [name, was, is] : {std::tuple("steps", steps, now.steps),
+                                        {"batch", batch, now.batch},
+                                        {"length", length, now.length}})
+      if (was != is) return fmt::format("{} {}, not {}", name, was, is);
+    if (rate != now.rate) return fmt::format("rate {}, not {}", rate, now.rate);
+    for (const auto& [name, was, is] :
+         {std::tuple("data", data, now.data), {"merges", merges, now.merges}})
+      if (was != is) return fmt::format("{} of mark {:016x}, not {:016x}", name, was, is);
+    return {};
   }
+  /// Whether it can have been written by a training.
+  bool sound() const { return points >= 0 && points <= curve_points + 1; }
   /// Adds a point of the curve where one is due before `step`; bits() finds it.
   template <class Bits>
   void look(ln::index step, Bits&& bits) {
@@ -65,9 +83,14 @@ bool take_steps(const std::string& base, Model& model, run_record& r, double dea
   constexpr ln::index log_lines = 1000;
   const std::string checkpoint = base + ".ckpt";
   const run_record settings = r;
-  if (model.load_checkpoint(checkpoint, std::as_writable_bytes(std::span(&r, 1))) &&
-      !r.continues(settings))
-    throw failure(checkpoint + ": of other settings: give another --out");
+  if (model.load_checkpoint(checkpoint, std::as_writable_bytes(std::span(&r, 1)))) {
+    if (const std::string what = r.unlike(settings); !what.empty())
+      throw failure(
+          fmt::format("{}: its training was begun with {}; give the options it was begun with, or "
+                      "another --out",
+                      checkpoint, what));
+    if (!r.sound()) throw failure(checkpoint + ": not a checkpoint of this study");
+  }
   std::vector<std::string> columns{"nats", "norm"};
   if (keep.logs_seconds) columns.emplace_back("seconds");
   std::optional<ln::metrics_log> log;

@@ -25,6 +25,7 @@
 #include "models.hpp"
 #include "running.hpp"
 #include "support.hpp"
+#include "support/marks.hpp"
 #include "tokenizing.hpp"
 #include "trained.hpp"
 
@@ -173,23 +174,6 @@ class judge {
   std::unique_ptr<running> model_;
   ln::session_scorer<running> paths_;
 };
-
-/// A number that is very likely another one for another text.
-std::string mark_of_text(std::string_view text) {
-  return fmt::format("{:016x}", std::hash<std::string_view>{}(text));
-}
-std::string mark_of_file(const std::string& path) {
-  if (!fs::is_directory(path)) {
-    const ln::file_bytes file = take(ln::read_file(path));
-    return mark_of_text({reinterpret_cast<const char*>(file.data()), file.size()});
-  }
-  std::vector<std::string> parts;
-  for (const auto& file : fs::directory_iterator(path))
-    if (file.is_regular_file())
-      parts.push_back(file.path().filename().string() + mark_of_file(file.path().string()));
-  std::sort(parts.begin(), parts.end());
-  return mark_of_text(fmt::format("{}", fmt::join(parts, " ")));
-}
 
 /// All items of all tests in one order.
 struct work_list {

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <linnet/eval/few_shot.hpp>
-#include <linnet/json.hpp>
+#include <linnet/eval/task_readers.hpp>
 
 #include "support.hpp"
 

@@ -327,8 +327,8 @@ void add_eval(CLI::App& app, eval_options& o) {
       ->transform(whole_in(0L, 100'000'000L))
       ->capture_default_str();
   c.add_option("--shots", o.shots,
-               "solved examples before each question, drawn by seed 1; MMLU's are those of its dev "
-               "files")
+               "solved examples before each question, drawn by seed 1, with --limit others; MMLU's "
+               "are those of its dev files")
       ->transform(whole_in(0L, 100L))
       ->needs(data)
       ->capture_default_str();

@@ -12,6 +12,7 @@
 #include <numeric>
 
 #include "support.hpp"
+#include "support/marks.hpp"
 
 namespace zoo {
 
@@ -362,7 +363,7 @@ training_text read_training_text(const std::vector<std::string>& paths, const st
     for (const std::size_t file : g.files) {
       const std::string_view all = t.texts.files.texts()[file];
       t.bytes += std::ssize(all);
-      mark = mark * 0x9e3779b97f4a7c15u + ln::stream_of(all);
+      mark = mark_of(all, mark);
     }
   t.mark = fmt::format("{:016x}", mark);
   return t;

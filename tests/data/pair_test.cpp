@@ -149,11 +149,14 @@ BOOST_AUTO_TEST_CASE(instructions_of_examples) {
 
   std::set<std::string_view> seen;  // all forms, each a function of the example's number
   for (std::uint64_t i = 0; i < 64; ++i) {
-    const auto& how = ln::flan::pick(ln::flan::sentence, ln::seed{3}, i);
-    BOOST_TEST(&how == &ln::flan::pick(ln::flan::sentence, ln::seed{3}, i));
-    seen.insert(how.input);
+    const auto how = ln::flan::pick(ln::flan::sentence, ln::seed{3}, i);
+    LINNET_REQUIRE_OK(how);
+    BOOST_TEST(how->input == ln::flan::pick(ln::flan::sentence, ln::seed{3}, i)->input);
+    seen.insert(how->input);
   }
   BOOST_TEST(seen.size() == ln::flan::sentence.size());
+  BOOST_TEST(message(ln::flan::pick({}, ln::seed{3}, 0)) ==
+             "flan::pick: forms: expected at least 1, got none");
 }
 
 // ByT5 takes the last 100 bytes' ids for sentinels.

@@ -138,7 +138,40 @@ BOOST_AUTO_TEST_CASE(training_by_threads) {
   using limited =
       ln::decoder<tiny_decoder_shape,
                   ln::ffn::experts<3, 2, ln::ffn::swiglu, expert_choice{.capacity = 1}>>;
-  (void)trained_by_threads<limited>(decoder_tokens(2, 12, M::vocabulary, 7));
+  const decoder_tokens data(2, 12, M::vocabulary, 7);
+  (void)trained_by_threads<limited>(data);
+  // A step tells what its routers did, in both layers; parts of a batch add up.
+  ln::weights<limited> w;
+  randomize(w);
+  const auto open = [&](int threads) {
+    auto t = ln::trainer<limited>::open(w, data.limits(threads));
+    LINNET_REQUIRE_OK(t);
+    return *std::move(t);
+  };
+  auto one = open(1), two = open(2);
+  for (int i = 0; i < 2; ++i) {  // its first sample, twice
+    auto part = data.view();
+    part.batch = 1;
+    (void)one.accumulate(part);
+    (void)two.accumulate(part);
+  }
+  const ln::expert_load& load = one.experts();
+  BOOST_TEST(load.tokens == 2 * 2 * 12);
+  BOOST_TEST(load.choices == 2 * load.tokens);
+  // Of 24 choices three experts take 4 each at most.
+  BOOST_TEST(load.dropped >= load.choices / 2);
+  BOOST_TEST(load.mean_balance() >= 0.9);
+  BOOST_TEST(load.mean_z() > 0);
+  BOOST_TEST(two.experts().dropped == load.dropped);
+  BOOST_TEST(two.experts().balance == load.balance);
+  BOOST_TEST(two.experts().z == load.z);
+  one.update();
+  BOOST_TEST(one.experts().tokens == 2 * 2 * 12);
+  (void)one.step(data.view());
+  BOOST_TEST(one.experts().tokens == 2 * 2 * 12);  // of the last step alone
+  const double balance = one.experts().balance;
+  (void)one.evaluate(data.view());
+  BOOST_TEST(one.experts().balance == balance);
 }
 
 // Matrices of experts collapse, quantize and are calibrated one by one.

@@ -261,6 +261,39 @@ BOOST_AUTO_TEST_CASE(losses_of_the_router) {
   BOOST_TEST(std::abs(added_loss(run, balance, 0, first_choices(run)) - 14 * balance) < 1e-12);
 }
 
+// What backward tells of the router: choices without room, and both losses without their weights.
+BOOST_AUTO_TEST_CASE(what_backward_tells) {
+  const auto told = [](auto& run) {
+    ln::expert_load load;
+    run.experts = &load;
+    run.run(true);
+    run.experts = nullptr;
+    return load;
+  };
+  const auto check = [&](auto& run, index dropped) {
+    const ln::expert_load load = told(run);
+    BOOST_TEST(load.tokens == 14 + 11);
+    BOOST_TEST(load.choices == 2 * (14 + 11));
+    BOOST_TEST(load.dropped == dropped);
+    BOOST_TEST(load.dropped_share() == double(dropped) / 50);
+    BOOST_TEST(std::abs(load.balance - added_loss(run, 1, 0, first_choices(run))) < 1e-11);
+    BOOST_TEST(std::abs(load.z - added_loss(run, 0, 1, first_choices(run))) < 1e-11);
+    BOOST_TEST(std::abs(load.mean_z() - load.z / 25) < 1e-13);
+  };
+  attention_run<mixture<3, 2, tight>> crowded(2, 14, {14, 11});
+  const index dropped = check_outputs(crowded, 2, true, 4);
+  BOOST_TEST(dropped > 8);
+  check(crowded, dropped);
+  attention_run<mixture<3, 2>> roomy(2, 14, {14, 11});
+  check(roomy, 0);
+  // A router that knows nothing is balanced, and its scores are 0.
+  for (double& w : roomy.weight("router.weight")) w = 0;
+  const ln::expert_load even = told(roomy);
+  BOOST_TEST(std::abs(even.mean_balance() - 1) < 1e-13);
+  BOOST_TEST(std::abs(even.mean_z() - std::log(3.) * std::log(3.)) < 1e-13);
+  BOOST_TEST(ln::expert_load{}.dropped_share() + ln::expert_load{}.mean_balance() == 0);
+}
+
 // A score that is no number shows in the token's output, and in no other.
 BOOST_AUTO_TEST_CASE(no_number) {
   attention_run<mixture<3, 2>> run(1, 4);

@@ -23,6 +23,7 @@ struct attention_run {
   ln::dropout_key dropout{};
   index layer = 0;  ///< number in a stack
   bool training = true;
+  ln::expert_load* experts = nullptr;  ///< what backward tells of routers, or null
   /// Called with the planned cache before forward.
   std::function<void(typename Layer::template cache<T>&)> prepare;
 
@@ -84,6 +85,7 @@ struct attention_run {
     on_machine(threads, ln::simd::best(), [&](const ln::ops::execution& on) {
       ln::context<T> ctx;
       ctx.on = on;
+      ctx.on.experts = experts;
       ctx.batch = batch;
       ctx.length = length;
       ctx.lengths = lengths.empty() ? nullptr : lengths.data();

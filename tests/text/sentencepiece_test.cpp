@@ -15,6 +15,34 @@ namespace {
 
 using ids = std::vector<token>;
 
+/// A field of a protocol buffer that holds bytes.
+std::string field(char number, std::string_view value) {
+  return std::string{static_cast<char>(number << 3 | 2), static_cast<char>(value.size())} +
+         std::string(value);
+}
+enum kind : char { normal_piece = 1, unknown, control, user_defined };
+/// A unigram model of these pieces, behind T5's first three.
+std::string model_of(const std::vector<std::pair<std::string, kind>>& pieces) {
+  std::string all;
+  const auto add = [&](const std::string& text, kind of) {
+    all += field(1, field(1, text) + '\x15' + raw(-1.0f) + '\x18' + static_cast<char>(of));
+  };
+  add("<pad>", control);
+  add("</s>", control);
+  add("<unk>", unknown);
+  for (const auto& [text, of] : pieces) add(text, of);
+  return all;
+}
+/// The pieces of "Hello world", then sentinels by the numbers of `order`.
+std::string hello_model(const std::string& before, const std::vector<int>& order) {
+  std::vector<std::pair<std::string, kind>> pieces;
+  for (const char* const text : {"\xe2\x96\x81Hello", "\xe2\x96\x81world", "world"})
+    pieces.emplace_back(text, normal_piece);
+  for (const int k : order)
+    pieces.emplace_back(before + "<extra_id_" + std::to_string(k) + ">", user_defined);
+  return model_of(pieces);
+}
+
 ln::sentencepiece_tokenizer opened(const std::string& path) {
   auto made = ln::sentencepiece_tokenizer::open(path);
   LINNET_REQUIRE_OK(made);
@@ -94,6 +122,43 @@ BOOST_AUTO_TEST_CASE(real_text_becomes_examples) {
   const auto batch = stream->batch(0);
   BOOST_TEST(std::count(batch.source, batch.source + batch.source_lengths[0], 32099) == 1);
   BOOST_TEST(batch.labels[0] == 32099);
+}
+
+// mT5's model has its sentinels among its pieces, with a space's mark in their names.
+BOOST_AUTO_TEST_CASE(sentinels_inside_the_model) {
+  const std::vector<int> falling{9, 8, 7, 6, 5, 4, 3, 2, 1, 0};
+  for (const std::string before : {"\xe2\x96\x81", ""})
+    for (const index asked : {index{100}, index{0}}) {
+      const auto t = ln::sentencepiece_tokenizer::parse(bytes(hello_model(before, falling)), asked);
+      LINNET_REQUIRE_OK(t);
+      BOOST_TEST(t->vocabulary() == 3 + 3 + 10);
+      BOOST_TEST(t->ids().sentinels == 10);
+      BOOST_TEST(t->ids().sentinel(0) == 15);
+      BOOST_TEST((t->encode("Hello <extra_id_0> world", true) == ids{3, 15, 4, 1}));
+      BOOST_TEST((t->encode("Hello<extra_id_9>world") == ids{3, 6, 5}));
+      BOOST_TEST(t->decode(ids{3, 15, 4, 6, 5, 1}) == "Hello<extra_id_0> world<extra_id_9>world");
+    }
+  // Behind the pieces where the model has none; of another order there are none to count on.
+  const auto plain = ln::sentencepiece_tokenizer::parse(bytes(hello_model("", {})));
+  LINNET_REQUIRE_OK(plain);
+  BOOST_TEST(plain->vocabulary() == 106);
+  BOOST_TEST((plain->encode("Hello <extra_id_0> world") == ids{3, 105, 4}));
+  const std::string rising = hello_model("\xe2\x96\x81", {0, 1, 2});
+  BOOST_TEST(message(ln::sentencepiece_tokenizer::parse(bytes(rising), 100, "f")) ==
+             "f: sentinels: expected 0, as <extra_id_0> is not the last piece, got 100");
+  const auto without = ln::sentencepiece_tokenizer::parse(bytes(rising), 0);
+  LINNET_REQUIRE_OK(without);
+  BOOST_TEST(without->ids().sentinels == 0);
+  BOOST_TEST(without->vocabulary() == 9);
+
+  // Gaps of text that such a model learns to fill.
+  const auto t = ln::sentencepiece_tokenizer::parse(bytes(hello_model("\xe2\x96\x81", falling)));
+  ids text;
+  for (int i = 0; i < 40; ++i) text.push_back(3 + i % 2);
+  auto stream = ln::denoising_stream<ln::token_source>::open(ln::token_source(text, t->ids()), {},
+                                                             {.batch = 1, .source = 20}, {1});
+  LINNET_REQUIRE_OK(stream);
+  BOOST_TEST(stream->batch(0).labels[0] == 15);
 }
 
 BOOST_AUTO_TEST_CASE(refusals) {

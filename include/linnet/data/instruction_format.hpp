@@ -80,10 +80,14 @@ inline std::string few_shot(std::span<const text_pair> shots, std::string_view i
 LINNET_WITHOUT_MEMORY(return {})
 
 /// The form of example `i` among several: each equally likely, a pure function of (seed, i).
-inline const instruction& pick(std::span<const instruction> forms, seed key, std::uint64_t i) {
+/// Errors: errc::missing where there are no forms; errc::out_of_memory.
+inline result<instruction> pick(std::span<const instruction> forms, seed key,
+                                std::uint64_t i) LINNET_TRY {
+  if (forms.empty()) return error{errc::missing, "flan::pick", "forms", "at least 1", "none"};
   random_stream random(key, i);
   return forms[random.below(static_cast<std::uint32_t>(forms.size()))];
 }
+LINNET_OR_OUT_OF_MEMORY("flan::pick")
 
 /// Forms for a premise, a hypothesis and a label that is one of the options. The last is turned
 /// around: the label is given and the hypothesis asked for.

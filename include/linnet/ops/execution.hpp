@@ -10,6 +10,8 @@
 
 LINNET_NAMESPACE_BEGIN
 
+struct expert_load;
+
 namespace ops {
 
 using simd::best;
@@ -45,6 +47,7 @@ struct execution {
   float loss_scale = 1;                     ///< of gradients that products round to f16
   bool notes_ranges = false;                ///< whether 8-bit training notes the largest magnitudes
   const gradient_tap* gradients = nullptr;  ///< is told whose gradients are complete, or null
+  expert_load* experts = nullptr;           ///< sums up what routers do in backward, or null
   const float* key_scales = nullptr;  ///< [layers, kv_heads, d_kv] of keys that a cache rounds
                                       ///< by channel, or null
   float* largest_keys = nullptr;      ///< of that size, noted of keys before their rotation

@@ -10,6 +10,7 @@
 #include <linnet/model/buffers.hpp>
 #include <linnet/model/objective.hpp>
 #include <linnet/model/reproducible.hpp>
+#include <linnet/nn/routing/expert_load.hpp>
 #include <linnet/train/adamw.hpp>
 #include <linnet/train/averages.hpp>
 #include <linnet/train/fake_quantization.hpp>
@@ -251,6 +252,10 @@ class trainer {
   }
   /// Global gradient norm of the last step, before clipping.
   double gradient_norm() const { return progress_.norm; }
+  /// Choices of ffn::experts that found no room in the last step, and the losses of its routers.
+  /// While gradients are accumulated, those of the parts so far. All 0 without experts, and before
+  /// the first step of a run that was resumed.
+  const expert_load& experts() const { return experts_; }
   /// Steps taken.
   index steps() const { return progress_.steps; }
   /// Steps left out because loss or gradient was not finite, or no label counted.
@@ -392,6 +397,8 @@ class trainer {
     if constexpr (detail::sees_attention<Objective>) watched.attention = from.attention_tap();
     if constexpr (detail::chooses_bits<Objective>) watched.bits = from.token_bits();
     if constexpr (!has_all_gradients) watched.gradients = gradients_.tap;
+    if (on.threads.rank() == 0 && !progress_.accumulating()) experts_ = {};
+    watched.experts = &experts_;
     loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
                                           watched, call, criterion);
     if constexpr (detail::sees_attention<Objective>) sum.nats += from.attention_nats();
@@ -482,6 +489,7 @@ class trainer {
   detail::placed_workspace<M, T> work_{};
   double* partial_ = nullptr;
   training_progress progress_;
+  expert_load experts_;
   bool usable_ = true, finite_ = true, stopped_ = false;
   double nats_ = 0;  ///< of the last step
   index refused_ = 0, in_a_row_ = 0;

@@ -13,6 +13,7 @@
 #include <linnet/core/finite.hpp>
 #include <linnet/core/shapes.hpp>
 #include <linnet/nn/linear.hpp>
+#include <linnet/nn/routing/expert_load.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -128,6 +129,7 @@ struct expert_router {
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        const T* x, T* dx, cache<T>& c, const context<T>& ctx) {
+    if (ctx.on.experts) ctx.on.threads.once([&] { report(*ctx.on.experts, c, ctx); });
     ctx.on.threads.each(ctx.rows(), [&](index row) {
       T* const d = c.d_scores + row * N;
       std::fill_n(d, N, T(0));
@@ -209,6 +211,25 @@ struct expert_router {
       for (index a = b * ctx.length * K; a < (b * ctx.length + ctx.length_of(b)) * K; ++a)
         if (c.chosen[a] >= 0)
           c.order[next[static_cast<std::size_t>(c.chosen[a])]++] = static_cast<std::int32_t>(a);
+  }
+  /// Adds what became of this call's tokens.
+  template <class T>
+  static void report(expert_load& to, const cache<T>& c, const context<T>& ctx) {
+    for (index b = 0; b < ctx.batch; ++b) {
+      if (ctx.skips(b)) continue;
+      const index tokens = ctx.length_of(b), first = b * ctx.length;
+      to.tokens += tokens;
+      to.choices += tokens * K;
+      for (index a = first * K; a < (first + tokens) * K; ++a) to.dropped += c.chosen[a] < 0;
+      double shares = 0;
+      for (index row = first; row < first + tokens; ++row) {
+        for (index e = 0; e < N; ++e)
+          shares += c.firsts[b * N + e] * static_cast<double>(c.p[row * N + e]);
+        const auto lse = static_cast<double>(c.lse[row]);
+        to.z += lse * lse;
+      }
+      to.balance += static_cast<double>(N) * shares / static_cast<double>(tokens);
+    }
   }
   /// The gradient of a token's scores.
   template <class T>
