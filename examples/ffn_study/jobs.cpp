@@ -21,6 +21,7 @@ std::string settings_of(const scale& s) {
     text += ", not clipped";
   else if (s.clip != 1)
     text += fmt::format(", clipped at {}", s.clip);
+  if (s.glue) text += ", tuned on GLUE without WNLI";
   return text;
 }
 

@@ -36,6 +36,7 @@ struct scale {
   double dropout = 0;             ///< of pre-training
   double clip = 0;                ///< largest norm of a gradient; none: Adafactor bounds its steps
   bool glue = false;              ///< tunes on all tasks of GLUE together, not on two by themselves
+  bool full_size = false;         ///< of true_shapes, which the program is compiled for
   int seeds = 1;                  ///< of each row
   std::array<int, 3> longer = {2, 4, 0};  ///< multiples of the steps in Table 4.2, 0 for none
   bool sweep = false;  ///< alpha and T over a grid, too, or the report's values only
@@ -53,6 +54,25 @@ inline constexpr scale hour{.name = "hour",
 /// after it.
 inline constexpr double report_warm_up = 20'000 / 524'288.0;
 inline constexpr double report_rate = 0.0070710678;  // 20,000^(-1/2)
+inline constexpr scale paper{.name = "paper",
+                             .steps = 524'288,
+                             .batch = 128,
+                             .length = 512,
+                             .curve_steps = 524'288,
+                             .highest_rate = report_rate,
+                             .warm_up = report_warm_up,
+                             .checked = 4096,
+                             .tuning_steps = 262'144,
+                             .tuning_length = 512,
+                             .tuning_rate = 1e-3,
+                             .tuning_dropout = 0.1,
+                             .dropout = 0.1,
+                             .glue = true,
+                             .full_size = true,
+                             .seeds = 5,
+                             .longer = {2, 4, 10},
+                             .sweep = true,
+                             .timings = 31};
 inline constexpr std::array scales{
     scale{.name = "check",
           .steps = 3,
@@ -81,24 +101,20 @@ inline constexpr std::array scales{
       s.sweep = true;
       return s;
     }(),
-    scale{.name = "paper",
-          .steps = 524'288,
-          .batch = 128,
-          .length = 512,
-          .curve_steps = 524'288,
-          .highest_rate = report_rate,
-          .warm_up = report_warm_up,
-          .checked = 4096,
-          .tuning_steps = 262'144,
-          .tuning_length = 512,
-          .tuning_rate = 1e-3,
-          .tuning_dropout = 0.1,
-          .dropout = 0.1,
-          .glue = true,
-          .seeds = 5,
-          .longer = {2, 4, 10},
-          .sweep = true,
-          .timings = 31},
+    paper,
+    // Scale check, of scale paper.
+    [] {
+      scale s = paper;
+      s.name = "paper-check";
+      s.steps = s.curve_steps = s.tuning_steps = s.batch = s.checked = 2;
+      s.length = 48;
+      s.tuning_length = 64;
+      s.warm_up = 0.5;
+      s.seeds = s.timings = 1;
+      s.longer = {2, 0, 0};
+      s.sweep = false;
+      return s;
+    }(),
 };
 
 /// What a job's result depends on besides its name. Scales that agree in it share results.

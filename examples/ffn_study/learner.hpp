@@ -60,8 +60,13 @@ class learner {
 /// A model of T5's proportions: its true shape and pieces, or bytes and scaled down.
 std::unique_ptr<learner> make_learner(model m);
 
+/// Whether this program was compiled with a model: all of them, but in the program of a test.
+bool has_learner(model m);
+
 /// Operations of a forward call of a model that is trained, without making it.
 double operations_of(model m, const ln::limits& l);
+/// Bytes of a student or a teacher of Table 4.6 in training, without making it.
+ln::index training_bytes(model m, const ln::limits& l);
 
 /// A model ready to score.
 class scorer {

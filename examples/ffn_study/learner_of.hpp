@@ -50,8 +50,10 @@ class learner_of final
   }
   double step(const ln::t5_batch& b, taught& from) override { return trainer_->step(b, from); }
   training_cost cost(const ln::limits& l) const override {
-    return {static_cast<double>(M::flops(l.batch, l.source, l.target)),
-            ln::weights<M>::bytes() + trainer::footprint(l)};
+    return {static_cast<double>(M::flops(l.batch, l.source, l.target)), bytes(l)};
+  }
+  static ln::index bytes(const ln::limits& l) {
+    return ln::weights<M>::bytes() + trainer::footprint(l);
   }
   double nats(const ln::t5_batch& b, std::span<float> logits) override {
     return trainer_->evaluate(b, logits).nats;

@@ -20,6 +20,14 @@ double operations_among(model m, const ln::limits& l, std::index_sequence<All...
 
 }  // namespace
 
+bool has_learner([[maybe_unused]] model m) {
+#ifdef FFN_STUDY_TINY_ALONE
+  return m == model::tiny;
+#else
+  return true;
+#endif
+}
+
 std::unique_ptr<learner> make_learner(model m) {
 #ifdef FFN_STUDY_TINY_ALONE
   if (m == model::tiny) return std::make_unique<learner_of<trained_tiny, recipe{}>>();
@@ -35,6 +43,19 @@ std::unique_ptr<subject> make_true_mini(model) {
   throw support::failure("this program has T5-Tiny alone");
 }
 #endif
+
+ln::index training_bytes(model m, const ln::limits& l) {
+  switch (m) {
+    case model::tiny:
+      return learner_of<trained_tiny, recipe{}>::bytes(l);
+    case model::small:
+      return learner_of<trained_small, recipe{}>::bytes(l);
+    case model::base:
+      return learner_of<trained_base, recipe{}>::bytes(l);
+    default:
+      return learner_of<trained_mini, recipe{}>::bytes(l);
+  }
+}
 
 double operations_of(model m, const ln::limits& l) {
   return operations_among(m, l, std::make_index_sequence<model_names.size()>{});

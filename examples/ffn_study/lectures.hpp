@@ -23,33 +23,65 @@ class lectures {
  public:
   using logits = std::shared_ptr<const std::vector<float>>;
 
-  /// What the teacher of a course says to its batch of this step; `speak` returns it, and is called
-  /// in this thread or another that waits for the same.
-  logits hear(const std::string& course, ln::index step, const std::function<logits()>& speak) {
-    std::shared_future<logits> said;
-    {
-      const std::lock_guard lock(mutex_);
-      auto& last = courses_[course];
-      for (const lecture& known : last)
-        if (known.step == step) said = known.said;
-      if (!said.valid()) {
-        said = std::async(std::launch::deferred, speak).share();
-        last.push_back({step, said});
-        if (last.size() > kept) last.pop_front();
+  /// `most_bytes` bounds what each course keeps beyond its last batch.
+  explicit lectures(std::size_t most_bytes = 1'000'000'000) : most_bytes_(most_bytes) {}
+
+  /// One course. It ends, and forgets all, with the last job that attends it.
+  class course : public std::enable_shared_from_this<course> {
+   public:
+    explicit course(std::size_t most_bytes) : most_bytes_(most_bytes) {}
+
+    /// What the teacher says to the batch of this step, of so many bytes; `speak` returns it, and
+    /// is called in this thread or another that waits for the same. Only the last batch is kept
+    /// where nobody else attends.
+    logits hear(ln::index step, std::size_t bytes, const std::function<logits()>& speak) {
+      std::shared_future<logits> said;
+      {
+        const std::lock_guard lock(mutex_);
+        for (const lecture& known : last_)
+          if (known.step == step) said = known.said;
+        if (!said.valid()) {
+          said = std::async(std::launch::deferred, speak).share();
+          // Room is made before the teacher speaks, so that no more is ever held.
+          const std::size_t kept = weak_from_this().use_count() > 1 ? most_kept : 1;
+          while (!last_.empty() && (last_.size() >= kept || bytes_ + bytes > most_bytes_)) {
+            bytes_ -= last_.front().bytes;
+            last_.pop_front();
+          }
+          last_.push_back({step, bytes, said});
+          bytes_ += bytes;
+        }
       }
+      return said.get();
     }
-    return said.get();
+
+   private:
+    struct lecture {
+      ln::index step;
+      std::size_t bytes;
+      std::shared_future<logits> said;
+    };
+    static constexpr std::size_t most_kept = 8;
+
+    std::mutex mutex_;
+    std::deque<lecture> last_;
+    std::size_t most_bytes_, bytes_ = 0;
+  };
+
+  /// A course for as long as its teacher and its order of batches have this name for a job.
+  std::shared_ptr<course> attend(const std::string& name) {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(courses_, [](const auto& known) { return known.second.expired(); });
+    std::weak_ptr<course>& known = courses_[name];
+    std::shared_ptr<course> found = known.lock();
+    if (!found) known = found = std::make_shared<course>(most_bytes_);
+    return found;
   }
 
  private:
-  struct lecture {
-    ln::index step;
-    std::shared_future<logits> said;
-  };
-  static constexpr std::size_t kept = 8;
-
+  std::size_t most_bytes_;
   std::mutex mutex_;
-  std::map<std::string, std::deque<lecture>> courses_;
+  std::map<std::string, std::weak_ptr<course>> courses_;
 };
 
 }  // namespace study

@@ -16,7 +16,7 @@ int main(int argc, char** argv) {
   for (const study::scale& s : study::scales) names.emplace_back(s.name);
   app.add_option("--scale", scale,
                  "how much is trained: minutes (20 on two cores), hour, hours, paper (the report's "
-                 "own figures), or check (seconds; it only shows that all works)")
+                 "own figures), or check and paper-check (which only show that all works)")
       ->check(CLI::IsMember(names))
       ->capture_default_str();
   support::describe(

@@ -146,6 +146,7 @@ std::optional<task> read_glue(const std::string& folder, std::string_view name) 
     else
       t.exams = {{std::string(name), read(whole + "/dev.tsv")}};
     t.left_out = torn;
+    t.judged_only = name == "wnli";
     return t;
   }
   if (name == "cola" && std::filesystem::exists(folder + "/cola"))
@@ -155,6 +156,16 @@ std::optional<task> read_glue(const std::string& folder, std::string_view name) 
   if ((name == "sst2" || name == "mnli") && std::filesystem::exists(folder_of(folder, name)))
     return read_task(folder, name);
   return std::nullopt;
+}
+
+std::string mixture_of(const std::vector<task>& tasks) {
+  std::string text;
+  for (const task& t : tasks) {
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", t.words.name,
+                        t.judged_only ? 0 : t.training.size());
+    for (const task::exam& e : t.exams) text += fmt::format("+{}", e.pairs.size());
+  }
+  return text;
 }
 
 double exam_figure(const task& t, const std::vector<ln::index>& given, const task::exam& e) {

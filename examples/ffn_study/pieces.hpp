@@ -33,10 +33,11 @@ struct task {
     std::vector<ln::text_pair> pairs;
   };
   std::vector<exam> exams;
-  ln::index left_out = 0;  ///< lines of its files that are torn, which QQP has
+  ln::index left_out = 0;    ///< lines of its files that are torn, which QQP has
+  bool judged_only = false;  ///< not tuned on: WNLI, as in T5's mixture
 };
 inline constexpr std::array<std::string_view, 2> task_names{"sst2", "mnli"};
-/// The tasks of GLUE. They are tuned on together, as one, under the name "glue".
+/// The tasks of GLUE. All but WNLI are tuned on together, as one, under the name "glue".
 inline constexpr std::array<std::string_view, 9> glue_names{"cola", "sst2", "mrpc", "stsb", "qqp",
                                                             "mnli", "qnli", "rte",  "wnli"};
 /// The folder of a task's training set in the data folder.
@@ -47,7 +48,11 @@ task read_task(const std::string& folder, std::string_view name);
 /// dev.tsv, whose answers are public. Without these, SST-2, MNLI and CoLA are read from sst2,
 /// mnli_train10k and cola. Nothing where neither is there.
 std::optional<task> read_glue(const std::string& folder, std::string_view name);
+/// What a mixture is made of, for each task its examples to learn from and to be asked: "cola
+/// 8551+1043, mnli 392702+9815+9832".
+std::string mixture_of(const std::vector<task>& tasks);
 /// The exam's figure in hundredths: what GLUE's mean is made of, of STS-B both correlations' mean.
+/// The latter is NaN where all answers are equal, or all that are right.
 double exam_figure(const task& t, const std::vector<ln::index>& given, const task::exam& e);
 
 }  // namespace study

@@ -104,9 +104,10 @@ double examine(learner& m, const workshop& w) {
 class tutor {
  public:
   tutor() = default;
-  tutor(const job& j, const workshop& w, const ln::limits& l)
-      : lectures_(&w.heard), course_(fmt::format("{} {}", j.needs, j.seed)) {
+  tutor(const job& j, const workshop& w, const ln::limits& l) {
     if (j.needs.empty() || j.restarts) return;
+    // One teacher and one order of the batches.
+    course_ = w.heard.attend(fmt::format("{} {}", j.needs, j.seed));
     until_ = j.taught > 0 ? j.taught : j.steps;
     model_ = make_learner(model_of(j.needs));
     model_->load(w.runs + "/" + j.needs + ".safetensors");
@@ -116,9 +117,10 @@ class tutor {
   taught& prepare(const ln::t5_batch& b, ln::index step) {
     if (!model_) return objective_;
     if (step >= until_) return labels_;  // stopped early
-    said_ = lectures_->hear(course_, step, [&] {
-      std::vector<float> logits(
-          static_cast<std::size_t>(b.batch * b.target_length * trained_vocabulary));
+    said_ = nullptr;
+    const auto numbers = static_cast<std::size_t>(b.batch * b.target_length * trained_vocabulary);
+    said_ = course_->hear(step, sizeof(float) * numbers, [&] {
+      std::vector<float> logits(numbers);
       model_->nats(b, logits);
       return std::make_shared<const std::vector<float>>(std::move(logits));
     });
@@ -128,8 +130,7 @@ class tutor {
 
  private:
   std::unique_ptr<learner> model_;
-  lectures* lectures_ = nullptr;
-  std::string course_;  ///< the teacher and the order of the batches
+  std::shared_ptr<lectures::course> course_;
   lectures::logits said_;
   ln::index until_ = 0;  ///< the step with which it falls silent
   taught objective_, labels_;
@@ -252,6 +253,13 @@ class judge {
   std::vector<float> logits_;
 };
 
+/// A result that is still empty. On a mixture it depends on what that is made of.
+outcome asked_by(const job& j, const std::vector<task>& tasks) {
+  outcome o{.job = j.name, .figures = {}, .held_out = {}};
+  if (j.task == "glue") o.settings["tasks"] = mixture_of(tasks);
+  return o;
+}
+
 /// Fine-tuning with a constant rate, as the report, then the exams, before and after collapsing.
 /// Several tasks are one training set, so that each example counts as much as any other.
 std::optional<outcome> tune(const job& j, const workshop& w) {
@@ -267,6 +275,7 @@ std::optional<outcome> tune(const job& j, const workshop& w) {
       labels[i].back().push_back(ln::t5_ids::end);
       target = std::max(target, std::ssize(labels[i].back()));
     }
+    if (tasks[i].judged_only) continue;
     pairs.insert(pairs.end(), tasks[i].training.begin(), tasks[i].training.end());
   }
   const ln::limits limits{
@@ -298,7 +307,7 @@ std::optional<outcome> tune(const job& j, const workshop& w) {
           [](ln::index, support::run_record&) {}))
     return std::nullopt;
 
-  outcome o{.job = j.name, .figures = {}, .held_out = {}};
+  outcome o = asked_by(j, tasks);
   o.figures["seconds"] = r.seconds;
   std::unique_ptr<learner> after;
   if (collapses(recipe_of(j.what))) {
@@ -328,7 +337,7 @@ std::optional<outcome> tune(const job& j, const workshop& w) {
 }
 
 outcome ask_baselines(const job& j, const workshop& w) {
-  outcome o{.job = j.name, .figures = {}, .held_out = {}};
+  outcome o = asked_by(j, w.tasks.at(j.task));
   for (const task& t : w.tasks.at(j.task)) {
     if (t.words.name == "stsb") continue;  // scores, not classes
     for (const task::exam& e : t.exams) {

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <linnet/core/platform.hpp>
 
@@ -63,7 +64,10 @@ void read_tasks(const options& o, workshop& w) {
         all.push_back(std::move(*one));
       else
         support::say("{}/glue: without {}\n", o.data, name);
-    if (!all.empty()) w.tasks.emplace("glue", std::move(all));
+    if (std::all_of(all.begin(), all.end(), [](const task& t) { return t.judged_only; }))
+      support::say("{}/glue: nothing to tune on\n", o.data);
+    else
+      w.tasks.emplace("glue", std::move(all));
     w.reading = support::processor_seconds() - start;
     return;
   }
@@ -84,8 +88,9 @@ void report_tasks(const workshop& w) {
     for (const task::exam& e : t.exams)
       asked += fmt::format(", {} of {}", support::grouped(std::ssize(e.pairs)), e.name);
     if (t.left_out > 0) asked += fmt::format("; {} torn lines left out", t.left_out);
-    support::put("{}: {} to learn from{}\n", t.words.name, support::grouped(std::ssize(t.training)),
-                 asked);
+    support::put("{}: {} to learn from{}\n", t.words.name,
+                 t.judged_only ? "none" : support::grouped(std::ssize(t.training)), asked);
+    if (t.judged_only) continue;
     for (const ln::text_pair& p : t.training) bytes += p.input.size() + p.target.size();
   }
   support::put("{} tasks, {:.0f} MB to learn from, read in {:.1f} s of a processor\n",
@@ -112,14 +117,34 @@ void report_trial(const options& o, workshop& w) {
                support::grouped(o.size.steps),
                found.seconds * share * static_cast<double>(o.size.steps) / day);
   const std::vector<job> jobs = jobs_of(o.size, o.tables);
+  if (const taught_cost most = most_taught(jobs, w); most.bytes > 0)
+    support::put("with a teacher: {:.1f} GB at most ({} -> {})\n",
+                 static_cast<double>(most.bytes) / gigabyte, name_of(most.teacher),
+                 name_of(most.student));
   support::put("all {} jobs of scale {}: {:.0f} days of a processor\n", jobs.size(), o.size.name,
                seconds_of(jobs, found, w) / day);
+}
+
+/// The jobs of the tables that this program and the tasks can run.
+std::vector<job> possible_jobs(const options& o, const workshop& w) {
+  std::vector<job> all = jobs_of(o.size, o.tables);
+  std::vector<std::string> without;
+  std::erase_if(all, [&](const job& j) {
+    const bool asks_words = j.kind == job_kind::baseline, tuned = j.kind == job_kind::tuning;
+    const bool possible = (j.task.empty() || w.tasks.contains(j.task)) &&
+                          (asks_words || has_learner(j.what)) &&
+                          std::find(without.begin(), without.end(), j.needs) == without.end() &&
+                          (j.needs.empty() || tuned || has_learner(model_of(j.needs)));
+    if (!possible) without.push_back(j.name);
+    return !possible;
+  });
+  return all;
 }
 
 }  // namespace
 
 void run_study(options o) {
-  if (!o.data.empty() && true_shapes != (o.size.name == "paper"))
+  if (!o.data.empty() && true_shapes != o.size.full_size)
     throw support::failure(fmt::format(
         "scale {} trains {} shapes: configure CMake with -DLINNET_STUDY_TRUE_SHAPES={}",
         o.size.name, true_shapes ? "scaled-down" : "T5's true", true_shapes ? "OFF" : "ON"));
@@ -128,19 +153,22 @@ void run_study(options o) {
   if (o.tables.empty()) o.tables.assign(table_ids.begin(), table_ids.end());
   if (o.trial.steps == 0) support::prepare_folder(o);
 
+  std::map<std::string, std::string> mixture;
   if (!o.data.empty()) {
     lectures heard;
     workshop w = open_workshop(o, heard);
     if (o.trial.steps > 0) return report_trial(o, w);
     read_tasks(o, w);
+    if (const auto tasks = w.tasks.find("glue"); tasks != w.tasks.end())
+      mixture["tasks"] = mixture_of(tasks->second);
+    support::results::read(o.runs(), settings_of(o.size), mixture);  // refuses another one
     std::vector<support::work> all;
-    for (const job& j : jobs_of(o.size, o.tables))
-      if (j.task.empty() || w.tasks.contains(j.task))
-        all.push_back(
-            {j.name, j.needs, j.kind == job_kind::cost, [&w, j] { return run_job(j, w); }});
+    for (const job& j : possible_jobs(o, w))
+      all.push_back({j.name, j.needs, j.kind == job_kind::cost, [&w, j] { return run_job(j, w); }});
     support::run_all(std::move(all), o.runs(), settings_of(o.size), o.threads, w.deadline);
   }
-  support::write_report(o, report_of(o, support::results::read(o.runs(), settings_of(o.size))));
+  support::write_report(
+      o, report_of(o, support::results::read(o.runs(), settings_of(o.size), mixture)));
 }
 
 }  // namespace study

@@ -198,17 +198,21 @@ block quality(const std::vector<series>& rows, const scale& s, const results& kn
 }
 
 /// Whether collapsing kept the function, per model that collapses.
-block collapse_check(const std::vector<model>& models, const results& known) {
+block collapse_check(const std::vector<model>& models, const scale& s, const results& known) {
   block b{.title = "Before and after collapsing the trained models",
           .columns = {{measured, "bits/byte before", 6},
                       {measured, "after", 6},
                       {measured, "change of logits"},
                       {measured, "equal predictions"},
-                      {measured, "predictions"},
-                      {measured, "equal answers, SST-2"},
-                      {measured, "equal answers, MNLI"}},
+                      {measured, "predictions"}},
           .rows = {},
           .note = "Change of logits: the largest, in units of the largest logit; f32."};
+  using tuning = std::pair<std::string_view, std::string_view>;
+  const std::vector<tuning> tunings =
+      s.glue ? std::vector<tuning>{{"glue", "GLUE"}}
+             : std::vector<tuning>{{"sst2", "SST-2"}, {"mnli", "MNLI"}};
+  for (const tuning& t : tunings)
+    b.columns.push_back({measured, fmt::format("equal answers, {}", t.second)});
   for (const model m : models) {
     if (!collapses(recipe_of(m))) continue;
     const std::string name = job_name({.label = {}, .name = std::string(name_of(m))}, 1);
@@ -218,10 +222,11 @@ block collapse_check(const std::vector<model>& models, const results& known) {
       const char* const figures[] = {"bits", "collapsed.bits", "", "collapsed.equal",
                                      "collapsed.compared"};
       for (std::size_t i = 0; i < std::size(figures); ++i) r.cells[i] = (*o)[figures[i]];
-      r.cells[2] = fmt::format("{:.1e}", (*o)["collapsed.change"]);
+      if (const double change = (*o)["collapsed.change"]; !std::isnan(change))
+        r.cells[2] = fmt::format("{:.1e}", change);
     }
-    for (std::size_t i = 0; i < task_names.size(); ++i)
-      if (const outcome* const tuned = known.find(tuning_name(task_names[i], name)))
+    for (std::size_t i = 0; i < tunings.size(); ++i)
+      if (const outcome* const tuned = known.find(tuning_name(tunings[i].first, name)))
         r.cells[5 + i] = fmt::format("{} of {}", (*tuned)["equal"], (*tuned)["compared"]);
     b.rows.push_back(std::move(r));
   }
@@ -262,7 +267,7 @@ table ablation(std::string_view id, const char* title, const char* about, const 
   table t{std::string(id), title, about, {}, {}};
   t.blocks = {summary(models), exact(models, false), exact(models, true),
               measured_cost(models, known), quality(rows, s, known)};
-  if (block b = collapse_check(models, known); !b.rows.empty()) t.blocks.push_back(std::move(b));
+  if (block b = collapse_check(models, s, known); !b.rows.empty()) t.blocks.push_back(std::move(b));
   if (block b = without_models(known); !b.rows.empty()) t.blocks.push_back(std::move(b));
   return t;
 }
@@ -368,7 +373,8 @@ block spread_of_seeds(const std::vector<series>& rows, const results& known) {
   for (const series& one : rows) {
     std::vector<double> bits;
     for (std::uint64_t seed = 1; seed <= curve_seeds; ++seed)
-      if (const outcome* const o = known.find(job_name(one, seed))) bits.push_back((*o)["bits"]);
+      if (const outcome* const o = known.find(job_name(one, seed)))
+        if (const double v = (*o)["bits"]; !std::isnan(v)) bits.push_back(v);
     const auto st = statistics_of(bits);
     b.rows.push_back(
         {one.label, st ? std::vector<cell>{st->least, st->most, st->mean, st->deviation,

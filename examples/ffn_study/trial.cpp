@@ -55,6 +55,20 @@ trial_result run_trial(const trial_options& how, const workshop& w) {
   return found;
 }
 
+taught_cost most_taught(const std::vector<job>& jobs, const workshop& w) {
+  const ln::limits l = learning_limits(w);
+  const ln::index lecture =
+      static_cast<ln::index>(sizeof(float)) * l.batch * l.target * trained_vocabulary;
+  taught_cost most;
+  for (const job& j : jobs) {
+    if (j.kind != job_kind::pretraining || j.needs.empty() || j.restarts) continue;
+    const model teacher = model_of(j.needs);
+    const ln::index bytes = training_bytes(j.what, l) + training_bytes(teacher, l) + 2 * lecture;
+    if (bytes > most.bytes) most = {j.what, teacher, bytes};
+  }
+  return most;
+}
+
 double seconds_of(const std::vector<job>& jobs, const trial_result& found, const workshop& w) {
   const ln::limits learning = learning_limits(w);
   const ln::limits tuning{.batch = w.size.batch, .source = w.size.tuning_length + 1, .target = 8};

@@ -25,6 +25,15 @@ struct trial_result {
 /// Takes the steps, and keeps nothing.
 trial_result run_trial(const trial_options& how, const workshop& w);
 
+/// A student, its teacher, and bytes of both in training with the teacher's logits for two batches:
+/// others may still learn from the one before.
+struct taught_cost {
+  model student = model::mini, teacher = model::mini;
+  ln::index bytes = 0;
+};
+/// The most that one of these jobs with a teacher takes; 0 bytes without any.
+taught_cost most_taught(const std::vector<job>& jobs, const workshop& w);
+
 /// Processor seconds of these jobs at the speed of a trial: operations of the labels' and the
 /// teachers' forward calls, and twice as many for each backward.
 double seconds_of(const std::vector<job>& jobs, const trial_result& found, const workshop& w);

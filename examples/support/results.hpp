@@ -16,6 +16,7 @@ struct outcome {
   std::map<std::string, double> figures;            ///< such as "bits", "seconds", "sst2"
   std::vector<std::pair<double, double>> held_out;  ///< step, bits per byte
   std::map<std::string, std::string> texts{};       ///< such as what a model wrote
+  std::map<std::string, std::string> settings{};    ///< of some jobs alone, such as "tasks"
 
   /// A figure, or not a number.
   double operator[](const std::string& figure) const;
@@ -24,11 +25,14 @@ struct outcome {
 /// The finished jobs of a folder, by name.
 class results {
  public:
-  /// Reads FOLDER/*.json; refuses files that are not results or of other settings.
-  static results read(const std::string& folder, std::string_view settings);
+  /// Reads FOLDER/*.json; refuses files that are not results or of other settings. `some` are the
+  /// present settings of some jobs alone. What it does not name has to be alike in all results.
+  static results read(const std::string& folder, std::string_view settings,
+                      std::map<std::string, std::string> some = {});
 
   const outcome* find(const std::string& job) const;
   /// Writes FOLDER/JOB.json at once: a reader sees all of it or nothing, and it is on the disk.
+  /// Figures that are not finite are left out, as JSON has no such numbers.
   static void write(const std::string& folder, std::string_view settings, const outcome& o);
 
  private:

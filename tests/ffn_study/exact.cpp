@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 // What ffn_study derives: against the published figures and against models written out as tensors.
+// Also what it makes of results that are there, and what students keep of their teacher.
 
 #include <cmath>
 #include <fstream>
 
+#include "../../examples/ffn_study/lectures.hpp"
 #include "program.hpp"
 
 namespace test::exact {
@@ -101,6 +103,21 @@ tally mini(const row& r, long width, bool shipped) {
   return t;
 }
 
+/// Writes a result of scale paper. Its settings are those that a refusal names.
+void write_result(const std::string& out, const std::string& job, const std::string& figures,
+                  const std::string& more = "") {
+  const auto write = [&](const std::string& settings) {
+    std::ofstream(out + "/runs/" + job + ".json")
+        << R"({"job":")" << job << R"(","settings":")" << settings << R"(","figures":{)" << figures
+        << R"(},"held_out":[[0,null],[1,2.5]],"texts":{})" << more << "}";
+  };
+  write("none");
+  const std::string words = test::ffn_study({"--scale", "paper", "--out", out}).err;
+  const std::size_t first = words.find("not \"") + 5;
+  BOOST_REQUIRE_MESSAGE(words.find("of \"none\", not \"") != words.npos, words);
+  write(words.substr(first, words.find('"', first) - first));
+}
+
 std::string rounded(double millions) {
   char text[32];
   std::snprintf(text, sizeof text, "%.3f", millions);
@@ -165,6 +182,91 @@ BOOST_AUTO_TEST_CASE(tables) {
     for (const char* const figure : {"15.351", "31,220,480", "2,617,245,696", "78.2"})
       BOOST_CHECK_MESSAGE(text.find(figure) != text.npos, figure);
   BOOST_CHECK(page.find("http") == page.npos);  // nothing outside it
+}
+
+// What was not finite is null in a file, and nothing in a table.
+BOOST_AUTO_TEST_CASE(figures_that_are_missing_and_mixtures) {
+  const test::scratch_folder folder;
+  const std::string out = folder.path("out");
+  std::filesystem::create_directories(out + "/runs");
+  write_result(out, "3w.s1",
+               R"("bits":2.5,"collapsed.bits":null,"collapsed.change":null,"collapsed.equal":3)");
+  write_result(out, "tune.glue.3w.s1", R"("stsb":null,"cola":12.5,"rte":50,"equal":7,"compared":9)",
+               R"(,"own_settings":{"tasks":"cola 8+2"})");
+  write_result(out, "tune.glue.2w.s1", R"("cola":37.5,"equal":9,"compared":9)",
+               R"(,"own_settings":{"tasks":"cola 8+2"})");
+  const auto study = [&] {
+    return test::ffn_study({"--scale", "paper", "--out", out, "--only", "4.4", "--only", "F4.1"});
+  };
+  const test::outcome o = study();
+  BOOST_REQUIRE_MESSAGE(o.status == 0, o.err);
+  const test::report found(test::contents(out + "/report.csv"));
+  const auto cell = [&](const char* part, const char* row, const char* column) {
+    return found.text("4.4", part, row, std::string("measured: ") + column);
+  };
+  const char *const three = "3W, 4x expansion", *const check = "Before and after";
+  BOOST_CHECK_EQUAL(cell(check, three, "equal answers, GLUE"), "7 of 9");
+  BOOST_CHECK_EQUAL(cell(check, "2W", "equal answers, GLUE"), "9 of 9");
+  BOOST_CHECK_EQUAL(cell(check, three, "bits/byte before"), "2.5");
+  BOOST_CHECK_EQUAL(cell(check, three, "after"), "");
+  BOOST_CHECK_EQUAL(cell(check, three, "change of logits"), "");
+  BOOST_CHECK_EQUAL(cell("Quality", three, "CoLA, best"), "12.5");
+  BOOST_CHECK_EQUAL(cell("Quality", "2W", "CoLA, best"), "37.5");
+  BOOST_CHECK_EQUAL(cell("Quality", three, "RTE, mean"), "50");
+  BOOST_CHECK_EQUAL(cell("Quality", three, "STS-B, best"), "");
+  BOOST_CHECK_MESSAGE(o.out.find("nan") == o.out.npos, o.out);
+
+  // Two mixtures are not mixed.
+  write_result(out, "tune.glue.3w.s2", R"("cola":25)",
+               R"(,"own_settings":{"tasks":"cola 8+2, rte 3+1"})");
+  const test::outcome other = study();
+  BOOST_CHECK_EQUAL(other.status, 2);
+  BOOST_CHECK_EQUAL(other.lines_of_error(), 1);
+  for (const char* const words : {"\"cola 8+2\"", "\"cola 8+2, rte 3+1\"", ": give another --out"})
+    BOOST_CHECK_MESSAGE(other.err.find(words) != std::string::npos, other.err);
+}
+
+BOOST_AUTO_TEST_CASE(lectures_keep_no_more_than_their_bytes) {
+  study::lectures heard(100);
+  int spoken = 0;
+  std::vector<std::weak_ptr<const std::vector<float>>> all(10);
+  auto one = heard.attend("small.s1 1"), other = heard.attend("small.s1 1");
+  BOOST_CHECK(one == other);
+  BOOST_CHECK(heard.attend("small.s1 2") != one);
+  const auto hear = [&](const auto& course, std::size_t step, std::size_t bytes) {
+    const auto said = course->hear(static_cast<linnet::index>(step), bytes, [&] {
+      ++spoken;
+      const auto made = std::make_shared<const std::vector<float>>(1, static_cast<float>(step));
+      all[step] = made;
+      return made;
+    });
+    BOOST_CHECK_EQUAL(said->front(), static_cast<float>(step));
+  };
+  const auto kept = [&] {
+    return std::count_if(all.begin(), all.end(), [](const auto& said) { return !said.expired(); });
+  };
+  for (const std::size_t step : {0u, 1u, 2u}) hear(one, step, 40);
+  BOOST_CHECK_EQUAL(kept(), 2);  // 80 bytes of 100
+  for (const std::size_t step : {1u, 2u}) hear(other, step, 40);
+  BOOST_CHECK_EQUAL(spoken, 3);
+  hear(other, 0, 40);  // forgotten
+  BOOST_CHECK_EQUAL(spoken, 4);
+  // One is kept, however large, and none beside it while the teacher speaks.
+  one->hear(3, 1000, [&] {
+    BOOST_CHECK_EQUAL(kept(), 0);
+    return std::make_shared<const std::vector<float>>(1, 3.0f);
+  });
+  hear(other, 3, 1000);
+  BOOST_CHECK_EQUAL(spoken, 4);
+  // Small ones are not kept without end.
+  for (std::size_t step = 0; step < 10; ++step) hear(one, step, 1);
+  BOOST_CHECK_EQUAL(kept(), 8);
+  // Nobody shares them: the last one is kept. Nobody attends: none.
+  other.reset();
+  hear(one, 0, 1);
+  BOOST_CHECK_EQUAL(kept(), 1);
+  one.reset();
+  BOOST_CHECK_EQUAL(kept(), 0);
 }
 
 BOOST_AUTO_TEST_CASE(refusals) {
