@@ -337,7 +337,8 @@ struct squad {
   std::vector<squad_question> questions;
 
   /// A question in T5's words: "question: … context: …" -> its first answer (Raffel et al. 2020,
-  /// appendix D.15). Without an answer the target is empty.
+  /// appendix D.15). Texts stay as they are, where T5's code puts spaces around punctuation.
+  /// Without an answer the target is empty.
   text_pair pair(std::size_t number) const {
     const squad_question& q = questions[number];
     return {"question: " + q.text + " context: " + contexts[q.context],

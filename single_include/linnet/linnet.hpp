@@ -21138,6 +21138,8 @@ LINNET_SIMD_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+struct expert_load;
+
 namespace ops {
 
 using simd::best;
@@ -21173,6 +21175,7 @@ struct execution {
   float loss_scale = 1;                     ///< of gradients that products round to f16
   bool notes_ranges = false;                ///< whether 8-bit training notes the largest magnitudes
   const gradient_tap* gradients = nullptr;  ///< is told whose gradients are complete, or null
+  expert_load* experts = nullptr;           ///< sums up what routers do in backward, or null
   const float* key_scales = nullptr;  ///< [layers, kv_heads, d_kv] of keys that a cache rounds
                                       ///< by channel, or null
   float* largest_keys = nullptr;      ///< of that size, noted of keys before their rotation
@@ -35354,6 +35357,35 @@ LINNET_NAMESPACE_END
 /// The router of a mixture of experts. It says which experts a token goes through, with what
 /// weights, and what training adds to the loss so that they share the work.
 
+/// @file
+/// Choices and losses of the routers of a mixture of experts in a step of training.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Sums over the tokens of a training step that routers of `ffn::experts` saw, once for each of
+/// their layers. Padding and samples that layer dropout skips are left out.
+struct expert_load {
+  index tokens = 0;    ///< times layers
+  index choices = 0;   ///< of experts, k for each token
+  index dropped = 0;   ///< choices that found no room, see expert_choice::capacity
+  double balance = 0;  ///< load-balancing losses N sum_e f_e P_e, without expert_choice::balance
+  double z = 0;        ///< squared log-sum-exps, without expert_choice::z
+
+  /// Share of the choices that found no room, in [0, 1].
+  constexpr double dropped_share() const {
+    return choices > 0 ? static_cast<double>(dropped) / static_cast<double>(choices) : 0;
+  }
+  /// Mean load-balancing loss: 1 of a router that finds all N experts equally likely, N of one that
+  /// sends all tokens to the same with certainty.
+  constexpr double mean_balance() const {
+    return tokens > 0 ? balance / static_cast<double>(tokens) : 0;
+  }
+  /// Mean squared log-sum-exp.
+  constexpr double mean_z() const { return tokens > 0 ? z / static_cast<double>(tokens) : 0; }
+};
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 /// How tokens choose experts, and what training adds to the loss for it.
@@ -35468,6 +35500,7 @@ struct expert_router {
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        const T* x, T* dx, cache<T>& c, const context<T>& ctx) {
+    if (ctx.on.experts) ctx.on.threads.once([&] { report(*ctx.on.experts, c, ctx); });
     ctx.on.threads.each(ctx.rows(), [&](index row) {
       T* const d = c.d_scores + row * N;
       std::fill_n(d, N, T(0));
@@ -35549,6 +35582,25 @@ struct expert_router {
       for (index a = b * ctx.length * K; a < (b * ctx.length + ctx.length_of(b)) * K; ++a)
         if (c.chosen[a] >= 0)
           c.order[next[static_cast<std::size_t>(c.chosen[a])]++] = static_cast<std::int32_t>(a);
+  }
+  /// Adds what became of this call's tokens.
+  template <class T>
+  static void report(expert_load& to, const cache<T>& c, const context<T>& ctx) {
+    for (index b = 0; b < ctx.batch; ++b) {
+      if (ctx.skips(b)) continue;
+      const index tokens = ctx.length_of(b), first = b * ctx.length;
+      to.tokens += tokens;
+      to.choices += tokens * K;
+      for (index a = first * K; a < (first + tokens) * K; ++a) to.dropped += c.chosen[a] < 0;
+      double shares = 0;
+      for (index row = first; row < first + tokens; ++row) {
+        for (index e = 0; e < N; ++e)
+          shares += c.firsts[b * N + e] * static_cast<double>(c.p[row * N + e]);
+        const auto lse = static_cast<double>(c.lse[row]);
+        to.z += lse * lse;
+      }
+      to.balance += static_cast<double>(N) * shares / static_cast<double>(tokens);
+    }
   }
   /// The gradient of a token's scores.
   template <class T>
@@ -65751,10 +65803,14 @@ inline std::string few_shot(std::span<const text_pair> shots, std::string_view i
 LINNET_WITHOUT_MEMORY(return {})
 
 /// The form of example `i` among several: each equally likely, a pure function of (seed, i).
-inline const instruction& pick(std::span<const instruction> forms, seed key, std::uint64_t i) {
+/// Errors: errc::missing where there are no forms; errc::out_of_memory.
+inline result<instruction> pick(std::span<const instruction> forms, seed key,
+                                std::uint64_t i) LINNET_TRY {
+  if (forms.empty()) return error{errc::missing, "flan::pick", "forms", "at least 1", "none"};
   random_stream random(key, i);
   return forms[random.below(static_cast<std::uint32_t>(forms.size()))];
 }
+LINNET_OR_OUT_OF_MEMORY("flan::pick")
 
 /// Forms for a premise, a hypothesis and a label that is one of the options. The last is turned
 /// around: the label is given and the hypothesis asked for.
@@ -73380,6 +73436,17 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// The gradients of a trainer: a whole block, or what an optimizer that keeps a part of them says.
+template <class Optimizer, class M, class T>
+struct gradients_for {
+  using type = gradients<M, T>;
+};
+template <class Optimizer, class M, class T>
+requires requires { typename Optimizer::template gradient_block<M, T>; }
+struct gradients_for<Optimizer, M, T> {
+  using type = typename Optimizer::template gradient_block<M, T>;
+};
+
 /// Fills gradients with a number.
 template <class T>
 struct fills_leaves {
@@ -76382,6 +76449,10 @@ class trainer {
   }
   /// Global gradient norm of the last step, before clipping.
   double gradient_norm() const { return progress_.norm; }
+  /// Choices of ffn::experts that found no room in the last step, and the losses of its routers.
+  /// While gradients are accumulated, those of the parts so far. All 0 without experts, and before
+  /// the first step of a run that was resumed.
+  const expert_load& experts() const { return experts_; }
   /// Steps taken.
   index steps() const { return progress_.steps; }
   /// Steps left out because loss or gradient was not finite, or no label counted.
@@ -76523,6 +76594,8 @@ class trainer {
     if constexpr (detail::sees_attention<Objective>) watched.attention = from.attention_tap();
     if constexpr (detail::chooses_bits<Objective>) watched.bits = from.token_bits();
     if constexpr (!has_all_gradients) watched.gradients = gradients_.tap;
+    if (on.threads.rank() == 0 && !progress_.accumulating()) experts_ = {};
+    watched.experts = &experts_;
     loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
                                           watched, call, criterion);
     if constexpr (detail::sees_attention<Objective>) sum.nats += from.attention_nats();
@@ -76613,6 +76686,7 @@ class trainer {
   detail::placed_workspace<M, T> work_{};
   double* partial_ = nullptr;
   training_progress progress_;
+  expert_load experts_;
   bool usable_ = true, finite_ = true, stopped_ = false;
   double nats_ = 0;  ///< of the last step
   index refused_ = 0, in_a_row_ = 0;

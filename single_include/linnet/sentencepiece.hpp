@@ -25,8 +25,8 @@
 // SOFTWARE.
 #pragma once
 /// @file
-/// Opt-in: T5's tokenizer. Needs the SentencePiece library (0.1.97), which reads the model; it
-/// does not defend itself against hostile ones.
+/// Opt-in: the tokenizer of T5 and mT5. Needs the SentencePiece library (0.1.97), which reads the
+/// model; it does not defend itself against hostile ones.
 
 #include <sentencepiece_processor.h>
 
@@ -40,12 +40,16 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// A SentencePiece model with T5's sentinels behind its pieces: `<extra_id_0>` is the last
-/// id, 32099 of T5's. Movable; const calls may run in any threads.
+/// A SentencePiece model with T5's sentinels: `<extra_id_0>` is the last id, 32099 of T5's. They
+/// stand behind the pieces, or are the model's last pieces, as in mT5's, where it is 250099.
+/// Movable; const calls may run in any threads.
 class sentencepiece_tokenizer {
  public:
-  /// Parses a model held in memory, with so many sentinels behind its pieces. `where` names the
-  /// file in errors. Errors: errc::malformed, errc::invalid (a negative number of sentinels).
+  /// Parses a model held in memory, with so many sentinels behind its pieces. A model whose last
+  /// pieces are `<extra_id_1>` and `<extra_id_0>`, with or without U+2581 before, or more of them,
+  /// has these and gets none. `where` names the file in errors. Errors: errc::malformed;
+  /// errc::invalid for a negative number of sentinels, or where `<extra_id_0>` is another piece
+  /// than the last and sentinels are wanted.
   static result<sentencepiece_tokenizer> parse(
       std::span<const std::byte> model, index sentinels = 100,
       const std::string& where = "spiece.model") LINNET_TRY {
@@ -62,7 +66,11 @@ class sentencepiece_tokenizer {
                      detail::printable(status.ToString())};
       bytes += std::string_view("\x1a\x02\x18\x00", 4);
     }
-    made.ids_ = {made.at_start_->GetPieceSize() + sentinels, sentinels};
+    const index pieces = made.at_start_->GetPieceSize(), inside = made.sentinels_inside();
+    if (inside == 0 && sentinels > 0 && made.has_first_sentinel())
+      return error{errc::invalid, where, "sentinels", "0, as <extra_id_0> is not the last piece",
+                   std::to_string(sentinels)};
+    made.ids_ = {inside > 0 ? pieces : pieces + sentinels, inside > 0 ? inside : sentinels};
     return made;
   }
   LINNET_OR_OUT_OF_MEMORY(where)
@@ -111,7 +119,7 @@ class sentencepiece_tokenizer {
       std::string part;
       if (!some.empty() && at_start_->Decode(some, &part).ok()) {
         // The library leaves the first space out, which only a text's start has for nothing.
-        if (!first && at_start_->IdToPiece(some.front()).starts_with("\xe2\x96\x81")) text += ' ';
+        if (!first && at_start_->IdToPiece(some.front()).starts_with(space)) text += ' ';
         text += part;
       }
       some.clear();
@@ -131,7 +139,27 @@ class sentencepiece_tokenizer {
   LINNET_WITHOUT_MEMORY(return {})
 
  private:
-  static constexpr std::string_view sentinel_name = "<extra_id_";
+  static constexpr std::string_view sentinel_name = "<extra_id_", space = "\xe2\x96\x81";
+  /// Whether a piece is the sentinel of number `k`.
+  bool is_piece_of(index piece, index k) const {
+    std::string_view name = at_start_->IdToPiece(static_cast<int>(piece));
+    if (name.starts_with(space)) name.remove_prefix(space.size());
+    return name == std::string(sentinel_name) + std::to_string(k) + '>';
+  }
+  /// Number of sentinels that are the last pieces, the one of the largest number first.
+  index sentinels_inside() const {
+    const index pieces = at_start_->GetPieceSize();
+    index k = 0;
+    while (k < pieces && is_piece_of(pieces - 1 - k, k)) ++k;
+    return k;
+  }
+  /// Whether any piece is `<extra_id_0>`.
+  bool has_first_sentinel() const {
+    for (const std::string_view before : {std::string_view(), space})
+      if (is_piece_of(at_start_->PieceToId(std::string(before) + "<extra_id_0>"), 0)) return true;
+    return false;
+  }
+
   struct found {
     std::size_t at, size;
     index k;  ///< of the sentinel, or -1
