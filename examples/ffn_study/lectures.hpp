@@ -68,7 +68,7 @@ class lectures {
     std::size_t most_bytes_, bytes_ = 0;
   };
 
-  /// A course for as long as its teacher and its order of batches have this name for a job.
+  /// The course of this name. It begins anew where nobody attends it.
   std::shared_ptr<course> attend(const std::string& name) {
     const std::lock_guard lock(mutex_);
     std::erase_if(courses_, [](const auto& known) { return known.second.expired(); });
