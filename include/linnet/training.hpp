@@ -40,6 +40,7 @@
 #include <linnet/file/corpus.hpp>
 #include <linnet/inference.hpp>
 #include <linnet/model/initialize.hpp>
+#include <linnet/model/sequence_mean.hpp>
 #include <linnet/train/adafactor.hpp>
 #include <linnet/train/bf16_rounded.hpp>
 #include <linnet/train/gradient_check.hpp>

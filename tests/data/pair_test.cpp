@@ -91,6 +91,30 @@ BOOST_AUTO_TEST_CASE(inputs_lose_their_end_and_targets_nothing) {
              "pair_stream::open: source: expected at least 2 tokens, got 1");
   BOOST_TEST(opening({0, 5, 3}, five) == "pair_stream::open: batch: expected at least 1, got 0");
   BOOST_TEST(opening({1, 5, 4}, {}) == "pair_stream::open: pairs: expected at least 1, got 0");
+  auto weighted = five;
+  weighted[1].weight = -1;
+  BOOST_TEST(opening({1, 5, 4}, weighted) ==
+             "pair_stream::open: pair 1: weight: expected at least 0, finite, got -1");
+  for (ln::text_pair& pair : weighted) pair.weight = 0;
+  BOOST_TEST(opening({1, 5, 4}, weighted) ==
+             "pair_stream::open: weights of the pairs: expected a sum above 0, got 0");
+}
+
+// Equal weights are the order of an epoch_sampler, others visit in proportion.
+BOOST_AUTO_TEST_CASE(weights) {
+  const auto plain = opened({.batch = 1, .source = 20, .target = 4});
+  const ln::epoch_sampler order(5, ln::seed{1});
+  for (std::uint64_t i = 0; i < 20; ++i) BOOST_TEST(plain.pair(i) == order(i));
+  auto pairs = five;
+  const double weights[] = {2, 0, 0.5, 1.5, 1};
+  for (std::size_t k = 0; k < 5; ++k) pairs[k].weight = weights[k];
+  const auto made =
+      ln::pair_stream::open(pairs, encode, {.batch = 1, .source = 20, .target = 4}, ln::seed{1});
+  LINNET_REQUIRE_OK(made);
+  std::vector<index> visits(5);
+  for (std::uint64_t i = 0; i < 1000; ++i) ++visits[at(made->pair(i))];
+  for (std::size_t k = 0; k < 5; ++k)
+    BOOST_TEST(std::abs(static_cast<double>(visits[k]) - 200 * weights[k]) <= (k == 1 ? 0 : 20));
 }
 
 BOOST_AUTO_TEST_CASE(an_example_is_a_function_of_its_number) {

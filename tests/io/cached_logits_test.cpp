@@ -2,7 +2,10 @@
 // A teacher's file: what stands in it, that students learn from it as from the teacher, and that
 // every wrong file is refused.
 
+#include <deque>
+
 #include "support/data.hpp"
+#include "support/resumed.hpp"
 #include "support/scoring.hpp"
 
 #if __has_include(<xxhash.h>)
@@ -240,6 +243,22 @@ BOOST_AUTO_TEST_CASE(threads, *boost::unit_test::label("tsan")) {
   const auto d = gradient_of<t5, float>(batches[0], ln::cross_entropy_objective{}, shared);
   BOOST_TEST(same_bytes(c, d));
   BOOST_TEST(alone.nats == shared.nats);
+}
+
+// A run that goes on from another reader of the file has the same bits.
+BOOST_AUTO_TEST_CASE(resumed_with_the_same_bits) {
+  const auto batches = stream_of_batches<t5>();
+  const ln::cached_logits_format how{t5::vocabulary, 4};
+  const std::string file = recorded(random_packed<t5_teacher, float>(5), batches, how);
+  std::deque<ln::cached_logits_reader<>> readers;  // outlive what refers to them
+  ln::weights<t5> w;
+  randomize(w);
+  check_resumed(w, batches[0], [&](const ln::limits& l) {
+    auto read = ln::cached_logits_reader<>::open(bytes(file), how, 0.1, l);
+    LINNET_REQUIRE_OK(read);
+    readers.push_back(*std::move(read));
+    return readers.back().batch(0);
+  });
 }
 
 // Only the batch that was recorded is taught, and only to its vocabulary.

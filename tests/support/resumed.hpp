@@ -21,11 +21,22 @@ void copy_state(Trainer& from, Trainer& to) {
   LINNET_REQUIRE_OK(to.resume(from.progress()));
 }
 
+/// The batch of a step: all of the data.
+struct same_batch {
+  template <class Data, class Objective>
+  auto operator()(const Data& data, index, Objective&) const {
+    return data.view();
+  }
+};
+
 /// Four steps on an objective have the same losses and weights where the last two are taken by
-/// other objects on three threads. `open(limits)` gives the objective.
-template <class M, class T, class Data, class Open>
-void check_resumed(const ln::weights<M, T>& begun, const Data& data, const Open& open) {
-  using trainer = ln::trainer<M, ln::adamw, T>;
+/// other objects on three threads. `open(limits)` gives the objective, `batch(data, step,
+/// objective)` what a step is taken on.
+template <class Compute = ln::compute::f32, class M, class T, class Data, class Open,
+          class Batch = same_batch>
+void check_resumed(const ln::weights<M, T>& begun, const Data& data, const Open& open,
+                   const Batch& batch = {}) {
+  using trainer = ln::trainer<M, ln::adamw, T, Compute>;
   const ln::limits alone = data.limits();
   ln::limits shared = data.limits(3);
   shared.run_on = std_threads();
@@ -33,7 +44,8 @@ void check_resumed(const ln::weights<M, T>& begun, const Data& data, const Open&
   std::vector<double> losses, others;
   const auto steps = [&](auto& train, const ln::limits& l, int count, std::vector<double>& to) {
     auto from = open(l);
-    for (int n = 0; n < count; ++n) to.push_back(train.step(data.view(), from));
+    for (int n = 0; n < count; ++n)
+      to.push_back(train.step(batch(data, train.steps(), from), from));
   };
   auto one = trainer::open(whole, alone), two = trainer::open(first, alone),
        three = trainer::open(rest, shared);

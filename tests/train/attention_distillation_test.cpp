@@ -213,7 +213,9 @@ BOOST_AUTO_TEST_CASE(refusals) {
                      : trainer::open(pair.w, data.limits(), {}, {.layer_dropout = {.rate = 0.1}});
     BOOST_REQUIRE(from && train);
     BOOST_TEST(!ln::is_finite(train->step(data.view(), *from)));
-    BOOST_TEST(train->last_refusal() == ln::to_string(ln::refusal::options));
+    BOOST_TEST(train->last_refusal() == ln::to_string(recompute
+                                                          ? ln::refusal::attention_recompute
+                                                          : ln::refusal::attention_layer_dropout));
   }
 }
 

@@ -189,6 +189,30 @@ void check_limits_of_the_loss() {
   }
 }
 
+/// Each sequence counts alike: one of two labels as much as one of many.
+template <class M>
+void check_sequence_mean() {
+  auto data = data_for<M>(4, 6, 9);
+  const index length = std::ssize(data.labels) / 4;
+  std::fill(data.labels.begin() + 2, data.labels.begin() + length, ln::ignored);
+  std::fill(data.labels.end() - length, data.labels.end(), ln::ignored);  // one has none
+  const auto p = random_packed<M, double>(1);
+  auto scores = ln::evaluator<M, double>::open(p, data.limits());
+  double want = 0;
+  for (index n = 0; n < 3; ++n) want += scores->loss(data.part(n, 1)).mean() / 3;
+  const auto got = scores->loss(data.view(), ln::sequence_mean<M>{}),
+             all = scores->loss(data.view());
+  BOOST_TEST(distance_of(got.mean(), want) < 1e-12);
+  BOOST_TEST(distance_of(got.mean(), all.mean()) > 1e-3);
+  BOOST_TEST(got.tokens == all.tokens);
+  if constexpr (M::encodes) return;
+  ln::weights<M, double> w;
+  randomize(w);
+  const auto r = ln::check_model_gradients(w, data.view(), data.limits(), {3, 1, 2, 0.2}, 1e-5,
+                                           1e-2, ln::sequence_mean<M>{});
+  BOOST_TEST(r.passed(), text_of(r));
+}
+
 /// A teacher with the student's own weights leaves no gradient at all.
 template <class M>
 void check_own_teacher() {
@@ -307,6 +331,10 @@ BOOST_AUTO_TEST_CASE(decoder_gradients) { check_gradients<decoder, decoder_teach
 BOOST_AUTO_TEST_CASE(chunks_are_all_logits_at_once) {
   check_chunks<t5, t5_teacher>();
   check_chunks<decoder, decoder_teacher>();
+}
+BOOST_AUTO_TEST_CASE(sequences_count_alike) {
+  check_sequence_mean<t5>();
+  check_sequence_mean<decoder>();
 }
 BOOST_AUTO_TEST_CASE(fusion_by_likelihood) { check_fusion_by_likelihood(); }
 BOOST_AUTO_TEST_CASE(limits_of_the_loss, *boost::unit_test::label("tsan")) {

@@ -402,6 +402,10 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(refused.error().message() ==
              "layer_distillation::open: layer_distillation_options.hidden: expected at least 0, "
              "finite, got -1");
+  BOOST_TEST(
+      message(objective::open(p, data.limits(), {.soft = 0, .hidden = 1, .balanced = true})) ==
+      "layer_distillation::open: layer_distillation_options.balanced: expected false where `soft` "
+      "is 0, as states are weighed by the KL term, got true");
   auto from = opened<objective>(p, {.batch = 2, .target = 4}, {});
   ln::weights<ln::filtered<small, 16, 1>, double> w;
   auto train = ln::trainer<ln::filtered<small, 16, 1>, ln::adamw, double>::open(w, data.limits());
@@ -532,6 +536,10 @@ BOOST_AUTO_TEST_CASE(differences) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(resumed_with_the_same_bits) {
+  check_resumed(random_weights<predictive>(1), decoder_data<small>(2, 6),
+                [](const ln::limits& l) { return opened_latent(l, {.latent = 5}); });
+}
 BOOST_AUTO_TEST_CASE(threads_and_recomputation_change_no_bit) {
   const auto data = decoder_data<small>(2, 6);
   std::vector<std::vector<double>> runs;

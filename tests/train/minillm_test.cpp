@@ -2,6 +2,7 @@
 // MiniLLM: all texts of two tokens of three are enumerated, so the mean of its gradient is held
 // against the gradient of the KL divergence of whole texts. SPIN beside its definition.
 
+#include "support/resumed.hpp"
 #include "support/scoring.hpp"
 
 namespace test::minillm_test {
@@ -111,6 +112,29 @@ row mean_gradient(weights& w, const packed& teacher, const ln::minillm_options& 
         });
   });
   return all;
+}
+
+/// Trainers with a z-loss or early exits refuse the objective in words.
+template <class Objective>
+void check_plain_logits(const ln::decoder_batch& b, const ln::limits& l, Objective& from) {
+  const std::pair<ln::training_options, ln::refusal> beside[] = {
+      {{.z_loss = 1e-4}, ln::refusal::objective_z_loss},
+      {{.early_exits = {.scale = 0.5}}, ln::refusal::objective_exits}};
+  for (const auto& [how, why] : beside) {
+    auto w = random_weights(1);
+    auto train = ln::trainer<model, ln::adamw, double>::open(w, l, {}, how);
+    BOOST_REQUIRE(static_cast<bool>(train));
+    BOOST_TEST(!ln::is_finite(train->step(b, from)));
+    BOOST_TEST(train->last_refusal() == ln::to_string(why));
+  }
+}
+const packed& first_student() {
+  static const packed p = ln::pack(random_weights(1));
+  return p;
+}
+const packed& second_student() {
+  static const packed p = ln::pack(random_weights(5));
+  return p;
 }
 
 BOOST_AUTO_TEST_SUITE(minillm)
@@ -280,9 +304,10 @@ BOOST_AUTO_TEST_CASE(refusals) {
   auto w = random_weights(1);
   auto train = ln::trainer<model, ln::adamw, double>::open(w, data.limits());
   BOOST_TEST(!ln::is_finite(train->step(data.view(), from)));  // not written by it
-  BOOST_TEST(train->last_refusal() == ln::to_string(ln::refusal::objective));
+  BOOST_TEST(train->last_refusal() == ln::to_string(ln::refusal::not_written));
   const auto b = from.write(0, data.view());
   BOOST_TEST(ln::is_finite(train->step(b, from)));
+  check_plain_logits(b, data.limits(), from);
   auto small = opened(p, p, {.batch = 1, .target = 4}, {});
   BOOST_TEST(small.write(0, data.view()).batch == 0);
   BOOST_TEST(small.last_refusal() == ln::to_string(ln::refusal::batch_over_limit));
@@ -292,6 +317,44 @@ BOOST_AUTO_TEST_CASE(refusals) {
   documents.documents = zeros.data();
   BOOST_TEST(from.write(0, documents).batch == 0);
   BOOST_TEST(from.last_refusal() == ln::to_string(ln::refusal::documents_written));
+  // A teacher that is no number chooses nothing, and has no reward for what others chose.
+  auto broken = random_weights(1);
+  broken.tree().embedding.data[0] = std::numeric_limits<double>::quiet_NaN();
+  const auto teacher = ln::pack(broken);
+  auto unsure = opened(p, teacher, data.limits(), {});
+  BOOST_TEST(unsure.write(0, data.view()).batch == 0);
+  BOOST_TEST(unsure.last_refusal() == ln::to_string(ln::refusal::nothing_chosen));
+  BOOST_TEST(unsure.adopt(data.view()).batch == 0);
+  BOOST_TEST(unsure.last_refusal() == ln::to_string(ln::refusal::nothing_chosen));
+}
+
+// Between two steps on the same texts a run goes on with what state() said of them.
+BOOST_AUTO_TEST_CASE(resumed_between_steps_on_the_same_texts) {
+  const decoder_tokens data(4, 5, v);
+  const auto teacher = ln::pack(random_weights(2));
+  std::vector<std::byte> saved;
+  ln::decoder_batch written{};
+  const auto open = [&](const ln::limits& l) {  // at last with a student that has moved
+    return opened(l.threads > 1 ? second_student() : first_student(), teacher, l, {.seed = 4});
+  };
+  const auto texts = [&](const decoder_tokens& of, index step, objective& from) {
+    if (step == 0) {
+      written = from.write(0, of.view());
+      saved.assign(from.state().begin(), from.state().end());
+    } else if (!from.accepts<model>(written, of.limits())) {
+      written = from.resume(of.view(), saved);
+    }
+    BOOST_TEST(written.batch == 4);
+    return written;
+  };
+  check_resumed(random_weights(1), data, open, texts);
+  auto from = opened(second_student(), teacher, data.limits(), {});
+  BOOST_TEST(from.resume(data.view(), saved).batch == 4);
+  BOOST_TEST(from.mean_reward() != 0);
+  for (const auto& bytes : {std::span(saved).first(8), std::span(saved)}) {
+    BOOST_TEST(from.resume(data.part(0, 3), bytes).batch == 0);
+    BOOST_TEST(from.last_refusal() == ln::to_string(ln::refusal::other_texts));
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()
@@ -390,6 +453,23 @@ BOOST_AUTO_TEST_CASE(learns_in_rounds, *boost::unit_test::label("tsan")) {
   for (std::size_t s = 0; s < 4; ++s) BOOST_TEST(after[s] > before[s] + 1);
 }
 
+/// Real texts, and limits with room for as many written ones.
+struct real_texts : decoder_tokens {
+  using decoder_tokens::decoder_tokens;
+  ln::limits limits(int threads = 1) const {
+    ln::limits l = decoder_tokens::limits(threads);
+    l.batch *= 2;
+    return l;
+  }
+};
+BOOST_AUTO_TEST_CASE(resumed_with_the_same_bits) {
+  const real_texts data(4, 5, v);
+  check_resumed(
+      random_weights(1), data,
+      [&](const ln::limits& l) { return opened_pairs(first_student(), l, {.beta = 1}); },
+      [](const real_texts& of, index step, pairs& from) { return from.write(step, of.view()); });
+}
+
 BOOST_AUTO_TEST_CASE(refusals) {
   const decoder_tokens data(2, 4, v);
   const auto p = ln::pack(random_weights(1));
@@ -406,16 +486,32 @@ BOOST_AUTO_TEST_CASE(refusals) {
              "spin::open: spin_options.end: expected no_token or a token of the vocabulary, got 3");
   auto from = opened_pairs(p, {.batch = 3, .target = 4}, {});
   BOOST_TEST(from.write(0, data.view()).batch == 0);
-  BOOST_TEST(from.last_refusal() == ln::to_string(ln::refusal::batch_over_limit));
+  BOOST_TEST(from.last_refusal() == ln::to_string(ln::refusal::pairs_over_limit));
+  BOOST_TEST(from.pair(data.view(), data.view()).batch == 0);
+  BOOST_TEST(from.last_refusal() == ln::to_string(ln::refusal::pairs_over_limit));
   const auto b = from.write(0, data.part(0, 1));
   BOOST_TEST(b.batch == 2);
   auto w = random_weights(1);
   auto train = ln::trainer<model, ln::adamw, double>::open(w, {.batch = 2, .target = 4});
   BOOST_TEST(ln::is_finite(train->step(b, from)));
   BOOST_TEST(!ln::is_finite(train->step(data.view(), from)));  // not written by it
-  BOOST_TEST(train->last_refusal() == ln::to_string(ln::refusal::objective));
+  BOOST_TEST(train->last_refusal() == ln::to_string(ln::refusal::not_written));
+  check_plain_logits(from.write(0, data.part(0, 1)), {.batch = 2, .target = 4}, from);
   BOOST_TEST(from.pair(data.part(0, 1), {data.inputs.data(), data.labels.data(), 1, 3}).batch == 0);
-  BOOST_TEST(from.last_refusal() == ln::to_string(ln::refusal::uneven));
+  BOOST_TEST(from.last_refusal() == ln::to_string(ln::refusal::unpaired_texts));
+  // Documents in either text, as write() refuses them.
+  const std::vector<index> zeros(4);
+  ln::decoder_batch documents = data.part(0, 1);
+  documents.documents = zeros.data();
+  BOOST_TEST(from.write(0, documents).batch == 0);
+  BOOST_TEST(from.last_refusal() == ln::to_string(ln::refusal::documents_written));
+  for (const bool real : {true, false}) {
+    (void)from.pair(data.part(0, 1), data.part(0, 1));
+    const auto made =
+        real ? from.pair(documents, data.part(0, 1)) : from.pair(data.part(0, 1), documents);
+    BOOST_TEST(made.batch == 0);
+    BOOST_TEST(from.last_refusal() == ln::to_string(ln::refusal::documents_written));
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

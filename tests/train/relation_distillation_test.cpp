@@ -14,6 +14,12 @@ using options = ln::relation_options;
 using small = ln::decoder<tiny_decoder_shape>;
 using wide = ln::decoder<teacher_decoder_shape>;
 using text = ln::encoder<tiny_encoder_shape>;
+constexpr ln::encoder_shape two_heads_shape = [] {
+  ln::encoder_shape s = tiny_encoder_shape;
+  s.heads = 2;
+  return s;
+}();
+using of_two_heads = ln::encoder<two_heads_shape>;
 using both = ln::t5<t5_of_layers(1, 2)>;
 using deep = ln::t5<t5_of_layers(3, 2)>;
 
@@ -278,6 +284,81 @@ BOOST_AUTO_TEST_CASE(rotations_do_not_matter) {
   BOOST_TEST(magnitude(sums) > 1e-3);  // heads of two numbers are cut apart by these rotations
 }
 
+/// Two documents of three tokens in one row have the loss and gradients of two rows.
+template <class M, class Teacher, class Batch>
+void check_documents(const Batch& rows, const options& how) {
+  const std::vector<index> documents{0, 0, 0, 3, 3, 3};
+  Batch one = rows;
+  one.batch = 1, one.length = 6;
+  one.documents = documents.data();
+  pair_of<M, Teacher> pair;
+  const ln::limits l{.batch = 2, .target = 6};
+  auto train = pair_of<M, Teacher>::trainer::open(pair.w, l);
+  auto from = pair.open(l, how);
+  BOOST_REQUIRE(static_cast<bool>(train));
+  const auto apart = train->accumulate(rows, from);
+  const auto want = all_values(train->gradient());
+  pair_of<M, Teacher> again;
+  auto together = pair_of<M, Teacher>::trainer::open(again.w, l);
+  const auto got = together->accumulate(one, from);
+  BOOST_TEST(apart.nats > 1e-2);
+  BOOST_TEST(distance_of(got.mean(), apart.mean()) < 1e-12);
+  const auto slopes = all_values(together->gradient());
+  for (std::size_t i = 0; i < want.size(); ++i) BOOST_TEST(distance_of(slopes[i], want[i]) < 1e-11);
+}
+BOOST_AUTO_TEST_CASE(documents_do_not_relate) {
+  const auto data = decoder_data<small>(2, 3);
+  auto labelled = data;
+  for (token& label : labelled.labels) label = 1;
+  check_documents<small, wide>(labelled.view(), {.heads = 2});
+  auto masked = encoder_data<text>(2, 3);
+  auto view = masked.view();
+  view.lengths = nullptr;
+  check_documents<text, text>(view, ln::minilm_options);
+}
+
+// What a token does not see in its layer it does not relate to: a window, the tokens before it, a
+// prefix, documents.
+BOOST_AUTO_TEST_CASE(relations_end_where_sight_does) {
+  constexpr index n = 6, width = 4;
+  const auto x = normal<double>(n * width, 1), y = normal<double>(n * width, 2);
+  const std::vector<index> documents{0, 0, 2, 2, 2, 5}, prefix{3};
+  std::vector<double> scratch(at(ln::ops::relation_scratch(n))), sums(1);
+  const ln::ops::relation_rows<double> mine{x.data(), n, width, width},
+      theirs{y.data(), n, width, width};
+  const ln::ops::relation_pair<double> student{mine, mine}, teacher{theirs, theirs};
+  const auto check = [&](const ln::ops::relation_call& c, const auto& sees) {
+    double want = 0;
+    for (index i = 0; i < n; ++i) {
+      const auto row = [&](const std::vector<double>& of) {
+        std::vector<double> r(at(n));
+        double sum = 0;
+        for (index j = 0; j < n; ++j) {
+          double dot = 0;
+          for (index k = 0; k < width; ++k) dot += of[at(i * width + k)] * of[at(j * width + k)];
+          if (sees(i, j)) sum += r[at(j)] = std::exp(dot / 2);
+        }
+        for (double& one : r) one /= sum;
+        return r;
+      };
+      const auto q = row(x), p = row(y);
+      for (std::size_t j = 0; j < at(n); ++j)
+        if (p[j] > 0) want += p[j] * std::log(p[j] / q[j]) / static_cast<double>(n);
+    }
+    ln::ops::relation_divergence({{}, levels().back()}, student, teacher, c, scratch.data(),
+                                 sums.data());
+    BOOST_TEST(distance_of(sums[0], want) < 1e-12);
+  };
+  check({1, 1, nullptr, {.before = 2, .after = 0, .first = 1}},
+        [](index i, index j) { return j <= i && (j + 2 >= i || j == 0); });
+  check({1, 1, nullptr, {.before = 1, .after = 1}},
+        [](index i, index j) { return std::abs(i - j) < 2; });
+  check({1, 1, nullptr, {.after = 0}, prefix.data()},
+        [](index i, index j) { return j <= i || j < 3; });
+  check({1, 1, nullptr, {.after = 0}, nullptr, documents.data()},
+        [&](index i, index j) { return j <= i && documents[at(i)] == documents[at(j)]; });
+}
+
 BOOST_AUTO_TEST_CASE(resumed_with_the_same_bits) {
   const pair_of<small, wide> pair;
   check_resumed(pair.w, decoder_data<small>(2, 6),
@@ -322,6 +403,20 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(why({.labels = -1}) ==
              "relation_distillation::open: relation_options.labels: expected at least 0, finite "
              "(0 leaves relations alone), got -1");
+  // Attention maps are of the heads that there are.
+  const pair_of<text, text> same;
+  const auto maps = pair_of<text, text>::objective::open(
+      same.p, {.batch = 2, .target = 5}, {.heads = 1, .weights = {0, 0, 1}, .attention = 1});
+  BOOST_TEST(maps.error().message() ==
+             "relation_distillation::open: relation_options.heads: expected 0 or 3, the heads "
+             "whose attention maps are learned, got 1");
+  const auto p = ln::pack(ln::weights<of_two_heads, double>());
+  const auto unlike =
+      ln::relation_distillation<ln::packed<text, double>, ln::packed<of_two_heads, double>>::open(
+          p, {.batch = 2, .target = 5}, ln::minilm_options);
+  BOOST_TEST(unlike.error().message() ==
+             "relation_distillation::open: relation_options.attention: expected 0, as the student "
+             "has 3 heads in a layer and the teacher 2, got 1");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -4,6 +4,7 @@
 
 #include "support/data.hpp"
 #include "support/models.hpp"
+#include "support/resumed.hpp"
 
 namespace test::token_adaptive_test {
 
@@ -180,6 +181,15 @@ BOOST_AUTO_TEST_CASE(training_rounds_as_chosen_in_both_directions) {
   BOOST_TEST(!same_bytes(half, all8));
   BOOST_TEST(!same_bytes(half, all4));
   BOOST_TEST(same_bytes(trained<fake8>(3, choice<model>({.share = 0.5})), half));
+}
+
+// A run that goes on in other objects has the same bits, with products that read the choice.
+BOOST_AUTO_TEST_CASE(resumed_with_the_same_bits) {
+  using fake8 = ln::compute::fake_quantized<st::int8, eight>;
+  ln::weights<model> w;
+  randomize(w);
+  check_resumed<fake8>(w, decoder_tokens(batch, length, 11),
+                       [](const ln::limits&) { return choice<model>({.share = 0.5}); });
 }
 
 BOOST_AUTO_TEST_CASE(stands_around_distilled_attention) {

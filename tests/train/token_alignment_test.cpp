@@ -216,14 +216,21 @@ BOOST_AUTO_TEST_CASE(refusals) {
   const auto p = random_packed<model, float>();
   auto scores = ln::evaluator<model>::open(p, data.limits());
   auto from = objective::open(data.limits());
-  BOOST_TEST(!ln::is_finite(scores->loss(data.view(), *from).nats));
+  const auto says = [&](const decoder_tokens& of, ln::refusal want) {
+    const bool computed = ln::is_finite(scores->loss(of.view(), *from).nats);
+    BOOST_TEST(computed == (want == ln::refusal::none));
+    BOOST_TEST(scores->last_refusal() == ln::to_string(want));
+  };
+  says(data, ln::refusal::not_taught);
   ln::top_logits rows{1, std::vector<token>(6, 3), std::vector<float>(6)};
   from->teach(rows);
-  BOOST_TEST(ln::is_finite(scores->loss(data.view(), *from).nats));
+  says(data, ln::refusal::none);
+  says(data, ln::refusal::none);
+  says(decoder_tokens(2, 3, model::vocabulary, 9), ln::refusal::not_taught);
   rows.ids[2] = 11;
-  BOOST_TEST(!ln::is_finite(scores->loss(data.view(), *from).nats));
+  says(data, ln::refusal::taught_rows);
   rows.ids[2] = ln::no_token;
-  BOOST_TEST(!ln::is_finite(scores->loss(data.view(), *from).nats));
+  says(data, ln::refusal::taught_rows);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

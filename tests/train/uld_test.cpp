@@ -212,11 +212,30 @@ BOOST_AUTO_TEST_CASE(refusals) {
              "uld::open: uld_options.weight: expected at least 0, finite (0 leaves the "
              "cross-entropy), got -1");
   auto from = opened<model>(teacher, l, 1.5);
-  BOOST_TEST(!ln::is_finite(loss_of(student, data.view(), l, from).nats));  // nothing taught
+  auto scores = ln::evaluator<model, double>::open(student, l);
+  const auto says = [&](const ln::decoder_batch& b, ln::refusal want) {
+    const bool computed = ln::is_finite(scores->loss(b, from).nats);
+    BOOST_TEST(computed == (want == ln::refusal::none));
+    BOOST_TEST(scores->last_refusal() == ln::to_string(want));
+  };
+  says(data.view(), ln::refusal::not_taught);
   from.teach(taught.view());
-  BOOST_TEST(!ln::is_finite(loss_of(student, data.view(), l, from).nats));
+  says(data.view(), ln::refusal::taught_sequences);
+  // What was taught is of one batch, however often that comes.
+  const decoder_tokens next(3, 5, model::vocabulary, 3);
+  auto other_labels = data, other_inputs = data;
+  other_labels.labels = next.labels;
+  other_inputs.inputs = next.inputs;
   from.teach(fitting.view());
-  BOOST_TEST(ln::is_finite(loss_of(student, data.view(), l, from).nats));
+  says(data.view(), ln::refusal::none);
+  says(data.view(), ln::refusal::none);
+  for (const decoder_tokens& b : {next, other_labels, other_inputs})
+    says(b.view(), ln::refusal::not_taught);
+  from.teach(fitting.view());
+  says(next.view(), ln::refusal::none);
+  const decoder_tokens longer(3, 6, other::vocabulary, 2);
+  from.teach(longer.view());
+  says(next.view(), ln::refusal::over_target);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

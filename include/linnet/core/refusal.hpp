@@ -65,6 +65,19 @@ enum class refusal : unsigned char {
   short_logits,              ///< a span that the logits do not fit in
   wrong_losses,              ///< a span of losses of another size
   objective,                 ///< a batch that the objective does not serve
+  objective_threads,         ///< more threads than the objective has memory for
+  objective_z_loss,          ///< a z-loss beside an objective of log-probabilities
+  objective_exits,           ///< early exits beside an objective on the last layer's logits
+  attention_recompute,       ///< limits.recompute beside an objective on attention
+  attention_layer_dropout,   ///< layer dropout beside an objective on attention
+  attention_virtual,         ///< virtual tokens beside an objective on attention
+  not_written,               ///< a batch that the objective did not write last
+  other_texts,               ///< a saved state of other texts than those of the batch
+  pairs_over_limit,          ///< more pairs of texts than half of limits.batch
+  unpaired_texts,            ///< other numbers or lengths of written texts than of real ones
+  not_taught,                ///< a batch for which teach() was not called
+  taught_sequences,          ///< other sequences in teach() than in the batch
+  taught_rows,               ///< other rows in teach() than in the batch
   batch,                     ///< a batch that the model does not take, without a reason
   accumulating,              ///< gradients that no step has used yet are in the way
   no_label,                  ///< nothing to learn from
@@ -204,6 +217,44 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::objective:
       return "the objective does not accept the batch: check the teacher's limits and the order of "
              "recorded batches";
+    case refusal::objective_threads:
+      return "limits.threads is above that of the objective: open the objective with as many";
+    case refusal::objective_z_loss:
+      return "the objective takes log-probabilities from the loss, which a z-loss changes: set "
+             "training_options.z_loss to 0";
+    case refusal::objective_exits:
+      return "the objective is about the last layer's logits alone: set "
+             "training_options.early_exits.scale to 0";
+    case refusal::attention_recompute:
+      return "the objective watches attention in each layer once, and recompute runs layers twice: "
+             "open the trainer with limits.recompute false";
+    case refusal::attention_layer_dropout:
+      return "the objective watches attention in every layer, and layer dropout leaves some out: "
+             "set training_options.layer_dropout.rate to 0";
+    case refusal::attention_virtual:
+      return "the objective watches attention between the tokens of a text, and virtual tokens are "
+             "none: train lora<> or bottleneck<> instead";
+    case refusal::not_written:
+      return "the batch is not the one that the objective wrote last: give what its write() "
+             "returned";
+    case refusal::other_texts:
+      return "the state is not of this batch: give what state() said of an objective of the same "
+             "limits, and the batch that its write() was given";
+    case refusal::pairs_over_limit:
+      return "limits.batch is below two for each pair of texts: give fewer, or open with a larger "
+             "limits.batch";
+    case refusal::unpaired_texts:
+      return "the written texts are not as many or not as long as the real ones: give one for "
+             "each, and pad both to one length";
+    case refusal::not_taught:
+      return "the teacher's side of this batch is missing: call teach() before the first step on "
+             "each batch";
+    case refusal::taught_sequences:
+      return "teach() named another number of sequences than the batch has: give the teacher's "
+             "answer of each";
+    case refusal::taught_rows:
+      return "teach() named other rows than the batch has: give one for each, with an id of the "
+             "vocabulary first";
     case refusal::batch:
       return "the model does not take the batch: see its accepts()";
     case refusal::accumulating:

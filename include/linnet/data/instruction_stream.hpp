@@ -10,8 +10,8 @@
 #include <vector>
 
 #include <linnet/core/options.hpp>
-#include <linnet/data/epoch_sampler.hpp>
 #include <linnet/data/training_item.hpp>
+#include <linnet/data/weighted_visits.hpp>
 #include <linnet/model/contract.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -58,12 +58,9 @@ class instruction_stream {
                             detail::array_bytes(l.batch, 1, sizeof(index))))
       return detail::out_of_memory(where);
     instruction_stream made(l, std::ssize(items), key);
-    double sum = 0;
     for (const training_item& item : items) {
       const std::string name = "item " + std::to_string(made.rows_.size());
-      if (!is_finite(item.weight) || item.weight < 0)
-        return wrong(name + ": weight", "at least 0, finite",
-                     is_finite(item.weight) ? detail::number_text(item.weight) : "no number");
+      if (auto fit = made.visits_.add(where, name, item.weight); !fit) return fit.error();
       row r{std::ssize(made.tokens_)};
       for (const token t : encode(std::string_view(item.prompt))) made.tokens_.push_back(t);
       r.target = std::ssize(made.tokens_);
@@ -77,10 +74,8 @@ class instruction_stream {
         return wrong(name, "at most " + std::to_string(l.length) + " tokens, the length",
                      std::to_string(r.last - r.first));
       made.rows_.push_back(r);
-      made.shares_.push_back(sum += item.weight);
     }
-    if (!(sum > 0)) return wrong("weights of the items", "a sum above 0", "0");
-    for (double& share : made.shares_) share *= static_cast<double>(items.size()) / sum;
+    if (auto fit = made.visits_.close(where, "items"); !fit) return fit.error();
     return made;
   }
   LINNET_OR_OUT_OF_MEMORY("instruction_stream::open")
@@ -88,17 +83,7 @@ class instruction_stream {
   /// Examples per epoch: the number of items.
   index epoch() const { return std::ssize(rows_); }
   /// The item that is example `i`.
-  index item(std::uint64_t i) const {
-    const auto size = static_cast<std::uint64_t>(rows_.size());
-    // Equal steps through the weights put end to end, from one random point of each epoch.
-    const double start = (random_stream(key_, i / size).uniform() + 0x1p-25);
-    const double point = static_cast<double>(order_(i)) + start;
-    const auto at = std::upper_bound(shares_.begin(), shares_.end(), point);
-    index found = (std::min)(at - shares_.begin(), std::ssize(rows_) - 1);
-    const auto share = [&](index k) { return shares_[static_cast<std::size_t>(k)]; };
-    while (found > 0 && !(share(found) > share(found - 1))) --found;  // never one of weight 0
-    return found;
-  }
+  index item(std::uint64_t i) const { return visits_(i); }
   /// Examples first, first + 1, … of the endless sequence. Rows are as long as the longest of the
   /// batch. Valid until the next call; allocates nothing.
   decoder_batch batch(std::uint64_t first) {
@@ -118,8 +103,7 @@ class instruction_stream {
   };
   instruction_stream(const instruction_limits& l, index items, seed key)
       : limits_(l),
-        order_(items, key),
-        key_{key.value ^ stream_of("linnet::instruction_stream")},
+        visits_(items, key, {key.value ^ stream_of("linnet::instruction_stream")}),
         inputs_(static_cast<std::size_t>(l.batch * l.length)),
         labels_(inputs_.size()),
         prefixes_(static_cast<std::size_t>(l.batch)) {}
@@ -147,11 +131,9 @@ class instruction_stream {
   }
 
   instruction_limits limits_;
-  epoch_sampler order_;
-  seed key_;
+  detail::weighted_visits visits_;
   std::vector<token> tokens_{};  ///< of all items
   std::vector<row> rows_{};
-  std::vector<double> shares_{};        ///< sums of weights up to each item, scaled to their number
   std::vector<token> inputs_, labels_;  ///< [batch, length]
   std::vector<index> prefixes_;         ///< [batch] tokens of prompts
 };

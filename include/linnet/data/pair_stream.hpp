@@ -8,23 +8,25 @@
 
 #include <linnet/core/result.hpp>
 #include <linnet/data/batch_arrays.hpp>
-#include <linnet/data/epoch_sampler.hpp>
+#include <linnet/data/weighted_visits.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
 /// One example as text.
 struct text_pair {
   std::string input, target;
+  double weight = 1;  ///< how often the pair is visited, beside others
 };
 
 /// Stream of pairs of texts: example i is a pure function of (seed, i), so a cursor is one integer.
-/// Each epoch visits every pair once, in an order of its own. All tokens are made once, by open().
+/// Each epoch visits pairs of equal weights once, in an order of its own, and others `pairs ·
+/// weight / Σ weight` times, rounded at random. All tokens are made once, by open().
 class pair_stream {
  public:
   /// Encodes all pairs with a callable encode(std::string_view) that returns a range of tokens, and
   /// puts `end` behind each text. An input that is too long loses its end. Errors: errc::invalid
   /// for limits below one batch or one token and the end, no pairs, or a target that is too long. A
-  /// target is never cut.
+  /// target is never cut. Also for weights that are negative, not finite or all 0.
   template <class Encode>
   static result<pair_stream> open(std::span<const text_pair> pairs, Encode&& encode,
                                   const example_limits& l, seed key) LINNET_TRY {
@@ -39,12 +41,16 @@ class pair_stream {
       return detail::out_of_memory("pair_stream::open");
     pair_stream made(std::ssize(pairs), l, key);
     for (const text_pair& pair : pairs) {
+      const std::string name = "pair " + std::to_string(made.places_.size() / 2);
+      if (auto fit = made.visits_.add("pair_stream::open", name, pair.weight); !fit)
+        return fit.error();
       made.append(encode(std::string_view(pair.input)), l.source - 1);
       const index target = made.append(encode(std::string_view(pair.target)), -1);
       if (target > l.target)
-        return wrong("target of pair " + std::to_string(made.places_.size() / 2 - 1),
+        return wrong("target of " + name,
                      "at most " + std::to_string(l.target) + " tokens, the end included", target);
     }
+    if (auto fit = made.visits_.close("pair_stream::open", "pairs"); !fit) return fit.error();
     return made;
   }
   LINNET_OR_OUT_OF_MEMORY("pair_stream::open")
@@ -52,7 +58,7 @@ class pair_stream {
   /// Pairs per epoch.
   index epoch() const { return static_cast<index>(places_.size() / 2); }
   /// The pair that is example `i`.
-  index pair(std::uint64_t i) const { return order_(i); }
+  index pair(std::uint64_t i) const { return visits_(i); }
   /// Tokens of a pair, input and target, ends included: a measure of its difficulty.
   index tokens(index pair) const {
     return std::ssize(text(2 * pair)) + std::ssize(text(2 * pair + 1));
@@ -81,7 +87,9 @@ class pair_stream {
     index first, size;
   };
   pair_stream(index pairs, const example_limits& l, seed key)
-      : limits_(l), order_(pairs, key), arrays_(l) {}
+      : limits_(l),
+        visits_(pairs, key, {key.value ^ stream_of("linnet::pair_stream")}),
+        arrays_(l) {}
 
   /// Adds a text and its end, cut to `longest` tokens and the end if that is not negative.
   template <class Tokens>
@@ -120,7 +128,7 @@ class pair_stream {
   std::vector<token> tokens_;
   std::vector<place> places_;  ///< input and target of each pair
   example_limits limits_;
-  epoch_sampler order_;
+  detail::weighted_visits visits_;
   detail::batch_arrays arrays_;
 };
 

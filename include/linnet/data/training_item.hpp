@@ -13,7 +13,8 @@ LINNET_NAMESPACE_BEGIN
 /// is learned.
 struct training_item {
   std::string prompt, target;
-  double weight = 1;  ///< how often the item is visited, beside others
+  double weight = 1;  ///< how often the item is visited, beside others; what it then counts in a
+                      ///< loss is a matter of the objective, see sequence_mean
 
   bool operator==(const training_item&) const = default;
 };

@@ -117,9 +117,11 @@ struct llm2llm {
 
 /// In-context learning distillation (Huang et al. 2022): the student reads `examples` other seeds
 /// before the question, as the teacher does. It learns the teacher's answer with weight 1 - `hard`,
-/// and the known one with weight `hard`. So it is in Meta-ICT; `alone` gives both targets a second
-/// time behind the question without examples, as in multitask-ICT. Filters: "empty answer", "wrong
-/// answer" (with `only_right`).
+/// and the known one with weight `hard`, each as text: both losses are cross-entropies. The paper's
+/// soft labels are probabilities, for which `distillation` takes a teacher whose logits are there.
+/// Train with sequence_mean, so that lengths do not count. So it is in Meta-ICT; `alone` gives both
+/// targets a second time behind the question without examples, as in multitask-ICT. Filters: "empty
+/// answer", "wrong answer" (with `only_right`).
 struct in_context_distillation {
   static constexpr const char* name = "in_context_distillation";
   std::string_view example = "{question}\n{answer}\n\n";

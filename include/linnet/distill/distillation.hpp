@@ -7,8 +7,10 @@
 #include <cmath>
 #include <functional>
 #include <optional>
+#include <string_view>
 #include <tuple>
 
+#include <linnet/core/random.hpp>
 #include <linnet/model/buffers.hpp>
 #include <linnet/model/objective.hpp>
 #include <linnet/ops/distillation.hpp>
@@ -127,6 +129,10 @@ class one_teacher {
   }
   /// The limits that it was opened with.
   const limits& planned() const { return limits_; }
+  /// Why the teacher takes no batch in a call with these limits.
+  refusal refuses(const typename N::batch& b, const limits& l) const {
+    return l.threads > limits_.threads ? refusal::objective_threads : refusal_of<N>(b, limits_);
+  }
   /// Whether the teacher takes a batch in a call with these limits.
   bool takes(const typename N::batch& b, const limits& l) const {
     return l.threads <= limits_.threads && N::accepts(b, limits_);
@@ -149,6 +155,21 @@ template <class M>
 index count_labels(const typename M::batch& b) {
   const index rows = b.batch * labels_per_sequence<M>(b);
   return rows - std::count(b.labels, b.labels + rows, ignored);
+}
+
+/// A number that tells the texts of batches apart; never 0.
+template <class M>
+std::uint64_t text_mark(const typename M::batch& b) {
+  std::uint64_t mark = stream_of("linnet::text_mark");
+  const auto add = [&](const token* x, index n) {
+    if (x)
+      mark = stream_of({reinterpret_cast<const char*>(x), static_cast<std::size_t>(n) * sizeof *x},
+                       mark);
+  };
+  if constexpr (requires { b.source; }) add(b.source, b.batch * b.source_length);
+  if constexpr (requires { b.tokens; }) add(b.tokens, b.batch * b.length);
+  add(b.labels, b.batch * labels_per_sequence<M>(b));
+  return mark == 0 ? 1 : mark;
 }
 
 /// Checks the settings of distillation from so many teachers; the error names the first that makes

@@ -173,13 +173,17 @@ class layer_distillation {
   static constexpr index footprint(const limits& l) { return one::footprint(l); }
   /// Opens the objective for batches up to these limits, with at least the trainer's number of
   /// threads. The packed weights must outlive it. Errors: errc::invalid (limits, weights, an option
-  /// out of its range), errc::out_of_memory.
+  /// out of its range, or `balanced` without the KL term), errc::out_of_memory.
   static result<layer_distillation> open(std::reference_wrapper<const teacher_form> p,
                                          const limits& l,
                                          const layer_distillation_options& how = {}) LINNET_TRY {
     auto from =
         one::open("layer_distillation::open", "layer_distillation_options", how, p.get(), l);
     if (!from) return from.error();
+    if (how.balanced && how.soft == 0)
+      return linnet::error{errc::invalid, "layer_distillation::open",
+                           "layer_distillation_options.balanced",
+                           "false where `soft` is 0, as states are weighed by the KL term", "true"};
     return layer_distillation(*std::move(from), how);
   }
   LINNET_OR_OUT_OF_MEMORY("layer_distillation::open")

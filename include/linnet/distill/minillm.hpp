@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <functional>
 #include <span>
 #include <string>
@@ -70,6 +71,10 @@ inline constexpr minillm_options unbiased_minillm{.reward_scale = 1,
 /// A is R_t as the options say. rho is q / q_old times the token's importance weight,
 /// q_old / ((1 - alpha) q_old + alpha p). Texts serve any number of steps. To add the loss on other
 /// text, accumulate() it with `distillation`. Dropout should be off.
+///
+/// A run that was interrupted before write() continues with the same bits. Between two steps on the
+/// same texts it needs these and what was known of them: save state() with the checkpoint, and call
+/// resume(). Another write() would draw other texts from weights that have moved.
 template <class Student, class Teacher>
 class minillm {
   using student_form = typename detail::packed_form<Student>::type;
@@ -120,18 +125,45 @@ class minillm {
   /// A batch of texts from elsewhere, with the returns that this objective gives them. Its labels
   /// end where they no longer count.
   batch adopt(const batch& b) { return read(b, given); }
-  /// Why the last call of write() or adopt() gave no batch; empty after one that did.
+  /// The last texts and their returns, as a section of a checkpoint. Valid until the next call.
+  std::span<const std::byte> state() const {
+    return {static_cast<const std::byte*>(memory_.data()),
+            static_cast<std::size_t>(memory_.size())};
+  }
+  /// The batch of texts whose state() was saved by an objective of the same limits and options. `b`
+  /// is what write() was given, whose sources a T5 reads. Bytes of another objective or batch give
+  /// one of no sequences; last_refusal() says why.
+  batch resume(const batch& b, std::span<const std::byte> saved) {
+    why_ = {};
+    current_ = {};
+    refusal refused = detail::rollout_refusal<M>(b, student_.run.planned());
+    const bool fits = refused == refusal::none && std::ssize(saved) == memory_.size();
+    if (fits) std::copy(saved.begin(), saved.end(), static_cast<std::byte*>(memory_.data()));
+    if (fits && at_.last->batch == b.batch && at_.last->length == detail::labels_per_sequence<M>(b))
+      return current_ = at_.text.written(b);
+    why_ = to_string(refused == refusal::none ? refusal::other_texts : refused);
+    return {};
+  }
+  /// Why the last call of write(), adopt() or resume() gave no batch; empty after one that did.
   std::string_view last_refusal() const noexcept { return why_; }
   /// The mean reward of the tokens of the last texts, -KL(q || p) per token but for the scale.
-  double mean_reward() const { return mean_reward_; }
+  double mean_reward() const { return at_.last->mean_reward; }
   /// The options that it was opened with.
   const minillm_options& settings() const { return how_; }
 
+  /// Trainers with a z-loss or early exits refuse it: a ratio to the rollout has neither.
+  static constexpr bool plain_logits = true;
   /// Whether the batch is the last one that write() or adopt() returned.
   template <class Any>
   bool accepts(const batch& b, const limits& l) const {
-    return current_.labels && b.labels == current_.labels && b.batch == current_.batch &&
-           lessons_.template accepts<Any>(b, l);
+    return refuses<Any>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
+  template <class Any>
+  refusal refuses(const batch& b, const limits& l) const {
+    if (!current_.labels || b.labels != current_.labels || b.batch != current_.batch)
+      return refusal::not_written;
+    return lessons_.template accepts<Any>(b, l) ? refusal::none : refusal::objective;
   }
   /// Runs the teacher and returns the loss criterion.
   auto token_loss(const ops::execution& on, const batch& b) const {
@@ -147,14 +179,21 @@ class minillm {
     double advantage;              ///< return
     double before;                 ///< weight of the single step: that of the prefix
   };
+  /// The last texts as a whole.
+  struct summary {
+    index batch = 0, length = 0;
+    double mean_reward = 0;
+  };
   struct places {
     detail::rollout<M> text{};
+    summary* last = nullptr;
     row* rows = nullptr;
     double *q = nullptr, *p = nullptr;  ///< log-probabilities
     index *lengths = nullptr, *others = nullptr;
   };
   static constexpr places place(arena& from, const limits& l) {
     places at{.text = detail::rollout<M>(from, l)};
+    at.last = from.take<summary>(1);
     at.rows = from.take<row>(l.batch * M::longest(l));
     at.q = from.take<double>(M::vocabulary);
     at.p = from.take<double>(M::vocabulary);
@@ -176,6 +215,7 @@ class minillm {
         teacher_{std::move(other)} {
     arena all(memory_.data(), memory_.size());
     at_ = place(all, student_.run.planned());
+    *at_.last = {};
     student_.lengths = at_.lengths;
     teacher_.lengths = at_.others;
   }
@@ -202,7 +242,7 @@ class minillm {
       for (index t = 0; t < M::vocabulary && left >= 0; ++t) {
         const double share =
             (1 - how_.mixture) * std::exp(at_.q[t]) + how_.mixture * std::exp(at_.p[t]);
-        if (!(share >= 0)) return no_token;
+        if (!is_finite(share)) return no_token;
         if (share > 0) next = static_cast<token>(t);
         left -= share;
       }
@@ -218,6 +258,7 @@ class minillm {
   batch read(const batch& b, index step) {
     why_ = {};
     current_ = {};
+    *at_.last = {};
     refusal refused = detail::rollout_refusal<M>(b, student_.run.planned());
     const bool done =
         refused == refusal::none && student_.begin(b) && teacher_.begin(b) &&
@@ -235,20 +276,20 @@ class minillm {
       return {};
     }
     current_ = at_.text.written(b);
+    *at_.last = {b.batch, detail::labels_per_sequence<M>(b), 0};
     find_returns();
     return current_;
   }
   /// Turns the rewards of the texts into returns.
   void find_returns() {
     const index length = detail::labels_per_sequence<M>(current_), all = current_.batch * length;
-    double sum = 0, squares = 0, tokens = 0;
-    mean_reward_ = 0;
+    double sum = 0, squares = 0, tokens = 0, rewards_of_all = 0;
     for (index s = 0; s < current_.batch; ++s) {
       double prefix = 1;  // weight of the tokens so far
       for (index i = s * length; i < (s + 1) * length; ++i) {
         if (current_.labels[i] == ignored) continue;
         row& r = at_.rows[i];
-        mean_reward_ += r.reward;
+        rewards_of_all += r.reward;
         r.before = 1;
         if (!how_.prefix_weights) continue;
         r.before = prefix;
@@ -272,7 +313,7 @@ class minillm {
       }
     }
     if (tokens == 0) return;
-    mean_reward_ /= tokens;
+    at_.last->mean_reward = rewards_of_all / tokens;
     const double mean = sum / tokens, variance = (std::max)(squares / tokens - mean * mean, 0.0);
     if (how_.whiten)
       for (index i = 0; i < all; ++i)
@@ -302,7 +343,6 @@ class minillm {
   places at_{};
   batch current_{};
   std::string_view why_{};
-  double mean_reward_ = 0;
 };
 
 LINNET_NAMESPACE_END

@@ -66,8 +66,9 @@ struct chain_of_thought {
 
 /// Distilling step by step (Hsieh et al. 2023): one task predicts the label, another one writes the
 /// rationale, from the same input with "predict: " or "explain: " before it. The loss is
-/// α L_label + (1 - α) L_rationale. The label is the seed's, or the teacher's where none is known.
-/// At inference "predict: " alone is asked. Filters: "no rationale", "no answer", "wrong answer".
+/// α L_label + (1 - α) L_rationale, by the items' weights and sequence_mean. The label is the
+/// seed's, or the teacher's where none is known. At inference "predict: " alone is asked. Filters:
+/// "no rationale", "no answer", "wrong answer".
 struct step_by_step {
   static constexpr const char* name = "step_by_step";
   std::string_view ask = "{question}\nExplain first. End with \"The answer is\" and the answer.";
@@ -146,9 +147,10 @@ struct socratic {
 /// SCOTT (Wang et al. 2023): the teacher explains the right answer by contrastive decoding
 /// against a prompt with a wrong one. So the rationale belongs to the answer. A second item
 /// explains the wrong answer and learns that answer alone: a student that reads the rationale
-/// follows it. The loss is (1 - α) L_factual + α L_counterfactual. Without seed_item::other the
-/// contrast has no answer, and there is no counterfactual. Filters: "no known answer", "no
-/// rationale", "one rationale for both answers".
+/// follows it. The loss is (1 - α) L_factual + α L_counterfactual, by the items' weights and
+/// sequence_mean. Without seed_item::other the contrast has no answer, and there is no
+/// counterfactual. For decoders: a T5 would read the rationale in its encoder. Filters: "no known
+/// answer", "no rationale", "one rationale for both answers".
 struct scott {
   static constexpr const char* name = "scott";
   std::string_view ask = "{question}\nThe answer is {answer}. Explain why.";

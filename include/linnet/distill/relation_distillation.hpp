@@ -45,11 +45,13 @@ inline constexpr relation_options minilm_options{.weights = {0, 0, 1}, .attentio
 /// loss per label is
 ///   labels cross-entropy + mean over sequences of sum_x w_x mean over heads and tokens
 ///   of KL(A^t || A^s).
-/// One more x, weighted by `attention`, relates queries to keys: softmax(q k^T / sqrt(d)).
-/// Widths, layers and heads may differ. An encoder's padding is left out; a decoder's batch has no
-/// lengths, so there all tokens count. Of a T5, the last self-attention of the encoder and that of
-/// the decoder learn, each with half the weight. There a target ends with its last label. Where
-/// attention is causal, so are relations.
+/// One more x, weighted by `attention`, relates queries to keys: softmax(q k^T / sqrt(d)). These
+/// are attention maps, so both models have as many heads, which are then the relation heads.
+/// Otherwise widths, layers and heads may differ. An encoder's padding is left out; a decoder's
+/// batch has no lengths, so there all tokens count. Of a T5, the last self-attention of the encoder
+/// and that of the decoder learn, each with half the weight. There a target ends with its last
+/// label. A token relates to those that it sees in the student's layer. So relations are causal
+/// where attention is, and end with a window or a document.
 /// Queries and keys are those that are multiplied, behind positions. For trainers: an evaluator's
 /// loss is that of the labels.
 template <class Student, class Teacher>
@@ -80,8 +82,8 @@ class relation_distillation {
   /// Opens the objective for batches up to these limits, with at least the trainer's number of
   /// threads. The packed weights must outlive it. Errors: errc::invalid for limits and options out
   /// of their range, and for models without softmax attention. Also for relation heads that do not
-  /// divide the width of queries or of keys, and for a layer or attention maps of a T5. Else the
-  /// error of the weights, or errc::out_of_memory.
+  /// divide the width of queries or of keys, and for a layer or attention maps of a T5. Also for
+  /// attention maps of unlike heads. Else the error of the weights, or errc::out_of_memory.
   static result<relation_distillation> open(std::reference_wrapper<const teacher_form> p,
                                             const limits& l,
                                             const relation_options& how = {}) LINNET_TRY {
@@ -126,6 +128,17 @@ class relation_distillation {
       return linnet::error{errc::invalid, where, "relation_options.attention",
                            "0, as a model has fewer heads of keys than of queries",
                            detail::number_text(how.attention)};
+    const index heads = mine.heads / mine.calls, of_teacher = theirs.heads / theirs.calls;
+    if (how.attention > 0 && heads != of_teacher)
+      return linnet::error{errc::invalid, where, "relation_options.attention",
+                           "0, as the student has " + std::to_string(heads) +
+                               " heads in a layer and the teacher " + std::to_string(of_teacher),
+                           detail::number_text(how.attention)};
+    if (how.attention > 0 && set.heads != heads)
+      return linnet::error{
+          errc::invalid, where, "relation_options.heads",
+          "0 or " + std::to_string(heads) + ", the heads whose attention maps are learned",
+          std::to_string(how.heads)};
     return relation_distillation(*std::move(from), set);
   }
   LINNET_OR_OUT_OF_MEMORY("relation_distillation::open")
@@ -255,7 +268,7 @@ class relation_distillation {
     if (const std::size_t stack = stack_of(mine_, layer); stack < stacks) {
       const auto& kept = kept_[stack];
       const index* const lengths = two && stack == 1 ? teacher_.at.targets : a.query_lengths;
-      const ops::relation_call c{a.batch, how_.heads, lengths, a.window.after == 0};
+      const ops::relation_call c{a.batch, how_.heads, lengths, a.window, a.prefix, a.documents};
       const double scale =
           static_cast<double>(labels_) / static_cast<double>(a.batch * static_cast<index>(stacks));
       for (index pair = 0; pair < 4; ++pair) {  // of queries, keys, values, and queries with keys

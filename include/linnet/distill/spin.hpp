@@ -162,21 +162,22 @@ class spin {
   /// that does not fit becomes one of no sequences; last_refusal() says why.
   batch write(index step, const batch& b) {
     pairs_ = 0;
-    if (2 * b.batch > limits_.batch) return refused(refusal::batch_over_limit);
+    if (2 * b.batch > limits_.batch) return refused(refusal::pairs_over_limit);
     const batch made = texts_.next(step, b);
     why_ = texts_.last_refusal();
     return why_.empty() ? pair(b, made) : batch{};
   }
   /// `real` and `written`, texts of one length behind the same prompts, as a batch for this
-  /// objective. A label of `real` counts from where those of `written` begin to.
+  /// objective. A label of `real` counts from where those of `written` begin to. Batches with
+  /// documents are refused, as by write().
   batch pair(const batch& real, const batch& written) {
     pairs_ = 0;
-    if (2 * real.batch > limits_.batch) return refused(refusal::batch_over_limit);
+    if (2 * real.batch > limits_.batch) return refused(refusal::pairs_over_limit);
     for (const batch& b : {real, written})
-      if (const refusal why = detail::refusal_of<M>(b, limits_); why != refusal::none)
+      if (const refusal why = detail::rollout_refusal<M>(b, limits_); why != refusal::none)
         return refused(why);
     if (written.batch != real.batch || written.length != real.length)
-      return refused(refusal::uneven);
+      return refused(refusal::unpaired_texts);
     why_ = {};
     const index length = real.length;
     labels_ = 0;
@@ -206,10 +207,18 @@ class spin {
   /// The options that it was opened with.
   const spin_options& settings() const { return how_; }
 
+  /// Trainers with a z-loss or early exits refuse it: a margin has neither.
+  static constexpr bool plain_logits = true;
   /// Whether the batch is the last one that write() or pair() returned.
   template <class Any>
-  bool accepts(const batch& b, const limits&) const {
-    return pairs_ > 0 && b.labels == at_.labels && b.batch == 2 * pairs_;
+  bool accepts(const batch& b, const limits& l) const {
+    return refuses<Any>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
+  template <class Any>
+  refusal refuses(const batch& b, const limits&) const {
+    const bool own = pairs_ > 0 && b.labels == at_.labels && b.batch == 2 * pairs_;
+    return own ? refusal::none : refusal::not_written;
   }
   /// Returns the loss criterion.
   detail::spin_criterion token_loss(const ops::execution&, const batch& b) const {

@@ -118,10 +118,18 @@ class token_adaptive {
   }
   LINNET_OR_OUT_OF_MEMORY("token_adaptive::open")
 
+  /// Whether trainers with a z-loss or early exits refuse it: as they do the inner objective.
+  static constexpr bool plain_logits = detail::takes_plain_logits<Objective>;
   /// Whether the batch fits.
   template <class Model>
   bool accepts(const batch& b, const limits& l) const {
-    return b.batch * b.length <= rows_ && inner_.template accepts<Model>(b, l);
+    return refuses<Model>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
+  template <class Model>
+  refusal refuses(const batch& b, const limits& l) const {
+    return b.batch * b.length <= rows_ ? detail::refusal_by<Model>(inner_, b, l)
+                                       : refusal::objective;
   }
   /// The loss criterion of the inner objective. No token has few bits yet.
   auto token_loss(const ops::execution& on, const batch& b) {

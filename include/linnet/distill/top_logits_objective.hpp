@@ -14,9 +14,10 @@
 LINNET_NAMESPACE_BEGIN
 
 /// Objective whose teacher is given as top_logits, a row for each of the student's. Tokens that are
-/// not among them have no probability. FuseLLM (Wan et al. 2024) takes {.alpha = 0.9, .temperature
-/// = 1}, and for each sequence the rows of the model with the least cross-entropy. Divergences that
-/// divide by the teacher's probabilities, as reverse_kl does, are refused.
+/// not among them have no probability. Call teach() before the first step on each batch: one with
+/// other tokens or labels is refused until then. FuseLLM (Wan et al. 2024) takes {.alpha = 0.9,
+/// .temperature = 1}, and for each sequence the rows of the model with the least cross-entropy.
+/// Divergences that divide by the teacher's probabilities, as reverse_kl does, are refused.
 template <class M, class T = float>
 class top_logits_objective {
  public:
@@ -47,25 +48,36 @@ class top_logits_objective {
   LINNET_OR_OUT_OF_MEMORY("top_logits_objective::open")
 
   /// Names the rows of the next batch, which must outlive its steps.
-  void teach(const top_logits& rows) { rows_ = &rows; }
+  void teach(const top_logits& rows) {
+    rows_ = &rows;
+    mark_ = 0;
+  }
   // Rows that would be gone before the step.
   void teach(const top_logits&&) = delete;
   /// Whether there is a row with an id of the vocabulary for each of the batch's.
   template <class Any>
   bool accepts(const batch& b, const limits& l) const {
+    return refuses<Any>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
+  template <class Any>
+  refusal refuses(const batch& b, const limits& l) const {
     static_assert(M::vocabulary == Any::vocabulary,
                   "linnet::top_logits_objective: the student has another vocabulary");
-    if (!rows_ || l.threads > threads_ || rows_->logits.size() != rows_->ids.size()) return false;
-    const index rows = b.batch * detail::labels_per_sequence<Any>(b);
-    if (rows_->rows() != rows) return false;
-    for (index i = 0; i < rows; ++i)
-      if (rows_->ids[static_cast<std::size_t>(i * rows_->k)] == no_token) return false;
-    return std::all_of(rows_->ids.begin(), rows_->ids.end(),
-                       [](token t) { return t == no_token || (t >= 0 && t < M::vocabulary); });
+    if (l.threads > threads_) return refusal::objective_threads;
+    if (!rows_ || (mark_ != 0 && mark_ != detail::text_mark<M>(b))) return refusal::not_taught;
+    const index rows = b.batch * detail::labels_per_sequence<M>(b);
+    bool fits = rows_->logits.size() == rows_->ids.size() && rows_->rows() == rows;
+    for (index i = 0; fits && i < rows; ++i)
+      fits = rows_->ids[static_cast<std::size_t>(i * rows_->k)] != no_token;
+    fits = fits && std::all_of(rows_->ids.begin(), rows_->ids.end(), [](token t) {
+             return t == no_token || (t >= 0 && t < M::vocabulary);
+           });
+    return fits ? refusal::none : refusal::taught_rows;
   }
   /// The loss criterion of the rows.
-  template <class Batch>
-  auto token_loss(const ops::execution&, const Batch&) const {
+  auto token_loss(const ops::execution& on, const batch& b) const {
+    on.threads.once([&] { mark_ = detail::text_mark<M>(b); });
     return [this](const ops::execution& on, const auto& h, index first, index rows) {
       ops::distil(on, h, first, rows, how_, 1, static_cast<T*>(memory_.data()),
                   [&](index, index i, T* to) {
@@ -97,6 +109,7 @@ class top_logits_objective {
   int threads_;
   memory_block memory_;
   const top_logits* rows_ = nullptr;
+  mutable std::uint64_t mark_ = 0;  ///< of the batch that was taught; 0 before its first step
 };
 
 LINNET_NAMESPACE_END

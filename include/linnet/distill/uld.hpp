@@ -30,7 +30,8 @@ struct uld_options {
 /// where q_(i) and p_(i) are the student's and teacher's probabilities in descending order. The
 /// smaller vocabulary is padded with zeros. Position t is the t-th label that counts, of both.
 /// The mean ends with the shorter answer. teach() names the teacher's batch, which has the answers
-/// of the student's in the teacher's tokens.
+/// of the student's in the teacher's tokens. Call it before the first step on each batch: one with
+/// other tokens or labels is refused until then.
 template <class Student, class Teacher>
 class uld {
   using student_form = typename detail::packed_form<Student>::type;
@@ -61,21 +62,35 @@ class uld {
   }
   LINNET_OR_OUT_OF_MEMORY("uld::open")
 
-  /// Names the teacher's batch that belongs to the next one of the student's. Its tokens and labels
-  /// must outlive the steps.
-  void teach(const teacher_batch& b) { taught_ = b; }
-  /// Whether both batches fit and have as many sequences.
+  /// Names the teacher's batch that belongs to the next one of the student's, which may have any
+  /// number of steps. Its tokens and labels must outlive them.
+  void teach(const teacher_batch& b) {
+    taught_ = b;
+    mark_ = 0;
+  }
+  /// Whether both batches fit and have as many sequences, and belong together.
   template <class Any>
   bool accepts(const batch& b, const limits& l) const {
+    return refuses<Any>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
+  template <class Any>
+  refusal refuses(const batch& b, const limits& l) const {
     const limits& most = teacher_.planned();
-    return taught_.batch == b.batch &&
-           b.batch * detail::labels_per_sequence<M>(b) <= most.batch * M::longest(most) &&
-           teacher_.takes(taught_, l);
+    if (taught_.batch == 0 || (mark_ != 0 && mark_ != detail::text_mark<M>(b)))
+      return refusal::not_taught;
+    if (taught_.batch != b.batch) return refusal::taught_sequences;
+    if (b.batch * detail::labels_per_sequence<M>(b) > most.batch * M::longest(most))
+      return refusal::objective;
+    return teacher_.refuses(taught_, l);
   }
   /// Runs the teacher and returns the loss criterion.
   auto token_loss(const ops::execution& on, const batch& b) const {
     criterion made{this, teacher_.model.read(on, taught_)};
-    on.threads.once([&] { align(b, made.head); });
+    on.threads.once([&] {
+      mark_ = detail::text_mark<M>(b);
+      align(b, made.head);
+    });
     return made;
   }
   /// The options that it was opened with.
@@ -194,6 +209,7 @@ class uld {
   uld_options how_;
   one teacher_;
   teacher_batch taught_{};
+  mutable std::uint64_t mark_ = 0;  ///< of the batch that was taught; 0 before its first step
 };
 
 LINNET_NAMESPACE_END

@@ -85,12 +85,20 @@ inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
                                  requires(const typename M::batch& b, const limits& l) {
   M::refuses_texts(b, l);
 };
+/// Why an objective does not serve a batch.
+template <class M, class L>
+refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
+  if constexpr (requires { from.template refuses<M>(b, l); })
+    return from.template refuses<M>(b, l);
+  else
+    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
+}
 /// Why a call with a batch, an objective and a span for logits is refused: the first cause.
 template <class M, class Objective, class T>
 refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
                    std::span<T> logits) {
   if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
-  if (!from.template accepts<M>(b, l)) return refusal::objective;
+  if (const refusal why = refusal_by<M>(from, b, l); why != refusal::none) return why;
   return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
 }
 

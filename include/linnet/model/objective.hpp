@@ -17,6 +17,10 @@ LINNET_NAMESPACE_BEGIN
 ///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
 /// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
 ///   loss, see ops::label_cross_entropy.
+/// - `refuses<M>(batch, limits)`, if there is one, returns the linnet::refusal that last_refusal()
+///   words, and is asked in place of accepts().
+/// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
+///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
 template <class L, class M>
 concept objective = requires(L& l, const typename M::batch& b, const limits& m,
                              const ops::execution& on) {
@@ -31,6 +35,11 @@ template <class L>
 concept sees_attention = requires(std::remove_cvref_t<L>& l) {
   l.attention_tap();
   l.attention_nats();
+};
+/// An objective that trainers with a z-loss or early exits refuse.
+template <class L>
+inline constexpr bool takes_plain_logits = requires {
+  requires std::remove_cvref_t<L>::plain_logits;
 };
 /// An objective that says which tokens have inputs of few bits, from an attention_tap() on.
 template <class L>

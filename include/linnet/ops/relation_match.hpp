@@ -35,8 +35,17 @@ struct relation_pair {
 /// The relations that are compared: of how many heads, of which tokens.
 struct relation_call {
   index batch = 0, heads = 0;
-  const index* lengths = nullptr;  ///< [batch] valid tokens, or null for all; 0 adds nothing
-  bool causal = false;             ///< tokens relate to earlier ones alone
+  const index* lengths = nullptr;    ///< [batch] valid tokens, or null for all; 0 adds nothing
+  attention_window window{};         ///< tokens relate to those that they see
+  const index* prefix = nullptr;     ///< [batch] first tokens that all see, or null
+  const index* documents = nullptr;  ///< [batch, tokens] of each one's document, or null for one
+
+  /// Whether token `i` of sequence `b` of `tokens` sees token `j`.
+  bool sees(index b, index tokens, index i, index j) const {
+    if (documents && documents[b * tokens + i] != documents[b * tokens + j]) return false;
+    return (prefix && j < prefix[b]) ||
+           (j <= i + window.after && (j + window.before >= i || j < window.first));
+  }
 };
 
 /// Doubles of scratch that one thread needs for relation_divergence() and its backward.
@@ -44,7 +53,8 @@ constexpr index relation_scratch(index tokens) { return 2 * tokens * tokens; }
 
 namespace detail {
 
-/// map[n, n] = the softmax of x y^T / sqrt(d) of head `head` of `heads`, d = width / heads.
+/// map[n, n] = the softmax of x y^T / sqrt(d) of head `head` of `heads`, d = width / heads. It is 0
+/// where a token does not see another.
 template <class T>
 void relation_map(const relation_pair<T>& of, const relation_call& c, index b, index head, index n,
                   double* map) {
@@ -54,16 +64,18 @@ void relation_map(const relation_pair<T>& of, const relation_call& c, index b, i
   std::fill_n(map, n * n, 0.0);
   for (index i = 0; i < n; ++i) {
     double* const row = map + i * n;
-    const index end = c.causal ? i + 1 : n;
     double largest = -1e300, sum = 0;
-    for (index j = 0; j < end; ++j) {
+    const auto seen = [&](index j) { return c.sees(b, of.from.tokens, i, j); };
+    for (index j = 0; j < n; ++j) {
+      if (!seen(j)) continue;
       for (index k = 0; k < d; ++k)
         row[j] += static_cast<double>(x[i * step + k]) * static_cast<double>(y[j * other + k]);
       row[j] /= std::sqrt(static_cast<double>(d));
       largest = (std::max)(largest, row[j]);
     }
-    for (index j = 0; j < end; ++j) sum += row[j] = std::exp(row[j] - largest);
-    for (index j = 0; j < end; ++j) row[j] /= sum;
+    for (index j = 0; j < n; ++j)
+      if (seen(j)) sum += row[j] = std::exp(row[j] - largest);
+    for (index j = 0; j < n; ++j) row[j] /= sum;
   }
 }
 

@@ -359,12 +359,9 @@ class trainer {
     const refusal why =
         detail::in_training<M>(b, detail::refusal_of<M>(b, limits_, from, std::span<T>()));
     if (why != refusal::none) return why;
-    // An objective on attention compares layers one by one, behind the last, and the tokens of a
-    // text, which virtual ones are not.
-    constexpr bool fronted = requires { M::virtual_count; };
-    const bool unfit = detail::sees_attention<Objective> &&
-                       (fronted || how_.layer_dropout.rate > 0 || limits_.recompute);
-    return unfit || !options_fit() ? refusal::options : refusal::none;
+    const refusal beside = detail::refusal_beside<M, Objective>(how_, limits_);
+    if (beside != refusal::none) return beside;
+    return options_fit() ? refusal::none : refusal::options;
   }
   /// Whether the optimizer's options, which may have changed since open(), are in their ranges.
   bool options_fit() const {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include <linnet/model/objective.hpp>
 #include <linnet/train/layer_skip.hpp>
 #include <linnet/train/schedules.hpp>
 
@@ -48,6 +49,28 @@ struct training_options {
  private:
   static constexpr const char* reactions[] = {"skip", "stop"};
 };
+
+namespace detail {
+
+/// Why a trainer of model `M` with these options and limits takes no steps on an objective. One on
+/// attention compares layers one by one, behind the last, and the tokens of a text, which virtual
+/// ones are not.
+template <class M, class Objective>
+refusal refusal_beside(const training_options& how, const limits& l) {
+  if constexpr (sees_attention<Objective>) {
+    constexpr bool fronted = requires { M::virtual_count; };
+    if (fronted) return refusal::attention_virtual;
+    if (how.layer_dropout.rate > 0) return refusal::attention_layer_dropout;
+    if (l.recompute) return refusal::attention_recompute;
+  }
+  if constexpr (takes_plain_logits<Objective>) {
+    if (how.z_loss > 0) return refusal::objective_z_loss;
+    if (how.early_exits.scale > 0) return refusal::objective_exits;
+  }
+  return refusal::none;
+}
+
+}  // namespace detail
 
 /// Progress of a trainer: its counters and its last gradient norm. With its blocks of memory, see
 /// trainer::visit_state(), all that a run consists of.
