@@ -1159,9 +1159,11 @@ struct llm2llm {
 
 /// In-context learning distillation (Huang et al. 2022): the student reads `examples` other seeds
 /// before the question, as the teacher does. It learns the teacher's answer with weight 1 - `hard`,
-/// and the known one with weight `hard`. So it is in Meta-ICT; `alone` gives both targets a second
-/// time behind the question without examples, as in multitask-ICT. Filters: "empty answer", "wrong
-/// answer" (with `only_right`).
+/// and the known one with weight `hard`, each as text: both losses are cross-entropies. The paper's
+/// soft labels are probabilities, for which `distillation` takes a teacher whose logits are there.
+/// Train with sequence_mean, so that lengths do not count. So it is in Meta-ICT; `alone` gives both
+/// targets a second time behind the question without examples, as in multitask-ICT. Filters: "empty
+/// answer", "wrong answer" (with `only_right`).
 struct in_context_distillation {
   static constexpr const char* name = "in_context_distillation";
   std::string_view example = "{question}\n{answer}\n\n";
@@ -1672,8 +1674,9 @@ struct chain_of_thought {
 
 /// Distilling step by step (Hsieh et al. 2023): one task predicts the label, another one writes the
 /// rationale, from the same input with "predict: " or "explain: " before it. The loss is
-/// α L_label + (1 - α) L_rationale. The label is the seed's, or the teacher's where none is known.
-/// At inference "predict: " alone is asked. Filters: "no rationale", "no answer", "wrong answer".
+/// α L_label + (1 - α) L_rationale, by the items' weights and sequence_mean. The label is the
+/// seed's, or the teacher's where none is known. At inference "predict: " alone is asked. Filters:
+/// "no rationale", "no answer", "wrong answer".
 struct step_by_step {
   static constexpr const char* name = "step_by_step";
   std::string_view ask = "{question}\nExplain first. End with \"The answer is\" and the answer.";
@@ -1752,9 +1755,10 @@ struct socratic {
 /// SCOTT (Wang et al. 2023): the teacher explains the right answer by contrastive decoding
 /// against a prompt with a wrong one. So the rationale belongs to the answer. A second item
 /// explains the wrong answer and learns that answer alone: a student that reads the rationale
-/// follows it. The loss is (1 - α) L_factual + α L_counterfactual. Without seed_item::other the
-/// contrast has no answer, and there is no counterfactual. Filters: "no known answer", "no
-/// rationale", "one rationale for both answers".
+/// follows it. The loss is (1 - α) L_factual + α L_counterfactual, by the items' weights and
+/// sequence_mean. Without seed_item::other the contrast has no answer, and there is no
+/// counterfactual. For decoders: a T5 would read the rationale in its encoder. Filters: "no known
+/// answer", "no rationale", "one rationale for both answers".
 struct scott {
   static constexpr const char* name = "scott";
   std::string_view ask = "{question}\nThe answer is {answer}. Explain why.";

@@ -31378,6 +31378,19 @@ enum class refusal : unsigned char {
   short_logits,              ///< a span that the logits do not fit in
   wrong_losses,              ///< a span of losses of another size
   objective,                 ///< a batch that the objective does not serve
+  objective_threads,         ///< more threads than the objective has memory for
+  objective_z_loss,          ///< a z-loss beside an objective of log-probabilities
+  objective_exits,           ///< early exits beside an objective on the last layer's logits
+  attention_recompute,       ///< limits.recompute beside an objective on attention
+  attention_layer_dropout,   ///< layer dropout beside an objective on attention
+  attention_virtual,         ///< virtual tokens beside an objective on attention
+  not_written,               ///< a batch that the objective did not write last
+  other_texts,               ///< a saved state of other texts than those of the batch
+  pairs_over_limit,          ///< more pairs of texts than half of limits.batch
+  unpaired_texts,            ///< other numbers or lengths of written texts than of real ones
+  not_taught,                ///< a batch for which teach() was not called
+  taught_sequences,          ///< other sequences in teach() than in the batch
+  taught_rows,               ///< other rows in teach() than in the batch
   batch,                     ///< a batch that the model does not take, without a reason
   accumulating,              ///< gradients that no step has used yet are in the way
   no_label,                  ///< nothing to learn from
@@ -31517,6 +31530,44 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::objective:
       return "the objective does not accept the batch: check the teacher's limits and the order of "
              "recorded batches";
+    case refusal::objective_threads:
+      return "limits.threads is above that of the objective: open the objective with as many";
+    case refusal::objective_z_loss:
+      return "the objective takes log-probabilities from the loss, which a z-loss changes: set "
+             "training_options.z_loss to 0";
+    case refusal::objective_exits:
+      return "the objective is about the last layer's logits alone: set "
+             "training_options.early_exits.scale to 0";
+    case refusal::attention_recompute:
+      return "the objective watches attention in each layer once, and recompute runs layers twice: "
+             "open the trainer with limits.recompute false";
+    case refusal::attention_layer_dropout:
+      return "the objective watches attention in every layer, and layer dropout leaves some out: "
+             "set training_options.layer_dropout.rate to 0";
+    case refusal::attention_virtual:
+      return "the objective watches attention between the tokens of a text, and virtual tokens are "
+             "none: train lora<> or bottleneck<> instead";
+    case refusal::not_written:
+      return "the batch is not the one that the objective wrote last: give what its write() "
+             "returned";
+    case refusal::other_texts:
+      return "the state is not of this batch: give what state() said of an objective of the same "
+             "limits, and the batch that its write() was given";
+    case refusal::pairs_over_limit:
+      return "limits.batch is below two for each pair of texts: give fewer, or open with a larger "
+             "limits.batch";
+    case refusal::unpaired_texts:
+      return "the written texts are not as many or not as long as the real ones: give one for "
+             "each, and pad both to one length";
+    case refusal::not_taught:
+      return "the teacher's side of this batch is missing: call teach() before the first step on "
+             "each batch";
+    case refusal::taught_sequences:
+      return "teach() named another number of sequences than the batch has: give the teacher's "
+             "answer of each";
+    case refusal::taught_rows:
+      return "teach() named other rows than the batch has: give one for each, with an id of the "
+             "vocabulary first";
     case refusal::batch:
       return "the model does not take the batch: see its accepts()";
     case refusal::accumulating:
@@ -40655,12 +40706,20 @@ inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
                                  requires(const typename M::batch& b, const limits& l) {
   M::refuses_texts(b, l);
 };
+/// Why an objective does not serve a batch.
+template <class M, class L>
+refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
+  if constexpr (requires { from.template refuses<M>(b, l); })
+    return from.template refuses<M>(b, l);
+  else
+    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
+}
 /// Why a call with a batch, an objective and a span for logits is refused: the first cause.
 template <class M, class Objective, class T>
 refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
                    std::span<T> logits) {
   if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
-  if (!from.template accepts<M>(b, l)) return refusal::objective;
+  if (const refusal why = refusal_by<M>(from, b, l); why != refusal::none) return why;
   return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
 }
 
@@ -43356,6 +43415,10 @@ LINNET_NAMESPACE_BEGIN
 ///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
 /// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
 ///   loss, see ops::label_cross_entropy.
+/// - `refuses<M>(batch, limits)`, if there is one, returns the linnet::refusal that last_refusal()
+///   words, and is asked in place of accepts().
+/// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
+///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
 template <class L, class M>
 concept objective = requires(L& l, const typename M::batch& b, const limits& m,
                              const ops::execution& on) {
@@ -43370,6 +43433,11 @@ template <class L>
 concept sees_attention = requires(std::remove_cvref_t<L>& l) {
   l.attention_tap();
   l.attention_nats();
+};
+/// An objective that trainers with a z-loss or early exits refuse.
+template <class L>
+inline constexpr bool takes_plain_logits = requires {
+  requires std::remove_cvref_t<L>::plain_logits;
 };
 /// An objective that says which tokens have inputs of few bits, from an attention_tap() on.
 template <class L>

@@ -30529,6 +30529,19 @@ enum class refusal : unsigned char {
   short_logits,              ///< a span that the logits do not fit in
   wrong_losses,              ///< a span of losses of another size
   objective,                 ///< a batch that the objective does not serve
+  objective_threads,         ///< more threads than the objective has memory for
+  objective_z_loss,          ///< a z-loss beside an objective of log-probabilities
+  objective_exits,           ///< early exits beside an objective on the last layer's logits
+  attention_recompute,       ///< limits.recompute beside an objective on attention
+  attention_layer_dropout,   ///< layer dropout beside an objective on attention
+  attention_virtual,         ///< virtual tokens beside an objective on attention
+  not_written,               ///< a batch that the objective did not write last
+  other_texts,               ///< a saved state of other texts than those of the batch
+  pairs_over_limit,          ///< more pairs of texts than half of limits.batch
+  unpaired_texts,            ///< other numbers or lengths of written texts than of real ones
+  not_taught,                ///< a batch for which teach() was not called
+  taught_sequences,          ///< other sequences in teach() than in the batch
+  taught_rows,               ///< other rows in teach() than in the batch
   batch,                     ///< a batch that the model does not take, without a reason
   accumulating,              ///< gradients that no step has used yet are in the way
   no_label,                  ///< nothing to learn from
@@ -30668,6 +30681,44 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::objective:
       return "the objective does not accept the batch: check the teacher's limits and the order of "
              "recorded batches";
+    case refusal::objective_threads:
+      return "limits.threads is above that of the objective: open the objective with as many";
+    case refusal::objective_z_loss:
+      return "the objective takes log-probabilities from the loss, which a z-loss changes: set "
+             "training_options.z_loss to 0";
+    case refusal::objective_exits:
+      return "the objective is about the last layer's logits alone: set "
+             "training_options.early_exits.scale to 0";
+    case refusal::attention_recompute:
+      return "the objective watches attention in each layer once, and recompute runs layers twice: "
+             "open the trainer with limits.recompute false";
+    case refusal::attention_layer_dropout:
+      return "the objective watches attention in every layer, and layer dropout leaves some out: "
+             "set training_options.layer_dropout.rate to 0";
+    case refusal::attention_virtual:
+      return "the objective watches attention between the tokens of a text, and virtual tokens are "
+             "none: train lora<> or bottleneck<> instead";
+    case refusal::not_written:
+      return "the batch is not the one that the objective wrote last: give what its write() "
+             "returned";
+    case refusal::other_texts:
+      return "the state is not of this batch: give what state() said of an objective of the same "
+             "limits, and the batch that its write() was given";
+    case refusal::pairs_over_limit:
+      return "limits.batch is below two for each pair of texts: give fewer, or open with a larger "
+             "limits.batch";
+    case refusal::unpaired_texts:
+      return "the written texts are not as many or not as long as the real ones: give one for "
+             "each, and pad both to one length";
+    case refusal::not_taught:
+      return "the teacher's side of this batch is missing: call teach() before the first step on "
+             "each batch";
+    case refusal::taught_sequences:
+      return "teach() named another number of sequences than the batch has: give the teacher's "
+             "answer of each";
+    case refusal::taught_rows:
+      return "teach() named other rows than the batch has: give one for each, with an id of the "
+             "vocabulary first";
     case refusal::batch:
       return "the model does not take the batch: see its accepts()";
     case refusal::accumulating:
@@ -46071,12 +46122,20 @@ inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
                                  requires(const typename M::batch& b, const limits& l) {
   M::refuses_texts(b, l);
 };
+/// Why an objective does not serve a batch.
+template <class M, class L>
+refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
+  if constexpr (requires { from.template refuses<M>(b, l); })
+    return from.template refuses<M>(b, l);
+  else
+    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
+}
 /// Why a call with a batch, an objective and a span for logits is refused: the first cause.
 template <class M, class Objective, class T>
 refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
                    std::span<T> logits) {
   if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
-  if (!from.template accepts<M>(b, l)) return refusal::objective;
+  if (const refusal why = refusal_by<M>(from, b, l); why != refusal::none) return why;
   return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
 }
 
@@ -46265,6 +46324,10 @@ LINNET_NAMESPACE_BEGIN
 ///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
 /// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
 ///   loss, see ops::label_cross_entropy.
+/// - `refuses<M>(batch, limits)`, if there is one, returns the linnet::refusal that last_refusal()
+///   words, and is asked in place of accepts().
+/// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
+///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
 template <class L, class M>
 concept objective = requires(L& l, const typename M::batch& b, const limits& m,
                              const ops::execution& on) {
@@ -46279,6 +46342,11 @@ template <class L>
 concept sees_attention = requires(std::remove_cvref_t<L>& l) {
   l.attention_tap();
   l.attention_nats();
+};
+/// An objective that trainers with a z-loss or early exits refuse.
+template <class L>
+inline constexpr bool takes_plain_logits = requires {
+  requires std::remove_cvref_t<L>::plain_logits;
 };
 /// An objective that says which tokens have inputs of few bits, from an attention_tap() on.
 template <class L>
@@ -48400,6 +48468,9 @@ class batch_arrays {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Order of training examples in which items are visited by weight.
+
+/// @file
 /// Order of training examples as arithmetic: nothing is shuffled or stored. One number says where a
 /// run stands, so a run resumes or splits exactly.
 
@@ -48459,19 +48530,73 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// Endless sequence of examples in epochs, each as long as there are items. An epoch visits each
+/// item `items · weight / Σ weight` times, rounded up or down at random. Equal weights visit each
+/// once; weights of 1 are an epoch_sampler.
+class weighted_visits {
+ public:
+  /// Of that many items, in the order of an epoch_sampler; `start` draws how visits are rounded.
+  weighted_visits(index items, seed order, seed start)
+      : order_(items, order), start_(start), size_(static_cast<std::uint64_t>(items)) {}
+
+  /// Takes the weight of the next item, which an error calls `name`.
+  result<void> add(const char* where, const std::string& name, double weight) {
+    if (!is_finite(weight) || weight < 0)
+      return linnet::error{errc::invalid, where, name + ": weight", "at least 0, finite",
+                           is_finite(weight) ? number_text(weight) : "no number"};
+    shares_.push_back((shares_.empty() ? 0 : shares_.back()) + weight);
+    return {};
+  }
+  /// Ends the list; an error calls the items `name`.
+  result<void> close(const char* where, const std::string& name) {
+    const double sum = shares_.back();
+    if (!(sum > 0))
+      return linnet::error{errc::invalid, where, "weights of the " + name, "a sum above 0", "0"};
+    for (double& share : shares_) share *= static_cast<double>(size_) / sum;
+    return {};
+  }
+  /// The item that is example `i`.
+  index operator()(std::uint64_t i) const {
+    // Equal steps through the weights put end to end, from one random point of each epoch.
+    const double start = (random_stream(start_, i / size_).uniform() + 0x1p-25);
+    const double point = static_cast<double>(order_(i)) + start;
+    const auto at = std::upper_bound(shares_.begin(), shares_.end(), point);
+    index found = (std::min)(at - shares_.begin(), std::ssize(shares_) - 1);
+    const auto share = [&](index k) { return shares_[static_cast<std::size_t>(k)]; };
+    while (found > 0 && !(share(found) > share(found - 1))) --found;  // never one of weight 0
+    return found;
+  }
+
+ private:
+  epoch_sampler order_;
+  seed start_;
+  std::uint64_t size_;
+  std::vector<double> shares_{};  ///< sums of weights up to each item, scaled to their number
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
 /// One example as text.
 struct text_pair {
   std::string input, target;
+  double weight = 1;  ///< how often the pair is visited, beside others
 };
 
 /// Stream of pairs of texts: example i is a pure function of (seed, i), so a cursor is one integer.
-/// Each epoch visits every pair once, in an order of its own. All tokens are made once, by open().
+/// Each epoch visits pairs of equal weights once, in an order of its own, and others `pairs ·
+/// weight / Σ weight` times, rounded at random. All tokens are made once, by open().
 class pair_stream {
  public:
   /// Encodes all pairs with a callable encode(std::string_view) that returns a range of tokens, and
   /// puts `end` behind each text. An input that is too long loses its end. Errors: errc::invalid
   /// for limits below one batch or one token and the end, no pairs, or a target that is too long. A
-  /// target is never cut.
+  /// target is never cut. Also for weights that are negative, not finite or all 0.
   template <class Encode>
   static result<pair_stream> open(std::span<const text_pair> pairs, Encode&& encode,
                                   const example_limits& l, seed key) LINNET_TRY {
@@ -48486,12 +48611,16 @@ class pair_stream {
       return detail::out_of_memory("pair_stream::open");
     pair_stream made(std::ssize(pairs), l, key);
     for (const text_pair& pair : pairs) {
+      const std::string name = "pair " + std::to_string(made.places_.size() / 2);
+      if (auto fit = made.visits_.add("pair_stream::open", name, pair.weight); !fit)
+        return fit.error();
       made.append(encode(std::string_view(pair.input)), l.source - 1);
       const index target = made.append(encode(std::string_view(pair.target)), -1);
       if (target > l.target)
-        return wrong("target of pair " + std::to_string(made.places_.size() / 2 - 1),
+        return wrong("target of " + name,
                      "at most " + std::to_string(l.target) + " tokens, the end included", target);
     }
+    if (auto fit = made.visits_.close("pair_stream::open", "pairs"); !fit) return fit.error();
     return made;
   }
   LINNET_OR_OUT_OF_MEMORY("pair_stream::open")
@@ -48499,7 +48628,7 @@ class pair_stream {
   /// Pairs per epoch.
   index epoch() const { return static_cast<index>(places_.size() / 2); }
   /// The pair that is example `i`.
-  index pair(std::uint64_t i) const { return order_(i); }
+  index pair(std::uint64_t i) const { return visits_(i); }
   /// Tokens of a pair, input and target, ends included: a measure of its difficulty.
   index tokens(index pair) const {
     return std::ssize(text(2 * pair)) + std::ssize(text(2 * pair + 1));
@@ -48528,7 +48657,9 @@ class pair_stream {
     index first, size;
   };
   pair_stream(index pairs, const example_limits& l, seed key)
-      : limits_(l), order_(pairs, key), arrays_(l) {}
+      : limits_(l),
+        visits_(pairs, key, {key.value ^ stream_of("linnet::pair_stream")}),
+        arrays_(l) {}
 
   /// Adds a text and its end, cut to `longest` tokens and the end if that is not negative.
   template <class Tokens>
@@ -48567,7 +48698,7 @@ class pair_stream {
   std::vector<token> tokens_;
   std::vector<place> places_;  ///< input and target of each pair
   example_limits limits_;
-  epoch_sampler order_;
+  detail::weighted_visits visits_;
   detail::batch_arrays arrays_;
 };
 
@@ -65846,7 +65977,8 @@ LINNET_NAMESPACE_BEGIN
 /// is learned.
 struct training_item {
   std::string prompt, target;
-  double weight = 1;  ///< how often the item is visited, beside others
+  double weight = 1;  ///< how often the item is visited, beside others; what it then counts in a
+                      ///< loss is a matter of the objective, see sequence_mean
 
   bool operator==(const training_item&) const = default;
 };
@@ -65897,12 +66029,9 @@ class instruction_stream {
                             detail::array_bytes(l.batch, 1, sizeof(index))))
       return detail::out_of_memory(where);
     instruction_stream made(l, std::ssize(items), key);
-    double sum = 0;
     for (const training_item& item : items) {
       const std::string name = "item " + std::to_string(made.rows_.size());
-      if (!is_finite(item.weight) || item.weight < 0)
-        return wrong(name + ": weight", "at least 0, finite",
-                     is_finite(item.weight) ? detail::number_text(item.weight) : "no number");
+      if (auto fit = made.visits_.add(where, name, item.weight); !fit) return fit.error();
       row r{std::ssize(made.tokens_)};
       for (const token t : encode(std::string_view(item.prompt))) made.tokens_.push_back(t);
       r.target = std::ssize(made.tokens_);
@@ -65916,10 +66045,8 @@ class instruction_stream {
         return wrong(name, "at most " + std::to_string(l.length) + " tokens, the length",
                      std::to_string(r.last - r.first));
       made.rows_.push_back(r);
-      made.shares_.push_back(sum += item.weight);
     }
-    if (!(sum > 0)) return wrong("weights of the items", "a sum above 0", "0");
-    for (double& share : made.shares_) share *= static_cast<double>(items.size()) / sum;
+    if (auto fit = made.visits_.close(where, "items"); !fit) return fit.error();
     return made;
   }
   LINNET_OR_OUT_OF_MEMORY("instruction_stream::open")
@@ -65927,17 +66054,7 @@ class instruction_stream {
   /// Examples per epoch: the number of items.
   index epoch() const { return std::ssize(rows_); }
   /// The item that is example `i`.
-  index item(std::uint64_t i) const {
-    const auto size = static_cast<std::uint64_t>(rows_.size());
-    // Equal steps through the weights put end to end, from one random point of each epoch.
-    const double start = (random_stream(key_, i / size).uniform() + 0x1p-25);
-    const double point = static_cast<double>(order_(i)) + start;
-    const auto at = std::upper_bound(shares_.begin(), shares_.end(), point);
-    index found = (std::min)(at - shares_.begin(), std::ssize(rows_) - 1);
-    const auto share = [&](index k) { return shares_[static_cast<std::size_t>(k)]; };
-    while (found > 0 && !(share(found) > share(found - 1))) --found;  // never one of weight 0
-    return found;
-  }
+  index item(std::uint64_t i) const { return visits_(i); }
   /// Examples first, first + 1, … of the endless sequence. Rows are as long as the longest of the
   /// batch. Valid until the next call; allocates nothing.
   decoder_batch batch(std::uint64_t first) {
@@ -65957,8 +66074,7 @@ class instruction_stream {
   };
   instruction_stream(const instruction_limits& l, index items, seed key)
       : limits_(l),
-        order_(items, key),
-        key_{key.value ^ stream_of("linnet::instruction_stream")},
+        visits_(items, key, {key.value ^ stream_of("linnet::instruction_stream")}),
         inputs_(static_cast<std::size_t>(l.batch * l.length)),
         labels_(inputs_.size()),
         prefixes_(static_cast<std::size_t>(l.batch)) {}
@@ -65986,11 +66102,9 @@ class instruction_stream {
   }
 
   instruction_limits limits_;
-  epoch_sampler order_;
-  seed key_;
+  detail::weighted_visits visits_;
   std::vector<token> tokens_{};  ///< of all items
   std::vector<row> rows_{};
-  std::vector<double> shares_{};        ///< sums of weights up to each item, scaled to their number
   std::vector<token> inputs_, labels_;  ///< [batch, length]
   std::vector<index> prefixes_;         ///< [batch] tokens of prompts
 };
@@ -67171,6 +67285,10 @@ class one_teacher {
   }
   /// The limits that it was opened with.
   const limits& planned() const { return limits_; }
+  /// Why the teacher takes no batch in a call with these limits.
+  refusal refuses(const typename N::batch& b, const limits& l) const {
+    return l.threads > limits_.threads ? refusal::objective_threads : refusal_of<N>(b, limits_);
+  }
   /// Whether the teacher takes a batch in a call with these limits.
   bool takes(const typename N::batch& b, const limits& l) const {
     return l.threads <= limits_.threads && N::accepts(b, limits_);
@@ -67193,6 +67311,21 @@ template <class M>
 index count_labels(const typename M::batch& b) {
   const index rows = b.batch * labels_per_sequence<M>(b);
   return rows - std::count(b.labels, b.labels + rows, ignored);
+}
+
+/// A number that tells the texts of batches apart; never 0.
+template <class M>
+std::uint64_t text_mark(const typename M::batch& b) {
+  std::uint64_t mark = stream_of("linnet::text_mark");
+  const auto add = [&](const token* x, index n) {
+    if (x)
+      mark = stream_of({reinterpret_cast<const char*>(x), static_cast<std::size_t>(n) * sizeof *x},
+                       mark);
+  };
+  if constexpr (requires { b.source; }) add(b.source, b.batch * b.source_length);
+  if constexpr (requires { b.tokens; }) add(b.tokens, b.batch * b.length);
+  add(b.labels, b.batch * labels_per_sequence<M>(b));
+  return mark == 0 ? 1 : mark;
 }
 
 /// Checks the settings of distillation from so many teachers; the error names the first that makes
@@ -68915,13 +69048,17 @@ class layer_distillation {
   static constexpr index footprint(const limits& l) { return one::footprint(l); }
   /// Opens the objective for batches up to these limits, with at least the trainer's number of
   /// threads. The packed weights must outlive it. Errors: errc::invalid (limits, weights, an option
-  /// out of its range), errc::out_of_memory.
+  /// out of its range, or `balanced` without the KL term), errc::out_of_memory.
   static result<layer_distillation> open(std::reference_wrapper<const teacher_form> p,
                                          const limits& l,
                                          const layer_distillation_options& how = {}) LINNET_TRY {
     auto from =
         one::open("layer_distillation::open", "layer_distillation_options", how, p.get(), l);
     if (!from) return from.error();
+    if (how.balanced && how.soft == 0)
+      return linnet::error{errc::invalid, "layer_distillation::open",
+                           "layer_distillation_options.balanced",
+                           "false where `soft` is 0, as states are weighed by the KL term", "true"};
     return layer_distillation(*std::move(from), how);
   }
   LINNET_OR_OUT_OF_MEMORY("layer_distillation::open")
@@ -69648,6 +69785,10 @@ inline constexpr minillm_options unbiased_minillm{.reward_scale = 1,
 /// A is R_t as the options say. rho is q / q_old times the token's importance weight,
 /// q_old / ((1 - alpha) q_old + alpha p). Texts serve any number of steps. To add the loss on other
 /// text, accumulate() it with `distillation`. Dropout should be off.
+///
+/// A run that was interrupted before write() continues with the same bits. Between two steps on the
+/// same texts it needs these and what was known of them: save state() with the checkpoint, and call
+/// resume(). Another write() would draw other texts from weights that have moved.
 template <class Student, class Teacher>
 class minillm {
   using student_form = typename detail::packed_form<Student>::type;
@@ -69698,18 +69839,45 @@ class minillm {
   /// A batch of texts from elsewhere, with the returns that this objective gives them. Its labels
   /// end where they no longer count.
   batch adopt(const batch& b) { return read(b, given); }
-  /// Why the last call of write() or adopt() gave no batch; empty after one that did.
+  /// The last texts and their returns, as a section of a checkpoint. Valid until the next call.
+  std::span<const std::byte> state() const {
+    return {static_cast<const std::byte*>(memory_.data()),
+            static_cast<std::size_t>(memory_.size())};
+  }
+  /// The batch of texts whose state() was saved by an objective of the same limits and options. `b`
+  /// is what write() was given, whose sources a T5 reads. Bytes of another objective or batch give
+  /// one of no sequences; last_refusal() says why.
+  batch resume(const batch& b, std::span<const std::byte> saved) {
+    why_ = {};
+    current_ = {};
+    refusal refused = detail::rollout_refusal<M>(b, student_.run.planned());
+    const bool fits = refused == refusal::none && std::ssize(saved) == memory_.size();
+    if (fits) std::copy(saved.begin(), saved.end(), static_cast<std::byte*>(memory_.data()));
+    if (fits && at_.last->batch == b.batch && at_.last->length == detail::labels_per_sequence<M>(b))
+      return current_ = at_.text.written(b);
+    why_ = to_string(refused == refusal::none ? refusal::other_texts : refused);
+    return {};
+  }
+  /// Why the last call of write(), adopt() or resume() gave no batch; empty after one that did.
   std::string_view last_refusal() const noexcept { return why_; }
   /// The mean reward of the tokens of the last texts, -KL(q || p) per token but for the scale.
-  double mean_reward() const { return mean_reward_; }
+  double mean_reward() const { return at_.last->mean_reward; }
   /// The options that it was opened with.
   const minillm_options& settings() const { return how_; }
 
+  /// Trainers with a z-loss or early exits refuse it: a ratio to the rollout has neither.
+  static constexpr bool plain_logits = true;
   /// Whether the batch is the last one that write() or adopt() returned.
   template <class Any>
   bool accepts(const batch& b, const limits& l) const {
-    return current_.labels && b.labels == current_.labels && b.batch == current_.batch &&
-           lessons_.template accepts<Any>(b, l);
+    return refuses<Any>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
+  template <class Any>
+  refusal refuses(const batch& b, const limits& l) const {
+    if (!current_.labels || b.labels != current_.labels || b.batch != current_.batch)
+      return refusal::not_written;
+    return lessons_.template accepts<Any>(b, l) ? refusal::none : refusal::objective;
   }
   /// Runs the teacher and returns the loss criterion.
   auto token_loss(const ops::execution& on, const batch& b) const {
@@ -69725,14 +69893,21 @@ class minillm {
     double advantage;              ///< return
     double before;                 ///< weight of the single step: that of the prefix
   };
+  /// The last texts as a whole.
+  struct summary {
+    index batch = 0, length = 0;
+    double mean_reward = 0;
+  };
   struct places {
     detail::rollout<M> text{};
+    summary* last = nullptr;
     row* rows = nullptr;
     double *q = nullptr, *p = nullptr;  ///< log-probabilities
     index *lengths = nullptr, *others = nullptr;
   };
   static constexpr places place(arena& from, const limits& l) {
     places at{.text = detail::rollout<M>(from, l)};
+    at.last = from.take<summary>(1);
     at.rows = from.take<row>(l.batch * M::longest(l));
     at.q = from.take<double>(M::vocabulary);
     at.p = from.take<double>(M::vocabulary);
@@ -69754,6 +69929,7 @@ class minillm {
         teacher_{std::move(other)} {
     arena all(memory_.data(), memory_.size());
     at_ = place(all, student_.run.planned());
+    *at_.last = {};
     student_.lengths = at_.lengths;
     teacher_.lengths = at_.others;
   }
@@ -69780,7 +69956,7 @@ class minillm {
       for (index t = 0; t < M::vocabulary && left >= 0; ++t) {
         const double share =
             (1 - how_.mixture) * std::exp(at_.q[t]) + how_.mixture * std::exp(at_.p[t]);
-        if (!(share >= 0)) return no_token;
+        if (!is_finite(share)) return no_token;
         if (share > 0) next = static_cast<token>(t);
         left -= share;
       }
@@ -69796,6 +69972,7 @@ class minillm {
   batch read(const batch& b, index step) {
     why_ = {};
     current_ = {};
+    *at_.last = {};
     refusal refused = detail::rollout_refusal<M>(b, student_.run.planned());
     const bool done =
         refused == refusal::none && student_.begin(b) && teacher_.begin(b) &&
@@ -69813,20 +69990,20 @@ class minillm {
       return {};
     }
     current_ = at_.text.written(b);
+    *at_.last = {b.batch, detail::labels_per_sequence<M>(b), 0};
     find_returns();
     return current_;
   }
   /// Turns the rewards of the texts into returns.
   void find_returns() {
     const index length = detail::labels_per_sequence<M>(current_), all = current_.batch * length;
-    double sum = 0, squares = 0, tokens = 0;
-    mean_reward_ = 0;
+    double sum = 0, squares = 0, tokens = 0, rewards_of_all = 0;
     for (index s = 0; s < current_.batch; ++s) {
       double prefix = 1;  // weight of the tokens so far
       for (index i = s * length; i < (s + 1) * length; ++i) {
         if (current_.labels[i] == ignored) continue;
         row& r = at_.rows[i];
-        mean_reward_ += r.reward;
+        rewards_of_all += r.reward;
         r.before = 1;
         if (!how_.prefix_weights) continue;
         r.before = prefix;
@@ -69850,7 +70027,7 @@ class minillm {
       }
     }
     if (tokens == 0) return;
-    mean_reward_ /= tokens;
+    at_.last->mean_reward = rewards_of_all / tokens;
     const double mean = sum / tokens, variance = (std::max)(squares / tokens - mean * mean, 0.0);
     if (how_.whiten)
       for (index i = 0; i < all; ++i)
@@ -69880,7 +70057,6 @@ class minillm {
   places at_{};
   batch current_{};
   std::string_view why_{};
-  double mean_reward_ = 0;
 };
 
 LINNET_NAMESPACE_END
@@ -69917,8 +70093,17 @@ struct relation_pair {
 /// The relations that are compared: of how many heads, of which tokens.
 struct relation_call {
   index batch = 0, heads = 0;
-  const index* lengths = nullptr;  ///< [batch] valid tokens, or null for all; 0 adds nothing
-  bool causal = false;             ///< tokens relate to earlier ones alone
+  const index* lengths = nullptr;    ///< [batch] valid tokens, or null for all; 0 adds nothing
+  attention_window window{};         ///< tokens relate to those that they see
+  const index* prefix = nullptr;     ///< [batch] first tokens that all see, or null
+  const index* documents = nullptr;  ///< [batch, tokens] of each one's document, or null for one
+
+  /// Whether token `i` of sequence `b` of `tokens` sees token `j`.
+  bool sees(index b, index tokens, index i, index j) const {
+    if (documents && documents[b * tokens + i] != documents[b * tokens + j]) return false;
+    return (prefix && j < prefix[b]) ||
+           (j <= i + window.after && (j + window.before >= i || j < window.first));
+  }
 };
 
 /// Doubles of scratch that one thread needs for relation_divergence() and its backward.
@@ -69926,7 +70111,8 @@ constexpr index relation_scratch(index tokens) { return 2 * tokens * tokens; }
 
 namespace detail {
 
-/// map[n, n] = the softmax of x y^T / sqrt(d) of head `head` of `heads`, d = width / heads.
+/// map[n, n] = the softmax of x y^T / sqrt(d) of head `head` of `heads`, d = width / heads. It is 0
+/// where a token does not see another.
 template <class T>
 void relation_map(const relation_pair<T>& of, const relation_call& c, index b, index head, index n,
                   double* map) {
@@ -69936,16 +70122,18 @@ void relation_map(const relation_pair<T>& of, const relation_call& c, index b, i
   std::fill_n(map, n * n, 0.0);
   for (index i = 0; i < n; ++i) {
     double* const row = map + i * n;
-    const index end = c.causal ? i + 1 : n;
     double largest = -1e300, sum = 0;
-    for (index j = 0; j < end; ++j) {
+    const auto seen = [&](index j) { return c.sees(b, of.from.tokens, i, j); };
+    for (index j = 0; j < n; ++j) {
+      if (!seen(j)) continue;
       for (index k = 0; k < d; ++k)
         row[j] += static_cast<double>(x[i * step + k]) * static_cast<double>(y[j * other + k]);
       row[j] /= std::sqrt(static_cast<double>(d));
       largest = (std::max)(largest, row[j]);
     }
-    for (index j = 0; j < end; ++j) sum += row[j] = std::exp(row[j] - largest);
-    for (index j = 0; j < end; ++j) row[j] /= sum;
+    for (index j = 0; j < n; ++j)
+      if (seen(j)) sum += row[j] = std::exp(row[j] - largest);
+    for (index j = 0; j < n; ++j) row[j] /= sum;
   }
 }
 
@@ -70040,11 +70228,13 @@ inline constexpr relation_options minilm_options{.weights = {0, 0, 1}, .attentio
 /// loss per label is
 ///   labels cross-entropy + mean over sequences of sum_x w_x mean over heads and tokens
 ///   of KL(A^t || A^s).
-/// One more x, weighted by `attention`, relates queries to keys: softmax(q k^T / sqrt(d)).
-/// Widths, layers and heads may differ. An encoder's padding is left out; a decoder's batch has no
-/// lengths, so there all tokens count. Of a T5, the last self-attention of the encoder and that of
-/// the decoder learn, each with half the weight. There a target ends with its last label. Where
-/// attention is causal, so are relations.
+/// One more x, weighted by `attention`, relates queries to keys: softmax(q k^T / sqrt(d)). These
+/// are attention maps, so both models have as many heads, which are then the relation heads.
+/// Otherwise widths, layers and heads may differ. An encoder's padding is left out; a decoder's
+/// batch has no lengths, so there all tokens count. Of a T5, the last self-attention of the encoder
+/// and that of the decoder learn, each with half the weight. There a target ends with its last
+/// label. A token relates to those that it sees in the student's layer. So relations are causal
+/// where attention is, and end with a window or a document.
 /// Queries and keys are those that are multiplied, behind positions. For trainers: an evaluator's
 /// loss is that of the labels.
 template <class Student, class Teacher>
@@ -70075,8 +70265,8 @@ class relation_distillation {
   /// Opens the objective for batches up to these limits, with at least the trainer's number of
   /// threads. The packed weights must outlive it. Errors: errc::invalid for limits and options out
   /// of their range, and for models without softmax attention. Also for relation heads that do not
-  /// divide the width of queries or of keys, and for a layer or attention maps of a T5. Else the
-  /// error of the weights, or errc::out_of_memory.
+  /// divide the width of queries or of keys, and for a layer or attention maps of a T5. Also for
+  /// attention maps of unlike heads. Else the error of the weights, or errc::out_of_memory.
   static result<relation_distillation> open(std::reference_wrapper<const teacher_form> p,
                                             const limits& l,
                                             const relation_options& how = {}) LINNET_TRY {
@@ -70121,6 +70311,17 @@ class relation_distillation {
       return linnet::error{errc::invalid, where, "relation_options.attention",
                            "0, as a model has fewer heads of keys than of queries",
                            detail::number_text(how.attention)};
+    const index heads = mine.heads / mine.calls, of_teacher = theirs.heads / theirs.calls;
+    if (how.attention > 0 && heads != of_teacher)
+      return linnet::error{errc::invalid, where, "relation_options.attention",
+                           "0, as the student has " + std::to_string(heads) +
+                               " heads in a layer and the teacher " + std::to_string(of_teacher),
+                           detail::number_text(how.attention)};
+    if (how.attention > 0 && set.heads != heads)
+      return linnet::error{
+          errc::invalid, where, "relation_options.heads",
+          "0 or " + std::to_string(heads) + ", the heads whose attention maps are learned",
+          std::to_string(how.heads)};
     return relation_distillation(*std::move(from), set);
   }
   LINNET_OR_OUT_OF_MEMORY("relation_distillation::open")
@@ -70250,7 +70451,7 @@ class relation_distillation {
     if (const std::size_t stack = stack_of(mine_, layer); stack < stacks) {
       const auto& kept = kept_[stack];
       const index* const lengths = two && stack == 1 ? teacher_.at.targets : a.query_lengths;
-      const ops::relation_call c{a.batch, how_.heads, lengths, a.window.after == 0};
+      const ops::relation_call c{a.batch, how_.heads, lengths, a.window, a.prefix, a.documents};
       const double scale =
           static_cast<double>(labels_) / static_cast<double>(a.batch * static_cast<index>(stacks));
       for (index pair = 0; pair < 4; ++pair) {  // of queries, keys, values, and queries with keys
@@ -70440,21 +70641,22 @@ class spin {
   /// that does not fit becomes one of no sequences; last_refusal() says why.
   batch write(index step, const batch& b) {
     pairs_ = 0;
-    if (2 * b.batch > limits_.batch) return refused(refusal::batch_over_limit);
+    if (2 * b.batch > limits_.batch) return refused(refusal::pairs_over_limit);
     const batch made = texts_.next(step, b);
     why_ = texts_.last_refusal();
     return why_.empty() ? pair(b, made) : batch{};
   }
   /// `real` and `written`, texts of one length behind the same prompts, as a batch for this
-  /// objective. A label of `real` counts from where those of `written` begin to.
+  /// objective. A label of `real` counts from where those of `written` begin to. Batches with
+  /// documents are refused, as by write().
   batch pair(const batch& real, const batch& written) {
     pairs_ = 0;
-    if (2 * real.batch > limits_.batch) return refused(refusal::batch_over_limit);
+    if (2 * real.batch > limits_.batch) return refused(refusal::pairs_over_limit);
     for (const batch& b : {real, written})
-      if (const refusal why = detail::refusal_of<M>(b, limits_); why != refusal::none)
+      if (const refusal why = detail::rollout_refusal<M>(b, limits_); why != refusal::none)
         return refused(why);
     if (written.batch != real.batch || written.length != real.length)
-      return refused(refusal::uneven);
+      return refused(refusal::unpaired_texts);
     why_ = {};
     const index length = real.length;
     labels_ = 0;
@@ -70484,10 +70686,18 @@ class spin {
   /// The options that it was opened with.
   const spin_options& settings() const { return how_; }
 
+  /// Trainers with a z-loss or early exits refuse it: a margin has neither.
+  static constexpr bool plain_logits = true;
   /// Whether the batch is the last one that write() or pair() returned.
   template <class Any>
-  bool accepts(const batch& b, const limits&) const {
-    return pairs_ > 0 && b.labels == at_.labels && b.batch == 2 * pairs_;
+  bool accepts(const batch& b, const limits& l) const {
+    return refuses<Any>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
+  template <class Any>
+  refusal refuses(const batch& b, const limits&) const {
+    const bool own = pairs_ > 0 && b.labels == at_.labels && b.batch == 2 * pairs_;
+    return own ? refusal::none : refusal::not_written;
   }
   /// Returns the loss criterion.
   detail::spin_criterion token_loss(const ops::execution&, const batch& b) const {
@@ -70668,10 +70878,18 @@ class token_adaptive {
   }
   LINNET_OR_OUT_OF_MEMORY("token_adaptive::open")
 
+  /// Whether trainers with a z-loss or early exits refuse it: as they do the inner objective.
+  static constexpr bool plain_logits = detail::takes_plain_logits<Objective>;
   /// Whether the batch fits.
   template <class Model>
   bool accepts(const batch& b, const limits& l) const {
-    return b.batch * b.length <= rows_ && inner_.template accepts<Model>(b, l);
+    return refuses<Model>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
+  template <class Model>
+  refusal refuses(const batch& b, const limits& l) const {
+    return b.batch * b.length <= rows_ ? detail::refusal_by<Model>(inner_, b, l)
+                                       : refusal::objective;
   }
   /// The loss criterion of the inner objective. No token has few bits yet.
   auto token_loss(const ops::execution& on, const batch& b) {
@@ -70978,9 +71196,10 @@ LINNET_NAMESPACE_END
 LINNET_NAMESPACE_BEGIN
 
 /// Objective whose teacher is given as top_logits, a row for each of the student's. Tokens that are
-/// not among them have no probability. FuseLLM (Wan et al. 2024) takes {.alpha = 0.9, .temperature
-/// = 1}, and for each sequence the rows of the model with the least cross-entropy. Divergences that
-/// divide by the teacher's probabilities, as reverse_kl does, are refused.
+/// not among them have no probability. Call teach() before the first step on each batch: one with
+/// other tokens or labels is refused until then. FuseLLM (Wan et al. 2024) takes {.alpha = 0.9,
+/// .temperature = 1}, and for each sequence the rows of the model with the least cross-entropy.
+/// Divergences that divide by the teacher's probabilities, as reverse_kl does, are refused.
 template <class M, class T = float>
 class top_logits_objective {
  public:
@@ -71011,25 +71230,36 @@ class top_logits_objective {
   LINNET_OR_OUT_OF_MEMORY("top_logits_objective::open")
 
   /// Names the rows of the next batch, which must outlive its steps.
-  void teach(const top_logits& rows) { rows_ = &rows; }
+  void teach(const top_logits& rows) {
+    rows_ = &rows;
+    mark_ = 0;
+  }
   // Rows that would be gone before the step.
   void teach(const top_logits&&) = delete;
   /// Whether there is a row with an id of the vocabulary for each of the batch's.
   template <class Any>
   bool accepts(const batch& b, const limits& l) const {
+    return refuses<Any>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
+  template <class Any>
+  refusal refuses(const batch& b, const limits& l) const {
     static_assert(M::vocabulary == Any::vocabulary,
                   "linnet::top_logits_objective: the student has another vocabulary");
-    if (!rows_ || l.threads > threads_ || rows_->logits.size() != rows_->ids.size()) return false;
-    const index rows = b.batch * detail::labels_per_sequence<Any>(b);
-    if (rows_->rows() != rows) return false;
-    for (index i = 0; i < rows; ++i)
-      if (rows_->ids[static_cast<std::size_t>(i * rows_->k)] == no_token) return false;
-    return std::all_of(rows_->ids.begin(), rows_->ids.end(),
-                       [](token t) { return t == no_token || (t >= 0 && t < M::vocabulary); });
+    if (l.threads > threads_) return refusal::objective_threads;
+    if (!rows_ || (mark_ != 0 && mark_ != detail::text_mark<M>(b))) return refusal::not_taught;
+    const index rows = b.batch * detail::labels_per_sequence<M>(b);
+    bool fits = rows_->logits.size() == rows_->ids.size() && rows_->rows() == rows;
+    for (index i = 0; fits && i < rows; ++i)
+      fits = rows_->ids[static_cast<std::size_t>(i * rows_->k)] != no_token;
+    fits = fits && std::all_of(rows_->ids.begin(), rows_->ids.end(), [](token t) {
+             return t == no_token || (t >= 0 && t < M::vocabulary);
+           });
+    return fits ? refusal::none : refusal::taught_rows;
   }
   /// The loss criterion of the rows.
-  template <class Batch>
-  auto token_loss(const ops::execution&, const Batch&) const {
+  auto token_loss(const ops::execution& on, const batch& b) const {
+    on.threads.once([&] { mark_ = detail::text_mark<M>(b); });
     return [this](const ops::execution& on, const auto& h, index first, index rows) {
       ops::distil(on, h, first, rows, how_, 1, static_cast<T*>(memory_.data()),
                   [&](index, index i, T* to) {
@@ -71061,6 +71291,7 @@ class top_logits_objective {
   int threads_;
   memory_block memory_;
   const top_logits* rows_ = nullptr;
+  mutable std::uint64_t mark_ = 0;  ///< of the batch that was taught; 0 before its first step
 };
 
 LINNET_NAMESPACE_END
@@ -71132,7 +71363,8 @@ struct uld_options {
 /// where q_(i) and p_(i) are the student's and teacher's probabilities in descending order. The
 /// smaller vocabulary is padded with zeros. Position t is the t-th label that counts, of both.
 /// The mean ends with the shorter answer. teach() names the teacher's batch, which has the answers
-/// of the student's in the teacher's tokens.
+/// of the student's in the teacher's tokens. Call it before the first step on each batch: one with
+/// other tokens or labels is refused until then.
 template <class Student, class Teacher>
 class uld {
   using student_form = typename detail::packed_form<Student>::type;
@@ -71163,21 +71395,35 @@ class uld {
   }
   LINNET_OR_OUT_OF_MEMORY("uld::open")
 
-  /// Names the teacher's batch that belongs to the next one of the student's. Its tokens and labels
-  /// must outlive the steps.
-  void teach(const teacher_batch& b) { taught_ = b; }
-  /// Whether both batches fit and have as many sequences.
+  /// Names the teacher's batch that belongs to the next one of the student's, which may have any
+  /// number of steps. Its tokens and labels must outlive them.
+  void teach(const teacher_batch& b) {
+    taught_ = b;
+    mark_ = 0;
+  }
+  /// Whether both batches fit and have as many sequences, and belong together.
   template <class Any>
   bool accepts(const batch& b, const limits& l) const {
+    return refuses<Any>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
+  template <class Any>
+  refusal refuses(const batch& b, const limits& l) const {
     const limits& most = teacher_.planned();
-    return taught_.batch == b.batch &&
-           b.batch * detail::labels_per_sequence<M>(b) <= most.batch * M::longest(most) &&
-           teacher_.takes(taught_, l);
+    if (taught_.batch == 0 || (mark_ != 0 && mark_ != detail::text_mark<M>(b)))
+      return refusal::not_taught;
+    if (taught_.batch != b.batch) return refusal::taught_sequences;
+    if (b.batch * detail::labels_per_sequence<M>(b) > most.batch * M::longest(most))
+      return refusal::objective;
+    return teacher_.refuses(taught_, l);
   }
   /// Runs the teacher and returns the loss criterion.
   auto token_loss(const ops::execution& on, const batch& b) const {
     criterion made{this, teacher_.model.read(on, taught_)};
-    on.threads.once([&] { align(b, made.head); });
+    on.threads.once([&] {
+      mark_ = detail::text_mark<M>(b);
+      align(b, made.head);
+    });
     return made;
   }
   /// The options that it was opened with.
@@ -71296,6 +71542,7 @@ class uld {
   uld_options how_;
   one teacher_;
   teacher_batch taught_{};
+  mutable std::uint64_t mark_ = 0;  ///< of the batch that was taught; 0 before its first step
 };
 
 LINNET_NAMESPACE_END
@@ -73224,6 +73471,68 @@ using vit_small = vit_of<shapes::vit_small>;  ///< 21,665,664
 using vit_base = vit_of<shapes::vit_base>;    ///< 85,798,656
 
 }  // namespace zoo
+
+LINNET_NAMESPACE_END
+/// @file
+/// A loss in which each sequence of a batch counts alike, however many labels it has.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Criterion of sequence_mean: cross-entropy with a factor for each sequence.
+struct sequence_mean_criterion {
+  index length;   ///< labels of a sequence, ignored or not
+  double labels;  ///< of a mean sequence: all that count over the sequences that have some
+
+  template <class T, class S>
+  void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
+                  index rows) const {
+    ops::label_cross_entropy{}(on, h, first, rows);
+    const index n = h.vocabulary;
+    on.threads.each(rows, [&](index i) {
+      const index row = first + i;
+      if (h.labels[row] == ignored) return;
+      const token* const own = h.labels + row / length * length;
+      const double factor =
+          labels / static_cast<double>(length - std::count(own, own + length, ignored));
+      h.losses[row] *= factor;
+      if (h.dy)
+        for (index j = i * n; j < (i + 1) * n; ++j) h.chunk[j] *= static_cast<T>(factor);
+    });
+  }
+};
+
+}  // namespace detail
+
+/// Objective whose loss of a batch is the mean over its sequences of each one's mean cross-entropy.
+/// So a label of two tokens counts as much as a rationale of thirty, as methods with a loss for
+/// each of several tasks want. Sequences without labels do not count. Where parts of a batch are
+/// accumulated, this is the loss of each part, and a part counts by its labels.
+template <class M>
+struct sequence_mean {
+  static_assert(M::ids_per_token == 1,
+                "linnet::sequence_mean: the model must have one label for each token");
+
+  /// Whether the batch fits: any that the model takes.
+  template <class Any>
+  static bool accepts(const typename M::batch&, const limits&) {
+    return true;
+  }
+  /// Returns the loss criterion.
+  static detail::sequence_mean_criterion token_loss(const ops::execution&,
+                                                    const typename M::batch& b) {
+    const index length = detail::labels_per_sequence<M>(b);
+    double labels = 0, sequences = 0;
+    for (index s = 0; s < b.batch; ++s) {
+      const token* const own = b.labels + s * length;
+      const index counted = length - std::count(own, own + length, ignored);
+      labels += static_cast<double>(counted);
+      sequences += counted > 0;
+    }
+    return {length, sequences > 0 ? labels / sequences : 0};
+  }
+};
 
 LINNET_NAMESPACE_END
 /// @file
@@ -76126,6 +76435,28 @@ struct training_options {
   static constexpr const char* reactions[] = {"skip", "stop"};
 };
 
+namespace detail {
+
+/// Why a trainer of model `M` with these options and limits takes no steps on an objective. One on
+/// attention compares layers one by one, behind the last, and the tokens of a text, which virtual
+/// ones are not.
+template <class M, class Objective>
+refusal refusal_beside(const training_options& how, const limits& l) {
+  if constexpr (sees_attention<Objective>) {
+    constexpr bool fronted = requires { M::virtual_count; };
+    if (fronted) return refusal::attention_virtual;
+    if (how.layer_dropout.rate > 0) return refusal::attention_layer_dropout;
+    if (l.recompute) return refusal::attention_recompute;
+  }
+  if constexpr (takes_plain_logits<Objective>) {
+    if (how.z_loss > 0) return refusal::objective_z_loss;
+    if (how.early_exits.scale > 0) return refusal::objective_exits;
+  }
+  return refusal::none;
+}
+
+}  // namespace detail
+
 /// Progress of a trainer: its counters and its last gradient norm. With its blocks of memory, see
 /// trainer::visit_state(), all that a run consists of.
 struct training_progress {
@@ -76556,12 +76887,9 @@ class trainer {
     const refusal why =
         detail::in_training<M>(b, detail::refusal_of<M>(b, limits_, from, std::span<T>()));
     if (why != refusal::none) return why;
-    // An objective on attention compares layers one by one, behind the last, and the tokens of a
-    // text, which virtual ones are not.
-    constexpr bool fronted = requires { M::virtual_count; };
-    const bool unfit = detail::sees_attention<Objective> &&
-                       (fronted || how_.layer_dropout.rate > 0 || limits_.recompute);
-    return unfit || !options_fit() ? refusal::options : refusal::none;
+    const refusal beside = detail::refusal_beside<M, Objective>(how_, limits_);
+    if (beside != refusal::none) return beside;
+    return options_fit() ? refusal::none : refusal::options;
   }
   /// Whether the optimizer's options, which may have changed since open(), are in their ranges.
   bool options_fit() const {
