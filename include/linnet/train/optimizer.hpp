@@ -141,17 +141,6 @@ struct two_moments {
   }
 };
 
-/// The gradients of a trainer: a whole block, or what an optimizer that keeps a part of them says.
-template <class Optimizer, class M, class T>
-struct gradients_for {
-  using type = gradients<M, T>;
-};
-template <class Optimizer, class M, class T>
-requires requires { typename Optimizer::template gradient_block<M, T>; }
-struct gradients_for<Optimizer, M, T> {
-  using type = typename Optimizer::template gradient_block<M, T>;
-};
-
 }  // namespace detail
 
 LINNET_NAMESPACE_END
