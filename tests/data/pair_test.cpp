@@ -106,15 +106,15 @@ BOOST_AUTO_TEST_CASE(weights) {
   const ln::epoch_sampler order(5, ln::seed{1});
   for (std::uint64_t i = 0; i < 20; ++i) BOOST_TEST(plain.pair(i) == order(i));
   auto pairs = five;
-  const double weights[] = {2, 0, 0.5, 1.5, 1};
-  for (std::size_t k = 0; k < 5; ++k) pairs[k].weight = weights[k];
+  const double shares[] = {2, 0, 0.5, 1.5, 1};
+  for (std::size_t k = 0; k < 5; ++k) pairs[k].weight = shares[k];
   const auto made =
       ln::pair_stream::open(pairs, encode, {.batch = 1, .source = 20, .target = 4}, ln::seed{1});
   LINNET_REQUIRE_OK(made);
   std::vector<index> visits(5);
   for (std::uint64_t i = 0; i < 1000; ++i) ++visits[at(made->pair(i))];
   for (std::size_t k = 0; k < 5; ++k)
-    BOOST_TEST(std::abs(static_cast<double>(visits[k]) - 200 * weights[k]) <= (k == 1 ? 0 : 20));
+    BOOST_TEST(std::abs(static_cast<double>(visits[k]) - 200 * shares[k]) <= (k == 1 ? 0 : 20));
 }
 
 BOOST_AUTO_TEST_CASE(an_example_is_a_function_of_its_number) {

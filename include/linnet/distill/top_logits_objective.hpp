@@ -76,8 +76,8 @@ class top_logits_objective {
     return fits ? refusal::none : refusal::taught_rows;
   }
   /// The loss criterion of the rows.
-  auto token_loss(const ops::execution& on, const batch& b) const {
-    on.threads.once([&] { mark_ = detail::text_mark<M>(b); });
+  auto token_loss(const ops::execution& caller, const batch& b) const {
+    caller.threads.once([&] { mark_ = detail::text_mark<M>(b); });
     return [this](const ops::execution& on, const auto& h, index first, index rows) {
       ops::distil(on, h, first, rows, how_, 1, static_cast<T*>(memory_.data()),
                   [&](index, index i, T* to) {
