@@ -71258,8 +71258,8 @@ class top_logits_objective {
     return fits ? refusal::none : refusal::taught_rows;
   }
   /// The loss criterion of the rows.
-  auto token_loss(const ops::execution& on, const batch& b) const {
-    on.threads.once([&] { mark_ = detail::text_mark<M>(b); });
+  auto token_loss(const ops::execution& caller, const batch& b) const {
+    caller.threads.once([&] { mark_ = detail::text_mark<M>(b); });
     return [this](const ops::execution& on, const auto& h, index first, index rows) {
       ops::distil(on, h, first, rows, how_, 1, static_cast<T*>(memory_.data()),
                   [&](index, index i, T* to) {
@@ -73857,17 +73857,6 @@ struct two_moments {
     f("first", first.block());
     f("second", second.block());
   }
-};
-
-/// The gradients of a trainer: a whole block, or what an optimizer that keeps a part of them says.
-template <class Optimizer, class M, class T>
-struct gradients_for {
-  using type = gradients<M, T>;
-};
-template <class Optimizer, class M, class T>
-requires requires { typename Optimizer::template gradient_block<M, T>; }
-struct gradients_for<Optimizer, M, T> {
-  using type = typename Optimizer::template gradient_block<M, T>;
 };
 
 }  // namespace detail
