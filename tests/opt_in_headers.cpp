@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What tools/tidy reads beside programs: all headers that linnet.hpp does not include.
+// What tools/tidy reads by hand: all headers that linnet.hpp does not include.
 
 #include <linnet/linnet.hpp>
 
