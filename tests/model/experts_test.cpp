@@ -64,9 +64,9 @@ BOOST_AUTO_TEST_CASE(documents) {
   constexpr index length = 12;
   const auto p = random_packed<M, double>(3);
   const decoder_tokens data(1, length, M::vocabulary, 5);
-  const std::vector<index> documents{0, 0, 0, 0, 0, 5, 5, 5, 5, 5, 5, 5};
+  const std::vector<index> starts{0, 0, 0, 0, 0, 5, 5, 5, 5, 5, 5, 5};
   ln::decoder_batch packed = data.view();
-  packed.documents = documents.data();
+  packed.documents = starts.data();
   const auto logits = logits_of(p, packed, data.limits());
   const auto own = logits_of(
       p, ln::decoder_batch{data.inputs.data() + 5, data.labels.data() + 5, 1, 7}, data.limits());
