@@ -363,7 +363,7 @@ training_text read_training_text(const std::vector<std::string>& paths, const st
     for (const std::size_t file : g.files) {
       const std::string_view all = t.texts.files.texts()[file];
       t.bytes += std::ssize(all);
-      mark = mark_of(all, mark);
+      mark = support::mark_of(all, mark);
     }
   t.mark = fmt::format("{:016x}", mark);
   return t;
