@@ -5,7 +5,7 @@
 #include <deque>
 #include <functional>
 #include <future>
-#include <linnet/core/finite.hpp>
+#include <linnet/linnet.hpp>
 #include <map>
 #include <memory>
 #include <mutex>
