@@ -40884,6 +40884,16 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// Models with BERT's pooler, which a head of whole sequences reads.
+template <class M>
+concept has_pooler = requires {
+  requires M::reads && M::head::per_sequence;
+};
+
+}  // namespace detail
+
 /// Computes the hidden states of an `embedding_model`, such as an encoder with any head, from
 /// packed weights in any storage type. Memory is planned once; calls allocate nothing. Labels of
 /// batches are not read.
@@ -40978,7 +40988,7 @@ class embedder {
   }
   /// BERT's pooled vectors [batch, width], of models with a pooler: tanh(W h + b) of the first
   /// token. Valid until the next call; empty, and nothing done, for a batch that does not fit.
-  std::span<const T> pooled(const batch& b) requires(M::reads&& M::head::per_sequence) {
+  std::span<const T> pooled(const batch& b) requires detail::has_pooler<M> {
     if (!takes(b)) return {};
     run_model(b, [&](const ops::execution&, context<T>& ctx) {
       M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
