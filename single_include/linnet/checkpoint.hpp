@@ -73,8 +73,8 @@ std::vector<key_value> notes_of_adapter([[maybe_unused]] const Tree& tree) {
       else
         notes.push_back({key, number_text(value)});
     });
-  if constexpr (requires { tree.base.hash; })
-    if (tree.base.of) notes.push_back({std::string(base_note), std::to_string(tree.base.hash)});
+  if constexpr (requires { tree.base.hash(); })
+    if (tree.base.of) notes.push_back({std::string(base_note), std::to_string(tree.base.hash())});
   return notes;
 }
 /// Refuses a file whose notes are not those of an adapter. `find(key)` gives the file's value or

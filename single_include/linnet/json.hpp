@@ -2434,9 +2434,9 @@ result<void> save_peft(const weights<A, T>& a, const std::string& directory,
   // PEFT's word for Conv1D, which keeps a matrix as [in, out].
   if (constexpr std::string_view said = "\"fan_in_fan_out\": "; hf_kind_of<M>() == hf_kind::gpt2)
     config.replace(config.find(said) + said.size(), 5, "true");
-  if (auto saved =
-          detail::save_parts(directory + "/adapter_model.safetensors", parts,
-                             {{"format", "pt"}, {"linnet.base", std::to_string(base.hash)}});
+  if (auto saved = detail::save_parts(
+          directory + "/adapter_model.safetensors", parts,
+          {{"format", "pt"}, {std::string(detail::base_note), std::to_string(base.hash())}});
       !saved)
     return saved;
   return write_file(directory + "/adapter_config.json", detail::bytes_of(config));
@@ -2550,7 +2550,8 @@ result<void> save_peft(const weights<adapted<M, llama_adapter<Count, Layers>>, T
     tensors.push_back({name + "prompt", type, {1, Count, M::d}, std::as_bytes(rows)});
     tensors.push_back({name + "gate", type, {1}, std::as_bytes(std::span(&open, 1))});
   }
-  const file_metadata notes{{"format", "pt"}, {"linnet.base", std::to_string(a.tree().base.hash)}};
+  const file_metadata notes{{"format", "pt"},
+                            {std::string(detail::base_note), std::to_string(a.tree().base.hash())}};
   if (auto saved = write_safetensors(directory + "/adapter_model.safetensors", tensors, notes);
       !saved)
     return saved;
@@ -2755,7 +2756,8 @@ result<void> save_peft(const weights<A, T>& a, const std::string& directory,
   const detail::placement at{"prompt_embeddings", parts[0].rows, parts[0].columns};
   if (auto saved = detail::save_parts(
           directory + "/adapter_model.safetensors", {{parts[0], at, {}}},
-          {{"format", "pt"}, {"linnet.base", std::to_string(a.tree().base.hash)}});
+          {{"format", "pt"},
+           {std::string(detail::base_note), std::to_string(a.tree().base.hash())}});
       !saved)
     return saved;
   return write_file(directory + "/adapter_config.json",

@@ -62565,15 +62565,19 @@ inline std::uint64_t base_hash(std::span<const std::byte> bytes) {
 
 /// The base that an adapter was made for.
 struct adapter_base {
-  const void* of = nullptr;              ///< the packed weights, or null
-  bool (*there)(const void*) = nullptr;  ///< whether they are valid
-  std::uint64_t hash = 0;                ///< of their panels, by which files know them
+  const void* of = nullptr;                      ///< the packed weights, or null
+  bool (*there)(const void*) = nullptr;          ///< whether they are valid
+  std::uint64_t (*mark)(const void*) = nullptr;  ///< a hash of their panels
 
-  /// Refers to packed weights, and reads them once for their hash.
+  /// By which files know the base. It reads all of it, which must be there.
+  std::uint64_t hash() const { return mark(of); }
+  /// Refers to packed weights.
   template <class Packed>
   void refer_to(const Packed& base) {
     of = &base;
-    hash = detail::base_hash(base.block());
+    mark = [](const void* one) {
+      return detail::base_hash(static_cast<const Packed*>(one)->block());
+    };
     there = [](const void* one) { return static_cast<const Packed*>(one)->valid(); };
   }
 };

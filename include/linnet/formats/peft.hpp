@@ -134,9 +134,9 @@ result<void> save_peft(const weights<A, T>& a, const std::string& directory,
   // PEFT's word for Conv1D, which keeps a matrix as [in, out].
   if (constexpr std::string_view said = "\"fan_in_fan_out\": "; hf_kind_of<M>() == hf_kind::gpt2)
     config.replace(config.find(said) + said.size(), 5, "true");
-  if (auto saved =
-          detail::save_parts(directory + "/adapter_model.safetensors", parts,
-                             {{"format", "pt"}, {"linnet.base", std::to_string(base.hash)}});
+  if (auto saved = detail::save_parts(
+          directory + "/adapter_model.safetensors", parts,
+          {{"format", "pt"}, {std::string(detail::base_note), std::to_string(base.hash())}});
       !saved)
     return saved;
   return write_file(directory + "/adapter_config.json", detail::bytes_of(config));

@@ -83,7 +83,8 @@ result<void> save_peft(const weights<adapted<M, llama_adapter<Count, Layers>>, T
     tensors.push_back({name + "prompt", type, {1, Count, M::d}, std::as_bytes(rows)});
     tensors.push_back({name + "gate", type, {1}, std::as_bytes(std::span(&open, 1))});
   }
-  const file_metadata notes{{"format", "pt"}, {"linnet.base", std::to_string(a.tree().base.hash)}};
+  const file_metadata notes{{"format", "pt"},
+                            {std::string(detail::base_note), std::to_string(a.tree().base.hash())}};
   if (auto saved = write_safetensors(directory + "/adapter_model.safetensors", tensors, notes);
       !saved)
     return saved;

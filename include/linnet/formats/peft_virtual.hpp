@@ -144,7 +144,8 @@ result<void> save_peft(const weights<A, T>& a, const std::string& directory,
   const detail::placement at{"prompt_embeddings", parts[0].rows, parts[0].columns};
   if (auto saved = detail::save_parts(
           directory + "/adapter_model.safetensors", {{parts[0], at, {}}},
-          {{"format", "pt"}, {"linnet.base", std::to_string(a.tree().base.hash)}});
+          {{"format", "pt"},
+           {std::string(detail::base_note), std::to_string(a.tree().base.hash())}});
       !saved)
     return saved;
   return write_file(directory + "/adapter_config.json",
