@@ -1726,9 +1726,12 @@ enum class level {
   avx512dot,  ///< the same with dot products of int8 and bf16 (VNNI, BF16)
   neondot,    ///< portable on aarch64, with dot products of int8 (FEAT_DotProd)
   neonmmla,   ///< the same with matrix products of int8 and bf16 (FEAT_I8MM, FEAT_BF16)
-  reproducible_portable,  ///< reproducible kernels at level portable,
-  reproducible_avx2,      ///< avx2
-  reproducible_avx512     ///< or avx512; no program asks for these, see reproducible()
+  reproducible_portable,   ///< reproducible kernels at level portable,
+  reproducible_avx2,       ///< avx2
+  reproducible_avx512,     ///< and so on, in the same order; no program asks for these, see
+  reproducible_avx512dot,  ///< reproducible()
+  reproducible_neondot,
+  reproducible_neonmmla
 };
 /// All levels, those of each architecture from the plainest, without those of reproducible kernels.
 inline constexpr level levels[] = {level::portable,  level::avx2,    level::avx512,
@@ -1756,15 +1759,15 @@ constexpr const char* name(level l) {
 constexpr bool is_reproducible(level l) { return l >= level::reproducible_portable; }
 /// The level of reproducible kernels with the instructions of level `l`, which is not automatic.
 constexpr level reproducible(level l) {
-  switch (l) {
-    case level::avx2:
-      return level::reproducible_avx2;
-    case level::avx512:
-    case level::avx512dot:
-      return level::reproducible_avx512;
-    default:
-      return is_reproducible(l) ? l : level::reproducible_portable;
-  }
+  constexpr int offset =
+      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
+  return is_reproducible(l) ? l : static_cast<level>(static_cast<int>(l) + offset);
+}
+/// The level whose instructions reproducible kernels of level `l` have; `l`, if it has others.
+constexpr level without_reproducible(level l) {
+  constexpr int offset =
+      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
+  return is_reproducible(l) ? static_cast<level>(static_cast<int>(l) - offset) : l;
 }
 
 namespace detail {
@@ -1812,7 +1815,7 @@ inline bool runs(level l) {
 #else
   constexpr level plainest = level::neondot;
 #endif
-  if (is_reproducible(l)) return l <= reproducible(detect());
+  l = without_reproducible(l);
   return l == level::portable || (l >= plainest && l <= detect());
 }
 
@@ -2192,6 +2195,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -2275,11 +2294,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -2301,10 +2352,23 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
 template <class T, int... Lane>
 LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
                                               std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y = v;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -2313,7 +2377,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -2352,6 +2423,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -2383,6 +2463,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -2628,11 +2709,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -2833,12 +2910,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
   if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
-      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+    if (i + half <= n) {
+      constexpr int some = half < step ? half : step;
+      for (const index end = i + half; i < end; i += some, v.data += some)
+        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -3390,7 +3469,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -3738,6 +3819,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -3748,6 +3830,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -3763,6 +3846,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -3795,6 +3879,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -4595,6 +4680,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -4678,11 +4779,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -4704,10 +4837,23 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
 template <class T, int... Lane>
 LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
                                               std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y = v;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -4716,7 +4862,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -4755,6 +4908,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -4786,6 +4948,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -5031,11 +5194,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -5236,12 +5395,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
   if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
-      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+    if (i + half <= n) {
+      constexpr int some = half < step ? half : step;
+      for (const index end = i + half; i < end; i += some, v.data += some)
+        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -5793,7 +5954,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -6141,6 +6304,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -6151,6 +6315,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -6166,6 +6331,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -6198,6 +6364,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -7018,6 +7185,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -7101,11 +7284,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -7127,10 +7342,23 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
 template <class T, int... Lane>
 LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
                                               std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y = v;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -7139,7 +7367,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -7178,6 +7413,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -7209,6 +7453,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -7454,11 +7699,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -7659,12 +7900,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
   if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
-      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+    if (i + half <= n) {
+      constexpr int some = half < step ? half : step;
+      for (const index end = i + half; i < end; i += some, v.data += some)
+        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -8216,7 +8459,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -8564,6 +8809,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -8574,6 +8820,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -8589,6 +8836,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -8621,6 +8869,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -9527,11 +9776,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -9974,7 +10219,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -10643,11 +10890,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -11090,7 +11333,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -11731,11 +11976,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -12178,7 +12419,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -12566,6 +12809,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -12649,11 +12908,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -12675,10 +12966,23 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
 template <class T, int... Lane>
 LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
                                               std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y = v;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -12687,7 +12991,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -12726,6 +13037,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -12757,6 +13077,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -12853,22 +13174,26 @@ LINNET_UNFUSED_END
 #undef LINNET_KEEP
 
 // Reproducible kernels: the same text at every level, without intrinsics. Fused multiply-adds are
-// forbidden function by function, as g++ makes them by default.
+// forbidden function by function, as g++ makes them by default. Sums of rows are over 16 numbers
+// side by side, then by halves. Where registers hold fewer, in_order.inl has those; all else is of
+// registers, as each output is one sum, in whatever tile.
 #if defined(LINNET_REPRODUCIBLE)
 // They are in no compiled library: where others are, units of other flags must not share these.
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 inline namespace LINNET_ABI_KEY {
 #endif
-// An output of a product is one sum, in whatever tile, so products have the registers that there
-// are.
 #define LINNET_KEEP(x)
 #define LINNET_KERNEL __attribute__((noinline)) LINNET_TARGET
 LINNET_UNFUSED_BEGIN
 #define LINNET_TARGET LINNET_UNFUSED
 #define LINNET_WIDTH 16
 #define LINNET_ROWS 6
-/// Products for any machine.
-struct unfused_products_portable {
+/// Kernels without fused multiply-adds for any machine.
+struct unfused_portable {
+/// @file
+/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
+/// simd/reproducible.inl.
+
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
 /// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
@@ -12888,6 +13213,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -12971,11 +13312,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -12997,10 +13370,23 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
 template <class T, int... Lane>
 LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
                                               std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y = v;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -13009,7 +13395,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -13048,6 +13441,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -13079,6 +13481,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -13324,485 +13727,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
-}
-};
-#undef LINNET_WIDTH
-#undef LINNET_ROWS
-#define LINNET_WIDTH 64
-#define LINNET_ROWS 4
-#define LINNET_PRODUCTS unfused_products_portable
-/// Reproducible kernels for any machine.
-struct reproducible_portable {
-/// @file
-/// All kernels, for one set of reproducible ones: included inside a struct by
-/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
-/// numbers of a row are added side by side, then by halves. No product melts with a sum.
-
-/// @file
-/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
-
-template <class T, int Lanes>
-struct vector_of {
-  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
-  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
-};
-/// Values of type T in one register.
-template <class T>
-static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
-/// One register of T.
-template <class T>
-using vec = typename vector_of<T, lanes<T>>::type;
-/// As many integers as a register holds T.
-template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
-                                   lanes<T>>::type;
-
-template <class T>
-LINNET_TARGET static inline vec<T> load(const T* p) {
-  vec<T> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-template <class T>
-LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-/// The first `n` values, zeros behind them.
-template <class T>
-LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
-#if defined(LINNET_LOAD_FIRST)
-  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
-#endif
-  T values[lanes<T>] = {};
-  for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load(values);
-}
-template <class T>
-LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
-#if defined(LINNET_STORE_FIRST)
-  if constexpr (sizeof(T) == 4) {
-    LINNET_STORE_FIRST(p, v, n);
-    return;
-  }
-#endif
-  T values[lanes<T>];
-  store(values, v);
-  for (index l = 0; l < n; ++l) p[l] = values[l];
-}
-/// All lanes or the first `count`.
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
-  else
-    store_first(p, v, count);
-}
-/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
-template <int First, class Vector, int... Lane>
-LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(v, v, (First + Lane)...);
-}
-/// Sum of the lanes, halves first, in a fixed order.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] + v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
-  }
-}
-/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
-}
-/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
-}
-/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
-template <int Odd, class Vector, int... Lane>
-LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
-                                                   std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
-}
-/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
-/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  vec<T> s[Count / 4];
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    const vec<T>* const p = v + 4 * i;
-    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
-    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
-    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-  }
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 8; ++i)
-    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
-           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
-  if constexpr (Count == 16)
-    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
-  y = s[0];
-}
-/// Lanes [first, last) of v, zeros around them.
-template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  const vec_int<T> lane = {Lane...};
-  const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-}
-/// Half a vector from each of two places.
-template <class T, int... Lane>
-LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
-                                             std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
-  __builtin_memcpy(&low, a, sizeof low);
-  __builtin_memcpy(&high, b, sizeof high);
-  return __builtin_shufflevector(low, high, Lane...);
-}
-/// Largest lane.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] > v[1] ? v[0] : v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
-    return largest<T, half>(low > high ? low : high);
-  }
-}
-
-/// Square root of each lane.
-template <class T>
-LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
-#if defined(LINNET_ROOT_FLOAT)
-  vec<T> y;
-  if constexpr (sizeof(T) == 4) {
-    const auto r = LINNET_ROOT_FLOAT(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  } else {
-    const auto r = LINNET_ROOT_DOUBLE(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  }
-  return y;
-#else
-  T values[lanes<T>];
-  store(values, x);
-  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
-  return load(values);
-#endif
-}
-
-/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    const vec<T> most = zero + T(88), least = zero + T(-87.3);
-    vec<T> c = x > most ? most : x;
-    c = c < least ? least : c;
-    // In the sum with 3 * 2^22 the last bits are the nearest integer.
-    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
-    LINNET_KEEP(shifted);
-    const vec<T> fn = shifted - T(12582912);
-    vec<T> high = c - fn * T(0.693359375);
-    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
-    const vec<T> r = high + fn * T(2.12194440e-4);
-    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
-    p = p * r + T(8.3334519073e-3);
-    p = p * r + T(4.1665795894e-2);
-    p = p * r + T(1.6666665459e-1);
-    p = p * r + T(5.0000001201e-1);
-    p = p * (r * r) + r + T(1);
-    vec_int<T> bits;
-    __builtin_memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits + 127) << 23;
-    vec<T> power;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    p = p * power;
-    return x < least ? zero : p;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
-    return load(values);
-  }
-}
-/// tanh x. float: absolute error below 3e-7; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> e = exp<T>(T(-2) * a);
-    const vec<T> t = (T(1) - e) / (T(1) + e);
-    return x < T(0) ? -t : t;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
-    return load(values);
-  }
-}
-/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
-    vec<T> p = t * T(1.061405429) - T(1.453152027);
-    p = p * t + T(1.421413741);
-    p = p * t - T(0.284496736);
-    p = p * t + T(0.254829592);
-    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
-    return x < T(0) ? -y : y;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
-    return load(values);
-  }
-}
-
-/// f(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
-  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
-  if constexpr (A == activation_kind::gelu_tanh)
-    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
-  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
-  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
-  if constexpr (A == activation_kind::relu_squared) {
-    const vec<T> y = activate<activation_kind::relu, T>(x);
-    return y * y;
-  }
-  if constexpr (A == activation_kind::shifted_relu)
-    return activate<activation_kind::relu, T>(x - T(1));
-}
-/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
-  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
-  return T(4) * e / ((T(1) + e) * (T(1) + e));
-}
-/// f'(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu)
-    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
-           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
-  if constexpr (A == activation_kind::gelu_tanh) {
-    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) *
-               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
-  }
-  if constexpr (A == activation_kind::silu) {
-    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
-    return s * (T(1) + x * (T(1) - s));
-  }
-  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
-  if constexpr (A == activation_kind::relu_squared)
-    return T(2) * activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::shifted_relu)
-    return derivative<activation_kind::relu, T>(x - T(1));
-}
-
-/// @file
-/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-/// Each output is one sum over k in ascending order, whatever tile it falls into.
-
-/// Steps of a product in T: one k at a time, fused where the level can.
-template <class T>
-struct real_steps {
-  using left = T;
-  using right = vec<T>;
-  using sum = vec<T>;
-  static constexpr bool has_lanes = false, has_squares = false;
-  LINNET_TARGET static inline void prepare(right&) {}
-  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
-};
-
-/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
-template <class T>
-struct real_finish {
-  vec<T> bias;
-  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
-    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
-  }
-  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
-    y = e.alpha * sum + bias;
-  }
-};
-
-/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
-/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
-/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
-/// vectors, the few last ones may not.
-template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
-                                      const columns_operand<Value>& b, T* c, index ldc, index row,
-                                      index column, const E& e, const Value* ahead, index count = 0,
-                                      index safe = 0) {
-  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
-  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
-  const typename Steps::left* const left = a.data + row * a.row;
-  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
-  if constexpr (!Ragged) count = lanes<T>, safe = K;
-  // A pointer for every three rows: their places are then parts of instructions, not additions.
-  const typename Steps::left* rows[std::size_t{R + 2} / 3];
-  LINNET_UNROLL
-  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
-  index first = 0;
-#if defined(LINNET_DOT_INT8_LANE)
-  // Where numbers of a row lie side by side.
-  if (a.column == 1) {
-    if constexpr (Steps::has_squares && R % 2 == 0)
-      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
-    else if constexpr (Steps::has_lanes)
-      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
-    LINNET_UNROLL
-    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
-  }
-#endif
-  for (index k = first; k < safe; ++k) {
-    typename Steps::right r[std::size_t{W}];
-    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
-    LINNET_UNROLL
-    for (int v = 0; v < W; ++v)
-      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
-                       sizeof r[v]);
-    LINNET_UNROLL
-    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) {
-      // The difference spreads a number over a vector.
-      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
-      LINNET_UNROLL
-      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
-    }
-    LINNET_UNROLL
-    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
-  }
-  if constexpr (Ragged)
-    for (index k = safe; k < K; ++k) {
-      Value values[lanes<T>] = {};
-      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
-      typename Steps::right r;
-      __builtin_memcpy(&r, values, sizeof r);
-      Steps::prepare(r);
-      LINNET_UNROLL
-      for (int i = 0; i < R; ++i)
-        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
-    }
-  LINNET_UNROLL
-  for (int v = 0; v < W; ++v) {
-    Finish finish;
-    finish.begin(e, column + v * lanes<T>, count);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) {
-      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
-      vec<T> y;
-      finish.value(e, acc[i][v], row + i, y);
-      if constexpr (!Ragged) {
-        if (e.accumulate) y += load(out);
-        store(out, y);
-      } else {
-        if (e.accumulate) y += load_first<T>(out, count);
-        store_first(out, y, count);
-      }
-    }
-  }
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
-/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
-template <class Steps, class Finish, class T, class Value, class E>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static inline void product(index M, index N, index K,
-                                         const rows_operand<typename Steps::left>& a,
-                                         const columns_operand<Value>& b, T* c, index ldc,
-                                         const E& e, index slack) {
-  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
-  index j = 0;
-  if (M == 1) {
-    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
-      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
-    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
-      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
-  }
-  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
-    // The first tiles of these columns fetch the next panel, a line of each row at a time.
-    const Value* const here = b.data + j / panel_width * b.panel;
-    const Value* const next = j + panel_width < N ? here + b.panel : here;
-    constexpr index line = 64 / static_cast<index>(sizeof(Value));
-    index i = 0;
-    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
-    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
-      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
-    if constexpr (LINNET_ROWS > 8)
-      for (; i + 8 <= M; i += 8)
-        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
-    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
-  }
-  for (; j < N; j += lanes<T>) {
-    const index count = N - j < lanes<T> ? N - j : lanes<T>;
-    // A full vector at row k stays inside B as long as it ends before the end of the last row.
-    index safe = K;
-    const index end = (K - 1) * b.ld + count + slack;
-    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
-    index i = 0;
-    for (; i + 4 <= M; i += 4)
-      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
-    for (; i < M; ++i)
-      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
-  }
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
-template <class T>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
-                                   const columns_operand<T>& b, T* c, index ldc,
-                                   const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
-  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -14003,12 +13928,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
   if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
-      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+    if (i + half <= n) {
+      constexpr int some = half < step ? half : step;
+      for (const index end = i + half; i < end; i += some, v.data += some)
+        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -14560,7 +14487,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -14908,6 +14837,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -14918,6 +14848,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -14933,6 +14864,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -14965,6 +14897,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -15696,17 +15629,812 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
   }
 }
 };
-#undef LINNET_TARGET
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
-#undef LINNET_PRODUCTS
+#define LINNET_WIDTH 64
+#define LINNET_REGISTERS unfused_portable
+/// Reproducible kernels for any machine.
+struct reproducible_portable : unfused_portable {
+/// @file
+/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold: included by
+/// simd/reproducible.inl inside a struct that has the others from LINNET_REGISTERS, its base.
+
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y = v;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
+  return __builtin_shufflevector(low, high, Lane...);
+#endif
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+#endif
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
+
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
+  if constexpr (std::is_same_v<T, Code>) {
+    __builtin_memcpy(&x, p, sizeof x);
+  } else {
+    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using word_part = typename vector_of<word, Lanes>::type;
+    using int_part = typename vector_of<std::int32_t, Lanes>::type;
+    typename vector_of<raw, Lanes>::type u;
+    __builtin_memcpy(&u, p, sizeof u);
+#if defined(LINNET_BYTES)
+    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
+      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
+      return;
+    }
+#endif
+    if constexpr (sizeof(raw) == 2)
+      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
+    else
+      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
+                                  typename vector_of<T, Lanes>::type);
+  }
+}
+/// Loads the first `count` of them, zeros behind.
+template <class T, class Code>
+LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
+  if constexpr (std::is_same_v<T, Code>) {
+    return get(p, count);
+  } else {
+    Code some[lanes<T>] = {};
+    if (count == lanes<T> / 2)
+      __builtin_memcpy(some, p, sizeof some / 2);
+    else if (count < lanes<T>)
+      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    vec<T> x;
+    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
+    return x;
+  }
+}
+/// Sum of x_i k_i.
+template <class T, class Code>
+LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
+  return sum<T>(total);
+}
+/// Products of x with as many rows as a vector has lanes, four at a time.
+template <class T, class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
+    index n, const T* x, const Code* const* k, vec<T>& y) {
+  vec<T> total[lanes<T>] = {};
+  LINNET_UNROLL
+  for (int four = 0; four < lanes<T>; four += 4) {
+    const Code* const* const row = k + four;
+    index i = 0;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> xi = load(x + i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
+    }
+    if (i < n) {
+      const vec<T> xi = load_first<T>(x + i, n - i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
+    }
+  }
+  sums<T>(total, y);
+}
+/// Products of x with rows of half a vector, two at a time.
+template <class T>
+LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> both{};
+  const vec<T> twice = load_halves(x, x, both);
+  vec<T> products[lanes<T> / 2];
+  LINNET_UNROLL
+  for (int i = 0; i < lanes<T> / 2; ++i) {
+    const int r = i / 4 * 8 + i % 4;
+    products[i] = twice * load_halves(k[r], k[r + 4], both);
+  }
+  sums<T>(products, y);
+}
+/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
+/// always: g++ leaves out calls of functions that do nothing else.
+template <class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
+    index first, index last, index n, const token_rows<Code>& k, index end) {
+  constexpr index line = 64 / static_cast<index>(sizeof(Code));
+  if (last > end || k.run(first, last) != last) return;
+  const Code* row = k.row(first);
+  for (index j = first; j < last; ++j, row += k.stride)
+    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
+}
+/// The rows of a head that lies so far behind that of `k`.
+template <class Code>
+LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
+  k.data += behind;
+  return k;
+}
+/// Whether tokens are more than caches are likely to hold when they are read.
+template <class Code>
+LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
+  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
+}
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
+/// heads. What follows each other in memory is read in this order, which is faster.
+template <class T, class Code>
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
+                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
+  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
+  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
+  const bool fetch = many_bytes(last - first, k);
+  for (index next = first; next < last; next += step) {
+    const index j = next < last - step ? next : last - step;
+    const bool together = k.run(j, j + step) == j + step;
+    const Code* const begin = k.row(j);
+    for (index g = 0; g < heads.groups; ++g) {
+      const Code* rows[lanes<T>] = {begin + g * heads.slot};
+      LINNET_UNROLL
+      for (int r = 1; r < lanes<T>; ++r)
+        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
+      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
+      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
+        const T* const xr = x + r * heads.inputs;
+        T* const yr = y + r * heads.outputs + (j - first);
+        if (step == 1) {
+          *yr = scale * dot_code(n, xr, rows[0]);
+          continue;
+        }
+        vec<T> some = {};
+        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+          if (n == lanes<T> / 2)
+            dots_of_halves(xr, rows, some);
+          else
+            dots_of_rows(n, xr, rows, some);
+        } else if constexpr (lanes<T> >= 4) {
+          dots_of_rows(n, xr, rows, some);
+        }
+        store<T>(yr, scale * some);
+      }
+    }
+  }
+}
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
+}
+/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
+/// token, so that the result does not depend on blocks.
+template <int Lanes, int R, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate,
+                                           const head_rows& heads) {
+  using part = typename vector_of<T, Lanes>::type;
+  part total[std::size_t{R}][4] = {}, x;
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
+    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
+  for (index j = first; j < last;) {
+    const Code* row = v.row(j);
+    const index end = v.run(j, last);
+    while (j < end) {
+      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
+      if (count == 4) {
+        LINNET_UNROLL
+        for (int t = 0; t < 4; ++t) {
+          widen_lanes<Lanes, T>(row + t * v.stride, x);
+          LINNET_UNROLL
+          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
+        }
+      } else {
+        widen_lanes<Lanes, T>(row, x);
+        LINNET_UNROLL
+        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
+      }
+      j += count;
+      row += count * v.stride;
+    }
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
+    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
+  }
+}
+/// mix() for R rows of weights and one head's values.
+template <int R, class T, class Code>
+LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
+                                          token_rows<Code> v, T* y, bool accumulate,
+                                          const head_rows& heads) {
+  index i = 0;
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8)
+    if (i + half <= n) {
+      constexpr int some = half < step ? half : step;
+      for (const index end = i + half; i < end; i += some, v.data += some)
+        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+    }
+  for (index r = 0; r < R && i < n; ++r) {
+    vec<T> total = {};
+    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
+    for (index j = first; j < last; ++j)
+      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
+    store_first(y + r * heads.outputs + i, total, n - i);
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
+/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
+template <class T, class Code>
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false,
+                              const head_rows& heads = {}) {
+  const bool fetch = many_bytes(last - first, v);
+  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
+    end = (j / token_block + 1) * token_block;
+    end = end < last ? end : last;
+    for (index g = 0; g < heads.groups; ++g) {
+      const token_rows<Code> rows = rows_of(v, g * heads.slot);
+      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
+      const T* x = p + g * heads.size * heads.inputs + (j - first);
+      T* out = y + g * heads.size * heads.outputs;
+      index left = heads.size;
+      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
+        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
+      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
+        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
+    }
+  }
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
+template <class T>
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  mix<T, T>(0, rows, n, p, {v, stride}, y);
+}
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
+
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
+/// y = a + b; y may be a or b
+template <class T>
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
+}
+/// x *= a
+template <class T>
+LINNET_KERNEL static void scale(index n, T a, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
+}
+#endif
+/// sum of x_i y_i
+template <class T>
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
+  return sum<T>(total);
+}
+
+/// sum of x_i
+template <class T>
+LINNET_KERNEL static T total(index n, const T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
+  return sum<T>(all);
+}
+#if !defined(LINNET_REGISTERS)
+/// largest x_i; n > 0
+template <class T>
+LINNET_KERNEL static T maximum(index n, const T* x) {
+  if (n < lanes<T>) {
+    T m = x[0];
+    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
+    return m;
+  }
+  vec<T> best = load(x);
+  for (index i = lanes<T>; i < n; i += lanes<T>) {
+    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
+    best = v > best ? v : best;
+  }
+  return largest<T>(best);
+}
+
+/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
+template <class T>
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
+  vec_int<T> found{};
+  for (index row = 0; row < rows; ++row, x += stride) LINNET_FOR_VECTORS(T, i, c, n) {
+      const vec<T> v = get(x + i, c);
+      vec_int<T> bits;
+      __builtin_memcpy(&bits, &v, sizeof bits);
+      found |= (bits & exponent) == exponent;
+    }
+  number any = 0;
+  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
+  return any == 0;
+}
+#endif
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
+
+/// x = exp(x - shift); returns the sum.
+template <class T>
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  if (n < lanes<T>) {
+    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    store_first(x, e, n);
+    return sum<T>(some_lanes<T>(e, 0, n, all));
+  }
+  // The last values in a full vector, some of them twice.
+  const index last = n - lanes<T>;
+  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> total = {};
+  index i = 0;
+  for (; i < last; i += lanes<T>) {
+    const vec<T> e = exp<T>(load(x + i) - shift);
+    store(x + i, e);
+    total += e;
+  }
+  store(x + last, ending);
+  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+}
+/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
+template <class T>
+LINNET_KERNEL static void softmax(index n, T* x) {
+  const T m = maximum(n, x);
+  const T s = exp_sum(n, m, x);
+  scale(n, T(1) / s, x);
+}
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
+}
+
+/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
+template <class T>
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
+  return r;
+}
+/// dx += r u - x r^3 mean(u x), u = dy gamma.
+template <class T>
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+                                            T* dx) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
+  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
+  }
+}
+/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
+template <class T>
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+                                     T* y, T* statistics) {
+  const T mean = total(n, x) / static_cast<T>(n);
+  vec<T> all = {};
+  const index whole = n - n % lanes<T>;
+  for (index i = 0; i < whole; i += lanes<T>) {
+    const vec<T> d = load(x + i) - mean;
+    all += d * d;
+  }
+  T spread = sum<T>(all);
+  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, j, c, n)
+  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
+  statistics[0] = mean;
+  statistics[1] = r;
+}
+/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
+template <class T>
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
+                                              const T* gamma, const T* dy, T* dx) {
+  const T mean = statistics[0], r = statistics[1];
+  vec<T> us = {}, uxs = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    us += u;
+    uxs += u * ((get(x + i, c) - mean) * r);
+  }
+  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
+  }
+}
+};
+#undef LINNET_TARGET
+#undef LINNET_WIDTH
+#undef LINNET_REGISTERS
 
 #if defined(__x86_64__)
 #define LINNET_TARGET LINNET_UNFUSED __attribute__((target("avx2")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
-/// Products for AVX2.
-struct unfused_products_avx2 {
+/// Kernels without fused multiply-adds for AVX2.
+struct unfused_avx2 {
+/// @file
+/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
+/// simd/reproducible.inl.
+
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
 /// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
@@ -15726,6 +16454,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -15809,11 +16553,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -15835,10 +16611,23 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
 template <class T, int... Lane>
 LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
                                               std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y = v;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -15847,7 +16636,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -15886,6 +16682,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -15917,6 +16722,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -16162,485 +16968,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
-}
-};
-#undef LINNET_WIDTH
-#undef LINNET_ROWS
-#define LINNET_WIDTH 64
-#define LINNET_ROWS 4
-#define LINNET_PRODUCTS unfused_products_avx2
-/// Reproducible kernels for AVX2.
-struct reproducible_avx2 {
-/// @file
-/// All kernels, for one set of reproducible ones: included inside a struct by
-/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
-/// numbers of a row are added side by side, then by halves. No product melts with a sum.
-
-/// @file
-/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
-
-template <class T, int Lanes>
-struct vector_of {
-  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
-  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
-};
-/// Values of type T in one register.
-template <class T>
-static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
-/// One register of T.
-template <class T>
-using vec = typename vector_of<T, lanes<T>>::type;
-/// As many integers as a register holds T.
-template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
-                                   lanes<T>>::type;
-
-template <class T>
-LINNET_TARGET static inline vec<T> load(const T* p) {
-  vec<T> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-template <class T>
-LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-/// The first `n` values, zeros behind them.
-template <class T>
-LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
-#if defined(LINNET_LOAD_FIRST)
-  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
-#endif
-  T values[lanes<T>] = {};
-  for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load(values);
-}
-template <class T>
-LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
-#if defined(LINNET_STORE_FIRST)
-  if constexpr (sizeof(T) == 4) {
-    LINNET_STORE_FIRST(p, v, n);
-    return;
-  }
-#endif
-  T values[lanes<T>];
-  store(values, v);
-  for (index l = 0; l < n; ++l) p[l] = values[l];
-}
-/// All lanes or the first `count`.
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
-  else
-    store_first(p, v, count);
-}
-/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
-template <int First, class Vector, int... Lane>
-LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(v, v, (First + Lane)...);
-}
-/// Sum of the lanes, halves first, in a fixed order.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] + v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
-  }
-}
-/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
-}
-/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
-}
-/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
-template <int Odd, class Vector, int... Lane>
-LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
-                                                   std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
-}
-/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
-/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  vec<T> s[Count / 4];
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    const vec<T>* const p = v + 4 * i;
-    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
-    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
-    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-  }
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 8; ++i)
-    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
-           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
-  if constexpr (Count == 16)
-    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
-  y = s[0];
-}
-/// Lanes [first, last) of v, zeros around them.
-template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  const vec_int<T> lane = {Lane...};
-  const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-}
-/// Half a vector from each of two places.
-template <class T, int... Lane>
-LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
-                                             std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
-  __builtin_memcpy(&low, a, sizeof low);
-  __builtin_memcpy(&high, b, sizeof high);
-  return __builtin_shufflevector(low, high, Lane...);
-}
-/// Largest lane.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] > v[1] ? v[0] : v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
-    return largest<T, half>(low > high ? low : high);
-  }
-}
-
-/// Square root of each lane.
-template <class T>
-LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
-#if defined(LINNET_ROOT_FLOAT)
-  vec<T> y;
-  if constexpr (sizeof(T) == 4) {
-    const auto r = LINNET_ROOT_FLOAT(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  } else {
-    const auto r = LINNET_ROOT_DOUBLE(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  }
-  return y;
-#else
-  T values[lanes<T>];
-  store(values, x);
-  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
-  return load(values);
-#endif
-}
-
-/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    const vec<T> most = zero + T(88), least = zero + T(-87.3);
-    vec<T> c = x > most ? most : x;
-    c = c < least ? least : c;
-    // In the sum with 3 * 2^22 the last bits are the nearest integer.
-    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
-    LINNET_KEEP(shifted);
-    const vec<T> fn = shifted - T(12582912);
-    vec<T> high = c - fn * T(0.693359375);
-    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
-    const vec<T> r = high + fn * T(2.12194440e-4);
-    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
-    p = p * r + T(8.3334519073e-3);
-    p = p * r + T(4.1665795894e-2);
-    p = p * r + T(1.6666665459e-1);
-    p = p * r + T(5.0000001201e-1);
-    p = p * (r * r) + r + T(1);
-    vec_int<T> bits;
-    __builtin_memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits + 127) << 23;
-    vec<T> power;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    p = p * power;
-    return x < least ? zero : p;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
-    return load(values);
-  }
-}
-/// tanh x. float: absolute error below 3e-7; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> e = exp<T>(T(-2) * a);
-    const vec<T> t = (T(1) - e) / (T(1) + e);
-    return x < T(0) ? -t : t;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
-    return load(values);
-  }
-}
-/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
-    vec<T> p = t * T(1.061405429) - T(1.453152027);
-    p = p * t + T(1.421413741);
-    p = p * t - T(0.284496736);
-    p = p * t + T(0.254829592);
-    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
-    return x < T(0) ? -y : y;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
-    return load(values);
-  }
-}
-
-/// f(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
-  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
-  if constexpr (A == activation_kind::gelu_tanh)
-    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
-  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
-  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
-  if constexpr (A == activation_kind::relu_squared) {
-    const vec<T> y = activate<activation_kind::relu, T>(x);
-    return y * y;
-  }
-  if constexpr (A == activation_kind::shifted_relu)
-    return activate<activation_kind::relu, T>(x - T(1));
-}
-/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
-  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
-  return T(4) * e / ((T(1) + e) * (T(1) + e));
-}
-/// f'(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu)
-    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
-           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
-  if constexpr (A == activation_kind::gelu_tanh) {
-    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) *
-               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
-  }
-  if constexpr (A == activation_kind::silu) {
-    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
-    return s * (T(1) + x * (T(1) - s));
-  }
-  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
-  if constexpr (A == activation_kind::relu_squared)
-    return T(2) * activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::shifted_relu)
-    return derivative<activation_kind::relu, T>(x - T(1));
-}
-
-/// @file
-/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-/// Each output is one sum over k in ascending order, whatever tile it falls into.
-
-/// Steps of a product in T: one k at a time, fused where the level can.
-template <class T>
-struct real_steps {
-  using left = T;
-  using right = vec<T>;
-  using sum = vec<T>;
-  static constexpr bool has_lanes = false, has_squares = false;
-  LINNET_TARGET static inline void prepare(right&) {}
-  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
-};
-
-/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
-template <class T>
-struct real_finish {
-  vec<T> bias;
-  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
-    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
-  }
-  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
-    y = e.alpha * sum + bias;
-  }
-};
-
-/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
-/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
-/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
-/// vectors, the few last ones may not.
-template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
-                                      const columns_operand<Value>& b, T* c, index ldc, index row,
-                                      index column, const E& e, const Value* ahead, index count = 0,
-                                      index safe = 0) {
-  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
-  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
-  const typename Steps::left* const left = a.data + row * a.row;
-  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
-  if constexpr (!Ragged) count = lanes<T>, safe = K;
-  // A pointer for every three rows: their places are then parts of instructions, not additions.
-  const typename Steps::left* rows[std::size_t{R + 2} / 3];
-  LINNET_UNROLL
-  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
-  index first = 0;
-#if defined(LINNET_DOT_INT8_LANE)
-  // Where numbers of a row lie side by side.
-  if (a.column == 1) {
-    if constexpr (Steps::has_squares && R % 2 == 0)
-      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
-    else if constexpr (Steps::has_lanes)
-      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
-    LINNET_UNROLL
-    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
-  }
-#endif
-  for (index k = first; k < safe; ++k) {
-    typename Steps::right r[std::size_t{W}];
-    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
-    LINNET_UNROLL
-    for (int v = 0; v < W; ++v)
-      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
-                       sizeof r[v]);
-    LINNET_UNROLL
-    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) {
-      // The difference spreads a number over a vector.
-      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
-      LINNET_UNROLL
-      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
-    }
-    LINNET_UNROLL
-    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
-  }
-  if constexpr (Ragged)
-    for (index k = safe; k < K; ++k) {
-      Value values[lanes<T>] = {};
-      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
-      typename Steps::right r;
-      __builtin_memcpy(&r, values, sizeof r);
-      Steps::prepare(r);
-      LINNET_UNROLL
-      for (int i = 0; i < R; ++i)
-        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
-    }
-  LINNET_UNROLL
-  for (int v = 0; v < W; ++v) {
-    Finish finish;
-    finish.begin(e, column + v * lanes<T>, count);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) {
-      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
-      vec<T> y;
-      finish.value(e, acc[i][v], row + i, y);
-      if constexpr (!Ragged) {
-        if (e.accumulate) y += load(out);
-        store(out, y);
-      } else {
-        if (e.accumulate) y += load_first<T>(out, count);
-        store_first(out, y, count);
-      }
-    }
-  }
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
-/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
-template <class Steps, class Finish, class T, class Value, class E>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static inline void product(index M, index N, index K,
-                                         const rows_operand<typename Steps::left>& a,
-                                         const columns_operand<Value>& b, T* c, index ldc,
-                                         const E& e, index slack) {
-  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
-  index j = 0;
-  if (M == 1) {
-    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
-      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
-    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
-      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
-  }
-  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
-    // The first tiles of these columns fetch the next panel, a line of each row at a time.
-    const Value* const here = b.data + j / panel_width * b.panel;
-    const Value* const next = j + panel_width < N ? here + b.panel : here;
-    constexpr index line = 64 / static_cast<index>(sizeof(Value));
-    index i = 0;
-    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
-    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
-      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
-    if constexpr (LINNET_ROWS > 8)
-      for (; i + 8 <= M; i += 8)
-        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
-    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
-  }
-  for (; j < N; j += lanes<T>) {
-    const index count = N - j < lanes<T> ? N - j : lanes<T>;
-    // A full vector at row k stays inside B as long as it ends before the end of the last row.
-    index safe = K;
-    const index end = (K - 1) * b.ld + count + slack;
-    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
-    index i = 0;
-    for (; i + 4 <= M; i += 4)
-      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
-    for (; i < M; ++i)
-      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
-  }
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
-template <class T>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
-                                   const columns_operand<T>& b, T* c, index ldc,
-                                   const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
-  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -16841,12 +17169,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
   if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
-      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+    if (i + half <= n) {
+      constexpr int some = half < step ? half : step;
+      for (const index end = i + half; i < end; i += some, v.data += some)
+        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -17398,7 +17728,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -17746,6 +18078,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -17756,6 +18089,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -17771,6 +18105,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -17803,6 +18138,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -18534,9 +18870,800 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
   }
 }
 };
-#undef LINNET_TARGET
+#undef LINNET_WIDTH
 #undef LINNET_ROWS
-#undef LINNET_PRODUCTS
+#define LINNET_WIDTH 64
+#define LINNET_REGISTERS unfused_avx2
+/// Reproducible kernels for AVX2.
+struct reproducible_avx2 : unfused_avx2 {
+/// @file
+/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold: included by
+/// simd/reproducible.inl inside a struct that has the others from LINNET_REGISTERS, its base.
+
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y = v;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
+  return __builtin_shufflevector(low, high, Lane...);
+#endif
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+#endif
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
+
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
+  if constexpr (std::is_same_v<T, Code>) {
+    __builtin_memcpy(&x, p, sizeof x);
+  } else {
+    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using word_part = typename vector_of<word, Lanes>::type;
+    using int_part = typename vector_of<std::int32_t, Lanes>::type;
+    typename vector_of<raw, Lanes>::type u;
+    __builtin_memcpy(&u, p, sizeof u);
+#if defined(LINNET_BYTES)
+    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
+      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
+      return;
+    }
+#endif
+    if constexpr (sizeof(raw) == 2)
+      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
+    else
+      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
+                                  typename vector_of<T, Lanes>::type);
+  }
+}
+/// Loads the first `count` of them, zeros behind.
+template <class T, class Code>
+LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
+  if constexpr (std::is_same_v<T, Code>) {
+    return get(p, count);
+  } else {
+    Code some[lanes<T>] = {};
+    if (count == lanes<T> / 2)
+      __builtin_memcpy(some, p, sizeof some / 2);
+    else if (count < lanes<T>)
+      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    vec<T> x;
+    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
+    return x;
+  }
+}
+/// Sum of x_i k_i.
+template <class T, class Code>
+LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
+  return sum<T>(total);
+}
+/// Products of x with as many rows as a vector has lanes, four at a time.
+template <class T, class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
+    index n, const T* x, const Code* const* k, vec<T>& y) {
+  vec<T> total[lanes<T>] = {};
+  LINNET_UNROLL
+  for (int four = 0; four < lanes<T>; four += 4) {
+    const Code* const* const row = k + four;
+    index i = 0;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> xi = load(x + i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
+    }
+    if (i < n) {
+      const vec<T> xi = load_first<T>(x + i, n - i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
+    }
+  }
+  sums<T>(total, y);
+}
+/// Products of x with rows of half a vector, two at a time.
+template <class T>
+LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> both{};
+  const vec<T> twice = load_halves(x, x, both);
+  vec<T> products[lanes<T> / 2];
+  LINNET_UNROLL
+  for (int i = 0; i < lanes<T> / 2; ++i) {
+    const int r = i / 4 * 8 + i % 4;
+    products[i] = twice * load_halves(k[r], k[r + 4], both);
+  }
+  sums<T>(products, y);
+}
+/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
+/// always: g++ leaves out calls of functions that do nothing else.
+template <class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
+    index first, index last, index n, const token_rows<Code>& k, index end) {
+  constexpr index line = 64 / static_cast<index>(sizeof(Code));
+  if (last > end || k.run(first, last) != last) return;
+  const Code* row = k.row(first);
+  for (index j = first; j < last; ++j, row += k.stride)
+    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
+}
+/// The rows of a head that lies so far behind that of `k`.
+template <class Code>
+LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
+  k.data += behind;
+  return k;
+}
+/// Whether tokens are more than caches are likely to hold when they are read.
+template <class Code>
+LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
+  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
+}
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
+/// heads. What follows each other in memory is read in this order, which is faster.
+template <class T, class Code>
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
+                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
+  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
+  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
+  const bool fetch = many_bytes(last - first, k);
+  for (index next = first; next < last; next += step) {
+    const index j = next < last - step ? next : last - step;
+    const bool together = k.run(j, j + step) == j + step;
+    const Code* const begin = k.row(j);
+    for (index g = 0; g < heads.groups; ++g) {
+      const Code* rows[lanes<T>] = {begin + g * heads.slot};
+      LINNET_UNROLL
+      for (int r = 1; r < lanes<T>; ++r)
+        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
+      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
+      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
+        const T* const xr = x + r * heads.inputs;
+        T* const yr = y + r * heads.outputs + (j - first);
+        if (step == 1) {
+          *yr = scale * dot_code(n, xr, rows[0]);
+          continue;
+        }
+        vec<T> some = {};
+        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+          if (n == lanes<T> / 2)
+            dots_of_halves(xr, rows, some);
+          else
+            dots_of_rows(n, xr, rows, some);
+        } else if constexpr (lanes<T> >= 4) {
+          dots_of_rows(n, xr, rows, some);
+        }
+        store<T>(yr, scale * some);
+      }
+    }
+  }
+}
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
+}
+/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
+/// token, so that the result does not depend on blocks.
+template <int Lanes, int R, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate,
+                                           const head_rows& heads) {
+  using part = typename vector_of<T, Lanes>::type;
+  part total[std::size_t{R}][4] = {}, x;
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
+    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
+  for (index j = first; j < last;) {
+    const Code* row = v.row(j);
+    const index end = v.run(j, last);
+    while (j < end) {
+      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
+      if (count == 4) {
+        LINNET_UNROLL
+        for (int t = 0; t < 4; ++t) {
+          widen_lanes<Lanes, T>(row + t * v.stride, x);
+          LINNET_UNROLL
+          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
+        }
+      } else {
+        widen_lanes<Lanes, T>(row, x);
+        LINNET_UNROLL
+        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
+      }
+      j += count;
+      row += count * v.stride;
+    }
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
+    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
+  }
+}
+/// mix() for R rows of weights and one head's values.
+template <int R, class T, class Code>
+LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
+                                          token_rows<Code> v, T* y, bool accumulate,
+                                          const head_rows& heads) {
+  index i = 0;
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8)
+    if (i + half <= n) {
+      constexpr int some = half < step ? half : step;
+      for (const index end = i + half; i < end; i += some, v.data += some)
+        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+    }
+  for (index r = 0; r < R && i < n; ++r) {
+    vec<T> total = {};
+    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
+    for (index j = first; j < last; ++j)
+      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
+    store_first(y + r * heads.outputs + i, total, n - i);
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
+/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
+template <class T, class Code>
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false,
+                              const head_rows& heads = {}) {
+  const bool fetch = many_bytes(last - first, v);
+  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
+    end = (j / token_block + 1) * token_block;
+    end = end < last ? end : last;
+    for (index g = 0; g < heads.groups; ++g) {
+      const token_rows<Code> rows = rows_of(v, g * heads.slot);
+      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
+      const T* x = p + g * heads.size * heads.inputs + (j - first);
+      T* out = y + g * heads.size * heads.outputs;
+      index left = heads.size;
+      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
+        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
+      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
+        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
+    }
+  }
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
+template <class T>
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  mix<T, T>(0, rows, n, p, {v, stride}, y);
+}
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
+
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
+/// y = a + b; y may be a or b
+template <class T>
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
+}
+/// x *= a
+template <class T>
+LINNET_KERNEL static void scale(index n, T a, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
+}
+#endif
+/// sum of x_i y_i
+template <class T>
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
+  return sum<T>(total);
+}
+
+/// sum of x_i
+template <class T>
+LINNET_KERNEL static T total(index n, const T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
+  return sum<T>(all);
+}
+#if !defined(LINNET_REGISTERS)
+/// largest x_i; n > 0
+template <class T>
+LINNET_KERNEL static T maximum(index n, const T* x) {
+  if (n < lanes<T>) {
+    T m = x[0];
+    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
+    return m;
+  }
+  vec<T> best = load(x);
+  for (index i = lanes<T>; i < n; i += lanes<T>) {
+    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
+    best = v > best ? v : best;
+  }
+  return largest<T>(best);
+}
+
+/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
+template <class T>
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
+  vec_int<T> found{};
+  for (index row = 0; row < rows; ++row, x += stride) LINNET_FOR_VECTORS(T, i, c, n) {
+      const vec<T> v = get(x + i, c);
+      vec_int<T> bits;
+      __builtin_memcpy(&bits, &v, sizeof bits);
+      found |= (bits & exponent) == exponent;
+    }
+  number any = 0;
+  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
+  return any == 0;
+}
+#endif
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
+
+/// x = exp(x - shift); returns the sum.
+template <class T>
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  if (n < lanes<T>) {
+    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    store_first(x, e, n);
+    return sum<T>(some_lanes<T>(e, 0, n, all));
+  }
+  // The last values in a full vector, some of them twice.
+  const index last = n - lanes<T>;
+  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> total = {};
+  index i = 0;
+  for (; i < last; i += lanes<T>) {
+    const vec<T> e = exp<T>(load(x + i) - shift);
+    store(x + i, e);
+    total += e;
+  }
+  store(x + last, ending);
+  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+}
+/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
+template <class T>
+LINNET_KERNEL static void softmax(index n, T* x) {
+  const T m = maximum(n, x);
+  const T s = exp_sum(n, m, x);
+  scale(n, T(1) / s, x);
+}
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
+}
+
+/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
+template <class T>
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
+  return r;
+}
+/// dx += r u - x r^3 mean(u x), u = dy gamma.
+template <class T>
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+                                            T* dx) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
+  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
+  }
+}
+/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
+template <class T>
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+                                     T* y, T* statistics) {
+  const T mean = total(n, x) / static_cast<T>(n);
+  vec<T> all = {};
+  const index whole = n - n % lanes<T>;
+  for (index i = 0; i < whole; i += lanes<T>) {
+    const vec<T> d = load(x + i) - mean;
+    all += d * d;
+  }
+  T spread = sum<T>(all);
+  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, j, c, n)
+  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
+  statistics[0] = mean;
+  statistics[1] = r;
+}
+/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
+template <class T>
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
+                                              const T* gamma, const T* dy, T* dx) {
+  const T mean = statistics[0], r = statistics[1];
+  vec<T> us = {}, uxs = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    us += u;
+    uxs += u * ((get(x + i, c) - mean) * r);
+  }
+  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
+  }
+}
+};
+#undef LINNET_TARGET
+#undef LINNET_REGISTERS
 
 #define LINNET_TARGET \
   LINNET_UNFUSED __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2")))
@@ -18544,9 +19671,8 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 /// Reproducible kernels for AVX-512.
 struct reproducible_avx512 {
 /// @file
-/// All kernels, for one set of reproducible ones: included inside a struct by
-/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
-/// numbers of a row are added side by side, then by halves. No product melts with a sum.
+/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
+/// simd/reproducible.inl.
 
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
@@ -18567,6 +19693,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -18650,11 +19792,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -18676,10 +19850,23 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
 template <class T, int... Lane>
 LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
                                               std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y = v;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -18688,7 +19875,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -18727,6 +19921,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -18758,6 +19961,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -19003,11 +20207,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -19208,12 +20408,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
   if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
-      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+    if (i + half <= n) {
+      constexpr int some = half < step ? half : step;
+      for (const index end = i + half; i < end; i += some, v.data += some)
+        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -19765,7 +20967,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -20113,6 +21317,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -20123,6 +21328,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -20138,6 +21344,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -20170,6 +21377,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -20930,7 +22138,8 @@ auto with_reproducible([[maybe_unused]] level l, F&& f) {
 #undef LINNET_REPRODUCIBLE_OF
 #else
 #if defined(__x86_64__)
-  if (l == level::reproducible_avx512) return f(reproducible_avx512{});
+  if (l == level::reproducible_avx512 || l == level::reproducible_avx512dot)
+    return f(reproducible_avx512{});
   if (l == level::reproducible_avx2) return f(reproducible_avx2{});
 #endif
   return f(reproducible_portable{});
@@ -20950,7 +22159,7 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
 #if defined(LINNET_REPRODUCIBLE)
   if (is_reproducible(l)) return detail::with_reproducible(l, f);
 #else
-  if (is_reproducible(l)) l = level::portable;  // no model asks for it here
+  l = without_reproducible(l);  // no model asks for it here
 #endif
 #if defined(LINNET_ONLY_LEVEL)
   return f(detail::LINNET_ONLY_LEVEL{});
@@ -20962,9 +22171,11 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
   return f(detail::portable{});
 #endif
 }
-/// Calls `f(kernels)` with the kernels of level `l` for products of low-precision activations.
+/// Calls `f(kernels)` with the kernels of level `l` for products of low-precision activations. All
+/// levels give the same bits of products of int8, so reproducible models have the usual kernels.
 template <class F>
 inline auto dispatch_dot(level l, F&& f) {
+  l = without_reproducible(l);
 #if defined(__x86_64__) && !defined(LINNET_ONLY_LEVEL)
   if (l == level::avx512dot) return f(detail::avx512dot{});
 #elif defined(__AARCH64EL__) && !defined(LINNET_ONLY_LEVEL)

@@ -134,6 +134,53 @@ BOOST_AUTO_TEST_CASE(reproducible_products_ascend) {
   });
 }
 
+BOOST_AUTO_TEST_CASE(scores_follow_their_order) {
+  each_level([](auto k) {
+    for (const index n : {4, 8, 12, 16, 20, 64})
+      for (const index tokens : {1, 7, 16, 37}) {
+        const auto x = normal<float>(n, 1), keys = normal<float>(n * tokens, 2);
+        std::vector<float> got(at(tokens)), expected;
+        for (index j = 0; j < tokens; ++j) {
+          const std::span key = std::span(keys).subspan(at(j * n), at(n));
+          float score = dot(x, key);
+          if (tokens >= 16) {  // lanes by fours
+            std::array<float, 16> lane{};
+            for (std::size_t i = 0; i < x.size(); ++i) lane[i % 16] += times(x[i], key[i]);
+            std::array<float, 4> four{};
+            for (std::size_t q = 0; q < 4; ++q)
+              four[q] = (lane[4 * q] + lane[4 * q + 2]) + (lane[4 * q + 1] + lane[4 * q + 3]);
+            score = (four[0] + four[1]) + (four[2] + four[3]);
+          }
+          expected.push_back(times(0.3f, score));
+        }
+        decltype(k)::template dots<float>(tokens, n, 0.3f, x.data(), keys.data(), n, got.data());
+        BOOST_TEST(equal(got, expected), n << " numbers, " << tokens << " tokens");
+      }
+  });
+}
+
+BOOST_AUTO_TEST_CASE(sums_of_values_follow_their_order) {
+  each_level([](auto k) {
+    for (const index n : {4, 8, 12, 16, 20, 24, 40, 64})
+      for (const index tokens : {3, 32, 39}) {
+        const auto p = normal<float>(tokens, 1), values = normal<float>(n * tokens, 2);
+        std::vector<float> got(at(n)), expected(at(n));
+        for (index i = 0; i < n; ++i)
+          for (index first = 0; first < tokens; first += 32) {
+            const index last = std::min<index>(tokens, first + 32);
+            std::array<float, 4> sum{expected[at(i)]};
+            for (index j = first; j < last; ++j) {
+              const bool by_fours = i < n - n % 8 && j / 4 * 4 + 4 <= last;
+              sum[by_fours ? at(j % 4) : 0] += times(p[at(j)], values[at(j * n + i)]);
+            }
+            expected[at(i)] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+          }
+        decltype(k)::template mix<float>(tokens, n, p.data(), values.data(), n, got.data());
+        BOOST_TEST(equal(got, expected), n << " numbers, " << tokens << " tokens");
+      }
+  });
+}
+
 BOOST_AUTO_TEST_CASE(losses_of_pairs_ascend) {
   constexpr std::size_t n = 19, m = 38, d = 37;  // anchors; positives, then negatives
   const auto x = normal<float>(index((n + m) * d), 5, 0.3);

@@ -197,12 +197,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
   if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
-      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+    if (i + half <= n) {
+      constexpr int some = half < step ? half : step;
+      for (const index end = i + half; i < end; i += some, v.data += some)
+        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};

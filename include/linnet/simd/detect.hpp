@@ -31,9 +31,12 @@ enum class level {
   avx512dot,  ///< the same with dot products of int8 and bf16 (VNNI, BF16)
   neondot,    ///< portable on aarch64, with dot products of int8 (FEAT_DotProd)
   neonmmla,   ///< the same with matrix products of int8 and bf16 (FEAT_I8MM, FEAT_BF16)
-  reproducible_portable,  ///< reproducible kernels at level portable,
-  reproducible_avx2,      ///< avx2
-  reproducible_avx512     ///< or avx512; no program asks for these, see reproducible()
+  reproducible_portable,   ///< reproducible kernels at level portable,
+  reproducible_avx2,       ///< avx2
+  reproducible_avx512,     ///< and so on, in the same order; no program asks for these, see
+  reproducible_avx512dot,  ///< reproducible()
+  reproducible_neondot,
+  reproducible_neonmmla
 };
 /// All levels, those of each architecture from the plainest, without those of reproducible kernels.
 inline constexpr level levels[] = {level::portable,  level::avx2,    level::avx512,
@@ -61,15 +64,15 @@ constexpr const char* name(level l) {
 constexpr bool is_reproducible(level l) { return l >= level::reproducible_portable; }
 /// The level of reproducible kernels with the instructions of level `l`, which is not automatic.
 constexpr level reproducible(level l) {
-  switch (l) {
-    case level::avx2:
-      return level::reproducible_avx2;
-    case level::avx512:
-    case level::avx512dot:
-      return level::reproducible_avx512;
-    default:
-      return is_reproducible(l) ? l : level::reproducible_portable;
-  }
+  constexpr int offset =
+      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
+  return is_reproducible(l) ? l : static_cast<level>(static_cast<int>(l) + offset);
+}
+/// The level whose instructions reproducible kernels of level `l` have; `l`, if it has others.
+constexpr level without_reproducible(level l) {
+  constexpr int offset =
+      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
+  return is_reproducible(l) ? static_cast<level>(static_cast<int>(l) - offset) : l;
 }
 
 namespace detail {
@@ -117,7 +120,7 @@ inline bool runs(level l) {
 #else
   constexpr level plainest = level::neondot;
 #endif
-  if (is_reproducible(l)) return l <= reproducible(detect());
+  l = without_reproducible(l);
   return l == level::portable || (l >= plainest && l <= detect());
 }
 

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// All kernels, for one set of reproducible ones: included inside a struct by
-/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
-/// numbers of a row are added side by side, then by halves. No product melts with a sum.
+/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
+/// simd/reproducible.inl.
 
 #include <linnet/simd/vector.inl>
 

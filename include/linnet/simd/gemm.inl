@@ -159,9 +159,5 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }

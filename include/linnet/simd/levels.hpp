@@ -366,7 +366,8 @@ auto with_reproducible([[maybe_unused]] level l, F&& f) {
 #undef LINNET_REPRODUCIBLE_OF
 #else
 #if defined(__x86_64__)
-  if (l == level::reproducible_avx512) return f(reproducible_avx512{});
+  if (l == level::reproducible_avx512 || l == level::reproducible_avx512dot)
+    return f(reproducible_avx512{});
   if (l == level::reproducible_avx2) return f(reproducible_avx2{});
 #endif
   return f(reproducible_portable{});
@@ -386,7 +387,7 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
 #if defined(LINNET_REPRODUCIBLE)
   if (is_reproducible(l)) return detail::with_reproducible(l, f);
 #else
-  if (is_reproducible(l)) l = level::portable;  // no model asks for it here
+  l = without_reproducible(l);  // no model asks for it here
 #endif
 #if defined(LINNET_ONLY_LEVEL)
   return f(detail::LINNET_ONLY_LEVEL{});
@@ -398,9 +399,11 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
   return f(detail::portable{});
 #endif
 }
-/// Calls `f(kernels)` with the kernels of level `l` for products of low-precision activations.
+/// Calls `f(kernels)` with the kernels of level `l` for products of low-precision activations. All
+/// levels give the same bits of products of int8, so reproducible models have the usual kernels.
 template <class F>
 inline auto dispatch_dot(level l, F&& f) {
+  l = without_reproducible(l);
 #if defined(__x86_64__) && !defined(LINNET_ONLY_LEVEL)
   if (l == level::avx512dot) return f(detail::avx512dot{});
 #elif defined(__AARCH64EL__) && !defined(LINNET_ONLY_LEVEL)

@@ -439,7 +439,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 

@@ -4,6 +4,7 @@
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -14,6 +15,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -29,6 +31,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -61,3 +64,4 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif

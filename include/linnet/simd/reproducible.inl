@@ -21,62 +21,54 @@ LINNET_UNFUSED_END
 #undef LINNET_KEEP
 
 // Reproducible kernels: the same text at every level, without intrinsics. Fused multiply-adds are
-// forbidden function by function, as g++ makes them by default.
+// forbidden function by function, as g++ makes them by default. Sums of rows are over 16 numbers
+// side by side, then by halves. Where registers hold fewer, in_order.inl has those; all else is of
+// registers, as each output is one sum, in whatever tile.
 #if defined(LINNET_REPRODUCIBLE)
 // They are in no compiled library: where others are, units of other flags must not share these.
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 inline namespace LINNET_ABI_KEY {
 #endif
-// An output of a product is one sum, in whatever tile, so products have the registers that there
-// are.
 #define LINNET_KEEP(x)
 #define LINNET_KERNEL __attribute__((noinline)) LINNET_TARGET
 LINNET_UNFUSED_BEGIN
 #define LINNET_TARGET LINNET_UNFUSED
 #define LINNET_WIDTH 16
 #define LINNET_ROWS 6
-/// Products for any machine.
-struct unfused_products_portable {
-#include <linnet/simd/vector.inl>
-
-#include <linnet/simd/gemm.inl>
+/// Kernels without fused multiply-adds for any machine.
+struct unfused_portable {
+#include <linnet/simd/every.inl>
 };
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
 #define LINNET_WIDTH 64
-#define LINNET_ROWS 4
-#define LINNET_PRODUCTS unfused_products_portable
+#define LINNET_REGISTERS unfused_portable
 /// Reproducible kernels for any machine.
-struct reproducible_portable {
-#include <linnet/simd/every.inl>
+struct reproducible_portable : unfused_portable {
+#include <linnet/simd/in_order.inl>
 };
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
-#undef LINNET_ROWS
-#undef LINNET_PRODUCTS
+#undef LINNET_REGISTERS
 
 #if defined(__x86_64__)
 #define LINNET_TARGET LINNET_UNFUSED __attribute__((target("avx2")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
-/// Products for AVX2.
-struct unfused_products_avx2 {
-#include <linnet/simd/vector.inl>
-
-#include <linnet/simd/gemm.inl>
+/// Kernels without fused multiply-adds for AVX2.
+struct unfused_avx2 {
+#include <linnet/simd/every.inl>
 };
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
 #define LINNET_WIDTH 64
-#define LINNET_ROWS 4
-#define LINNET_PRODUCTS unfused_products_avx2
+#define LINNET_REGISTERS unfused_avx2
 /// Reproducible kernels for AVX2.
-struct reproducible_avx2 {
-#include <linnet/simd/every.inl>
+struct reproducible_avx2 : unfused_avx2 {
+#include <linnet/simd/in_order.inl>
 };
 #undef LINNET_TARGET
-#undef LINNET_ROWS
-#undef LINNET_PRODUCTS
+#undef LINNET_REGISTERS
 
 #define LINNET_TARGET \
   LINNET_UNFUSED __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2")))

@@ -18,6 +18,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -101,11 +117,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -127,10 +175,23 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
 template <class T, int... Lane>
 LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
                                               std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y = v;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -139,7 +200,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -178,6 +246,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -209,6 +286,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
