@@ -16220,8 +16220,8 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 /// Reproducible kernels for any machine.
 struct reproducible_portable : unfused_portable {
 /// @file
-/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold: included by
-/// simd/reproducible.inl inside a struct that has the others from LINNET_REGISTERS, its base.
+/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold. Included by
+/// simd/reproducible.inl inside a struct that has the others from its base, LINNET_REGISTERS.
 
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
@@ -19461,8 +19461,8 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 /// Reproducible kernels for AVX2.
 struct reproducible_avx2 : unfused_avx2 {
 /// @file
-/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold: included by
-/// simd/reproducible.inl inside a struct that has the others from LINNET_REGISTERS, its base.
+/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold. Included by
+/// simd/reproducible.inl inside a struct that has the others from its base, LINNET_REGISTERS.
 
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per

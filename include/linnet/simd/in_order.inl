@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold: included by
-/// simd/reproducible.inl inside a struct that has the others from LINNET_REGISTERS, its base.
+/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold. Included by
+/// simd/reproducible.inl inside a struct that has the others from its base, LINNET_REGISTERS.
 
 #include <linnet/simd/vector.inl>
 
