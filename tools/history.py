@@ -7,8 +7,9 @@
     history.py page                                 writes benchmarks/history/index.html
     history.py check                                whether that page shows what the files say
 
-Google Benchmark's options choose what runs, such as --benchmark_filter=encode. A record holds the
-machine, the commit, and the median of five runs of each benchmark. LINNET_HISTORY names another
+Google Benchmark's options choose what runs, such as --benchmark_filter=encode. Without options what
+benchmarks/compiling.py measures is added. A record holds the machine, the commit, and the median of
+five runs of each benchmark. LINNET_HISTORY names another
 folder, for trials: there, a busy machine is not refused.
 """
 
@@ -18,6 +19,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +54,8 @@ def record(build, options):
                                  "--benchmark_report_aggregates_only=true", *options) or "{}")
         context = report.get("context", context)
         medians |= medians_of(program.removeprefix("bench_"), report)
+    if medians and not options:
+        medians |= of_compiling(build)
     if not medians:
         sys.exit(f"history: no benchmark ran; {build}/bin has to hold one of {', '.join(PROGRAMS)}")
     entry = {
@@ -75,14 +79,28 @@ def medians_of(program, report):
             for b in report.get("benchmarks", []) if b.get("aggregate_name") == "median"}
 
 
+def of_compiling(build):
+    """Processor seconds of what benchmarks/compiling.py compiles."""
+    program = ROOT / "benchmarks/compiling.py"
+    if not program.exists():
+        return {}
+    with tempfile.NamedTemporaryFile() as out:
+        said(program, "--compilers", compiler_path(build), "--json", out.name)
+        (found,) = json.loads(Path(out.name).read_text()).values()
+    return {f"compiling/{name}": row["s"] for name, row in found.items() if row.get("s", 0) > 0}
+
+
 def processor():
     match = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return match[1].strip() if match else os.uname().machine
 
 
+def compiler_path(build):
+    return re.search(r"CMAKE_CXX_COMPILER:\w+=(.*)", (build / "CMakeCache.txt").read_text())[1]
+
+
 def compiler(build):
-    path = re.search(r"CMAKE_CXX_COMPILER:\w+=(.*)", (build / "CMakeCache.txt").read_text())[1]
-    return said(path, "--version").splitlines()[0]
+    return said(compiler_path(build), "--version").splitlines()[0]
 
 
 # --- the page -------------------------------------------------------------------------------------

@@ -53,6 +53,16 @@ class History(unittest.TestCase):
         program.chmod(0o755)
         return self.run_tool("record", str(self.root / "build"))
 
+    def test_compiling_is_measured(self):
+        out = self.root / "compiling.json"
+        subprocess.run([TOOLS.parent / "benchmarks/compiling.py", "--rounds", "1", "--compilers", "c++",
+                        "--rows", "#include <linnet/inference", "--json", out], check=True,
+                       capture_output=True)
+        [row] = json.loads(out.read_text())["c++"].values()
+        self.assertGreater(row["s"], 0)
+        self.assertGreater(row["MB"], 0)
+        self.assertGreater(row["lines"], 10_000)
+
     def test_records_the_median_in_seconds(self):
         self.assertEqual(self.record(8.25).returncode, 0)
         [path] = (self.root / "history").glob("*.json")
