@@ -12,8 +12,8 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The stack of a model that reads what virtual keys stand before, `of`: its attention, its layers,
-/// and the width of the rows that soft tokens are. Models that are not `known` read none.
+/// Which stack of a model reads what virtual keys stand before, its attention and its layers.
+/// `width` is that of soft tokens. Models that are not `known` take neither.
 template <class M>
 struct virtual_stack {
   static constexpr bool known = false;
