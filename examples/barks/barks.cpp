@@ -147,7 +147,8 @@ int play(const ln::packed<model>& weights, std::uint64_t seed, frame frames, boo
   const canvas to{window ? SDL_GetWindowSurface(window) : nullptr};
   if (!to.pixels) return fail(SDL_GetError());
   keys.reserve(std::size_t(frames));
-  static std::array<speaker, 4> speakers{weights, weights, weights, weights};
+  static std::array<speaker, 4> speakers{speaker(weights), speaker(weights), speaker(weights),
+                                         speaker(weights)};
   std::array<speech, 4> said;
   for (speech& s : said) s.line.reserve(std::size_t(context));
   static times taken;

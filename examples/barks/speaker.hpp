@@ -28,7 +28,7 @@ inline constexpr ln::limits limits{.target = context, .chunk = 1};
 /// Writes one villager's lines, a token at a time. It has its session's memory within itself.
 class speaker {
  public:
-  speaker(const ln::packed<model>& weights) : run_(weights, limits, memory_) {}
+  explicit speaker(const ln::packed<model>& weights) : run_(weights, limits, memory_) {}
   speaker(const speaker&) = delete;
 
   /// Begins a line that is due in a later frame.
@@ -62,7 +62,7 @@ class speaker {
 
  private:
   alignas(ln::alignment)
-      std::array<std::byte, std::size_t(ln::session<model>::footprint(limits))> memory_;
+      std::array<std::byte, std::size_t(ln::session<model>::footprint(limits))> memory_{};
   ln::session<model> run_;
   ln::sampler choose_{ln::sampling_options{}};
   std::span<float> logits_;
