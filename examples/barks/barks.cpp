@@ -119,7 +119,8 @@ void draw(const canvas& to, const world& w, const std::array<speech, 4>& said, f
     to.figure(p, 5, 8, names[i], colors[i]);
     to.text(p.x - 18, p.y + 24, moods[w.villagers[i].feels], 0x9db0a5);
     if (now - said[i].since >= shown) continue;
-    const int size = 8 * int(said[i].line.size()), x = std::clamp(p.x - size / 2, 6, width - size);
+    const int size = 8 * int(said[i].line.size()),
+              x = std::clamp(p.x - size / 2, 6, width - size - 6);
     to.box(x - 4, p.y - 32, size + 6, 16, 0xf4efdc);
     const auto visible = std::size_t(now - said[i].since + 1);  // it appears letter by letter
     to.text(x, p.y - 29, std::string_view(said[i].line).substr(0, visible), 0x20242c);

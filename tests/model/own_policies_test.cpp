@@ -2,6 +2,7 @@
 // A model from outside of the library that replaces policies as decoders do: what asks for that
 // makes of it what it makes of a decoder, bit for bit.
 
+#include <linnet/compression.hpp>
 #include <linnet/low_rank.hpp>
 
 #include "support/models.hpp"
