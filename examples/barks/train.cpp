@@ -81,13 +81,13 @@ int train(const std::string& path, int steps) {
       state s{};
       do s = {random.below(4), random.below(4), random.below(4), random.below(4)};
       while (held_out(s));
-      const std::span<ln::token> text(&tokens[std::size_t(row * length)], std::size_t(length));
-      std::size_t size = prompt(s, text);
+      std::array<char, context> text;
+      const std::size_t asked = prompt(s, text), first = std::size_t(row * length);
       const std::uint32_t call = random.below(2), remark = random.below(3);
-      for (const char c : line_of(s, call, remark) + "\n") {
-        labels[std::size_t(row * length) + size - 1] = c;
-        text[size++] = c;
-      }
+      const std::string line = line_of(s, call, remark) + "\n";
+      std::copy_n(text.begin(), asked, tokens.begin() + std::ptrdiff_t(first));
+      std::copy(line.begin(), line.end(), tokens.begin() + std::ptrdiff_t(first + asked));
+      std::copy(line.begin(), line.end(), labels.begin() + std::ptrdiff_t(first + asked - 1));
     }
     const double loss = trainer->step({tokens.data(), labels.data(), rows, length});
     if (step % 100 == 0 || step == steps - 1)
@@ -102,7 +102,7 @@ int train(const std::string& path, int steps) {
 /// Prints how many of the lines that are drawn could stand in the text, of states in it and of
 /// others.
 int judge(const ln::packed<model>& weights, std::size_t states) {
-  speaker who(weights, std::span(memory).first(session_bytes));
+  static speaker who(weights);
   long right[2] = {}, all[2] = {};
   for (std::size_t n = 0; n < states; ++n) {
     const state s{n % 4, n / 4 % 4, n / 16 % 4, n / 64 % 4};

@@ -8,15 +8,17 @@
 
 #include "continuation.hpp"
 
-#include "atoms.hpp"
 #include "ports.hpp"
 
+#include <lv2/atom/atom.h>
+#include <lv2/atom/util.h>
 #include <lv2/core/lv2.h>
 #include <lv2/midi/midi.h>
-#include <lv2/time/time.h>
+#include <lv2/urid/urid.h>
 
 #include <cstdio>
 #include <new>
+#include <string_view>
 
 namespace midi_continue {
 namespace {
@@ -26,10 +28,6 @@ class plugin {
   plugin(ln::packed<played_model> weights, double rate, const LV2_URID_Map& map)
       : midi_(map.map(map.handle, LV2_MIDI__MidiEvent)),
         sequence_(map.map(map.handle, LV2_ATOM__Sequence)),
-        speed_{.object = map.map(map.handle, LV2_ATOM__Object),
-               .of = map.map(map.handle, LV2_TIME__Position),
-               .key = map.map(map.handle, LV2_TIME__speed),
-               .real = map.map(map.handle, LV2_ATOM__Float)},
         rate_(rate),
         melody_(std::move(weights)) {}
 
@@ -40,81 +38,82 @@ class plugin {
   void activate() {
     melody_.begin_anew();
     now_ = next_slice_ = 0;
-    rolling_ = true;
     unheard_ = 0;
   }
-  /// Nothing can be sent here: the next run() sends the end of a note that sounds.
-  void deactivate() { owes_end_ = voiced_ >= 0; }
 
   void run(std::uint32_t samples) {
     const frames end = now_ + samples, last = std::max(end - 1, now_);
-    out_ = atom_writer(static_cast<LV2_Atom_Sequence*>(at(port::out)), sequence_);
-    if (owes_end_) end_voice(now_);
+    const auto slice = static_cast<frames>(control(port::slice, 16, 16384));
+    const bool enabled = control(port::enabled, 0, 1) > 0.5;
     const settings set = read_settings();
-    const bool enabled = control(port::enabled, 1, 0, 1) > 0.5;
+    open_output();
+    if (voiced_ != melody_.sounding()) voice(-1, now_);  // its end had no room, or was deactivated
     if (!enabled) stop(now_);
-    const auto slice = static_cast<frames>(control(port::slice, 64, 16, 16384));
-    atom_reader in(static_cast<const LV2_Atom_Sequence*>(at(port::in)), sequence_);
-    const LV2_Atom_Event* event = in.next();
-    for (frames t = now_;;) {  // the next of: an event, a slice of work, a note of the answer
-      const frames heard =
-          event ? std::clamp(now_ + std::clamp<frames>(event->time.frames, 0, samples), t, last)
-                : never;
-      const frames due = std::max(t, melody_.due());
-      if (event && heard <= std::min(due, next_slice_)) {
-        t = heard;
-        if (enabled) hear(*event, t, set);
-        event = in.next();
-      } else if (next_slice_ < end && next_slice_ <= due) {
-        t = next_slice_;
-        next_slice_ += slice;
-        melody_.work(t);
-      } else if (due < end) {
-        t = due;
-        const int key = melody_.play();
-        end_voice(t);
-        if (key >= 0) begin_voice(key, t);
-      } else {
-        break;
+    frames t = now_;
+    const auto advance = [&](frames to) {  // by slices of work and notes of the answer
+      for (;;) {
+        const frames due = std::max(t, melody_.due());
+        if (std::min(due, next_slice_) >= to) return;
+        t = std::min(due, next_slice_);
+        if (next_slice_ <= due) {
+          next_slice_ += slice;
+          melody_.work(t);
+        } else {
+          melody_.play();
+          voice(melody_.sounding(), t);
+        }
+      }
+    };
+    const auto* const in = static_cast<const LV2_Atom_Sequence*>(at(port::in));
+    if (in && in->atom.type == sequence_) {
+      LV2_ATOM_SEQUENCE_FOREACH(in, e) {
+        // Sizes are not trusted: an event that reaches behind the end is not read.
+        const auto left =
+            in->atom.size - static_cast<std::size_t>(bytes_of(e) - bytes_of(&in->body));
+        if (left < sizeof *e || e->body.size > left - sizeof *e) break;
+        const frames heard = now_ + std::clamp<frames>(e->time.frames, 0, samples);
+        const frames then = std::clamp(heard, t, last);
+        advance(then);
+        t = then;
+        if (enabled) hear(*e, t, set);
       }
     }
+    advance(end);
     now_ = end;
     if (void* const count = at(port::underruns))
       *static_cast<float*>(count) = static_cast<float>(melody_.late() + unheard_);
   }
 
  private:
+  static const std::uint8_t* bytes_of(const void* atom) {
+    return static_cast<const std::uint8_t*>(atom);
+  }
   void* at(port p) const { return port_[static_cast<std::size_t>(p)]; }
-  double control(port p, double otherwise, double least, double most) const {
+  double control(port p, double least, double most) const {
     const auto* const value = static_cast<const float*>(at(p));
-    return value && ln::is_finite(*value) ? std::clamp(double{*value}, least, most) : otherwise;
+    return value && *value > least ? std::min(double{*value}, most) : least;
   }
   settings read_settings() const {
-    const auto ticks = [&](port p, double beats) {  // of whole beats, so that the beat stays
-      return static_cast<int>(control(p, beats, 1, 64)) * ticks_per_beat;
+    const auto ticks = [&](port p) {  // of whole beats, so that the beat stays
+      return static_cast<int>(control(p, 1, 64)) * ticks_per_beat;
     };
-    const double per_minute = control(port::tempo, 120, 20, 400) * ticks_per_beat;
-    return {.samples_per_tick = rate_ * 60 / per_minute,
-            .pause = ticks(port::pause, 2),
-            .length = ticks(port::length, 16),
-            .choice = {.temperature = control(port::temperature, 0.5, 0, 4),
+    return {.samples_per_tick = rate_ * 60 / (control(port::tempo, 20, 400) * ticks_per_beat),
+            .pause = ticks(port::pause),
+            .length = ticks(port::length),
+            .choice = {.temperature = control(port::temperature, 0, 4),
                        .min_p = 0.05,
-                       .seed = static_cast<std::uint64_t>(control(port::seed, 1, 0, 65535))}};
+                       .seed = static_cast<std::uint64_t>(control(port::seed, 0, 65535))}};
   }
 
   // --- what comes in ---------------------------------------------------------------------------
 
   void hear(const LV2_Atom_Event& e, frames t, const settings& set) {
-    if (const auto speed = speed_.find(e)) {
-      if (*speed == 0 && rolling_) stop(t);
-      rolling_ = *speed != 0;
-    }
-    const std::uint8_t* const bytes = body_of(e);
+    const std::uint8_t* const bytes = bytes_of(&e + 1);
     if (e.body.type != midi_ || e.body.size < 3 || bytes[1] > 127 || bytes[2] > 127) return;
     const int message = bytes[0] & 0xf0, key = bytes[1], velocity = bytes[2];
     if (message == LV2_MIDI_MSG_NOTE_ON && velocity > 0) {
       melody_.begin_note(key, t, set);
-      end_voice(t);
+      voice(-1, t);
       channel_ = bytes[0] & 0x0f;
       velocity_ = velocity;
     } else if (message == LV2_MIDI_MSG_NOTE_OFF || message == LV2_MIDI_MSG_NOTE_ON) {
@@ -126,17 +125,32 @@ class plugin {
   }
   void stop(frames t) {
     melody_.stop(t);
-    end_voice(t);
+    voice(-1, t);
   }
 
   // --- what goes out ---------------------------------------------------------------------------
 
-  bool send(int message, int channel, int key, int velocity, frames t) {
-    return out_.add(t - now_, midi_,
-                    {static_cast<std::uint8_t>(message | channel), static_cast<std::uint8_t>(key),
-                     static_cast<std::uint8_t>(velocity)});
+  /// Empties the port, whose atom says how much it can hold.
+  void open_output() {
+    out_ = static_cast<LV2_Atom_Sequence*>(at(port::out));
+    room_ = out_ ? out_->atom.size / 8 * 8 : 0;  // events are padded to 8 bytes
+    if (room_ > 0) *out_ = {{sizeof out_->body, sequence_}, {0, 0}};
   }
-  void begin_voice(int key, frames t) {
+  bool send(int message, int channel, int key, int velocity, frames t) {
+    struct {
+      LV2_Atom_Event head;
+      std::uint8_t bytes[8];
+    } const e{{{t - now_}, {3, midi_}},
+              {static_cast<std::uint8_t>(message | channel), static_cast<std::uint8_t>(key),
+               static_cast<std::uint8_t>(velocity)}};
+    return room_ > 0 && lv2_atom_sequence_append_event(
+                            out_, room_, reinterpret_cast<const LV2_Atom_Event*>(&e)) != nullptr;
+  }
+  /// Ends the note that sounds, and begins another if the key is not -1. An end without room is
+  /// sent as soon as there is some.
+  void voice(int key, frames t) {
+    if (voiced_ >= 0 && send(LV2_MIDI_MSG_NOTE_OFF, voice_channel_, voiced_, 0, t)) voiced_ = -1;
+    if (key < 0) return;
     if (voiced_ >= 0 || !send(LV2_MIDI_MSG_NOTE_ON, channel_, key, velocity_, t)) {
       ++unheard_;
       return;
@@ -144,23 +158,17 @@ class plugin {
     voiced_ = key;
     voice_channel_ = channel_;
   }
-  /// Without room for it, the end is sent as soon as there is some.
-  void end_voice(frames t) {
-    owes_end_ = voiced_ >= 0 && !send(LV2_MIDI_MSG_NOTE_OFF, voice_channel_, voiced_, 0, t);
-    if (!owes_end_) voiced_ = -1;
-  }
 
   std::array<void*, static_cast<std::size_t>(port::count)> port_{};
   LV2_URID midi_, sequence_;
-  property speed_;
   double rate_;
   continuation melody_;
-  atom_writer out_;
+  LV2_Atom_Sequence* out_ = nullptr;
+  std::uint32_t room_ = 0;
   frames now_ = 0, next_slice_ = 0;      // samples since activate()
   int voiced_ = -1, voice_channel_ = 0;  // the note of the answer that sounds
   int channel_ = 0, velocity_ = 100;     // of the last note that was heard
-  bool owes_end_ = false, rolling_ = true;
-  long unheard_ = 0;  // notes that had no room in the output
+  long unheard_ = 0;                     // notes that had no room in the output
 };
 
 LV2_Handle instantiate(const LV2_Descriptor*, double rate, const char* bundle,
@@ -192,7 +200,7 @@ constexpr LV2_Descriptor descriptor{
     .connect_port = [](LV2_Handle h, std::uint32_t p, void* data) { self(h).connect(p, data); },
     .activate = [](LV2_Handle h) { self(h).activate(); },
     .run = [](LV2_Handle h, std::uint32_t samples) { self(h).run(samples); },
-    .deactivate = [](LV2_Handle h) { self(h).deactivate(); },
+    .deactivate = [](LV2_Handle) {},  // nothing can be sent here: the next run() ends a note
     .cleanup = [](LV2_Handle h) { delete &self(h); },
     .extension_data = [](const char*) -> const void* { return nullptr; }};
 

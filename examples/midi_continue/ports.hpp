@@ -13,7 +13,7 @@ constexpr char session_uri[] = "urn:linnet:midi_continue#session";
 
 /// Numbers of the ports.
 enum class port : std::uint32_t {
-  in,           ///< MIDI, and the position of the host's transport
+  in,           ///< MIDI
   out,          ///< MIDI
   tempo,        ///< beats per minute
   pause,        ///< whole beats that the plug-in waits before it goes on

@@ -25,14 +25,14 @@ struct runner_of {
   using type = ln::evaluator<M>;
 };
 template <class M>
-requires ln::detail::is_encoder<M>
+requires ln::embedding_model<M>
 struct runner_of<M> {
   using type = ln::embedder<M>;
 };
 
 template <class M>
 class stored_model_of final : public stored_model {
-  static constexpr bool embeds = ln::detail::is_encoder<M>;
+  static constexpr bool embeds = ln::embedding_model<M>;
 
  public:
   stored_model_of(std::shared_ptr<const ln::weights<M>> weights, const ln::limits& l)

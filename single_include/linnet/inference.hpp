@@ -38953,6 +38953,15 @@ struct policy_set {
   using with = policy_set<std::conditional_t<std::is_base_of_v<Slot, Ps>, Other, Ps>...>;
 };
 
+/// A model of causal blocks of one kind that names its policies and replaces one by
+/// `with<Slot, Other>`, as decoders do. `self` is the shape of its attention.
+template <class M>
+concept replaces_policies = requires {
+  typename M::template with<linnet::ffn::policy, typename M::ffn>;
+  typename M::template with<linnet::attention::policy, typename M::attention>;
+  M::self.kv();
+};
+
 /// The storage type in the list, or f32, with the list's compute type.
 template <class... Ps>
 struct pick_storage {

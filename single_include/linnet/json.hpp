@@ -2653,7 +2653,7 @@ std::string make_virtual_config(const std::string& base_name) {
          (base_name.empty() ? "null" : json_quoted(base_name)) + ",\n" +
          (prefix ? number("encoder_hidden_size", token_width<A>()) : "") +
          "  \"inference_mode\": true,\n" + number("num_attention_heads", heads) +
-         number("num_layers", virtual_layers<M>()) +
+         number("num_layers", virtual_stack<M>::layers) +
          number("num_transformer_submodules", prefix && is_t5<M> ? 2 : 1) +
          number("num_virtual_tokens", A::virtual_count) + "  \"peft_type\": " +
          (prefix ? "\"PREFIX_TUNING\",\n  \"prefix_projection\": false,\n"
@@ -2699,7 +2699,7 @@ result<index> check_virtual_config(std::span<const std::byte> text, const std::s
 /// second place there and begin anew at the end. Of an even number, two have one in common.
 template <class M>
 constexpr index virtual_place(index layer) {
-  return is_t5<M> ? 2 * layer % virtual_layers<M>() : layer;
+  return is_t5<M> ? 2 * layer % virtual_stack<M>::layers : layer;
 }
 /// Calls f(place in memory, place in the file) for each number of an adapter. Keys of a model that
 /// rotates neighbours have their channels in another order there.
@@ -2710,7 +2710,7 @@ void each_virtual_number(F&& f) {
   A::visit([&](const parameter_path&, const tensor_info& info) { all = info.size(); },
            parameter_path{});
   if constexpr (is_prefix<A> && is_t5<M>) {
-    constexpr index both = 2 * A::key_width, layers = virtual_layers<M>();
+    constexpr index both = 2 * A::key_width, layers = virtual_stack<M>::layers;
     for (index i = 0; i < all; ++i) {
       const index layer = i / both % layers;
       f(i, i + (virtual_place<M>(layer) - layer) * both);

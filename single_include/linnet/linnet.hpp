@@ -38104,6 +38104,15 @@ struct policy_set {
   using with = policy_set<std::conditional_t<std::is_base_of_v<Slot, Ps>, Other, Ps>...>;
 };
 
+/// A model of causal blocks of one kind that names its policies and replaces one by
+/// `with<Slot, Other>`, as decoders do. `self` is the shape of its attention.
+template <class M>
+concept replaces_policies = requires {
+  typename M::template with<linnet::ffn::policy, typename M::ffn>;
+  typename M::template with<linnet::attention::policy, typename M::attention>;
+  M::self.kv();
+};
+
 /// The storage type in the list, or f32, with the list's compute type.
 template <class... Ps>
 struct pick_storage {
@@ -64670,87 +64679,78 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The stack of a model that reads what virtual keys stand before: an encoder-decoder's decoder.
+/// Which stack of a model reads what virtual keys stand before, its attention and its layers.
+/// `width` is that of soft tokens. Models that are not `known` take neither.
 template <class M>
 struct virtual_stack {
-  using of = M;
-  using attention = typename M::attention;
+  static constexpr bool known = false;
 };
 template <class M>
-requires is_encoder<M>
+requires is_decoder<M>
 struct virtual_stack<M> {
+  static constexpr bool known = true;
+  using of = M;
+  using attention = typename M::attention;
+  static constexpr index layers = M::shape.layers, width = M::d;
+};
+template <class M>
+requires is_encoder<M>  // whose soft tokens stand before its norm, as embedded tokens
+struct virtual_stack<M> {
+  static constexpr bool known = true;
   using of = typename M::body;
   using attention = typename M::attention;
+  static constexpr index layers = M::shape.layers, width = M::width;
 };
 template <class M>
 requires is_t5<M>
 struct virtual_stack<M> {
+  static constexpr bool known = true;
   using of = typename M::decoder;
   using attention = typename M::decoder_attention;
+  static constexpr index layers = M::shape.decoder_layers, width = M::d;
 };
-/// The shape of that attention, and its layers.
+/// The shape of that attention.
 template <class M>
 inline constexpr attention_shape virtual_self = virtual_stack<M>::of::self;
-template <class M>
-consteval index virtual_layers() {
-  if constexpr (is_t5<M>)
-    return M::shape.decoder_layers;
-  else
-    return M::shape.layers;
-}
-/// Width of the rows that soft tokens are: an encoder's stand before its norm, as embedded tokens.
-template <class M>
-consteval index virtual_width() {
-  if constexpr (is_encoder<M>)
-    return M::width;
-  else
-    return M::d;
-}
 
-/// Whether the attention that reads virtual tokens counts tokens from the first; of a T5 they stand
-/// before the source or the target.
+/// Whether the attention that reads virtual tokens counts tokens from the first.
 template <class M, bool BeforeSource>
 consteval bool virtual_tokens_count() {
-  if constexpr (is_t5<M> && BeforeSource)
+  if constexpr (BeforeSource)
     return M::encoder_attention::counts_tokens;
-  else if constexpr (is_t5<M> || is_decoder<M> || is_encoder<M>)
-    return virtual_stack<M>::attention::counts_tokens;
   else
-    return false;  // refused in other words
+    return virtual_stack<M>::attention::counts_tokens;
 }
 
 /// Whether a model's texts may have virtual tokens before them; words for the others.
 template <class M, bool BeforeSource>
 consteval bool takes_virtual_tokens() {
-  if constexpr (virtual_tokens_count<M, BeforeSource>())
+  if constexpr (!virtual_stack<M>::known)
+    static_assert(never<M>,
+                  "linnet::prompt_tuning and prefix_tuning: decoders, encoders and T5 take virtual "
+                  "tokens, other models do not");
+  else if constexpr (virtual_tokens_count<M, BeforeSource>())
     static_assert(
         never<M>,
         "linnet::prompt_tuning and prefix_tuning: this kind of attention counts blocks or "
         "positions from a text's first token, and virtual ones are not among them");
-  else if constexpr (is_t5<M>)
-    return true;
   else if constexpr (is_encoder<M>)
     static_assert(!M::of_images,
                   "linnet::prompt_tuning and prefix_tuning: they stand before texts; an encoder of "
                   "images reads none");
-  else if constexpr (!is_decoder<M>)
-    static_assert(never<M>,
-                  "linnet::prompt_tuning and prefix_tuning: decoders, encoders and T5 take virtual "
-                  "tokens, other models do not");
-  else if constexpr (M::depths::routes)
+  else if constexpr (is_decoder<M>) {
     static_assert(
-        never<M>,
+        !M::depths::routes,
         "linnet::prompt_tuning and prefix_tuning: a mixture of depths would count virtual "
         "tokens among those that it chooses from");
-  else if constexpr (!M::embedding::whole_rows)
     static_assert(
-        never<M>,
+        M::embedding::whole_rows,
         "linnet::prompt_tuning and prefix_tuning: a tensor train has a row for each token alone");
-  else if constexpr (M::takes_prefix)
     static_assert(
-        never<M>,
+        !M::takes_prefix,
         "linnet::prompt_tuning and prefix_tuning: attention::prefix counts a text's first "
         "tokens, and virtual ones are not among them");
+  }
   return true;
 }
 
@@ -64801,7 +64801,7 @@ struct virtual_model : adapted_model<M, Method> {
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
     workspace<T> w;
-    if (BeforeSource || is_encoder<M>) w.lengths = m.saved.take<index>(l.batch);
+    if (has_lengths) w.lengths = m.saved.take<index>(l.batch);
     static_cast<adapted_workspace<M, T>&>(w) = plan_adapted<M, T>(m, whole(l), use, 0);
     return w;
   }
@@ -64824,11 +64824,12 @@ struct virtual_model : adapted_model<M, Method> {
   }
 
  private:
+  static constexpr bool has_lengths = BeforeSource || requires(const batch& b) { b.lengths; };
   /// Lengths of the texts that virtual tokens stand before, where a batch has them.
   static const index* lengths_of([[maybe_unused]] const batch& b) {
     if constexpr (BeforeSource)
       return b.source_lengths;
-    else if constexpr (is_encoder<M>)
+    else if constexpr (has_lengths)
       return b.lengths;
     else
       return nullptr;
@@ -64862,7 +64863,7 @@ namespace detail {
 /// Whether every layer's attention takes keys that are given.
 template <class M>
 consteval bool takes_virtual_keys() {
-  if constexpr (is_decoder<M> || is_encoder<M> || is_t5<M>) {
+  if constexpr (virtual_stack<M>::known) {
     using layer = typename virtual_stack<M>::attention::template layer<virtual_self<M>>;
     if constexpr (requires { layer::takes_virtual_keys; }) return layer::takes_virtual_keys;
     return false;
@@ -64880,7 +64881,7 @@ struct adapted<M, prefix_tuning<Count>> : detail::virtual_model<M, prefix_tuning
   /// Values of the keys of a token in one layer.
   static constexpr index key_width =
       detail::virtual_self<M>.kv_heads * detail::virtual_self<M>.d_kv;
-  static constexpr index width = detail::virtual_layers<M>() * 2 * key_width;
+  static constexpr index width = detail::virtual_stack<M>::layers * 2 * key_width;
 
   template <class Form>
   struct params {
@@ -64939,7 +64940,7 @@ struct prompt_tuning {
 template <class M, index Count>
 struct adapted<M, prompt_tuning<Count>>
     : detail::virtual_model<M, prompt_tuning<Count>, Count, M::encodes> {
-  static constexpr index width = detail::virtual_width<M>();
+  static constexpr index width = detail::virtual_stack<M>::width;
   template <class Form>
   struct params {
     typename Form::vector prompt{};
@@ -72056,15 +72057,17 @@ inline void choose_tokens(index n, const double* scores, const token_adaptive_op
 /// summed over heads. Tokens of low score have inputs of few bits in the rest of the layer, and in
 /// the queries, keys and values of the next. All others have those of the compute type, such as
 /// compute::int8. So has every token where the head reads it. For trainers and evaluators of
-/// decoders. Where products do not round their inputs to integers it changes nothing. Sequences of
-/// a batch, and documents packed in one, choose for themselves. Layer dropout is refused, as of
+/// decoders, and of models that read decoder_batch and count their layers as `exits`. Where
+/// products do not round their inputs to integers it changes nothing. Sequences of a batch, and
+/// documents packed in one, choose for themselves. Layer dropout is refused, as of
 /// attention_distillation.
 template <class M, class Objective = cross_entropy_objective>
 class token_adaptive {
   using T = float;
-  static_assert(detail::is_decoder<M>,
-                "linnet::token_adaptive: chooses the tokens of a decoder's self-attention; train "
-                "another model with compute::int8 alone");
+  static_assert(M::exits > 0 && std::is_same_v<typename M::batch, decoder_batch>,
+                "linnet::token_adaptive: chooses the tokens of a decoder's self-attention, or of a "
+                "model that reads decoder_batch and counts its layers as `exits`; train another "
+                "model with compute::int8 alone");
 
  public:
   using batch = typename M::batch;

@@ -300,7 +300,7 @@ weights<Low, T> factorise(const weights<dense_counterpart<Low>, T>& w) {
 
 namespace detail {
 
-/// The decoder `M` with its feed-forward and attention factored; a rank of 0 leaves them.
+/// Model `M` with its feed-forward and attention factored; a rank of 0 leaves them.
 template <class M, index Ffn, index Attention>
 struct factored_model {
   using feed_forward = linnet::ffn::low_rank<Ffn, typename M::ffn>;
@@ -316,7 +316,7 @@ struct factored_model {
 /// Whether it can be factored.
 template <class M, index Ffn, index Attention>
 constexpr bool factors() {
-  if constexpr (is_decoder<M>)
+  if constexpr (replaces_policies<M>)
     return (Ffn > 0 || Attention > 0) && M::sharing::projections.plain() &&
            (Ffn == 0 ||
             (M::ffn::has_output_map && Ffn > 0 && Ffn <= M::d && Ffn <= M::shape.d_ff)) &&

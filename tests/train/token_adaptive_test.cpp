@@ -128,6 +128,21 @@ BOOST_AUTO_TEST_CASE(evaluators_round_as_chosen) {
   BOOST_TEST(loss_of(plain, choice<q8>({.share = 1, .bits = 7})) != all4);
 }
 
+/// A model under a name that the library does not know, whose layers are counted as `exits`.
+template <class M>
+struct own : M {
+  template <class S>
+  using with_storage = own<typename M::template with_storage<S>>;
+};
+BOOST_AUTO_TEST_CASE(takes_models_from_outside) {
+  ln::weights<model> w;
+  randomize(w);
+  ln::weights<own<model>> o;
+  randomize(o);
+  BOOST_TEST((loss_of(ln::quantize<st::int8, eight>(o), choice<own<q8>>({.share = 0.5})) ==
+              loss_of(ln::quantize<st::int8, eight>(w), choice<q8>({.share = 0.5}))));
+}
+
 // Documents packed in a row choose as if each had a row of its own.
 BOOST_AUTO_TEST_CASE(documents_choose_for_themselves) {
   ln::weights<model> w;

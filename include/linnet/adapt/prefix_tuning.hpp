@@ -20,7 +20,7 @@ namespace detail {
 /// Whether every layer's attention takes keys that are given.
 template <class M>
 consteval bool takes_virtual_keys() {
-  if constexpr (is_decoder<M> || is_encoder<M> || is_t5<M>) {
+  if constexpr (virtual_stack<M>::known) {
     using layer = typename virtual_stack<M>::attention::template layer<virtual_self<M>>;
     if constexpr (requires { layer::takes_virtual_keys; }) return layer::takes_virtual_keys;
     return false;
@@ -38,7 +38,7 @@ struct adapted<M, prefix_tuning<Count>> : detail::virtual_model<M, prefix_tuning
   /// Values of the keys of a token in one layer.
   static constexpr index key_width =
       detail::virtual_self<M>.kv_heads * detail::virtual_self<M>.d_kv;
-  static constexpr index width = detail::virtual_layers<M>() * 2 * key_width;
+  static constexpr index width = detail::virtual_stack<M>::layers * 2 * key_width;
 
   template <class Form>
   struct params {

@@ -20,7 +20,7 @@ struct prompt_tuning {
 template <class M, index Count>
 struct adapted<M, prompt_tuning<Count>>
     : detail::virtual_model<M, prompt_tuning<Count>, Count, M::encodes> {
-  static constexpr index width = detail::virtual_width<M>();
+  static constexpr index width = detail::virtual_stack<M>::width;
   template <class Form>
   struct params {
     typename Form::vector prompt{};

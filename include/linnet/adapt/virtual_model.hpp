@@ -12,87 +12,78 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The stack of a model that reads what virtual keys stand before: an encoder-decoder's decoder.
+/// Which stack of a model reads what virtual keys stand before, its attention and its layers.
+/// `width` is that of soft tokens. Models that are not `known` take neither.
 template <class M>
 struct virtual_stack {
-  using of = M;
-  using attention = typename M::attention;
+  static constexpr bool known = false;
 };
 template <class M>
-requires is_encoder<M>
+requires is_decoder<M>
 struct virtual_stack<M> {
+  static constexpr bool known = true;
+  using of = M;
+  using attention = typename M::attention;
+  static constexpr index layers = M::shape.layers, width = M::d;
+};
+template <class M>
+requires is_encoder<M>  // whose soft tokens stand before its norm, as embedded tokens
+struct virtual_stack<M> {
+  static constexpr bool known = true;
   using of = typename M::body;
   using attention = typename M::attention;
+  static constexpr index layers = M::shape.layers, width = M::width;
 };
 template <class M>
 requires is_t5<M>
 struct virtual_stack<M> {
+  static constexpr bool known = true;
   using of = typename M::decoder;
   using attention = typename M::decoder_attention;
+  static constexpr index layers = M::shape.decoder_layers, width = M::d;
 };
-/// The shape of that attention, and its layers.
+/// The shape of that attention.
 template <class M>
 inline constexpr attention_shape virtual_self = virtual_stack<M>::of::self;
-template <class M>
-consteval index virtual_layers() {
-  if constexpr (is_t5<M>)
-    return M::shape.decoder_layers;
-  else
-    return M::shape.layers;
-}
-/// Width of the rows that soft tokens are: an encoder's stand before its norm, as embedded tokens.
-template <class M>
-consteval index virtual_width() {
-  if constexpr (is_encoder<M>)
-    return M::width;
-  else
-    return M::d;
-}
 
-/// Whether the attention that reads virtual tokens counts tokens from the first; of a T5 they stand
-/// before the source or the target.
+/// Whether the attention that reads virtual tokens counts tokens from the first.
 template <class M, bool BeforeSource>
 consteval bool virtual_tokens_count() {
-  if constexpr (is_t5<M> && BeforeSource)
+  if constexpr (BeforeSource)
     return M::encoder_attention::counts_tokens;
-  else if constexpr (is_t5<M> || is_decoder<M> || is_encoder<M>)
-    return virtual_stack<M>::attention::counts_tokens;
   else
-    return false;  // refused in other words
+    return virtual_stack<M>::attention::counts_tokens;
 }
 
 /// Whether a model's texts may have virtual tokens before them; words for the others.
 template <class M, bool BeforeSource>
 consteval bool takes_virtual_tokens() {
-  if constexpr (virtual_tokens_count<M, BeforeSource>())
+  if constexpr (!virtual_stack<M>::known)
+    static_assert(never<M>,
+                  "linnet::prompt_tuning and prefix_tuning: decoders, encoders and T5 take virtual "
+                  "tokens, other models do not");
+  else if constexpr (virtual_tokens_count<M, BeforeSource>())
     static_assert(
         never<M>,
         "linnet::prompt_tuning and prefix_tuning: this kind of attention counts blocks or "
         "positions from a text's first token, and virtual ones are not among them");
-  else if constexpr (is_t5<M>)
-    return true;
   else if constexpr (is_encoder<M>)
     static_assert(!M::of_images,
                   "linnet::prompt_tuning and prefix_tuning: they stand before texts; an encoder of "
                   "images reads none");
-  else if constexpr (!is_decoder<M>)
-    static_assert(never<M>,
-                  "linnet::prompt_tuning and prefix_tuning: decoders, encoders and T5 take virtual "
-                  "tokens, other models do not");
-  else if constexpr (M::depths::routes)
+  else if constexpr (is_decoder<M>) {
     static_assert(
-        never<M>,
+        !M::depths::routes,
         "linnet::prompt_tuning and prefix_tuning: a mixture of depths would count virtual "
         "tokens among those that it chooses from");
-  else if constexpr (!M::embedding::whole_rows)
     static_assert(
-        never<M>,
+        M::embedding::whole_rows,
         "linnet::prompt_tuning and prefix_tuning: a tensor train has a row for each token alone");
-  else if constexpr (M::takes_prefix)
     static_assert(
-        never<M>,
+        !M::takes_prefix,
         "linnet::prompt_tuning and prefix_tuning: attention::prefix counts a text's first "
         "tokens, and virtual ones are not among them");
+  }
   return true;
 }
 
@@ -143,7 +134,7 @@ struct virtual_model : adapted_model<M, Method> {
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
     workspace<T> w;
-    if (BeforeSource || is_encoder<M>) w.lengths = m.saved.take<index>(l.batch);
+    if (has_lengths) w.lengths = m.saved.take<index>(l.batch);
     static_cast<adapted_workspace<M, T>&>(w) = plan_adapted<M, T>(m, whole(l), use, 0);
     return w;
   }
@@ -166,11 +157,12 @@ struct virtual_model : adapted_model<M, Method> {
   }
 
  private:
+  static constexpr bool has_lengths = BeforeSource || requires(const batch& b) { b.lengths; };
   /// Lengths of the texts that virtual tokens stand before, where a batch has them.
   static const index* lengths_of([[maybe_unused]] const batch& b) {
     if constexpr (BeforeSource)
       return b.source_lengths;
-    else if constexpr (is_encoder<M>)
+    else if constexpr (has_lengths)
       return b.lengths;
     else
       return nullptr;

@@ -136,10 +136,10 @@ struct narrowed_model<M, Shape, false> {
 
 namespace detail {
 
-/// A decoder whose feed-forwards may have a width for each layer.
+/// A model whose blocks take a width of their feed-forward each, as a decoder's do.
 template <class M>
 concept takes_layer_widths = requires {
-  requires is_decoder<M>;
+  typename M::template block_of_width<M::shape.d_ff, false>;
   requires ffn_of_layers<typename M::ffn>::type::has_output_map;
   requires std::is_same_v<typename M::sharing, sharing::none> && !M::depths::routes;
 };
@@ -149,7 +149,8 @@ struct of_even_width {
   using type = M;
 };
 template <class M>
-requires(is_decoder<M>&& has_layer_widths<typename M::ffn>) struct of_even_width<M> {
+requires has_layer_widths<typename M::ffn>
+struct of_even_width<M> {
   using type = typename M::template with_ffn<typename ffn_of_layers<typename M::ffn>::type>;
 };
 /// `Shape` with the widest of some widths.

@@ -13,7 +13,9 @@ namespace detail {
 
 template <class M>
 struct online_model {
-  static_assert(is_decoder<M>, "linnet::rotate_online: only decoders have such policies");
+  static_assert(replaces_policies<M>,
+                "linnet::rotate_online: only decoders, and models that replace policies as they do "
+                "by with<Slot, Other>, have such policies");
   template <class Ffn>
   struct rotated_ffn {
     using type = Ffn;

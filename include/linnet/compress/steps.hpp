@@ -81,7 +81,7 @@ constexpr bool unties() {
 /// Whether rotate_online() has something to rotate.
 template <class M>
 constexpr bool rotates_online() {
-  if constexpr (is_decoder<M>) return !std::is_same_v<online_rotated<M>, M>;
+  if constexpr (replaces_policies<M>) return !std::is_same_v<online_rotated<M>, M>;
   return false;
 }
 

@@ -81,15 +81,17 @@ inline void choose_tokens(index n, const double* scores, const token_adaptive_op
 /// summed over heads. Tokens of low score have inputs of few bits in the rest of the layer, and in
 /// the queries, keys and values of the next. All others have those of the compute type, such as
 /// compute::int8. So has every token where the head reads it. For trainers and evaluators of
-/// decoders. Where products do not round their inputs to integers it changes nothing. Sequences of
-/// a batch, and documents packed in one, choose for themselves. Layer dropout is refused, as of
+/// decoders, and of models that read decoder_batch and count their layers as `exits`. Where
+/// products do not round their inputs to integers it changes nothing. Sequences of a batch, and
+/// documents packed in one, choose for themselves. Layer dropout is refused, as of
 /// attention_distillation.
 template <class M, class Objective = cross_entropy_objective>
 class token_adaptive {
   using T = float;
-  static_assert(detail::is_decoder<M>,
-                "linnet::token_adaptive: chooses the tokens of a decoder's self-attention; train "
-                "another model with compute::int8 alone");
+  static_assert(M::exits > 0 && std::is_same_v<typename M::batch, decoder_batch>,
+                "linnet::token_adaptive: chooses the tokens of a decoder's self-attention, or of a "
+                "model that reads decoder_batch and counts its layers as `exits`; train another "
+                "model with compute::int8 alone");
 
  public:
   using batch = typename M::batch;
