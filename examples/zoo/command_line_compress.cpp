@@ -38,8 +38,8 @@ void add_compress(CLI::App& app, compress_options& o) {
   auto* const shape = c.add_option(
       "--shape", o.shape,
       "of narrow: numbers that become smaller, such as layers=24,d_ff=1024; also "
-      "heads, d_model, and of a T5 encoder_layers and decoder_layers. d_ff=512/384 has "
-      "the width of each layer that is left; with ; between them, shapes of rounds, "
+      "heads, d_model, and of a T5 encoder_layers and decoder_layers. d_ff=512/384 and heads=8/4 "
+      "have the number of each layer that is left; with ; between them, shapes of rounds, "
       "each trained by --steps");
   c.add_option("--importance", o.importance,
                "of narrow: what stays, by activation, taylor (gradients), lora (gradients of an "

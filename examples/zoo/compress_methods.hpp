@@ -137,7 +137,7 @@ struct by_lora {
 };
 /// The model in a smaller shape, with what `Score` finds most important. With `Widths`, those of
 /// its layers' feed-forwards.
-template <auto Shape, class Score, ln::index... Widths>
+template <auto Shape, class Score, ln::layer_width... Widths>
 struct cut {
   template <class Batch>
   struct scores_of {

@@ -143,8 +143,10 @@ BOOST_AUTO_TEST_CASE(refusals) {
   no_shape("layers=4", "is no smaller than decoder:vocabulary=256");
   no_shape("layers=5", "layers=5: expected 1 to 4");
   no_shape("layers=x", "expected field=value");
-  no_shape("d_ff=3/0/2/1", "expected a width above 0");
-  no_shape("layers=3,d_ff=3/4", "d_ff has 2 widths for 3 layers");
+  no_shape("d_ff=3/0/2/1", "expected a number above 0");
+  no_shape("layers=3,d_ff=3/4", "d_ff has 2 numbers for 3 layers");
+  no_shape("layers=3,heads=3/4", "heads has 2 numbers for 3 layers");
+  no_shape("heads=4/4/4/4", "is no smaller than");
   no_shape("layers=2;layers=3", "layers=3: expected 1 to 2");
   no_shape("layers=2;d_ff=3/4", "leave the ';' out");
   no_shape("vocabulary=10", "unknown number of a shape");

@@ -36,6 +36,13 @@ struct attention_shape {
   projection_kind
       projections{};  ///< how the linear maps are made, for policies that are `supports_low_rank`
 
+  /// This attention with another number of query heads, and as many queries for each key.
+  constexpr attention_shape with_heads(index count) const {
+    attention_shape a = *this;
+    a.kv_heads = count * kv_heads / heads;
+    a.heads = count;
+    return a;
+  }
   /// Width of all query heads together.
   constexpr index n() const { return heads * d_kv; }
   /// Width of all key or value heads together.
@@ -76,8 +83,9 @@ struct policy {
   static constexpr bool supports_pages = true;      ///< sessions may ask for limits.kv_blocks
   static constexpr index least_context = 0;         ///< tokens that a model's context must have
   static constexpr index longest = 0;               ///< most tokens an encoder may read; 0 for any
-  static constexpr bool first_differs = false;  ///< the first layer of a stack is of another type
-  static constexpr bool rotary = true;          ///< can take rotary positions
+  static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
+  static constexpr bool heads_by_layer = false;  ///< layers of a decoder have unlike heads
+  static constexpr bool rotary = true;           ///< can take rotary positions
   static constexpr bool supports_low_rank =
       false;                                     ///< its linear maps may be of any projection_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
