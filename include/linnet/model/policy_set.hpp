@@ -306,6 +306,12 @@ template <class Kind, index... Heads>
 struct attention_of_layers<attention::per_layer<Kind, Heads...>> {
   using type = Kind;
 };
+/// Whether the layers of a model have heads of their own number.
+template <class M>
+inline constexpr bool has_heads_by_layer = [] {
+  if constexpr (requires { M::attention::heads_by_layer; }) return M::attention::heads_by_layer;
+  return false;
+}();
 /// Whether a decoder's layers have hidden widths or heads of their own.
 template <class Ffn, class Attention>
 inline constexpr bool unlike_widths = has_layer_widths<Ffn> || Attention::heads_by_layer;

@@ -12,8 +12,8 @@ LINNET_NAMESPACE_BEGIN
 namespace attention {
 
 /// Attention `Kind` with a number of query heads for each layer of a decoder. The shape's heads are
-/// the most of them. Heads have one width, and each head of keys and values as many queries as in
-/// the shape. narrow() makes weights of it from those of `Kind`.
+/// the most of them. All heads have one width. Those of keys and values are as many for each query
+/// as in the shape. narrow() makes weights of it from those of `Kind`.
 template <class Kind, index... Heads>
 struct per_layer : Kind {
   static_assert(Kind::supports_low_rank,
