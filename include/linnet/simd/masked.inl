@@ -11,7 +11,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
   const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? (first < group * groups ? first / group : groups - 1) : 0) - 1;
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
