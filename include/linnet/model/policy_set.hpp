@@ -327,27 +327,30 @@ constexpr index heads_of_layer(std::size_t l, index same) {
   return same;
 }
 
-/// The stack of a decoder. Block<F, Heads, First> holds a block of hidden width F and so many query
-/// heads, the first one of the stack where `First`.
-template <class Policies, template <index, index, bool> class Block, auto Shape, index Rotary,
+/// The stack of a decoder. Block<F, A> holds a block of hidden width F and attention A, which is
+/// `First` in the first layer and `Rest` in the others.
+template <class Policies, template <index, attention_shape> class Block, auto Shape,
+          attention_shape First, attention_shape Rest, index Rotary,
           class Ffn = typename Policies::template of<ffn::policy>,
           class Attention = typename Policies::template of<attention::policy>>
 struct stack_of_decoder {
-  using first = typename Block<Shape.d_ff, Shape.heads, true>::type;
-  using rest = Block<Shape.d_ff, Shape.heads, false>;
+  using first = typename Block<Shape.d_ff, First>::type;
+  using rest = Block<Shape.d_ff, Rest>;
   using type = typename Policies::template of<depths::policy>::template stack<
       stack_of<first, rest, Shape.layers, Attention::first_differs,
                typename Policies::template of<sharing::policy>>,
       typename rest::type, Shape.layers, Rotary>;
 };
-template <class Policies, template <index, index, bool> class Block, auto Shape, index Rotary,
-          class Ffn, class Attention>
+template <class Policies, template <index, attention_shape> class Block, auto Shape,
+          attention_shape First, attention_shape Rest, index Rotary, class Ffn, class Attention>
 requires(unlike_widths<Ffn, Attention>)  //
-    struct stack_of_decoder<Policies, Block, Shape, Rotary, Ffn, Attention> {
+    struct stack_of_decoder<Policies, Block, Shape, First, Rest, Rotary, Ffn, Attention> {
+  template <std::size_t Layer>
+  static constexpr attention_shape attention_at =
+      with_heads(Layer == 0 ? First : Rest, heads_of_layer<Attention>(Layer, Shape.heads));
   template <std::size_t... Layer>
   static layer_list<
-      typename Block<width_of_layer<Ffn>(Layer, Shape.d_ff),
-                     heads_of_layer<Attention>(Layer, Shape.heads), Layer == 0>::type...>
+      typename Block<width_of_layer<Ffn>(Layer, Shape.d_ff), attention_at<Layer>>::type...>
       of(std::index_sequence<Layer...>);
   using type = decltype(of(std::make_index_sequence<static_cast<std::size_t>(Shape.layers)>()));
 };

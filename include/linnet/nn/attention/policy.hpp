@@ -36,18 +36,20 @@ struct attention_shape {
   projection_kind
       projections{};  ///< how the linear maps are made, for policies that are `supports_low_rank`
 
-  /// This attention with another number of query heads, and as many queries for each key.
-  constexpr attention_shape with_heads(index count) const {
-    attention_shape a = *this;
-    a.kv_heads = count * kv_heads / heads;
-    a.heads = count;
-    return a;
-  }
   /// Width of all query heads together.
   constexpr index n() const { return heads * d_kv; }
   /// Width of all key or value heads together.
   constexpr index kv() const { return kv_heads * d_kv; }
 };
+
+namespace detail {
+/// Attention with another number of query heads, and as many queries for each key.
+constexpr attention_shape with_heads(attention_shape a, index count) {
+  a.kv_heads = count * a.kv_heads / a.heads;
+  a.heads = count;
+  return a;
+}
+}  // namespace detail
 
 /// Attention policies: `layer<shape>` is a layer (see nn/layer.hpp) from width d_model to d_model.
 /// It also has `state_values(tokens)`: the numbers that it keeps for each sequence of up to
