@@ -278,7 +278,7 @@ BOOST_AUTO_TEST_CASE(heads_by_layer) {
     static_assert(N::shape.heads == 4 && N::shape.kv_heads == 2 && N::shape.d_ff == 6);
     static_assert(
         std::is_same_v<N::attention, ln::attention::per_layer<ln::attention::full, 2, 4, 2>>);
-    const auto n = ln::narrow<small, layer_width{3, 2}, 6, layer_width{1, 2}>(from.w, from.scores);
+    auto n = ln::narrow<small, layer_width{3, 2}, 6, layer_width{1, 2}>(from.w, from.scores);
     BOOST_REQUIRE_MESSAGE(static_cast<bool>(n), (n ? "" : n.error().message()));
     from.check(*n, std::sqrt(1.5));
     const auto masked = logits_of(ln::pack(from.w), data), got = logits_of(ln::pack(*n), data);
@@ -291,11 +291,11 @@ BOOST_AUTO_TEST_CASE(heads_by_layer) {
     // Narrower again: with as many heads in all layers, the type has one number of them.
     const auto scores = ln::importance_of(*n);
     BOOST_REQUIRE(static_cast<bool>(scores));
-    constexpr auto least = smaller<large, 8, 7, 2, 3>();
+    constexpr auto least = smaller<N::shape, 8, 6, 2, 3>();
     const auto again = ln::narrow<least, 3, 6, 1>(*n, *scores);
     BOOST_REQUIRE_MESSAGE(static_cast<bool>(again), (again ? "" : again.error().message()));
     static_assert(std::is_same_v<ln::narrowed<N, least, 3, 6, 1>::attention, ln::attention::full>);
-    const auto wider = ln::narrow<small, layer_width{3, 4}, 6, layer_width{1, 2}>(*n, *scores);
+    const auto wider = ln::narrow<N::shape, layer_width{3, 4}, 6, layer_width{1, 2}>(*n, *scores);
     BOOST_REQUIRE(!wider);
     BOOST_TEST(wider.error().message() ==
                "narrow: rows of blocks.0.attention.q.weight: expected at most 8, got 16");
