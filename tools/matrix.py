@@ -75,9 +75,10 @@ CALIBRATED = [
     {"cache": "channel int8", "attention": "window", "weights": "int8 in int8", "sharing": "lora",
      "position": "rope_half"},
 ]
-# Attention of decoders that leaves out heads, and with a cache of two parts.
+# Attention of decoders that leaves out heads, with a cache of two parts, and with heads by layer.
 ATTENTION_ALONE = {"contextual": "attention::contextual<3>",
-                   "longformer": "attention::longformer_at<6, attention::global_tokens<0, 4, 9>, 1, 2>"}
+                   "longformer": "attention::longformer_at<6, attention::global_tokens<0, 4, 9>, 1, 2>",
+                   "heads": "attention::per_layer<attention::full, 2, 4>"}
 # Global queries are products of their own, whose inputs int8 rounds in memory planned for all.
 ATTENTION_ALONE_WITH = {"longformer": {"weights": "int8 in int8"}}
 # Attention of decoders in blocks, which a session reads whole: its ways are others. Each cache meets

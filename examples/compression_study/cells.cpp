@@ -116,8 +116,8 @@ std::vector<run> runs_of(const options& o, const std::vector<subject>& all) {
       for (const stored& to : s.storages)
         for (const zoo::method_words& by : methods)
           if (by.does != zoo::effect::prunes && by.does != zoo::effect::trains &&
-              by.name != "narrow" && (!by.in_blocks || s.name == "stories260k") &&
-              zoo::gives(by.storages, to.storage) &&
+              by.name != "narrow" && by.name != "relufy" && !zoo::predicts(by.name) &&
+              (!by.in_blocks || s.name == "stories260k") && zoo::gives(by.storages, to.storage) &&
               (s.methods.empty() || std::ranges::find(s.methods, by.name) != s.methods.end()))
             add({&s, {std::string(by.name), to}, seed});
       for (const trial& one : s.pruned) add({&s, one, seed});

@@ -28,7 +28,8 @@ void add_compress(CLI::App& app, compress_options& o) {
                "spinquant (learned rotation, then gptq); magnitude, "
                "wanda or sparsegpt (prune); narrow (a smaller --shape); distil (train on by the "
                "logits of the model as it was). Several in a row are joined by +, such as "
-               "narrow+distil+gptq or wanda+gptq")
+               "narrow+distil+gptq or wanda+gptq; relufy (ReLUs, trained on by the logits), "
+               "predict_neurons and predict_heads (which a token needs)")
       ->capture_default_str();
   c.add_option("--sparsity", o.sparsity,
                "what magnitude, wanda and sparsegpt make 0: percent of each matrix, or n:m, of "
@@ -37,8 +38,8 @@ void add_compress(CLI::App& app, compress_options& o) {
   auto* const shape = c.add_option(
       "--shape", o.shape,
       "of narrow: numbers that become smaller, such as layers=24,d_ff=1024; also "
-      "heads, d_model, and of a T5 encoder_layers and decoder_layers. d_ff=512/384 has "
-      "the width of each layer that is left; with ; between them, shapes of rounds, "
+      "heads, d_model, and of a T5 encoder_layers and decoder_layers. d_ff=512/384 and heads=8/4 "
+      "have the number of each layer that is left; with ; between them, shapes of rounds, "
       "each trained by --steps");
   c.add_option("--importance", o.importance,
                "of narrow: what stays, by activation, taylor (gradients), lora (gradients of an "
@@ -47,10 +48,17 @@ void add_compress(CLI::App& app, compress_options& o) {
       ->check(CLI::IsMember({"activation", "taylor", "lora", "magnitude"}))
       ->capture_default_str()
       ->needs(shape);
+  c.add_option("--activation", o.activation,
+               "that relufy gives feed-forwards: relu, shifted_relu (max(x - 1, 0)) or "
+               "relu_squared; without, relu")
+      ->check(CLI::IsMember({"relu", "shifted_relu", "relu_squared"}));
+  c.add_option("--rank", o.rank, "of predict_neurons and predict_heads; without, 16")
+      ->transform(whole_in(1L, 65'536L))
+      ->type_name("N");
   c.add_option(
        "--storage", o.how.storage,
        "as of zoo bench: int4-row, int4-g64, nf4-g64, fp4-g64, mxfp4, nf4-double, int3-g64, "
-       "int8, q4_0, spqr3, …, and f32 for what is pruned, narrowed or trained alone. "
+       "int8, q4_0, spqr3, …, and f32 for what is pruned, rebuilt or trained alone. "
        "int4-g64-2:4 keeps 2 of 4 inputs, bf16-mask50 50 percent of each row; -out8 keeps "
        "8 inputs of each matrix, or of each row of spqr, -rank8 adds a matrix of rank 8. "
        "Another one for some matrices is behind a +, such as int4-row+q8_0 for the "
@@ -83,9 +91,9 @@ void add_compress(CLI::App& app, compress_options& o) {
         "text, cut there; without, 256",
         nullptr);
   count("--steps", o.steps,
-        "most steps of spinquant, distil and each round of narrow, of four windows each",
+        "most steps of spinquant, distil, relufy and each round of narrow, of four windows each",
         calibrate);
-  c.add_option("--rate", o.rate, "highest learning rate of distil and of rounds")
+  c.add_option("--rate", o.rate, "highest learning rate of distil, relufy and rounds")
       ->check(number_in(0, 1))
       ->capture_default_str()
       ->needs(calibrate);

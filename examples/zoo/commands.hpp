@@ -148,6 +148,8 @@ struct compress_options {
   std::string sparsity;  ///< of methods that prune: percent, or n:m; empty: the storage's, or 50
   std::string shape;     ///< of narrow, such as "layers=24,d_ff=1024"
   std::string importance = "activation";  ///< of narrow
+  std::string activation;                 ///< that relufy gives; empty: relu
+  long rank = 0;                          ///< of predictors; 0: 16
   std::string calibrate;                  ///< text that the model runs on first
   std::string evaluate;                   ///< text that it is judged by, or none
   long samples = 0;         ///< most windows of calibration; 0: 128, or 512 lines of an encoder's

@@ -16,6 +16,7 @@
 #include <linnet/file/file.hpp>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 
 #include "commands.hpp"
 #include "compress_text.hpp"
@@ -58,7 +59,9 @@ subject subject_of(const compress_options& o) {
              .to = o.how,
              .method = o.method,
              .shape = o.shape,
-             .scores = o.shape.empty() ? "" : o.importance},
+             .scores = o.shape.empty() ? "" : o.importance,
+             .activation = o.activation,
+             .rank = o.rank},
             o.weights,
             {},
             0};
@@ -354,6 +357,7 @@ calibration_plan plan_of(const compress_options& o, text_windows& text, costs& c
                      limit = 60 * o.minutes, steps = static_cast<double>(o.steps);
         c.steps = static_cast<ln::index>(passes);
         if (passes > 0 && spent + each > limit) return {};
+        if (i / std::min(count, lesson_windows) >= o.steps) return window(i % count);
         if (passes > 0 && shown->due())
           shown->show(passes / steps, std::min(each * (steps - passes), limit - spent),
                       {{"learning", fmt::format("step {} of {}", passes, o.steps)}});
@@ -444,6 +448,7 @@ struct made_model {
   const stored_model& model;
   ln::index dropped;  ///< nonzero weights without a place
   bool pruned;
+  std::span<const found_units> found;  ///< by predictors
 };
 
 json results(const compress_options& o, const subject& s, const compressor& by, const costs& c,
@@ -469,6 +474,15 @@ json results(const compress_options& o, const subject& s, const compressor& by, 
     all["zeros"] = made.model.zeros();
     all["dropped"] = made.dropped;
   }
+  for (const found_units& one : made.found)
+    for (std::size_t layer = 0; layer < one.layers.size(); ++layer) {
+      const ln::predictor_quality& q = one.layers[layer];
+      all["predictors"].push_back({{"of", one.units},
+                                   {"layer", layer},
+                                   {"recall", q.recall},
+                                   {"found", q.predicted},
+                                   {"active", q.active}});
+    }
   const auto pair = [&](const char* name, auto&& figure) {
     all[std::string(name) + "_before"] = before ? json(figure(*before)) : json();
     all[std::string(name) + "_after"] = after ? json(figure(*after)) : json();
@@ -511,6 +525,17 @@ json results(const compress_options& o, const subject& s, const compressor& by, 
   return all;
 }
 
+void print_predictors(const json& all) {
+  std::vector<text_row> rows{{"predictors of", "layer", "recall", "found", "active"}};
+  for (const json& one : all) {
+    const auto share = [&](const char* name) {
+      return fmt::format("{:.3f}", one.at(name).get<double>());
+    };
+    rows.push_back({one.at("of").get<std::string>(), std::to_string(one.at("layer").get<int>()),
+                    share("recall"), share("found"), share("active")});
+  }
+  put("\n{}\n", aligned(rows));
+}
 void print_results(const compress_options& o, const json& r) {
   const auto number = [&](const char* name) { return r.at(name).get<double>(); };
   put("{}: {} by {}, {} of {} weights, {:.2f} bits per weight\n", o.out, o.how.storage, o.method,
@@ -527,6 +552,7 @@ void print_results(const compress_options& o, const json& r) {
     put("{}: {} weights are left\n", o.shape, grouped(r.at("parameters_after").get<ln::index>()));
   if (r.contains("zeros"))
     put("zeros: {:.1f}% of the weights of matrices\n", 100 * number("zeros"));
+  if (r.contains("predictors")) print_predictors(r.at("predictors"));
   if (!r.contains("difference")) return;
   std::vector<text_row> rows{{"", "before", "after"}};
   const auto row = [&](const char* title, const std::string& name, auto&& text) {
@@ -569,7 +595,8 @@ void compress(const compress_options& asked) {
                             : words_of(name).calibrates;
   };
   const bool reads = any_method(chain, calibrates),
-             learns = any_method(chain, [](std::string_view name) { return name == "spinquant"; });
+             learns =
+                 any_method(chain, [](std::string_view name) { return words_of(name).learns; });
   if (reads && o.calibrate.empty())
     throw failure(
         fmt::format("--method {}: runs the model on text first; give --calibrate TEXT", o.method));
@@ -634,7 +661,7 @@ void compress(const compress_options& asked) {
   notes["compression.calibration_windows"] = std::to_string(c.windows);
   notes["compression.seed"] = std::to_string(o.seed);
   made->save(o.out, notes);
-  const made_model stored{*made, by->dropped(), does(chain, effect::prunes)};
+  const made_model stored{*made, by->dropped(), does(chain, effect::prunes), by->found()};
   const json r = results(o, s, *by, c, stored, before, after);
   if (by->dropped() > 0)
     say("--storage {}: has no place for {} nonzero weights, which are 0 now; what keeps more has\n",

@@ -9,6 +9,8 @@
 #include <functional>
 #include <string_view>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include <linnet/adapt/adapt.hpp>
 #include <linnet/compression.hpp>
@@ -16,10 +18,9 @@
 #include <linnet/low_rank.hpp>
 
 #include "compress_words.hpp"
+#include "found_units.hpp"
 
 namespace zoo {
-
-namespace ln = linnet;
 
 /// Text for steps that read it, as batches of one model.
 template <class Batch>
@@ -28,12 +29,19 @@ struct step_text {
 
   batches windows, lessons;  ///< of calibration, and of steps that learn
   ln::limits limits{};
-  ln::index count = 0, steps = 0, each = 0;  ///< windows; steps of learning, of so many windows
-  double rate = 0;                           ///< the highest, of what trains
+  ln::index count = 0, steps = 0, each = 0;   ///< windows; steps of learning, of so many windows
+  double rate = 0;                            ///< the highest, of what trains
+  std::vector<found_units>* found = nullptr;  ///< receives what predictors find
 
   /// What calibrates.
   ln::calibration_text<batches> calibration() const {
     return {windows, limits, {.batches = count}};
+  }
+  /// Says that all steps are done, where the text lasted so long.
+  void learned() const { (void)lessons(steps * each); }
+  /// Keeps what the predictors of such units find, layer by layer.
+  void report(std::string_view units, std::vector<ln::predictor_quality> layers) const {
+    if (found) found->push_back({units, std::move(layers)});
   }
 };
 
@@ -129,7 +137,7 @@ struct by_lora {
 };
 /// The model in a smaller shape, with what `Score` finds most important. With `Widths`, those of
 /// its layers' feed-forwards.
-template <auto Shape, class Score, ln::index... Widths>
+template <auto Shape, class Score, ln::layer_width... Widths>
 struct cut {
   template <class Batch>
   struct scores_of {
@@ -170,10 +178,12 @@ struct cut_in_rounds {
       const auto lessons = [&](ln::index i) {  // the same ones in each round
         return text.lessons(i % (text.steps * text.each));
       };
-      return ln::narrow_in_rounds<Shapes...>(
+      auto made = ln::narrow_in_rounds<Shapes...>(
           w, [&](const auto& some) { return Score::scores(some, text); },
           ln::recovery(teacher, lessons, text.limits,
                        {.steps = text.steps, .batches = text.each, .rate = text.rate}));
+      if (made) text.learned();
+      return made;
     }
   };
   template <class S, class Batch>

@@ -101,6 +101,7 @@ struct method_words {
   storage_words storages;
   bool often = true;       ///< whether modules have it for any method that is asked for
   bool in_blocks = false;  ///< whether it trains one block after the other, without statistics
+  bool learns = false;     ///< whether the model that it makes is learned anew each time
 };
 /// Every method.
 inline constexpr method_words methods[] = {
@@ -116,13 +117,19 @@ inline constexpr method_words methods[] = {
     {"zeroquant", effect::rounds, true, "zeroquant", words::codes, false, true},
     {"omniquant", effect::rounds, true, "omniquant", words::ranges, false, true},
     {"quarot", effect::rebuilds, false, "gptq", words::codes},
-    {"spinquant", effect::rebuilds, true, "gptq", words::codes},
+    {"spinquant", effect::rebuilds, true, "gptq", words::codes, true, false, true},
     {"magnitude", effect::prunes, false, "rtn", words::pruned},
     {"wanda", effect::prunes, true, "rtn", words::pruned},
     {"sparsegpt", effect::prunes, true, "sparsegpt", words::pruned},
     {"narrow", effect::rebuilds, false, "rtn", words::every},
+    {"relufy", effect::rebuilds, true, "rtn", words::every, true, false, true},
+    {"predict_neurons", effect::rebuilds, true, "rtn", words::every, true, false, true},
+    {"predict_heads", effect::rebuilds, true, "rtn", words::every, true, false, true},
     {"distil", effect::trains, true, "rtn", words::every, false},
 };
+
+/// Whether a method predicts which neurons or heads a token needs.
+constexpr bool predicts(std::string_view method) { return method.starts_with("predict_"); }
 
 /// The words of a method; there is one of that name.
 constexpr const method_words& words_of(std::string_view method) {

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <functional>
 #include <linnet/file/mapped_file.hpp>
 #include <linnet/json.hpp>
@@ -31,11 +32,19 @@ bool is_sparse(std::string_view storage) {
                              [](const stored_part& part) { return words::sparse(part.storage); });
 }
 
+constexpr std::string_view activations[] = {"relu", "shifted_relu", "relu_squared"};
+
+/// The activation that relufy gives, and the rank of predictors.
+std::string activation_of(const compression& what) {
+  return what.activation.empty() ? std::string(activations[0]) : what.activation;
+}
+ln::index rank_of(const compression& what) { return what.rank > 0 ? what.rank : 16; }
+
 void check_combination(const compression& what, const method_chain& chain) {
   const std::string& storage = what.to.storage;
   const bool changed = any_method(chain, [](std::string_view name) {
-    return name == "narrow" || words_of(name).does == effect::prunes ||
-           words_of(name).does == effect::trains;
+    return name == "narrow" || name == "relufy" || predicts(name) ||
+           words_of(name).does == effect::prunes || words_of(name).does == effect::trains;
   });
   if (storage == "f32" && !(changed && chain.last == "rtn"))
     throw failure(changed ? fmt::format("--method {}: {} finds codes, and --storage f32 has none",
@@ -56,8 +65,12 @@ void check_combination(const compression& what, const method_chain& chain) {
         fmt::format("--method {}: rotates what RMSNorms read, but {} has LayerNorms, which see "
                     "rotations",
                     what.method, what.model.name()));
-  if (has(chain, "distil") && what.model.embeds())
-    throw failure(fmt::format("--method {}: distil trains by logits, and {} alone has none",
+  for (const std::string_view name : {"distil", "relufy"})
+    if (has(chain, name) && what.model.embeds())
+      throw failure(fmt::format("--method {}: {} trains by logits, and {} alone has none",
+                                what.method, name, what.model.name()));
+  if (any_method(chain, predicts) && (what.model.encodes() || what.model.embeds()))
+    throw failure(fmt::format("--method {}: predictors are of decoders alone, and {} is none",
                               what.method, what.model.name()));
   if (words_of(chain.last).in_blocks && what.model.encodes())
     throw failure(
@@ -69,6 +82,18 @@ void check_combination(const compression& what, const method_chain& chain) {
   if (what.shape.find(';') != what.shape.npos && what.model.embeds())
     throw failure(fmt::format("--shape {}: rounds train by logits, and {} alone has none",
                               what.shape, what.model.name()));
+  if (!has(chain, "relufy") && !what.activation.empty())
+    throw failure("--activation: is of relufy, which is none of --method " + what.method);
+  if (!any_method(chain, predicts) && what.rank > 0)
+    throw failure("--rank: is of predict_neurons and predict_heads, of which --method " +
+                  what.method + " has none");
+  if (const auto* const decoder = std::get_if<ln::decoder_shape>(&what.model.shape)) {
+    const ln::index most = has(chain, "predict_neurons") ? std::min(decoder->d_model, decoder->d_ff)
+                                                         : decoder->d_model;
+    if (any_method(chain, predicts) && rank_of(what) > most)
+      throw failure(fmt::format("--rank {}: predictors of {} have {} at most", rank_of(what),
+                                what.model.name(), most));
+  }
   if (!has(chain, "narrow") && !what.shape.empty())
     throw failure(fmt::format("--shape: is of narrow; --method narrow+{} has it", what.method));
 }
@@ -85,6 +110,12 @@ std::string rebuilding_type(const compression& what, const method_chain& chain) 
       all += small.rounds
                  ? fmt::format("zoo::cut_in_rounds<zoo::by_{}, {}>", what.scores, small.shapes)
                  : fmt::format("zoo::cut<narrower, zoo::by_{}{}>", what.scores, small.widths);
+    } else if (name == "relufy") {
+      const std::string activation = activation_of(what);
+      check_name("activation", activation, activations);
+      all += fmt::format("zoo::relufied_by_learning<ln::activation_kind::{}>", activation);
+    } else if (predicts(name)) {
+      all += fmt::format("zoo::{}_predicted<{}>", name.substr(name.find('_') + 1), rank_of(what));
     } else {
       all += name == "quarot" ? "zoo::turned" : "zoo::turned_by_learning";
     }
@@ -138,6 +169,8 @@ method_chain parse_methods(const std::string& text, std::string_view storage) {
       if (words.does == effect::rebuilds && last.does != effect::rebuilds)
         throw refused("makes another model, so it comes before those that change its weights");
       if (words.name == "narrow") throw refused("comes first");
+      if (words.does == effect::rebuilds && predicts(last.name) && !predicts(name))
+        throw refused(fmt::format("comes before {}, which learns what the model needs", last.name));
       if (!words.often && words.does == effect::rounds && std::ranges::any_of(names, prunes))
         throw refused(
             "stores numbers where pruned weights are 0; rtn, gptq, clip and awq keep them");
@@ -196,6 +229,9 @@ file_notes notes_of(const compression& what) {
     notes["compression.shape"] = what.shape;
     notes["compression.importance"] = what.scores;
   }
+  const method_chain chain = parse_methods(what.method, what.to.storage);
+  if (has(chain, "relufy")) notes["compression.activation"] = activation_of(what);
+  if (any_method(chain, predicts)) notes["compression.rank"] = std::to_string(rank_of(what));
   return notes;
 }
 
@@ -218,7 +254,9 @@ std::optional<compression> compression_of(const std::string& path) {
                      .to = {note("storage"), note("compute")},
                      .method = note("method"),
                      .shape = newer("shape"),
-                     .scores = newer("importance")};
+                     .scores = newer("importance"),
+                     .activation = newer("activation"),
+                     .rank = std::atol(newer("rank").c_str())};
 }
 
 }  // namespace zoo

@@ -12,13 +12,14 @@
 #include <string_view>
 #include <vector>
 
+#include "found_units.hpp"
 #include "model_spec.hpp"
 #include "module.hpp"
 
 namespace zoo {
 
 /// Number of this interface; a module for another one is not loaded.
-inline constexpr int compressor_interface = 3;
+inline constexpr int compressor_interface = 4;
 
 /// What a file of weights says of itself, beside its model.
 using file_notes = std::map<std::string, std::string, std::less<>>;
@@ -99,6 +100,8 @@ class compressor {
                                                  const calibration_plan* p) = 0;
   /// Nonzero weights for which the storage of the last compress() had no place.
   virtual ln::index dropped() const = 0;
+  /// What the predictors find that the last calibrate() or compress() trained.
+  virtual std::span<const found_units> found() const = 0;
   /// What save() of a compressed model wrote.
   virtual std::unique_ptr<stored_model> reopen(const std::string& path,
                                                const ln::limits& l) const = 0;
@@ -120,8 +123,10 @@ struct compression {
   std::string ffn = "standard";
   rounding to;
   std::string method = "rtn";
-  std::string shape{};   ///< of narrow: the numbers that become smaller
-  std::string scores{};  ///< of narrow: what finds out what matters
+  std::string shape{};       ///< of narrow: the numbers that become smaller
+  std::string scores{};      ///< of narrow: what finds out what matters
+  std::string activation{};  ///< of relufy; empty: relu
+  ln::index rank = 0;        ///< of predictors; 0: 16
 };
 
 /// The compressor for a model, a storage and a method: built in, or compiled when it is asked for

@@ -14,6 +14,7 @@
 #endif
 
 #include "compress_methods.hpp"
+#include "compress_predictors.hpp"
 #include "compressor.hpp"
 #include "preset_loader.hpp"
 
@@ -138,6 +139,7 @@ class compressor_of final : public compressor {
                  pruned ? pruning{.fraction = 0} : how, l, text, p);
   }
   ln::index dropped() const override { return dropped_; }
+  std::span<const found_units> found() const override { return found_; }
   std::unique_ptr<stored_model> reopen(const std::string& path,
                                        const ln::limits& l) const override {
     ln::weights<deployed> w;
@@ -152,6 +154,7 @@ class compressor_of final : public compressor {
   ln::calibration<source> statistics_;
   bool current_ = false;  // whether statistics_ are of source_
   ln::index dropped_ = 0;
+  std::vector<found_units> found_;
 
   static typename texts::batches batches_of(
       const std::function<std::optional<any_batch>(ln::index)>& text) {
@@ -166,10 +169,14 @@ class compressor_of final : public compressor {
   }
   /// Rebuilds what load() read.
   void begin(const texts& text) {
-    if constexpr (Before::changes)
-      become(take(Before::template of<S>(*weights_, text)));
-    else
+    found_.clear();
+    if constexpr (Before::changes) {
+      texts heard = text;
+      heard.found = &found_;
+      become(take(Before::template of<S>(*weights_, heard)));
+    } else {
       source_ = weights_;
+    }
     current_ = false;
   }
   void become(ln::weights<source>&& w) {

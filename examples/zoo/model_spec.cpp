@@ -514,22 +514,26 @@ std::string compute_type(std::string_view what, std::string_view name) {
 
 namespace {
 
-/// The width of each layer in "128/96", in order.
-std::vector<ln::index> widths_in(const std::string& pair, std::string_view text) {
+/// A number for each layer that is left, or none.
+struct layer_numbers {
+  std::vector<ln::index> d_ff, heads;
+};
+/// The number of each layer in "128/96", in order.
+std::vector<ln::index> numbers_in(const std::string& pair, std::string_view text) {
   std::vector<ln::index> all;
   for (std::size_t at = 0, end; at <= text.size(); at = end + 1) {
     end = std::min(text.find('/', at), text.size());
     ln::index width = 0;
     if (!reads_number(text.substr(at, end - at), width) || width < 1)
-      throw failure(fmt::format("--shape: '{}': expected a width above 0 of each layer", pair));
+      throw failure(fmt::format("--shape: '{}': expected a number above 0 of each layer", pair));
     all.push_back(width);
   }
   return all;
 }
 
-/// One shape, called `name`; `widths` becomes those of its layers.
+/// One shape, called `name`; `layers` becomes what its layers have.
 std::string declaration_of_shape(const model_spec& model, const std::string& text,
-                                 std::string_view shape_name, std::vector<ln::index>& widths) {
+                                 std::string_view shape_name, layer_numbers& layers) {
   static constexpr std::string_view fields[] = {"d_model", "d_ff",           "heads",
                                                 "layers",  "encoder_layers", "decoder_layers"};
   model_spec small = model;
@@ -542,9 +546,10 @@ std::string declaration_of_shape(const model_spec& model, const std::string& tex
     const std::string name = pair.substr(0, equals);
     check_name("number of a shape", name, fields);
     ln::index number = 0;
-    if (name == "d_ff" && pair.find('/') != pair.npos) {
-      widths = widths_in(pair, std::string_view(pair).substr(equals + 1));
-      number = *std::ranges::max_element(widths);
+    if ((name == "d_ff" || name == "heads") && pair.find('/') != pair.npos) {
+      std::vector<ln::index>& each = name == "d_ff" ? layers.d_ff : layers.heads;
+      each = numbers_in(pair, std::string_view(pair).substr(equals + 1));
+      number = *std::ranges::max_element(each);
     } else if (equals == pair.size() ||
                !reads_number(std::string_view(pair).substr(equals + 1), number))
       throw failure(fmt::format("--shape: '{}': expected field=value, such as layers=4", pair));
@@ -564,10 +569,11 @@ std::string declaration_of_shape(const model_spec& model, const std::string& tex
             if (name == "heads") {
               if (shape.kv_heads == 0) return;  // a T5 without groups
               const ln::index group = heads / shape.kv_heads;
-              if (number % group != 0)
-                throw failure(fmt::format(
-                    "--shape: heads={}: heads go in groups of {}, which share keys and values",
-                    number, group));
+              for (const ln::index one : layers.heads.empty() ? std::vector{number} : layers.heads)
+                if (one % group != 0)
+                  throw failure(fmt::format(
+                      "--shape: heads={}: heads go in groups of {}, which share keys and values",
+                      one, group));
               shape.kv_heads = number / group;
             }
         },
@@ -591,16 +597,20 @@ std::string declaration_of_shape(const model_spec& model, const std::string& tex
         });
       },
       small.shape);
-  if (!widths.empty()) {
+  for (const std::string_view name : {"d_ff", "heads"}) {
+    const std::vector<ln::index>& each = name == "d_ff" ? layers.d_ff : layers.heads;
+    if (each.empty()) continue;
     const auto* const decoder = std::get_if<ln::decoder_shape>(&small.shape);
     if (!decoder)
-      throw failure(fmt::format("--shape: d_ff of each layer is for decoders; {} has one width",
-                                model.name()));
-    if (std::ssize(widths) != decoder->layers)
-      throw failure(fmt::format("--shape: d_ff has {} widths for {} layers that are left",
-                                widths.size(), decoder->layers));
-    smaller = smaller || *std::ranges::min_element(widths) < decoder->d_ff;
+      throw failure(fmt::format("--shape: {} of each layer is for decoders; {} has one for all",
+                                name, model.name()));
+    if (std::ssize(each) != decoder->layers)
+      throw failure(fmt::format("--shape: {} has {} numbers for {} layers that are left", name,
+                                each.size(), decoder->layers));
+    smaller = smaller || std::ranges::min(each) < std::ranges::max(each);
   }
+  if (!layers.heads.empty() && layers.d_ff.empty())
+    layers.d_ff.assign(layers.heads.size(), std::get<ln::decoder_shape>(small.shape).d_ff);
   if (!smaller) throw failure(fmt::format("--shape {}: is no smaller than {}", text, model.name()));
   return fmt::format(
       "inline constexpr auto {} = [] {{\n  auto s = Model::shape;\n{}  return s;\n}}();\n",
@@ -613,18 +623,21 @@ narrower_words narrower_of(const model_spec& model, const std::string& text) {
   narrower_words made;
   made.rounds = text.find(';') != text.npos;
   std::string all;
-  std::vector<ln::index> widths;
+  layer_numbers layers;
   for (std::size_t at = 0, end, round = 0; at <= text.size(); at = end + 1, ++round) {
     end = std::min(text.find(';', at), text.size());
     if (!all.empty()) all += ',';
     all.append(text, at, end - at);
     const std::string name = made.rounds ? fmt::format("narrower_{}", round) : "narrower";
-    made.declaration += declaration_of_shape(model, all, name, widths);
+    made.declaration += declaration_of_shape(model, all, name, layers);
     made.shapes += (made.shapes.empty() ? "" : ", ") + name;
   }
-  if (made.rounds && !widths.empty())
-    throw failure("--shape: d_ff of each layer is for one round; leave the ';' out");
-  for (const ln::index width : widths) made.widths += fmt::format(", {}", width);
+  if (made.rounds && !layers.d_ff.empty())
+    throw failure("--shape: numbers of each layer are for one round; leave the ';' out");
+  for (std::size_t l = 0; l < layers.d_ff.size(); ++l)
+    made.widths += layers.heads.empty() ? fmt::format(", {}", layers.d_ff[l])
+                                        : fmt::format(", ln::layer_width{{{}, {}}}", layers.d_ff[l],
+                                                      layers.heads[l]);
   return made;
 }
 

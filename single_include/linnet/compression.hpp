@@ -3901,35 +3901,56 @@ struct narrowed_model<M, Shape, false> {
 
 }  // namespace detail
 
+/// The numbers of one layer that is left by narrow(): the neurons of its feed-forward, and query
+/// heads, of which 0 stands for the shape's. A plain number is that of neurons.
+struct layer_width {
+  index d_ff, heads;
+  /// From plain numbers.
+  constexpr layer_width(index neurons, index query_heads = 0) : d_ff(neurons), heads(query_heads) {}
+};
+
 namespace detail {
 
-/// A model whose blocks take a width of their feed-forward each, as a decoder's do.
+/// A decoder whose feed-forwards may have a width for each layer.
 template <class M>
 concept takes_layer_widths = requires {
-  typename M::template block_of_width<M::shape.d_ff, false>;
+  requires is_decoder<M>;
   requires ffn_of_layers<typename M::ffn>::type::has_output_map;
   requires std::is_same_v<typename M::sharing, sharing::none> && !M::depths::routes;
 };
-/// M with one width for all layers, the widest.
+/// M with one width and one number of heads for all layers, the largest.
 template <class M>
 struct of_even_width {
   using type = M;
 };
 template <class M>
-requires has_layer_widths<typename M::ffn>
-struct of_even_width<M> {
-  using type = typename M::template with_ffn<typename ffn_of_layers<typename M::ffn>::type>;
+requires(is_decoder<M>&& unlike_widths<typename M::ffn, typename M::attention>)  //
+    struct of_even_width<M> {
+  using type =
+      typename M::template with_ffn<typename ffn_of_layers<typename M::ffn>::type>::template with<
+          attention::policy, typename attention_of_layers<typename M::attention>::type>;
 };
-/// `Shape` with the widest of some widths.
-template <auto Shape, index... Widths>
+/// Query heads of a layer in a shape that has `same` of them.
+constexpr index heads_left(layer_width of, index same) { return of.heads > 0 ? of.heads : same; }
+/// `Shape` with the widest of some widths and the most of their heads.
+template <auto Shape, layer_width... Widths>
 constexpr auto shape_of_widths() {
   auto s = Shape;
-  s.d_ff = (std::max)({Widths...});
+  s.d_ff = (std::max)({Widths.d_ff...});
+  const index most = (std::max)({heads_left(Widths, s.heads)...});
+  if constexpr (requires { s.kv_heads; })
+    if (s.heads > 0) s.kv_heads = most * s.kv_heads / s.heads;
+  s.heads = most;
   return s;
+}
+/// Whether each layer keeps the heads of whole groups of model `M`.
+template <class M, layer_width... Widths>
+constexpr bool whole_groups() {
+  return ((Widths.heads % (M::shape.heads / M::shape.kv_heads) == 0) && ...);
 }
 /// Words for what keeps widths from being those of the layers of model `M` in a smaller shape,
 /// unless `Quiet`; true where nothing does. Without widths, see narrows().
-template <class M, auto Shape, bool Quiet, index... Widths>
+template <class M, auto Shape, bool Quiet, layer_width... Widths>
 constexpr bool narrows_by_layer() {
   if constexpr (sizeof...(Widths) == 0) {
     return narrows<M, Shape, Quiet>();
@@ -3940,26 +3961,48 @@ constexpr bool narrows_by_layer() {
   } else if constexpr (!requires { requires sizeof...(Widths) == Shape.layers; }) {
     static_assert(Quiet || never<M>,
                   "linnet::narrow: give one width for each of the shape's layers, or d_ff alone");
-  } else if constexpr (!((Widths > 0) && ...)) {
+  } else if constexpr (!((Widths.d_ff > 0 && Widths.heads >= 0) && ...)) {
     static_assert(Quiet || never<M>, "linnet::narrow: widths of layers must be positive");
+  } else if constexpr (!((Widths.heads == 0) && ...) &&
+                       !(M::attention::supports_low_rank || M::attention::heads_by_layer)) {
+    static_assert(Quiet || never<M>,
+                  "linnet::narrow: heads by layer are those of attention::full, prefix, "
+                  "sliding_window and sinks; give heads of the shape alone");
+  } else if constexpr (!whole_groups<M, Widths...>()) {
+    static_assert(Quiet || never<M>,
+                  "linnet::narrow: heads go in whole groups: those of each layer must be a "
+                  "multiple of the model's heads / kv_heads");
   } else {
     return narrows<typename of_even_width<M>::type, shape_of_widths<Shape, Widths...>(), Quiet,
                    true>();
   }
   return false;
 }
-template <bool Fits, class M, auto Shape, index... Widths>
+/// `M` with heads of its layers, where these are not all the same.
+template <class M, index... Heads>
+struct with_heads_of_layers {
+  using type =
+      typename M::template with_attention<attention::per_layer<typename M::attention, Heads...>>;
+};
+template <class M, index... Heads>
+requires(((Heads == M::shape.heads) && ...))  //
+    struct with_heads_of_layers<M, Heads...> {
+  using type = M;
+};
+template <bool Fits, class M, auto Shape, layer_width... Widths>
 struct model_of_widths {  // stands in for what was refused
   using type = M;
 };
 template <class M, auto Shape>
 struct model_of_widths<true, M, Shape> : narrowed_model<M, Shape, true> {};
-template <class M, auto Shape, index First, index... Widths>
+template <class M, auto Shape, layer_width First, layer_width... Widths>
 struct model_of_widths<true, M, Shape, First, Widths...> {
   using even = typename narrowed_model<typename of_even_width<M>::type,
                                        shape_of_widths<Shape, First, Widths...>(), true>::type;
-  using type =
-      typename even::template with_ffn<ffn::per_layer<typename even::ffn, First, Widths...>>;
+  using type = typename with_heads_of_layers<
+      typename even::template with_ffn<
+          ffn::per_layer<typename even::ffn, First.d_ff, Widths.d_ff...>>,
+      heads_left(First, Shape.heads), heads_left(Widths, Shape.heads)...>::type;
 };
 
 }  // namespace detail
@@ -3967,8 +4010,9 @@ struct model_of_widths<true, M, Shape, First, Widths...> {
 /// The model type that narrow() makes: M of a smaller shape, with the same policies. Its
 /// vocabulary, positions and heads' width are those of M: a `d_kv` of 0 stands for that width. With
 /// RMSNorm, `eps` is that of M times the ratio of d_model. With `Widths`, one for each layer that
-/// is left, a decoder's feed-forwards are ffn::per_layer, and d_ff is the widest.
-template <class M, auto Shape, index... Widths>
+/// is left, a decoder's feed-forwards are ffn::per_layer, and d_ff is the widest. Where their heads
+/// differ, its attention is attention::per_layer, and heads are the most.
+template <class M, auto Shape, layer_width... Widths>
 using narrowed =
     typename detail::model_of_widths<detail::narrows_by_layer<M, Shape, false, Widths...>(), M,
                                      Shape, Widths...>::type;
@@ -4279,12 +4323,13 @@ result<weights<N, T>> cut_weights(const weights<M, T>& w, const importance<M>& s
 /// Leaves out what `scores` says is least important: layers, feed-forward neurons, heads with all
 /// queries of their keys and values, and channels of the stream. Of equal scores the first stay.
 /// All tensors that share a channel lose it. `Widths` are hidden widths of the layers that are
-/// left, one for each, in place of one d_ff for all: see ffn::per_layer. The result computes what
-/// `w` computes with zeros for what is left out, up to rounding. A LayerNorm of fewer channels has
-/// another mean, though, and so has a post-norm model of fewer layers. Errors: errc::invalid for
-/// scores that are missing or not finite, and for widths whose layers do not say what they share.
-/// Also the error of `w`; errc::out_of_memory.
-template <auto Shape, index... Widths, class M, class T>
+/// left, one for each, in place of one d_ff for all, see ffn::per_layer. Each may have the heads of
+/// its layer, see layer_width and attention::per_layer. The result computes what `w` computes with
+/// zeros for what is left out, up to rounding. A LayerNorm of fewer channels has another mean,
+/// though, and so has a post-norm model of fewer layers. Errors: errc::invalid for scores that are
+/// missing or not finite, and for widths whose layers do not say what they share. Also the error of
+/// `w`; errc::out_of_memory.
+template <auto Shape, layer_width... Widths, class M, class T>
 result<weights<narrowed<M, Shape, Widths...>, T>> narrow(const weights<M, T>& w,
                                                          const importance<M>& scores) LINNET_TRY {
   return detail::cut_weights<narrowed<M, Shape, Widths...>>(w, scores);
@@ -5199,9 +5244,7 @@ namespace detail {
 
 template <class M>
 struct online_model {
-  static_assert(replaces_policies<M>,
-                "linnet::rotate_online: only decoders, and models that replace policies as they do "
-                "by with<Slot, Other>, have such policies");
+  static_assert(is_decoder<M>, "linnet::rotate_online: only decoders have such policies");
   template <class Ffn>
   struct rotated_ffn {
     using type = Ffn;
@@ -6220,12 +6263,12 @@ constexpr bool unties() {
 /// Whether rotate_online() has something to rotate.
 template <class M>
 constexpr bool rotates_online() {
-  if constexpr (replaces_policies<M>) return !std::is_same_v<online_rotated<M>, M>;
+  if constexpr (is_decoder<M>) return !std::is_same_v<online_rotated<M>, M>;
   return false;
 }
 
 /// Whether `Shape` is a smaller one of a model whose layers say what they share.
-template <class M, auto Shape, index... Widths>
+template <class M, auto Shape, layer_width... Widths>
 constexpr bool cuts() {
   if constexpr (folds<M>()) return narrows_by_layer<M, Shape, true, Widths...>();
   return false;
@@ -6392,9 +6435,9 @@ struct prune {
   }
 };
 
-/// narrow(): a smaller shape of the same family, with `Widths` of its layers' feed-forwards where
-/// they are given. `scores(w)` returns a result<importance<M>> of the model at that place.
-template <auto Shape, class Scores = linnet::detail::no_function, index... Widths>
+/// narrow(): a smaller shape of the same family, with `Widths` of its layers where they are given.
+/// `scores(w)` returns a result<importance<M>> of the model at that place.
+template <auto Shape, class Scores = linnet::detail::no_function, layer_width... Widths>
 struct narrow {
   Scores scores{};
 

@@ -4874,7 +4874,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -4886,17 +4887,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -7367,7 +7368,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -7379,17 +7381,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -9864,7 +9866,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -9876,17 +9879,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -15892,7 +15895,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -15904,17 +15908,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -19133,7 +19137,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -19145,17 +19150,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -22372,7 +22377,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -22384,17 +22390,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -33192,6 +33198,15 @@ struct attention_shape {
   constexpr index kv() const { return kv_heads * d_kv; }
 };
 
+namespace detail {
+/// Attention with another number of query heads, and as many queries for each key.
+constexpr attention_shape with_heads(attention_shape a, index count) {
+  a.kv_heads = count * a.kv_heads / a.heads;
+  a.heads = count;
+  return a;
+}
+}  // namespace detail
+
 /// Attention policies: `layer<shape>` is a layer (see nn/layer.hpp) from width d_model to d_model.
 /// It also has `state_values(tokens)`: the numbers that it keeps for each sequence of up to
 /// `tokens` tokens while decoding.
@@ -33226,8 +33241,9 @@ struct policy {
   static constexpr bool supports_pages = true;      ///< sessions may ask for limits.kv_blocks
   static constexpr index least_context = 0;         ///< tokens that a model's context must have
   static constexpr index longest = 0;               ///< most tokens an encoder may read; 0 for any
-  static constexpr bool first_differs = false;  ///< the first layer of a stack is of another type
-  static constexpr bool rotary = true;          ///< can take rotary positions
+  static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
+  static constexpr bool heads_by_layer = false;  ///< layers of a decoder have unlike heads
+  static constexpr bool rotary = true;           ///< can take rotary positions
   static constexpr bool supports_low_rank =
       false;                                     ///< its linear maps may be of any projection_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
@@ -36172,6 +36188,36 @@ struct contextual : Kind {
   }
   template <attention_shape A>
   using layer = typename Kind::template layer<predicting(A)>;
+};
+
+}  // namespace attention
+LINNET_NAMESPACE_END
+/// @file
+/// Attention with a number of heads for each layer of a decoder.
+
+LINNET_NAMESPACE_BEGIN
+namespace attention {
+
+/// Attention `Kind` with a number of query heads for each layer of a decoder. The shape's heads are
+/// the most of them. All heads have one width. Those of keys and values are as many for each query
+/// as in the shape. narrow() makes weights of it from those of `Kind`.
+template <class Kind, index... Heads>
+struct per_layer : Kind {
+  static_assert(Kind::supports_low_rank,
+                "linnet::attention::per_layer: this kind's heads are not of its making; full, "
+                "prefix, sliding_window and sinks are");
+  static_assert(sizeof...(Heads) > 0 && ((Heads > 0) && ...),
+                "linnet::attention::per_layer: give a positive number of heads for each layer");
+  static constexpr bool heads_by_layer = true, supports_low_rank = false, supports_channels = false;
+  static constexpr index heads[] = {Heads...};  ///< of queries
+  static constexpr index layers = sizeof...(Heads), most = (std::max)({Heads...});
+  using each = Kind;  ///< that of each layer
+  using kind = per_layer;
+  static std::string name() {
+    std::string all = "per_layer";
+    for (const index count : {Heads...}) all += ' ' + std::to_string(count);
+    return all + ' ' + Kind::name();
+  }
 };
 
 }  // namespace attention
@@ -39207,24 +39253,62 @@ template <class First, class Rest>
 struct stack_of<First, Rest, 1, true, sharing::none> {
   using type = repeat<First, 1>;
 };
-/// The stack of a decoder. Block<F, First> holds a block of hidden width F, the first one of the
-/// stack where `First`.
-template <class Policies, template <index, bool> class Block, auto Shape, index Rotary,
-          class Ffn = typename Policies::template of<ffn::policy>>
+/// The attention of each layer.
+template <class Attention>
+struct attention_of_layers {
+  using type = Attention;
+};
+template <class Kind, index... Heads>
+struct attention_of_layers<attention::per_layer<Kind, Heads...>> {
+  using type = Kind;
+};
+/// Whether the layers of a model have heads of their own number.
+template <class M>
+inline constexpr bool has_heads_by_layer = [] {
+  if constexpr (requires { M::attention::heads_by_layer; }) return M::attention::heads_by_layer;
+  return false;
+}();
+/// Whether a decoder's layers have hidden widths or heads of their own.
+template <class Ffn, class Attention>
+inline constexpr bool unlike_widths = has_layer_widths<Ffn> || Attention::heads_by_layer;
+/// The hidden width of layer `l`, and its query heads, where all others have `same`.
+template <class Ffn>
+constexpr index width_of_layer(std::size_t l, index same) {
+  if constexpr (has_layer_widths<Ffn>) return Ffn::widths[l];
+  return same;
+}
+template <class Attention>
+constexpr index heads_of_layer(std::size_t l, index same) {
+  if constexpr (Attention::heads_by_layer) return Attention::heads[l];
+  return same;
+}
+
+/// The stack of a decoder. Block<F, A> holds a block of hidden width F and attention A, which is
+/// `First` in the first layer and `Rest` in the others.
+template <class Policies, template <index, attention_shape> class Block, auto Shape,
+          attention_shape First, attention_shape Rest, index Rotary,
+          class Ffn = typename Policies::template of<ffn::policy>,
+          class Attention = typename Policies::template of<attention::policy>>
 struct stack_of_decoder {
-  using first = typename Block<Shape.d_ff, true>::type;
-  using rest = Block<Shape.d_ff, false>;
+  using first = typename Block<Shape.d_ff, First>::type;
+  using rest = Block<Shape.d_ff, Rest>;
   using type = typename Policies::template of<depths::policy>::template stack<
-      stack_of<first, rest, Shape.layers, Policies::template of<attention::policy>::first_differs,
+      stack_of<first, rest, Shape.layers, Attention::first_differs,
                typename Policies::template of<sharing::policy>>,
       typename rest::type, Shape.layers, Rotary>;
 };
-template <class Policies, template <index, bool> class Block, auto Shape, index Rotary, class Of,
-          index... Widths>
-struct stack_of_decoder<Policies, Block, Shape, Rotary, ffn::per_layer<Of, Widths...>> {
+template <class Policies, template <index, attention_shape> class Block, auto Shape,
+          attention_shape First, attention_shape Rest, index Rotary, class Ffn, class Attention>
+requires(unlike_widths<Ffn, Attention>)  //
+    struct stack_of_decoder<Policies, Block, Shape, First, Rest, Rotary, Ffn, Attention> {
+  template <std::size_t Layer>
+  static constexpr attention_shape attention_at =
+      with_heads(Layer == 0 ? First : Rest, heads_of_layer<Attention>(Layer, Shape.heads));
   template <std::size_t... Layer>
-  static layer_list<typename Block<Widths, Layer == 0>::type...> of(std::index_sequence<Layer...>);
-  using type = decltype(of(std::make_index_sequence<sizeof...(Widths)>()));
+  static layer_list<
+      typename Block<width_of_layer<Ffn>(Layer, Shape.d_ff), attention_at<Layer>>::type...>
+      of(std::index_sequence<Layer...>);
+  using type = decltype(of(std::make_index_sequence<static_cast<std::size_t>(Shape.layers)>()));
 };
 
 }  // namespace detail
@@ -39649,6 +39733,27 @@ constexpr bool widths_fit() {
   }
   return true;
 }
+/// Words for heads that are not those of a shape's layers; true for others.
+template <class Attention, decoder_shape S>
+constexpr bool heads_fit() {
+  if constexpr (Attention::heads_by_layer) {
+    constexpr bool whole = [] {
+      for (const index count : Attention::heads)
+        if (count % (S.heads / S.kv_heads) != 0) return false;
+      return true;
+    }();
+    static_assert(Attention::layers == S.layers,
+                  "linnet::attention::per_layer: give one number of heads for each of the shape's "
+                  "layers");
+    static_assert(Attention::most == S.heads,
+                  "linnet::attention::per_layer: heads of the shape must be the most of its heads");
+    static_assert(whole,
+                  "linnet::attention::per_layer: heads go in whole groups: each number must be a "
+                  "multiple of the shape's heads / kv_heads");
+    return Attention::layers == S.layers && Attention::most == S.heads && whole;
+  }
+  return true;
+}
 /// Words for the first rule that a decoder's policies or shape break; true where they keep all.
 template <decoder_shape S, class... Ps>
 constexpr bool decoder_fits() {
@@ -39746,6 +39851,14 @@ constexpr bool decoder_fits() {
         never<Ps...>,
         "linnet::ffn::per_layer: blocks of unlike widths share nothing and are not routed; take "
         "sharing::none and depths::all");
+  else if constexpr (!heads_fit<Attention, S>())
+    return false;
+  else if constexpr (Attention::heads_by_layer &&
+                     (Depths::routes || !std::is_same_v<Sharing, sharing::none>))
+    static_assert(
+        never<Ps...>,
+        "linnet::attention::per_layer: blocks of unlike heads share nothing and are not routed; "
+        "take sharing::none and depths::all");
   else if constexpr (Depths::routes && !(Attention::supports_token_subset && Ffn::can_truncate))
     static_assert(
         never<Ps...>,
@@ -39856,7 +39969,8 @@ struct checked_decoder {
   static constexpr bool alike =
       !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none> ||
       pick<depths::policy, depths::all, Ps...>::routes ||
-      has_layer_widths<pick<ffn::policy, ffn::swiglu, Ps...>>;
+      unlike_widths<pick<ffn::policy, ffn::swiglu, Ps...>,
+                    pick<attention::policy, attention::full, Ps...>>;
   static constexpr bool fits =
       policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
       reproducible_fits<covers_decoder<Ps...>, Ps...>() &&
@@ -40412,10 +40526,10 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   using block_with = typename detail::block_of<
       Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
       template make<d, F, biased, eps, Sharing::projections>::type;
-  template <index F, bool First>
-  struct block_of_width : std::type_identity<block_with<First ? self_first : self, F>> {};
-  using blocks = typename detail::stack_of_decoder<Policies, block_of_width, Shape,
-                                                   rotary ? self.d_kv : 0>::type;
+  template <index F, attention_shape A>
+  struct block_of_shape : std::type_identity<block_with<A, F>> {};
+  using blocks = typename detail::stack_of_decoder<Policies, block_of_shape, Shape, self_first,
+                                                   self, rotary ? self.d_kv : 0>::type;
   /// The layer between the embedding's table and the residual stream, at both ends of the model.
   using embedding_projection = typename Embedding::template projection<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
@@ -44067,6 +44181,10 @@ constexpr bool encoder_fits() {
   else if constexpr (!Attention::bidirectional)
     static_assert(never<Ps...>,
                   "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");
+  else if constexpr (Attention::heads_by_layer)
+    static_assert(never<Ps...>,
+                  "linnet::attention::per_layer: its heads are those of the layers of a decoder; "
+                  "the blocks of an encoder are of one type");
   else if constexpr (Attention::takes_prefix)
     static_assert(never<Ps...>,
                   "linnet::encoder: all tokens see each other already; attention::prefix is for "
@@ -47610,6 +47728,10 @@ constexpr bool t5_fits() {
     static_assert(
         never<Ps...>,
         "linnet::t5: the source is seen both ways already; attention::prefix is for decoders");
+  else if constexpr (EncoderAttention::heads_by_layer || DecoderAttention::heads_by_layer)
+    static_assert(never<Ps...>,
+                  "linnet::attention::per_layer: its heads are those of the layers of a decoder; "
+                  "the blocks of a T5 read one table of relative positions");
   else if constexpr (DecoderAttention::block_tokens > 1)
     static_assert(never<Ps...>,
                   "linnet::t5: a target is written token by token; attention::block_causal is for "

@@ -1726,12 +1726,9 @@ enum class level {
   avx512dot,  ///< the same with dot products of int8 and bf16 (VNNI, BF16)
   neondot,    ///< portable on aarch64, with dot products of int8 (FEAT_DotProd)
   neonmmla,   ///< the same with matrix products of int8 and bf16 (FEAT_I8MM, FEAT_BF16)
-  reproducible_portable,   ///< reproducible kernels at level portable,
-  reproducible_avx2,       ///< avx2
-  reproducible_avx512,     ///< and so on, in the same order; no program asks for these, see
-  reproducible_avx512dot,  ///< reproducible()
-  reproducible_neondot,
-  reproducible_neonmmla
+  reproducible_portable,  ///< reproducible kernels at level portable,
+  reproducible_avx2,      ///< avx2
+  reproducible_avx512     ///< or avx512; no program asks for these, see reproducible()
 };
 /// All levels, those of each architecture from the plainest, without those of reproducible kernels.
 inline constexpr level levels[] = {level::portable,  level::avx2,    level::avx512,
@@ -1759,15 +1756,15 @@ constexpr const char* name(level l) {
 constexpr bool is_reproducible(level l) { return l >= level::reproducible_portable; }
 /// The level of reproducible kernels with the instructions of level `l`, which is not automatic.
 constexpr level reproducible(level l) {
-  constexpr int offset =
-      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
-  return is_reproducible(l) ? l : static_cast<level>(static_cast<int>(l) + offset);
-}
-/// The level whose instructions reproducible kernels of level `l` have; `l`, if it has others.
-constexpr level without_reproducible(level l) {
-  constexpr int offset =
-      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
-  return is_reproducible(l) ? static_cast<level>(static_cast<int>(l) - offset) : l;
+  switch (l) {
+    case level::avx2:
+      return level::reproducible_avx2;
+    case level::avx512:
+    case level::avx512dot:
+      return level::reproducible_avx512;
+    default:
+      return is_reproducible(l) ? l : level::reproducible_portable;
+  }
 }
 
 namespace detail {
@@ -1815,7 +1812,7 @@ inline bool runs(level l) {
 #else
   constexpr level plainest = level::neondot;
 #endif
-  l = without_reproducible(l);
+  if (is_reproducible(l)) return l <= reproducible(detect());
   return l == level::portable || (l >= plainest && l <= detect());
 }
 
@@ -2195,22 +2192,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -2294,43 +2275,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -2352,23 +2301,10 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
 template <class T, int... Lane>
 LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
                                               std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -2377,14 +2313,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -2423,15 +2352,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -2463,7 +2383,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -2709,7 +2628,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -2910,14 +2833,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
   if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+    if (i + lanes<T> / 2 <= n) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -3469,9 +3390,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -3819,7 +3738,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -3830,7 +3748,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -3846,7 +3763,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -3879,7 +3795,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -4290,7 +4205,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -4302,17 +4218,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -4680,22 +4596,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -4779,43 +4679,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -4837,23 +4705,10 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
 template <class T, int... Lane>
 LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
                                               std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -4862,14 +4717,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -4908,15 +4756,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -4948,7 +4787,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -5194,7 +5032,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -5395,14 +5237,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
   if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+    if (i + lanes<T> / 2 <= n) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -5954,9 +5794,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -6304,7 +6142,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -6315,7 +6152,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -6331,7 +6167,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -6364,7 +6199,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -6783,7 +6617,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -6795,17 +6630,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -7185,22 +7020,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -7284,43 +7103,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -7342,23 +7129,10 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
 template <class T, int... Lane>
 LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
                                               std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -7367,14 +7141,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -7413,15 +7180,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -7453,7 +7211,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -7699,7 +7456,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -7900,14 +7661,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
   if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+    if (i + lanes<T> / 2 <= n) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -8459,9 +8218,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -8809,7 +8566,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -8820,7 +8576,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -8836,7 +8591,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -8869,7 +8623,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -9280,7 +9033,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -9292,17 +9046,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -9776,7 +9530,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -10219,9 +9977,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -10890,7 +10646,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -11333,9 +11093,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -11976,7 +11734,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -12419,9 +12181,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -12809,22 +12569,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -12908,43 +12652,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -12966,23 +12678,10 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
 template <class T, int... Lane>
 LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
                                               std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -12991,14 +12690,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -13037,15 +12729,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -13077,7 +12760,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -13174,26 +12856,22 @@ LINNET_UNFUSED_END
 #undef LINNET_KEEP
 
 // Reproducible kernels: the same text at every level, without intrinsics. Fused multiply-adds are
-// forbidden function by function, as g++ makes them by default. Sums of rows are over 16 numbers
-// side by side, then by halves. Where registers hold fewer, in_order.inl has those; all else is of
-// registers, as each output is one sum, in whatever tile.
+// forbidden function by function, as g++ makes them by default.
 #if defined(LINNET_REPRODUCIBLE)
 // They are in no compiled library: where others are, units of other flags must not share these.
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 inline namespace LINNET_ABI_KEY {
 #endif
+// An output of a product is one sum, in whatever tile, so products have the registers that there
+// are.
 #define LINNET_KEEP(x)
 #define LINNET_KERNEL __attribute__((noinline)) LINNET_TARGET
 LINNET_UNFUSED_BEGIN
 #define LINNET_TARGET LINNET_UNFUSED
 #define LINNET_WIDTH 16
 #define LINNET_ROWS 6
-/// Kernels without fused multiply-adds for any machine.
-struct unfused_portable {
-/// @file
-/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
-/// simd/reproducible.inl.
-
+/// Products for any machine.
+struct unfused_products_portable {
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
 /// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
@@ -13213,22 +12891,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -13312,43 +12974,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -13370,23 +13000,10 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
 template <class T, int... Lane>
 LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
                                               std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -13395,14 +13012,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -13441,15 +13051,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -13481,7 +13082,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -13727,7 +13327,485 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
+}
+};
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+#define LINNET_WIDTH 64
+#define LINNET_ROWS 4
+#define LINNET_PRODUCTS unfused_products_portable
+/// Reproducible kernels for any machine.
+struct reproducible_portable {
+/// @file
+/// All kernels, for one set of reproducible ones: included inside a struct by
+/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
+/// numbers of a row are added side by side, then by halves. No product melts with a sum.
+
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+  return __builtin_shufflevector(low, high, Lane...);
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
+
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
+};
+
+/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, const Value* ahead, index count = 0,
+                                      index safe = 0) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
+    typename Steps::right r[std::size_t{W}];
+    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
+  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if constexpr (!Ragged) {
+        if (e.accumulate) y += load(out);
+        store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
+      }
+    }
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
+template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  index j = 0;
+  if (M == 1) {
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
+  }
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    // The first tiles of these columns fetch the next panel, a line of each row at a time.
+    const Value* const here = b.data + j / panel_width * b.panel;
+    const Value* const next = j + panel_width < N ? here + b.panel : here;
+    constexpr index line = 64 / static_cast<index>(sizeof(Value));
+    index i = 0;
+    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8)
+        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
+  }
+  for (; j < N; j += lanes<T>) {
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
+    // A full vector at row k stays inside B as long as it ends before the end of the last row.
+    index safe = K;
+    const index end = (K - 1) * b.ld + count + slack;
+    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
+    index i = 0;
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+    for (; i < M; ++i)
+      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -13928,14 +14006,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
   if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+    if (i + lanes<T> / 2 <= n) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -14487,9 +14563,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -14837,7 +14911,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -14848,7 +14921,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -14864,7 +14936,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -14897,7 +14968,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -15308,7 +15378,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -15320,17 +15391,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -15629,812 +15700,17 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
   }
 }
 };
-#undef LINNET_WIDTH
-#undef LINNET_ROWS
-#define LINNET_WIDTH 64
-#define LINNET_REGISTERS unfused_portable
-/// Reproducible kernels for any machine.
-struct reproducible_portable : unfused_portable {
-/// @file
-/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold. Included by
-/// simd/reproducible.inl inside a struct that has the others from its base, LINNET_REGISTERS.
-
-/// @file
-/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
-
-template <class T, int Lanes>
-struct vector_of {
-  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
-  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
-};
-/// Values of type T in one register.
-template <class T>
-static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
-/// One register of T.
-template <class T>
-using vec = typename vector_of<T, lanes<T>>::type;
-/// As many integers as a register holds T.
-template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
-                                   lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
-
-template <class T>
-LINNET_TARGET static inline vec<T> load(const T* p) {
-  vec<T> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-template <class T>
-LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-/// The first `n` values, zeros behind them.
-template <class T>
-LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
-#if defined(LINNET_LOAD_FIRST)
-  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
-#endif
-  T values[lanes<T>] = {};
-  for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load(values);
-}
-template <class T>
-LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
-#if defined(LINNET_STORE_FIRST)
-  if constexpr (sizeof(T) == 4) {
-    LINNET_STORE_FIRST(p, v, n);
-    return;
-  }
-#endif
-  T values[lanes<T>];
-  store(values, v);
-  for (index l = 0; l < n; ++l) p[l] = values[l];
-}
-/// All lanes or the first `count`.
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
-  else
-    store_first(p, v, count);
-}
-/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
-template <int First, class Vector, int... Lane>
-LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(v, v, (First + Lane)...);
-}
-/// Sum of the lanes, halves first, in a fixed order.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] + v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
-  }
-}
-/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
-}
-/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
-}
-/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
-template <int Odd, class Vector, int... Lane>
-LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
-                                                   std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
-}
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
-/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
-/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  vec<T> s[Count / 4];
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    const vec<T>* const p = v + 4 * i;
-    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
-    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
-    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-  }
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 8; ++i)
-    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
-           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
-  if constexpr (Count == 16)
-    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
-  y = s[0];
-}
-/// Lanes [first, last) of v, zeros around them.
-template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  const vec_int<T> lane = {Lane...};
-  const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
-}
-/// Half a vector from each of two places.
-template <class T, int... Lane>
-LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
-                                             std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
-  __builtin_memcpy(&low, a, sizeof low);
-  __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
-  return __builtin_shufflevector(low, high, Lane...);
-#endif
-}
-/// Largest lane.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] > v[1] ? v[0] : v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
-    return largest<T, half>(low > high ? low : high);
-  }
-}
-
-/// Square root of each lane.
-template <class T>
-LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
-#if defined(LINNET_ROOT_FLOAT)
-  vec<T> y;
-  if constexpr (sizeof(T) == 4) {
-    const auto r = LINNET_ROOT_FLOAT(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  } else {
-    const auto r = LINNET_ROOT_DOUBLE(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  }
-  return y;
-#else
-  T values[lanes<T>];
-  store(values, x);
-  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
-  return load(values);
-#endif
-}
-
-/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    const vec<T> most = zero + T(88), least = zero + T(-87.3);
-    vec<T> c = x > most ? most : x;
-    c = c < least ? least : c;
-    // In the sum with 3 * 2^22 the last bits are the nearest integer.
-    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
-    LINNET_KEEP(shifted);
-    const vec<T> fn = shifted - T(12582912);
-    vec<T> high = c - fn * T(0.693359375);
-    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
-    const vec<T> r = high + fn * T(2.12194440e-4);
-    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
-    p = p * r + T(8.3334519073e-3);
-    p = p * r + T(4.1665795894e-2);
-    p = p * r + T(1.6666665459e-1);
-    p = p * r + T(5.0000001201e-1);
-    p = p * (r * r) + r + T(1);
-    vec_int<T> bits;
-    __builtin_memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits + 127) << 23;
-    vec<T> power;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    p = p * power;
-    return x < least ? zero : p;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
-    return load(values);
-  }
-#endif
-}
-/// tanh x. float: absolute error below 3e-7; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> e = exp<T>(T(-2) * a);
-    const vec<T> t = (T(1) - e) / (T(1) + e);
-    return x < T(0) ? -t : t;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
-    return load(values);
-  }
-}
-/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
-    vec<T> p = t * T(1.061405429) - T(1.453152027);
-    p = p * t + T(1.421413741);
-    p = p * t - T(0.284496736);
-    p = p * t + T(0.254829592);
-    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
-    return x < T(0) ? -y : y;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
-    return load(values);
-  }
-}
-
-/// f(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
-  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
-  if constexpr (A == activation_kind::gelu_tanh)
-    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
-  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
-  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
-  if constexpr (A == activation_kind::relu_squared) {
-    const vec<T> y = activate<activation_kind::relu, T>(x);
-    return y * y;
-  }
-  if constexpr (A == activation_kind::shifted_relu)
-    return activate<activation_kind::relu, T>(x - T(1));
-}
-/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
-  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
-  return T(4) * e / ((T(1) + e) * (T(1) + e));
-}
-/// f'(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu)
-    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
-           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
-  if constexpr (A == activation_kind::gelu_tanh) {
-    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) *
-               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
-  }
-  if constexpr (A == activation_kind::silu) {
-    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
-    return s * (T(1) + x * (T(1) - s));
-  }
-  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
-  if constexpr (A == activation_kind::relu_squared)
-    return T(2) * activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::shifted_relu)
-    return derivative<activation_kind::relu, T>(x - T(1));
-}
-
-/// @file
-/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
-/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
-/// masked vector at the end.
-
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
-template <int Lanes, class T, class Code>
-LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
-  if constexpr (std::is_same_v<T, Code>) {
-    __builtin_memcpy(&x, p, sizeof x);
-  } else {
-    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
-    using word_part = typename vector_of<word, Lanes>::type;
-    using int_part = typename vector_of<std::int32_t, Lanes>::type;
-    typename vector_of<raw, Lanes>::type u;
-    __builtin_memcpy(&u, p, sizeof u);
-#if defined(LINNET_BYTES)
-    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
-      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
-      return;
-    }
-#endif
-    if constexpr (sizeof(raw) == 2)
-      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
-    else
-      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
-                                  typename vector_of<T, Lanes>::type);
-  }
-}
-/// Loads the first `count` of them, zeros behind.
-template <class T, class Code>
-LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
-  if constexpr (std::is_same_v<T, Code>) {
-    return get(p, count);
-  } else {
-    Code some[lanes<T>] = {};
-    if (count == lanes<T> / 2)
-      __builtin_memcpy(some, p, sizeof some / 2);
-    else if (count < lanes<T>)
-      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
-    vec<T> x;
-    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
-    return x;
-  }
-}
-/// Sum of x_i k_i.
-template <class T, class Code>
-LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
-  vec<T> total = {};
-  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
-  return sum<T>(total);
-}
-/// Products of x with as many rows as a vector has lanes, four at a time.
-template <class T, class Code>
-__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
-    index n, const T* x, const Code* const* k, vec<T>& y) {
-  vec<T> total[lanes<T>] = {};
-  LINNET_UNROLL
-  for (int four = 0; four < lanes<T>; four += 4) {
-    const Code* const* const row = k + four;
-    index i = 0;
-    for (; i + lanes<T> <= n; i += lanes<T>) {
-      const vec<T> xi = load(x + i);
-      LINNET_UNROLL
-      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
-    }
-    if (i < n) {
-      const vec<T> xi = load_first<T>(x + i, n - i);
-      LINNET_UNROLL
-      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
-    }
-  }
-  sums<T>(total, y);
-}
-/// Products of x with rows of half a vector, two at a time.
-template <class T>
-LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
-  constexpr std::make_integer_sequence<int, lanes<T>> both{};
-  const vec<T> twice = load_halves(x, x, both);
-  vec<T> products[lanes<T> / 2];
-  LINNET_UNROLL
-  for (int i = 0; i < lanes<T> / 2; ++i) {
-    const int r = i / 4 * 8 + i % 4;
-    products[i] = twice * load_halves(k[r], k[r + 4], both);
-  }
-  sums<T>(products, y);
-}
-/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
-/// always: g++ leaves out calls of functions that do nothing else.
-template <class Code>
-__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
-    index first, index last, index n, const token_rows<Code>& k, index end) {
-  constexpr index line = 64 / static_cast<index>(sizeof(Code));
-  if (last > end || k.run(first, last) != last) return;
-  const Code* row = k.row(first);
-  for (index j = first; j < last; ++j, row += k.stride)
-    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
-}
-/// The rows of a head that lies so far behind that of `k`.
-template <class Code>
-LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
-  k.data += behind;
-  return k;
-}
-/// Whether tokens are more than caches are likely to hold when they are read.
-template <class Code>
-LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
-  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
-}
-/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
-/// heads. What follows each other in memory is read in this order, which is faster.
-template <class T, class Code>
-LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
-                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
-  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
-  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
-  const bool fetch = many_bytes(last - first, k);
-  for (index next = first; next < last; next += step) {
-    const index j = next < last - step ? next : last - step;
-    const bool together = k.run(j, j + step) == j + step;
-    const Code* const begin = k.row(j);
-    for (index g = 0; g < heads.groups; ++g) {
-      const Code* rows[lanes<T>] = {begin + g * heads.slot};
-      LINNET_UNROLL
-      for (int r = 1; r < lanes<T>; ++r)
-        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
-      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
-      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
-        const T* const xr = x + r * heads.inputs;
-        T* const yr = y + r * heads.outputs + (j - first);
-        if (step == 1) {
-          *yr = scale * dot_code(n, xr, rows[0]);
-          continue;
-        }
-        vec<T> some = {};
-        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
-          if (n == lanes<T> / 2)
-            dots_of_halves(xr, rows, some);
-          else
-            dots_of_rows(n, xr, rows, some);
-        } else if constexpr (lanes<T> >= 4) {
-          dots_of_rows(n, xr, rows, some);
-        }
-        store<T>(yr, scale * some);
-      }
-    }
-  }
-}
-/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
-template <class T>
-LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
-                               T* y) {
-  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
-}
-/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
-/// token, so that the result does not depend on blocks.
-template <int Lanes, int R, class T, class Code>
-LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
-                                           const token_rows<Code>& v, T* y, bool accumulate,
-                                           const head_rows& heads) {
-  using part = typename vector_of<T, Lanes>::type;
-  part total[std::size_t{R}][4] = {}, x;
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r)
-    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
-  for (index j = first; j < last;) {
-    const Code* row = v.row(j);
-    const index end = v.run(j, last);
-    while (j < end) {
-      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
-      if (count == 4) {
-        LINNET_UNROLL
-        for (int t = 0; t < 4; ++t) {
-          widen_lanes<Lanes, T>(row + t * v.stride, x);
-          LINNET_UNROLL
-          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
-        }
-      } else {
-        widen_lanes<Lanes, T>(row, x);
-        LINNET_UNROLL
-        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
-      }
-      j += count;
-      row += count * v.stride;
-    }
-  }
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r) {
-    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
-    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
-  }
-}
-/// mix() for R rows of weights and one head's values.
-template <int R, class T, class Code>
-LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
-                                          token_rows<Code> v, T* y, bool accumulate,
-                                          const head_rows& heads) {
-  index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
-    }
-  for (index r = 0; r < R && i < n; ++r) {
-    vec<T> total = {};
-    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
-    for (index j = first; j < last; ++j)
-      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
-    store_first(y + r * heads.outputs + i, total, n - i);
-  }
-}
-/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
-/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
-template <class T, class Code>
-LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
-                              const token_rows<Code>& v, T* y, bool accumulate = false,
-                              const head_rows& heads = {}) {
-  const bool fetch = many_bytes(last - first, v);
-  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
-    end = (j / token_block + 1) * token_block;
-    end = end < last ? end : last;
-    for (index g = 0; g < heads.groups; ++g) {
-      const token_rows<Code> rows = rows_of(v, g * heads.slot);
-      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
-      const T* x = p + g * heads.size * heads.inputs + (j - first);
-      T* out = y + g * heads.size * heads.outputs;
-      index left = heads.size;
-      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
-        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
-      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
-        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
-    }
-  }
-}
-/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
-template <class T>
-LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
-  mix<T, T>(0, rows, n, p, {v, stride}, y);
-}
-/// @file
-/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
-/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
-/// end.
-
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
-/// y = a + b; y may be a or b
-template <class T>
-LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
-}
-/// x *= a
-template <class T>
-LINNET_KERNEL static void scale(index n, T a, T* x) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
-}
-#endif
-/// sum of x_i y_i
-template <class T>
-LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
-  vec<T> total = {};
-  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
-  return sum<T>(total);
-}
-
-/// sum of x_i
-template <class T>
-LINNET_KERNEL static T total(index n, const T* x) {
-  vec<T> all = {};
-  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
-  return sum<T>(all);
-}
-#if !defined(LINNET_REGISTERS)
-/// largest x_i; n > 0
-template <class T>
-LINNET_KERNEL static T maximum(index n, const T* x) {
-  if (n < lanes<T>) {
-    T m = x[0];
-    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
-    return m;
-  }
-  vec<T> best = load(x);
-  for (index i = lanes<T>; i < n; i += lanes<T>) {
-    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
-    best = v > best ? v : best;
-  }
-  return largest<T>(best);
-}
-
-/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
-template <class T>
-LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
-  vec_int<T> found{};
-  for (index row = 0; row < rows; ++row, x += stride) LINNET_FOR_VECTORS(T, i, c, n) {
-      const vec<T> v = get(x + i, c);
-      vec_int<T> bits;
-      __builtin_memcpy(&bits, &v, sizeof bits);
-      found |= (bits & exponent) == exponent;
-    }
-  number any = 0;
-  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
-  return any == 0;
-}
-#endif
-/// @file
-/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
-/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-/// vector at the end.
-
-/// x = exp(x - shift); returns the sum.
-template <class T>
-LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
-    store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
-  }
-  // The last values in a full vector, some of them twice.
-  const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
-  vec<T> total = {};
-  index i = 0;
-  for (; i < last; i += lanes<T>) {
-    const vec<T> e = exp<T>(load(x + i) - shift);
-    store(x + i, e);
-    total += e;
-  }
-  store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
-}
-/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
-template <class T>
-LINNET_KERNEL static void softmax(index n, T* x) {
-  const T m = maximum(n, x);
-  const T s = exp_sum(n, m, x);
-  scale(n, T(1) / s, x);
-}
-/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
-template <class T>
-LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
-}
-template <class T>
-LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
-  softmax_backward(n, dot(n, p, dp), p, dp, dx);
-}
-
-/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
-template <class T>
-LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
-  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
-  return r;
-}
-/// dx += r u - x r^3 mean(u x), u = dy gamma.
-template <class T>
-LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
-                                            T* dx) {
-  vec<T> all = {};
-  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
-  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
-  }
-}
-/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
-template <class T>
-LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
-                                     T* y, T* statistics) {
-  const T mean = total(n, x) / static_cast<T>(n);
-  vec<T> all = {};
-  const index whole = n - n % lanes<T>;
-  for (index i = 0; i < whole; i += lanes<T>) {
-    const vec<T> d = load(x + i) - mean;
-    all += d * d;
-  }
-  T spread = sum<T>(all);
-  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
-  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
-  LINNET_FOR_VECTORS(T, j, c, n)
-  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
-  statistics[0] = mean;
-  statistics[1] = r;
-}
-/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
-template <class T>
-LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
-                                              const T* gamma, const T* dy, T* dx) {
-  const T mean = statistics[0], r = statistics[1];
-  vec<T> us = {}, uxs = {};
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    us += u;
-    uxs += u * ((get(x + i, c) - mean) * r);
-  }
-  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
-  }
-}
-};
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
-#undef LINNET_REGISTERS
+#undef LINNET_ROWS
+#undef LINNET_PRODUCTS
 
 #if defined(__x86_64__)
 #define LINNET_TARGET LINNET_UNFUSED __attribute__((target("avx2")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
-/// Kernels without fused multiply-adds for AVX2.
-struct unfused_avx2 {
-/// @file
-/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
-/// simd/reproducible.inl.
-
+/// Products for AVX2.
+struct unfused_products_avx2 {
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
 /// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
@@ -16454,22 +15730,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -16553,43 +15813,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -16611,23 +15839,10 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
 template <class T, int... Lane>
 LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
                                               std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -16636,14 +15851,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -16682,15 +15890,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -16722,7 +15921,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -16968,7 +16166,485 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
+}
+};
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+#define LINNET_WIDTH 64
+#define LINNET_ROWS 4
+#define LINNET_PRODUCTS unfused_products_avx2
+/// Reproducible kernels for AVX2.
+struct reproducible_avx2 {
+/// @file
+/// All kernels, for one set of reproducible ones: included inside a struct by
+/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
+/// numbers of a row are added side by side, then by halves. No product melts with a sum.
+
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+  return __builtin_shufflevector(low, high, Lane...);
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
+
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
+};
+
+/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, const Value* ahead, index count = 0,
+                                      index safe = 0) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
+    typename Steps::right r[std::size_t{W}];
+    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
+  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if constexpr (!Ragged) {
+        if (e.accumulate) y += load(out);
+        store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
+      }
+    }
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
+template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  index j = 0;
+  if (M == 1) {
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
+  }
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    // The first tiles of these columns fetch the next panel, a line of each row at a time.
+    const Value* const here = b.data + j / panel_width * b.panel;
+    const Value* const next = j + panel_width < N ? here + b.panel : here;
+    constexpr index line = 64 / static_cast<index>(sizeof(Value));
+    index i = 0;
+    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8)
+        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
+  }
+  for (; j < N; j += lanes<T>) {
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
+    // A full vector at row k stays inside B as long as it ends before the end of the last row.
+    index safe = K;
+    const index end = (K - 1) * b.ld + count + slack;
+    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
+    index i = 0;
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+    for (; i < M; ++i)
+      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -17169,14 +16845,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
   if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+    if (i + lanes<T> / 2 <= n) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -17728,9 +17402,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -18078,7 +17750,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -18089,7 +17760,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -18105,7 +17775,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -18138,7 +17807,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -18549,7 +18217,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -18561,17 +18230,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -18870,800 +18539,9 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
   }
 }
 };
-#undef LINNET_WIDTH
-#undef LINNET_ROWS
-#define LINNET_WIDTH 64
-#define LINNET_REGISTERS unfused_avx2
-/// Reproducible kernels for AVX2.
-struct reproducible_avx2 : unfused_avx2 {
-/// @file
-/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold. Included by
-/// simd/reproducible.inl inside a struct that has the others from its base, LINNET_REGISTERS.
-
-/// @file
-/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
-
-template <class T, int Lanes>
-struct vector_of {
-  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
-  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
-};
-/// Values of type T in one register.
-template <class T>
-static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
-/// One register of T.
-template <class T>
-using vec = typename vector_of<T, lanes<T>>::type;
-/// As many integers as a register holds T.
-template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
-                                   lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
-
-template <class T>
-LINNET_TARGET static inline vec<T> load(const T* p) {
-  vec<T> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-template <class T>
-LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-/// The first `n` values, zeros behind them.
-template <class T>
-LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
-#if defined(LINNET_LOAD_FIRST)
-  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
-#endif
-  T values[lanes<T>] = {};
-  for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load(values);
-}
-template <class T>
-LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
-#if defined(LINNET_STORE_FIRST)
-  if constexpr (sizeof(T) == 4) {
-    LINNET_STORE_FIRST(p, v, n);
-    return;
-  }
-#endif
-  T values[lanes<T>];
-  store(values, v);
-  for (index l = 0; l < n; ++l) p[l] = values[l];
-}
-/// All lanes or the first `count`.
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
-  else
-    store_first(p, v, count);
-}
-/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
-template <int First, class Vector, int... Lane>
-LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(v, v, (First + Lane)...);
-}
-/// Sum of the lanes, halves first, in a fixed order.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] + v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
-  }
-}
-/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
-}
-/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
-}
-/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
-template <int Odd, class Vector, int... Lane>
-LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
-                                                   std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
-}
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
-/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
-/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  vec<T> s[Count / 4];
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    const vec<T>* const p = v + 4 * i;
-    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
-    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
-    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-  }
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 8; ++i)
-    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
-           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
-  if constexpr (Count == 16)
-    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
-  y = s[0];
-}
-/// Lanes [first, last) of v, zeros around them.
-template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  const vec_int<T> lane = {Lane...};
-  const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
-}
-/// Half a vector from each of two places.
-template <class T, int... Lane>
-LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
-                                             std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
-  __builtin_memcpy(&low, a, sizeof low);
-  __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
-  return __builtin_shufflevector(low, high, Lane...);
-#endif
-}
-/// Largest lane.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] > v[1] ? v[0] : v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
-    return largest<T, half>(low > high ? low : high);
-  }
-}
-
-/// Square root of each lane.
-template <class T>
-LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
-#if defined(LINNET_ROOT_FLOAT)
-  vec<T> y;
-  if constexpr (sizeof(T) == 4) {
-    const auto r = LINNET_ROOT_FLOAT(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  } else {
-    const auto r = LINNET_ROOT_DOUBLE(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  }
-  return y;
-#else
-  T values[lanes<T>];
-  store(values, x);
-  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
-  return load(values);
-#endif
-}
-
-/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    const vec<T> most = zero + T(88), least = zero + T(-87.3);
-    vec<T> c = x > most ? most : x;
-    c = c < least ? least : c;
-    // In the sum with 3 * 2^22 the last bits are the nearest integer.
-    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
-    LINNET_KEEP(shifted);
-    const vec<T> fn = shifted - T(12582912);
-    vec<T> high = c - fn * T(0.693359375);
-    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
-    const vec<T> r = high + fn * T(2.12194440e-4);
-    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
-    p = p * r + T(8.3334519073e-3);
-    p = p * r + T(4.1665795894e-2);
-    p = p * r + T(1.6666665459e-1);
-    p = p * r + T(5.0000001201e-1);
-    p = p * (r * r) + r + T(1);
-    vec_int<T> bits;
-    __builtin_memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits + 127) << 23;
-    vec<T> power;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    p = p * power;
-    return x < least ? zero : p;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
-    return load(values);
-  }
-#endif
-}
-/// tanh x. float: absolute error below 3e-7; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> e = exp<T>(T(-2) * a);
-    const vec<T> t = (T(1) - e) / (T(1) + e);
-    return x < T(0) ? -t : t;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
-    return load(values);
-  }
-}
-/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
-    vec<T> p = t * T(1.061405429) - T(1.453152027);
-    p = p * t + T(1.421413741);
-    p = p * t - T(0.284496736);
-    p = p * t + T(0.254829592);
-    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
-    return x < T(0) ? -y : y;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
-    return load(values);
-  }
-}
-
-/// f(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
-  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
-  if constexpr (A == activation_kind::gelu_tanh)
-    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
-  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
-  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
-  if constexpr (A == activation_kind::relu_squared) {
-    const vec<T> y = activate<activation_kind::relu, T>(x);
-    return y * y;
-  }
-  if constexpr (A == activation_kind::shifted_relu)
-    return activate<activation_kind::relu, T>(x - T(1));
-}
-/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
-  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
-  return T(4) * e / ((T(1) + e) * (T(1) + e));
-}
-/// f'(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu)
-    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
-           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
-  if constexpr (A == activation_kind::gelu_tanh) {
-    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) *
-               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
-  }
-  if constexpr (A == activation_kind::silu) {
-    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
-    return s * (T(1) + x * (T(1) - s));
-  }
-  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
-  if constexpr (A == activation_kind::relu_squared)
-    return T(2) * activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::shifted_relu)
-    return derivative<activation_kind::relu, T>(x - T(1));
-}
-
-/// @file
-/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
-/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
-/// masked vector at the end.
-
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
-template <int Lanes, class T, class Code>
-LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
-  if constexpr (std::is_same_v<T, Code>) {
-    __builtin_memcpy(&x, p, sizeof x);
-  } else {
-    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
-    using word_part = typename vector_of<word, Lanes>::type;
-    using int_part = typename vector_of<std::int32_t, Lanes>::type;
-    typename vector_of<raw, Lanes>::type u;
-    __builtin_memcpy(&u, p, sizeof u);
-#if defined(LINNET_BYTES)
-    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
-      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
-      return;
-    }
-#endif
-    if constexpr (sizeof(raw) == 2)
-      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
-    else
-      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
-                                  typename vector_of<T, Lanes>::type);
-  }
-}
-/// Loads the first `count` of them, zeros behind.
-template <class T, class Code>
-LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
-  if constexpr (std::is_same_v<T, Code>) {
-    return get(p, count);
-  } else {
-    Code some[lanes<T>] = {};
-    if (count == lanes<T> / 2)
-      __builtin_memcpy(some, p, sizeof some / 2);
-    else if (count < lanes<T>)
-      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
-    vec<T> x;
-    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
-    return x;
-  }
-}
-/// Sum of x_i k_i.
-template <class T, class Code>
-LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
-  vec<T> total = {};
-  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
-  return sum<T>(total);
-}
-/// Products of x with as many rows as a vector has lanes, four at a time.
-template <class T, class Code>
-__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
-    index n, const T* x, const Code* const* k, vec<T>& y) {
-  vec<T> total[lanes<T>] = {};
-  LINNET_UNROLL
-  for (int four = 0; four < lanes<T>; four += 4) {
-    const Code* const* const row = k + four;
-    index i = 0;
-    for (; i + lanes<T> <= n; i += lanes<T>) {
-      const vec<T> xi = load(x + i);
-      LINNET_UNROLL
-      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
-    }
-    if (i < n) {
-      const vec<T> xi = load_first<T>(x + i, n - i);
-      LINNET_UNROLL
-      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
-    }
-  }
-  sums<T>(total, y);
-}
-/// Products of x with rows of half a vector, two at a time.
-template <class T>
-LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
-  constexpr std::make_integer_sequence<int, lanes<T>> both{};
-  const vec<T> twice = load_halves(x, x, both);
-  vec<T> products[lanes<T> / 2];
-  LINNET_UNROLL
-  for (int i = 0; i < lanes<T> / 2; ++i) {
-    const int r = i / 4 * 8 + i % 4;
-    products[i] = twice * load_halves(k[r], k[r + 4], both);
-  }
-  sums<T>(products, y);
-}
-/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
-/// always: g++ leaves out calls of functions that do nothing else.
-template <class Code>
-__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
-    index first, index last, index n, const token_rows<Code>& k, index end) {
-  constexpr index line = 64 / static_cast<index>(sizeof(Code));
-  if (last > end || k.run(first, last) != last) return;
-  const Code* row = k.row(first);
-  for (index j = first; j < last; ++j, row += k.stride)
-    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
-}
-/// The rows of a head that lies so far behind that of `k`.
-template <class Code>
-LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
-  k.data += behind;
-  return k;
-}
-/// Whether tokens are more than caches are likely to hold when they are read.
-template <class Code>
-LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
-  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
-}
-/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
-/// heads. What follows each other in memory is read in this order, which is faster.
-template <class T, class Code>
-LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
-                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
-  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
-  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
-  const bool fetch = many_bytes(last - first, k);
-  for (index next = first; next < last; next += step) {
-    const index j = next < last - step ? next : last - step;
-    const bool together = k.run(j, j + step) == j + step;
-    const Code* const begin = k.row(j);
-    for (index g = 0; g < heads.groups; ++g) {
-      const Code* rows[lanes<T>] = {begin + g * heads.slot};
-      LINNET_UNROLL
-      for (int r = 1; r < lanes<T>; ++r)
-        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
-      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
-      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
-        const T* const xr = x + r * heads.inputs;
-        T* const yr = y + r * heads.outputs + (j - first);
-        if (step == 1) {
-          *yr = scale * dot_code(n, xr, rows[0]);
-          continue;
-        }
-        vec<T> some = {};
-        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
-          if (n == lanes<T> / 2)
-            dots_of_halves(xr, rows, some);
-          else
-            dots_of_rows(n, xr, rows, some);
-        } else if constexpr (lanes<T> >= 4) {
-          dots_of_rows(n, xr, rows, some);
-        }
-        store<T>(yr, scale * some);
-      }
-    }
-  }
-}
-/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
-template <class T>
-LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
-                               T* y) {
-  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
-}
-/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
-/// token, so that the result does not depend on blocks.
-template <int Lanes, int R, class T, class Code>
-LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
-                                           const token_rows<Code>& v, T* y, bool accumulate,
-                                           const head_rows& heads) {
-  using part = typename vector_of<T, Lanes>::type;
-  part total[std::size_t{R}][4] = {}, x;
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r)
-    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
-  for (index j = first; j < last;) {
-    const Code* row = v.row(j);
-    const index end = v.run(j, last);
-    while (j < end) {
-      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
-      if (count == 4) {
-        LINNET_UNROLL
-        for (int t = 0; t < 4; ++t) {
-          widen_lanes<Lanes, T>(row + t * v.stride, x);
-          LINNET_UNROLL
-          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
-        }
-      } else {
-        widen_lanes<Lanes, T>(row, x);
-        LINNET_UNROLL
-        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
-      }
-      j += count;
-      row += count * v.stride;
-    }
-  }
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r) {
-    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
-    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
-  }
-}
-/// mix() for R rows of weights and one head's values.
-template <int R, class T, class Code>
-LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
-                                          token_rows<Code> v, T* y, bool accumulate,
-                                          const head_rows& heads) {
-  index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
-    }
-  for (index r = 0; r < R && i < n; ++r) {
-    vec<T> total = {};
-    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
-    for (index j = first; j < last; ++j)
-      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
-    store_first(y + r * heads.outputs + i, total, n - i);
-  }
-}
-/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
-/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
-template <class T, class Code>
-LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
-                              const token_rows<Code>& v, T* y, bool accumulate = false,
-                              const head_rows& heads = {}) {
-  const bool fetch = many_bytes(last - first, v);
-  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
-    end = (j / token_block + 1) * token_block;
-    end = end < last ? end : last;
-    for (index g = 0; g < heads.groups; ++g) {
-      const token_rows<Code> rows = rows_of(v, g * heads.slot);
-      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
-      const T* x = p + g * heads.size * heads.inputs + (j - first);
-      T* out = y + g * heads.size * heads.outputs;
-      index left = heads.size;
-      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
-        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
-      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
-        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
-    }
-  }
-}
-/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
-template <class T>
-LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
-  mix<T, T>(0, rows, n, p, {v, stride}, y);
-}
-/// @file
-/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
-/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
-/// end.
-
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
-/// y = a + b; y may be a or b
-template <class T>
-LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
-}
-/// x *= a
-template <class T>
-LINNET_KERNEL static void scale(index n, T a, T* x) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
-}
-#endif
-/// sum of x_i y_i
-template <class T>
-LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
-  vec<T> total = {};
-  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
-  return sum<T>(total);
-}
-
-/// sum of x_i
-template <class T>
-LINNET_KERNEL static T total(index n, const T* x) {
-  vec<T> all = {};
-  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
-  return sum<T>(all);
-}
-#if !defined(LINNET_REGISTERS)
-/// largest x_i; n > 0
-template <class T>
-LINNET_KERNEL static T maximum(index n, const T* x) {
-  if (n < lanes<T>) {
-    T m = x[0];
-    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
-    return m;
-  }
-  vec<T> best = load(x);
-  for (index i = lanes<T>; i < n; i += lanes<T>) {
-    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
-    best = v > best ? v : best;
-  }
-  return largest<T>(best);
-}
-
-/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
-template <class T>
-LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
-  vec_int<T> found{};
-  for (index row = 0; row < rows; ++row, x += stride) LINNET_FOR_VECTORS(T, i, c, n) {
-      const vec<T> v = get(x + i, c);
-      vec_int<T> bits;
-      __builtin_memcpy(&bits, &v, sizeof bits);
-      found |= (bits & exponent) == exponent;
-    }
-  number any = 0;
-  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
-  return any == 0;
-}
-#endif
-/// @file
-/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
-/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-/// vector at the end.
-
-/// x = exp(x - shift); returns the sum.
-template <class T>
-LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
-    store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
-  }
-  // The last values in a full vector, some of them twice.
-  const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
-  vec<T> total = {};
-  index i = 0;
-  for (; i < last; i += lanes<T>) {
-    const vec<T> e = exp<T>(load(x + i) - shift);
-    store(x + i, e);
-    total += e;
-  }
-  store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
-}
-/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
-template <class T>
-LINNET_KERNEL static void softmax(index n, T* x) {
-  const T m = maximum(n, x);
-  const T s = exp_sum(n, m, x);
-  scale(n, T(1) / s, x);
-}
-/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
-template <class T>
-LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
-}
-template <class T>
-LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
-  softmax_backward(n, dot(n, p, dp), p, dp, dx);
-}
-
-/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
-template <class T>
-LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
-  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
-  return r;
-}
-/// dx += r u - x r^3 mean(u x), u = dy gamma.
-template <class T>
-LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
-                                            T* dx) {
-  vec<T> all = {};
-  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
-  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
-  }
-}
-/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
-template <class T>
-LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
-                                     T* y, T* statistics) {
-  const T mean = total(n, x) / static_cast<T>(n);
-  vec<T> all = {};
-  const index whole = n - n % lanes<T>;
-  for (index i = 0; i < whole; i += lanes<T>) {
-    const vec<T> d = load(x + i) - mean;
-    all += d * d;
-  }
-  T spread = sum<T>(all);
-  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
-  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
-  LINNET_FOR_VECTORS(T, j, c, n)
-  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
-  statistics[0] = mean;
-  statistics[1] = r;
-}
-/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
-template <class T>
-LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
-                                              const T* gamma, const T* dy, T* dx) {
-  const T mean = statistics[0], r = statistics[1];
-  vec<T> us = {}, uxs = {};
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    us += u;
-    uxs += u * ((get(x + i, c) - mean) * r);
-  }
-  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
-  }
-}
-};
 #undef LINNET_TARGET
-#undef LINNET_REGISTERS
+#undef LINNET_ROWS
+#undef LINNET_PRODUCTS
 
 #define LINNET_TARGET \
   LINNET_UNFUSED __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2")))
@@ -19671,8 +18549,9 @@ LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, cons
 /// Reproducible kernels for AVX-512.
 struct reproducible_avx512 {
 /// @file
-/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
-/// simd/reproducible.inl.
+/// All kernels, for one set of reproducible ones: included inside a struct by
+/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
+/// numbers of a row are added side by side, then by halves. No product melts with a sum.
 
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
@@ -19693,22 +18572,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -19792,43 +18655,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -19850,23 +18681,10 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
 template <class T, int... Lane>
 LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
                                               std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -19875,14 +18693,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -19921,15 +18732,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -19961,7 +18763,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -20207,7 +19008,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -20408,14 +19213,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
   if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+    if (i + lanes<T> / 2 <= n) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -20967,9 +19770,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -21317,7 +20118,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -21328,7 +20128,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -21344,7 +20143,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -21377,7 +20175,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -21788,7 +20585,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -21800,17 +20598,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -22138,8 +20936,7 @@ auto with_reproducible([[maybe_unused]] level l, F&& f) {
 #undef LINNET_REPRODUCIBLE_OF
 #else
 #if defined(__x86_64__)
-  if (l == level::reproducible_avx512 || l == level::reproducible_avx512dot)
-    return f(reproducible_avx512{});
+  if (l == level::reproducible_avx512) return f(reproducible_avx512{});
   if (l == level::reproducible_avx2) return f(reproducible_avx2{});
 #endif
   return f(reproducible_portable{});
@@ -22159,7 +20956,7 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
 #if defined(LINNET_REPRODUCIBLE)
   if (is_reproducible(l)) return detail::with_reproducible(l, f);
 #else
-  l = without_reproducible(l);  // no model asks for it here
+  if (is_reproducible(l)) l = level::portable;  // no model asks for it here
 #endif
 #if defined(LINNET_ONLY_LEVEL)
   return f(detail::LINNET_ONLY_LEVEL{});
@@ -22171,11 +20968,9 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
   return f(detail::portable{});
 #endif
 }
-/// Calls `f(kernels)` with the kernels of level `l` for products of low-precision activations. All
-/// levels give the same bits of products of int8, so reproducible models have the usual kernels.
+/// Calls `f(kernels)` with the kernels of level `l` for products of low-precision activations.
 template <class F>
 inline auto dispatch_dot(level l, F&& f) {
-  l = without_reproducible(l);
 #if defined(__x86_64__) && !defined(LINNET_ONLY_LEVEL)
   if (l == level::avx512dot) return f(detail::avx512dot{});
 #elif defined(__AARCH64EL__) && !defined(LINNET_ONLY_LEVEL)
@@ -32343,6 +31138,15 @@ struct attention_shape {
   constexpr index kv() const { return kv_heads * d_kv; }
 };
 
+namespace detail {
+/// Attention with another number of query heads, and as many queries for each key.
+constexpr attention_shape with_heads(attention_shape a, index count) {
+  a.kv_heads = count * a.kv_heads / a.heads;
+  a.heads = count;
+  return a;
+}
+}  // namespace detail
+
 /// Attention policies: `layer<shape>` is a layer (see nn/layer.hpp) from width d_model to d_model.
 /// It also has `state_values(tokens)`: the numbers that it keeps for each sequence of up to
 /// `tokens` tokens while decoding.
@@ -32377,8 +31181,9 @@ struct policy {
   static constexpr bool supports_pages = true;      ///< sessions may ask for limits.kv_blocks
   static constexpr index least_context = 0;         ///< tokens that a model's context must have
   static constexpr index longest = 0;               ///< most tokens an encoder may read; 0 for any
-  static constexpr bool first_differs = false;  ///< the first layer of a stack is of another type
-  static constexpr bool rotary = true;          ///< can take rotary positions
+  static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
+  static constexpr bool heads_by_layer = false;  ///< layers of a decoder have unlike heads
+  static constexpr bool rotary = true;           ///< can take rotary positions
   static constexpr bool supports_low_rank =
       false;                                     ///< its linear maps may be of any projection_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
@@ -35328,6 +34133,36 @@ struct contextual : Kind {
 }  // namespace attention
 LINNET_NAMESPACE_END
 /// @file
+/// Attention with a number of heads for each layer of a decoder.
+
+LINNET_NAMESPACE_BEGIN
+namespace attention {
+
+/// Attention `Kind` with a number of query heads for each layer of a decoder. The shape's heads are
+/// the most of them. All heads have one width. Those of keys and values are as many for each query
+/// as in the shape. narrow() makes weights of it from those of `Kind`.
+template <class Kind, index... Heads>
+struct per_layer : Kind {
+  static_assert(Kind::supports_low_rank,
+                "linnet::attention::per_layer: this kind's heads are not of its making; full, "
+                "prefix, sliding_window and sinks are");
+  static_assert(sizeof...(Heads) > 0 && ((Heads > 0) && ...),
+                "linnet::attention::per_layer: give a positive number of heads for each layer");
+  static constexpr bool heads_by_layer = true, supports_low_rank = false, supports_channels = false;
+  static constexpr index heads[] = {Heads...};  ///< of queries
+  static constexpr index layers = sizeof...(Heads), most = (std::max)({Heads...});
+  using each = Kind;  ///< that of each layer
+  using kind = per_layer;
+  static std::string name() {
+    std::string all = "per_layer";
+    for (const index count : {Heads...}) all += ' ' + std::to_string(count);
+    return all + ' ' + Kind::name();
+  }
+};
+
+}  // namespace attention
+LINNET_NAMESPACE_END
+/// @file
 /// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
 
 LINNET_NAMESPACE_BEGIN
@@ -38104,15 +36939,6 @@ struct policy_set {
   using with = policy_set<std::conditional_t<std::is_base_of_v<Slot, Ps>, Other, Ps>...>;
 };
 
-/// A model of causal blocks of one kind that names its policies and replaces one by
-/// `with<Slot, Other>`, as decoders do. `self` is the shape of its attention.
-template <class M>
-concept replaces_policies = requires {
-  typename M::template with<linnet::ffn::policy, typename M::ffn>;
-  typename M::template with<linnet::attention::policy, typename M::attention>;
-  M::self.kv();
-};
-
 /// The storage type in the list, or f32, with the list's compute type.
 template <class... Ps>
 struct pick_storage {
@@ -38358,24 +37184,62 @@ template <class First, class Rest>
 struct stack_of<First, Rest, 1, true, sharing::none> {
   using type = repeat<First, 1>;
 };
-/// The stack of a decoder. Block<F, First> holds a block of hidden width F, the first one of the
-/// stack where `First`.
-template <class Policies, template <index, bool> class Block, auto Shape, index Rotary,
-          class Ffn = typename Policies::template of<ffn::policy>>
+/// The attention of each layer.
+template <class Attention>
+struct attention_of_layers {
+  using type = Attention;
+};
+template <class Kind, index... Heads>
+struct attention_of_layers<attention::per_layer<Kind, Heads...>> {
+  using type = Kind;
+};
+/// Whether the layers of a model have heads of their own number.
+template <class M>
+inline constexpr bool has_heads_by_layer = [] {
+  if constexpr (requires { M::attention::heads_by_layer; }) return M::attention::heads_by_layer;
+  return false;
+}();
+/// Whether a decoder's layers have hidden widths or heads of their own.
+template <class Ffn, class Attention>
+inline constexpr bool unlike_widths = has_layer_widths<Ffn> || Attention::heads_by_layer;
+/// The hidden width of layer `l`, and its query heads, where all others have `same`.
+template <class Ffn>
+constexpr index width_of_layer(std::size_t l, index same) {
+  if constexpr (has_layer_widths<Ffn>) return Ffn::widths[l];
+  return same;
+}
+template <class Attention>
+constexpr index heads_of_layer(std::size_t l, index same) {
+  if constexpr (Attention::heads_by_layer) return Attention::heads[l];
+  return same;
+}
+
+/// The stack of a decoder. Block<F, A> holds a block of hidden width F and attention A, which is
+/// `First` in the first layer and `Rest` in the others.
+template <class Policies, template <index, attention_shape> class Block, auto Shape,
+          attention_shape First, attention_shape Rest, index Rotary,
+          class Ffn = typename Policies::template of<ffn::policy>,
+          class Attention = typename Policies::template of<attention::policy>>
 struct stack_of_decoder {
-  using first = typename Block<Shape.d_ff, true>::type;
-  using rest = Block<Shape.d_ff, false>;
+  using first = typename Block<Shape.d_ff, First>::type;
+  using rest = Block<Shape.d_ff, Rest>;
   using type = typename Policies::template of<depths::policy>::template stack<
-      stack_of<first, rest, Shape.layers, Policies::template of<attention::policy>::first_differs,
+      stack_of<first, rest, Shape.layers, Attention::first_differs,
                typename Policies::template of<sharing::policy>>,
       typename rest::type, Shape.layers, Rotary>;
 };
-template <class Policies, template <index, bool> class Block, auto Shape, index Rotary, class Of,
-          index... Widths>
-struct stack_of_decoder<Policies, Block, Shape, Rotary, ffn::per_layer<Of, Widths...>> {
+template <class Policies, template <index, attention_shape> class Block, auto Shape,
+          attention_shape First, attention_shape Rest, index Rotary, class Ffn, class Attention>
+requires(unlike_widths<Ffn, Attention>)  //
+    struct stack_of_decoder<Policies, Block, Shape, First, Rest, Rotary, Ffn, Attention> {
+  template <std::size_t Layer>
+  static constexpr attention_shape attention_at =
+      with_heads(Layer == 0 ? First : Rest, heads_of_layer<Attention>(Layer, Shape.heads));
   template <std::size_t... Layer>
-  static layer_list<typename Block<Widths, Layer == 0>::type...> of(std::index_sequence<Layer...>);
-  using type = decltype(of(std::make_index_sequence<sizeof...(Widths)>()));
+  static layer_list<
+      typename Block<width_of_layer<Ffn>(Layer, Shape.d_ff), attention_at<Layer>>::type...>
+      of(std::index_sequence<Layer...>);
+  using type = decltype(of(std::make_index_sequence<static_cast<std::size_t>(Shape.layers)>()));
 };
 
 }  // namespace detail
@@ -38800,6 +37664,27 @@ constexpr bool widths_fit() {
   }
   return true;
 }
+/// Words for heads that are not those of a shape's layers; true for others.
+template <class Attention, decoder_shape S>
+constexpr bool heads_fit() {
+  if constexpr (Attention::heads_by_layer) {
+    constexpr bool whole = [] {
+      for (const index count : Attention::heads)
+        if (count % (S.heads / S.kv_heads) != 0) return false;
+      return true;
+    }();
+    static_assert(Attention::layers == S.layers,
+                  "linnet::attention::per_layer: give one number of heads for each of the shape's "
+                  "layers");
+    static_assert(Attention::most == S.heads,
+                  "linnet::attention::per_layer: heads of the shape must be the most of its heads");
+    static_assert(whole,
+                  "linnet::attention::per_layer: heads go in whole groups: each number must be a "
+                  "multiple of the shape's heads / kv_heads");
+    return Attention::layers == S.layers && Attention::most == S.heads && whole;
+  }
+  return true;
+}
 /// Words for the first rule that a decoder's policies or shape break; true where they keep all.
 template <decoder_shape S, class... Ps>
 constexpr bool decoder_fits() {
@@ -38897,6 +37782,14 @@ constexpr bool decoder_fits() {
         never<Ps...>,
         "linnet::ffn::per_layer: blocks of unlike widths share nothing and are not routed; take "
         "sharing::none and depths::all");
+  else if constexpr (!heads_fit<Attention, S>())
+    return false;
+  else if constexpr (Attention::heads_by_layer &&
+                     (Depths::routes || !std::is_same_v<Sharing, sharing::none>))
+    static_assert(
+        never<Ps...>,
+        "linnet::attention::per_layer: blocks of unlike heads share nothing and are not routed; "
+        "take sharing::none and depths::all");
   else if constexpr (Depths::routes && !(Attention::supports_token_subset && Ffn::can_truncate))
     static_assert(
         never<Ps...>,
@@ -39007,7 +37900,8 @@ struct checked_decoder {
   static constexpr bool alike =
       !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none> ||
       pick<depths::policy, depths::all, Ps...>::routes ||
-      has_layer_widths<pick<ffn::policy, ffn::swiglu, Ps...>>;
+      unlike_widths<pick<ffn::policy, ffn::swiglu, Ps...>,
+                    pick<attention::policy, attention::full, Ps...>>;
   static constexpr bool fits =
       policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
       reproducible_fits<covers_decoder<Ps...>, Ps...>() &&
@@ -39563,10 +38457,10 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   using block_with = typename detail::block_of<
       Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
       template make<d, F, biased, eps, Sharing::projections>::type;
-  template <index F, bool First>
-  struct block_of_width : std::type_identity<block_with<First ? self_first : self, F>> {};
-  using blocks = typename detail::stack_of_decoder<Policies, block_of_width, Shape,
-                                                   rotary ? self.d_kv : 0>::type;
+  template <index F, attention_shape A>
+  struct block_of_shape : std::type_identity<block_with<A, F>> {};
+  using blocks = typename detail::stack_of_decoder<Policies, block_of_shape, Shape, self_first,
+                                                   self, rotary ? self.d_kv : 0>::type;
   /// The layer between the embedding's table and the residual stream, at both ends of the model.
   using embedding_projection = typename Embedding::template projection<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
@@ -40107,6 +39001,10 @@ constexpr bool t5_fits() {
     static_assert(
         never<Ps...>,
         "linnet::t5: the source is seen both ways already; attention::prefix is for decoders");
+  else if constexpr (EncoderAttention::heads_by_layer || DecoderAttention::heads_by_layer)
+    static_assert(never<Ps...>,
+                  "linnet::attention::per_layer: its heads are those of the layers of a decoder; "
+                  "the blocks of a T5 read one table of relative positions");
   else if constexpr (DecoderAttention::block_tokens > 1)
     static_assert(never<Ps...>,
                   "linnet::t5: a target is written token by token; attention::block_causal is for "
@@ -41426,6 +40324,10 @@ constexpr bool encoder_fits() {
   else if constexpr (!Attention::bidirectional)
     static_assert(never<Ps...>,
                   "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");
+  else if constexpr (Attention::heads_by_layer)
+    static_assert(never<Ps...>,
+                  "linnet::attention::per_layer: its heads are those of the layers of a decoder; "
+                  "the blocks of an encoder are of one type");
   else if constexpr (Attention::takes_prefix)
     static_assert(never<Ps...>,
                   "linnet::encoder: all tokens see each other already; attention::prefix is for "
@@ -64679,78 +63581,87 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Which stack of a model reads what virtual keys stand before, its attention and its layers.
-/// `width` is that of soft tokens. Models that are not `known` take neither.
+/// The stack of a model that reads what virtual keys stand before: an encoder-decoder's decoder.
 template <class M>
 struct virtual_stack {
-  static constexpr bool known = false;
-};
-template <class M>
-requires is_decoder<M>
-struct virtual_stack<M> {
-  static constexpr bool known = true;
   using of = M;
   using attention = typename M::attention;
-  static constexpr index layers = M::shape.layers, width = M::d;
 };
 template <class M>
-requires is_encoder<M>  // whose soft tokens stand before its norm, as embedded tokens
+requires is_encoder<M>
 struct virtual_stack<M> {
-  static constexpr bool known = true;
   using of = typename M::body;
   using attention = typename M::attention;
-  static constexpr index layers = M::shape.layers, width = M::width;
 };
 template <class M>
 requires is_t5<M>
 struct virtual_stack<M> {
-  static constexpr bool known = true;
   using of = typename M::decoder;
   using attention = typename M::decoder_attention;
-  static constexpr index layers = M::shape.decoder_layers, width = M::d;
 };
-/// The shape of that attention.
+/// The shape of that attention, and its layers.
 template <class M>
 inline constexpr attention_shape virtual_self = virtual_stack<M>::of::self;
+template <class M>
+consteval index virtual_layers() {
+  if constexpr (is_t5<M>)
+    return M::shape.decoder_layers;
+  else
+    return M::shape.layers;
+}
+/// Width of the rows that soft tokens are: an encoder's stand before its norm, as embedded tokens.
+template <class M>
+consteval index virtual_width() {
+  if constexpr (is_encoder<M>)
+    return M::width;
+  else
+    return M::d;
+}
 
-/// Whether the attention that reads virtual tokens counts tokens from the first.
+/// Whether the attention that reads virtual tokens counts tokens from the first; of a T5 they stand
+/// before the source or the target.
 template <class M, bool BeforeSource>
 consteval bool virtual_tokens_count() {
-  if constexpr (BeforeSource)
+  if constexpr (is_t5<M> && BeforeSource)
     return M::encoder_attention::counts_tokens;
-  else
+  else if constexpr (is_t5<M> || is_decoder<M> || is_encoder<M>)
     return virtual_stack<M>::attention::counts_tokens;
+  else
+    return false;  // refused in other words
 }
 
 /// Whether a model's texts may have virtual tokens before them; words for the others.
 template <class M, bool BeforeSource>
 consteval bool takes_virtual_tokens() {
-  if constexpr (!virtual_stack<M>::known)
-    static_assert(never<M>,
-                  "linnet::prompt_tuning and prefix_tuning: decoders, encoders and T5 take virtual "
-                  "tokens, other models do not");
-  else if constexpr (virtual_tokens_count<M, BeforeSource>())
+  if constexpr (virtual_tokens_count<M, BeforeSource>())
     static_assert(
         never<M>,
         "linnet::prompt_tuning and prefix_tuning: this kind of attention counts blocks or "
         "positions from a text's first token, and virtual ones are not among them");
+  else if constexpr (is_t5<M>)
+    return true;
   else if constexpr (is_encoder<M>)
     static_assert(!M::of_images,
                   "linnet::prompt_tuning and prefix_tuning: they stand before texts; an encoder of "
                   "images reads none");
-  else if constexpr (is_decoder<M>) {
+  else if constexpr (!is_decoder<M>)
+    static_assert(never<M>,
+                  "linnet::prompt_tuning and prefix_tuning: decoders, encoders and T5 take virtual "
+                  "tokens, other models do not");
+  else if constexpr (M::depths::routes)
     static_assert(
-        !M::depths::routes,
+        never<M>,
         "linnet::prompt_tuning and prefix_tuning: a mixture of depths would count virtual "
         "tokens among those that it chooses from");
+  else if constexpr (!M::embedding::whole_rows)
     static_assert(
-        M::embedding::whole_rows,
+        never<M>,
         "linnet::prompt_tuning and prefix_tuning: a tensor train has a row for each token alone");
+  else if constexpr (M::takes_prefix)
     static_assert(
-        !M::takes_prefix,
+        never<M>,
         "linnet::prompt_tuning and prefix_tuning: attention::prefix counts a text's first "
         "tokens, and virtual ones are not among them");
-  }
   return true;
 }
 
@@ -64801,7 +63712,7 @@ struct virtual_model : adapted_model<M, Method> {
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
     workspace<T> w;
-    if (has_lengths) w.lengths = m.saved.take<index>(l.batch);
+    if (BeforeSource || is_encoder<M>) w.lengths = m.saved.take<index>(l.batch);
     static_cast<adapted_workspace<M, T>&>(w) = plan_adapted<M, T>(m, whole(l), use, 0);
     return w;
   }
@@ -64824,12 +63735,11 @@ struct virtual_model : adapted_model<M, Method> {
   }
 
  private:
-  static constexpr bool has_lengths = BeforeSource || requires(const batch& b) { b.lengths; };
   /// Lengths of the texts that virtual tokens stand before, where a batch has them.
   static const index* lengths_of([[maybe_unused]] const batch& b) {
     if constexpr (BeforeSource)
       return b.source_lengths;
-    else if constexpr (has_lengths)
+    else if constexpr (is_encoder<M>)
       return b.lengths;
     else
       return nullptr;
@@ -64863,7 +63773,8 @@ namespace detail {
 /// Whether every layer's attention takes keys that are given.
 template <class M>
 consteval bool takes_virtual_keys() {
-  if constexpr (virtual_stack<M>::known) {
+  if constexpr (is_decoder<M> || is_encoder<M> || is_t5<M>) {
+    if constexpr (virtual_stack<M>::attention::heads_by_layer) return false;  // keys have one width
     using layer = typename virtual_stack<M>::attention::template layer<virtual_self<M>>;
     if constexpr (requires { layer::takes_virtual_keys; }) return layer::takes_virtual_keys;
     return false;
@@ -64881,7 +63792,7 @@ struct adapted<M, prefix_tuning<Count>> : detail::virtual_model<M, prefix_tuning
   /// Values of the keys of a token in one layer.
   static constexpr index key_width =
       detail::virtual_self<M>.kv_heads * detail::virtual_self<M>.d_kv;
-  static constexpr index width = detail::virtual_stack<M>::layers * 2 * key_width;
+  static constexpr index width = detail::virtual_layers<M>() * 2 * key_width;
 
   template <class Form>
   struct params {
@@ -64940,7 +63851,7 @@ struct prompt_tuning {
 template <class M, index Count>
 struct adapted<M, prompt_tuning<Count>>
     : detail::virtual_model<M, prompt_tuning<Count>, Count, M::encodes> {
-  static constexpr index width = detail::virtual_stack<M>::width;
+  static constexpr index width = detail::virtual_width<M>();
   template <class Form>
   struct params {
     typename Form::vector prompt{};
@@ -71482,7 +70393,7 @@ class relation_distillation {
   /// threads. The packed weights must outlive it. Errors: errc::invalid for limits and options out
   /// of their range, and for models without softmax attention. Also for relation heads that do not
   /// divide the width of queries or of keys, and for a layer or attention maps of a T5. Also for
-  /// attention maps of unlike heads. Else the error of the weights, or errc::out_of_memory.
+  /// attention maps of unlike heads, and for heads by layer. Else the error of the weights, or errc::out_of_memory.
   static result<relation_distillation> open(std::reference_wrapper<const teacher_form> p,
                                             const limits& l,
                                             const relation_options& how = {}) LINNET_TRY {
@@ -71494,6 +70405,10 @@ class relation_distillation {
     if (mine.calls == 0 || theirs.calls == 0)
       return linnet::error{errc::invalid, where, "layers", "softmax attention in both models",
                            "none"};
+    if constexpr (detail::has_heads_by_layer<M> || detail::has_heads_by_layer<N>)
+      return linnet::error{errc::invalid, where, "heads",
+                           "as many in all layers, of the student and of the teacher",
+                           "attention::per_layer"};
     if constexpr (two) {
       if (mine.calls != calls_of<M> || theirs.calls != calls_of<N>)
         return linnet::error{errc::invalid, where, "layers",
@@ -72057,17 +70972,15 @@ inline void choose_tokens(index n, const double* scores, const token_adaptive_op
 /// summed over heads. Tokens of low score have inputs of few bits in the rest of the layer, and in
 /// the queries, keys and values of the next. All others have those of the compute type, such as
 /// compute::int8. So has every token where the head reads it. For trainers and evaluators of
-/// decoders, and of models that read decoder_batch and count their layers as `exits`. Where
-/// products do not round their inputs to integers it changes nothing. Sequences of a batch, and
-/// documents packed in one, choose for themselves. Layer dropout is refused, as of
+/// decoders. Where products do not round their inputs to integers it changes nothing. Sequences of
+/// a batch, and documents packed in one, choose for themselves. Layer dropout is refused, as of
 /// attention_distillation.
 template <class M, class Objective = cross_entropy_objective>
 class token_adaptive {
   using T = float;
-  static_assert(M::exits > 0 && std::is_same_v<typename M::batch, decoder_batch>,
-                "linnet::token_adaptive: chooses the tokens of a decoder's self-attention, or of a "
-                "model that reads decoder_batch and counts its layers as `exits`; train another "
-                "model with compute::int8 alone");
+  static_assert(detail::is_decoder<M>,
+                "linnet::token_adaptive: chooses the tokens of a decoder's self-attention; train "
+                "another model with compute::int8 alone");
 
  public:
   using batch = typename M::batch;

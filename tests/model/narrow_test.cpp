@@ -89,7 +89,7 @@ std::vector<index> largest(const std::vector<double>& scores, index count) {
 }
 
 /// A model, random weights and random scores; what they leave, found by names alone.
-template <class M, auto Shape, index... Widths>
+template <class M, auto Shape, ln::layer_width... Widths>
 struct narrowing {
   using N = ln::narrowed<M, Shape, Widths...>;
   ln::weights<M, double> w;
@@ -265,6 +265,41 @@ BOOST_AUTO_TEST_CASE(widths_by_layer) {
   const ln::gradient_report r = ln::check_model_gradients(*again, data.view(), data.limits());
   BOOST_TEST(r.passed(), text_of(r));
   BOOST_TEST(2 * r.nonzero > r.entries, text_of(r));
+}
+
+// Each layer has as many heads left as it is given, and trains and decodes with them.
+BOOST_AUTO_TEST_CASE(heads_by_layer) {
+  const decoder_tokens data(2, 9, 11);
+  using ln::layer_width;
+  constexpr auto small = smaller<large, 8, 7, 4, 3>();
+  for (const std::uint64_t stream : {1U, 40U, 80U}) {  // each layer's own heads are others
+    narrowing<ln::decoder<large>, small, layer_width{3, 2}, 6, layer_width{1, 2}> from(stream);
+    using N = decltype(from)::N;
+    static_assert(N::shape.heads == 4 && N::shape.kv_heads == 2 && N::shape.d_ff == 6);
+    static_assert(
+        std::is_same_v<N::attention, ln::attention::per_layer<ln::attention::full, 2, 4, 2>>);
+    auto n = ln::narrow<small, layer_width{3, 2}, 6, layer_width{1, 2}>(from.w, from.scores);
+    BOOST_REQUIRE_MESSAGE(static_cast<bool>(n), (n ? "" : n.error().message()));
+    from.check(*n, std::sqrt(1.5));
+    const auto masked = logits_of(ln::pack(from.w), data), got = logits_of(ln::pack(*n), data);
+    BOOST_TEST(magnitude(masked) > 0.1);
+    BOOST_TEST(distance(masked, got) <= 1e-10 * magnitude(masked));
+    if (stream > 1) continue;
+    const ln::gradient_report r = ln::check_model_gradients(*n, data.view(), data.limits());
+    BOOST_TEST(r.passed(), text_of(r));
+    BOOST_TEST(2 * r.nonzero > r.entries, text_of(r));
+    // Narrower again: with as many heads in all layers, the type has one number of them.
+    const auto scores = ln::importance_of(*n);
+    BOOST_REQUIRE(static_cast<bool>(scores));
+    constexpr auto least = smaller<N::shape, 8, 6, 2, 3>();
+    const auto again = ln::narrow<least, 3, 6, 1>(*n, *scores);
+    BOOST_REQUIRE_MESSAGE(static_cast<bool>(again), (again ? "" : again.error().message()));
+    static_assert(std::is_same_v<ln::narrowed<N, least, 3, 6, 1>::attention, ln::attention::full>);
+    const auto wider = ln::narrow<N::shape, layer_width{3, 4}, 6, layer_width{1, 2}>(*n, *scores);
+    BOOST_REQUIRE(!wider);
+    BOOST_TEST(wider.error().message() ==
+               "narrow: rows of blocks.0.attention.q.weight: expected at most 8, got 16");
+  }
 }
 
 BOOST_AUTO_TEST_CASE(t5) {

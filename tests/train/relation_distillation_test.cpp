@@ -417,6 +417,15 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(unlike.error().message() ==
              "relation_distillation::open: relation_options.attention: expected 0, as the student "
              "has 3 heads in a layer and the teacher 2, got 1");
+  using by_layer =
+      ln::decoder<tiny_decoder_shape, ln::attention::per_layer<ln::attention::full, 2, 4>>;
+  const auto cut = ln::pack(ln::weights<by_layer, double>());
+  const auto of_layers =
+      ln::relation_distillation<ln::packed<small, double>, ln::packed<by_layer, double>>::open(
+          cut, data.limits());
+  BOOST_TEST(of_layers.error().message() ==
+             "relation_distillation::open: heads: expected as many in all layers, of the student "
+             "and of the teacher, got attention::per_layer");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

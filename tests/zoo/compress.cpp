@@ -59,7 +59,8 @@ BOOST_AUTO_TEST_CASE(refusals) {
   refused({"--method", "gtpq"}, "did you mean gptq?");
   refused({"--method", "magic"},
           "known: rtn, gptq, clip, hqq, awq, smoothquant, owq, spqr, lorc, zeroquant, "
-          "omniquant, quarot, spinquant, magnitude, wanda, sparsegpt, narrow, distil");
+          "omniquant, quarot, spinquant, magnitude, wanda, sparsegpt, narrow, relufy, "
+          "predict_neurons, predict_heads, distil");
   refused({"--method", "gptq"}, "give --calibrate TEXT");
   refused({"--method", "rtn", "--calibrate", text}, "--method rtn: needs no text");
   refused({"--method", "rtn", "--storage", "int7"}, "did you mean int8?");
@@ -142,12 +143,30 @@ BOOST_AUTO_TEST_CASE(refusals) {
   no_shape("layers=4", "is no smaller than decoder:vocabulary=256");
   no_shape("layers=5", "layers=5: expected 1 to 4");
   no_shape("layers=x", "expected field=value");
-  no_shape("d_ff=3/0/2/1", "expected a width above 0");
-  no_shape("layers=3,d_ff=3/4", "d_ff has 2 widths for 3 layers");
+  no_shape("d_ff=3/0/2/1", "expected a number above 0");
+  no_shape("layers=3,d_ff=3/4", "d_ff has 2 numbers for 3 layers");
+  no_shape("layers=3,heads=3/4", "heads has 2 numbers for 3 layers");
+  no_shape("heads=4/4/4/4", "is no smaller than");
   no_shape("layers=2;layers=3", "layers=3: expected 1 to 2");
   no_shape("layers=2;d_ff=3/4", "leave the ';' out");
   no_shape("vocabulary=10", "unknown number of a shape");
   no_shape("encoder_layers=2", "has no encoder_layers");
+  // What learns which neurons and heads a token needs.
+  const auto no_predictor = [&](const std::vector<std::string>& more, const std::string& words) {
+    refused(with({"--calibrate", text}, more), words);
+  };
+  refused({"--method", "predict_heads"}, "give --calibrate TEXT");
+  no_predictor({"--method", "predict_heads+relufy"}, "relufy comes before predict_heads");
+  no_predictor({"--method", "wanda+predict_heads"}, "comes before those that change");
+  no_predictor({"--method", "predict_heads", "--statistics", out}, "learns anew each time");
+  no_predictor({"--method", "gptq", "--rank", "4"}, "--rank: is of predict_neurons");
+  no_predictor({"--method", "gptq", "--activation", "relu"}, "--activation: is of relufy");
+  no_predictor({"--method", "relufy", "--activation", "gelu"}, "--activation");
+  no_predictor({"--method", "predict_heads", "--rank", "129"},
+               "--rank 129: predictors of decoder:vocabulary=256 have 128 at most");
+  check_refused({"compress", "--model", "t5:vocabulary=256", "--weights", bin, "--out", out,
+                 "--method", "predict_heads", "--calibrate", text, "--tokenizer", "bytes"},
+                "predictors are of decoders alone");
   refused({"--method", "awq", "--sequential", "--calibrate", text},
           "--method awq: scales tensors of several blocks at once; leave --sequential out");
   refused({"--calibrate", text, "--length", "1000"}, "more than the model's context of 256");
@@ -310,6 +329,45 @@ BOOST_AUTO_TEST_CASE(a_narrowed_and_pruned_model_is_compiled) {
       (of("bits_per_byte_after") > of("bits_per_byte_before") && of("bits_per_byte_after") < 3.0));
   BOOST_TEST(test::zoo_prints({"logits", "--model", "stories260k", "--weights", out, "--tokens",
                                "1,2,3"}) != "");
+}
+
+// ReLUs in place of SiLUs, trained on, then predictors of the neurons and of the heads that a token
+// needs: the report has what they find, and the file runs.
+BOOST_AUTO_TEST_CASE(a_model_with_predictors_is_compiled) {
+  if (weights().empty()) return;
+  const test::scratch_folder folder;
+  const test::compiling_into there(folder.path());
+  const std::string out = folder.path("out");
+  const std::vector<std::string> common{
+      "--weights", weights(),   "--storage",
+      "f32",       "--rank",    "8",
+      "--out",     out,         "--length",
+      "64",        "--samples", "32",
+      "--steps",   "8",         "--calibrate",
+      training(),  "--method",  "relufy+predict_neurons+predict_heads"};
+  const auto r = nlohmann::json::parse(test::zoo_prints(
+      stories("compress", with(common, {"--json", "--evaluate", held_out(), "--windows", "8"}))));
+  BOOST_TEST(r["method_steps"] == 8);
+  const auto& found = r["predictors"];
+  BOOST_REQUIRE(found.size() == 10u);
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const auto of = [&](const char* name) { return found[i][name].template get<double>(); };
+    BOOST_TEST(found[i]["of"] == (i < 5 ? "neurons" : "heads"));
+    BOOST_TEST(found[i]["layer"] == i % 5);
+    BOOST_TEST((of("recall") > 0.5 && of("recall") <= 1));
+    BOOST_TEST((of("found") > 0 && of("found") <= 1));
+    if (i < 5)
+      BOOST_TEST((of("active") > 0 && of("active") < 0.9));
+    else
+      BOOST_TEST(of("active") == 0.75);  // 6 of 8
+  }
+  const auto of = [&](const char* name) { return r[name].template get<double>(); };
+  BOOST_TEST(
+      (of("bits_per_byte_after") > of("bits_per_byte_before") && of("bits_per_byte_after") < 3.0));
+  BOOST_TEST(test::zoo_prints({"logits", "--model", "stories260k", "--weights", out, "--tokens",
+                               "1,2,3"}) != "");
+  const std::string text = test::zoo_prints(stories("compress", common));
+  BOOST_TEST(text.find("predictors of") != text.npos, text);
 }
 
 // A model that is another one before it is rounded: the file says which, and its statistics are

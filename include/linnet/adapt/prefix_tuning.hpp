@@ -21,6 +21,7 @@ namespace detail {
 template <class M>
 consteval bool takes_virtual_keys() {
   if constexpr (virtual_stack<M>::known) {
+    if constexpr (virtual_stack<M>::attention::heads_by_layer) return false;  // keys have one width
     using layer = typename virtual_stack<M>::attention::template layer<virtual_self<M>>;
     if constexpr (requires { layer::takes_virtual_keys; }) return layer::takes_virtual_keys;
     return false;

@@ -268,12 +268,13 @@ result<weights<N, T>> cut_weights(const weights<M, T>& w, const importance<M>& s
 /// Leaves out what `scores` says is least important: layers, feed-forward neurons, heads with all
 /// queries of their keys and values, and channels of the stream. Of equal scores the first stay.
 /// All tensors that share a channel lose it. `Widths` are hidden widths of the layers that are
-/// left, one for each, in place of one d_ff for all: see ffn::per_layer. The result computes what
-/// `w` computes with zeros for what is left out, up to rounding. A LayerNorm of fewer channels has
-/// another mean, though, and so has a post-norm model of fewer layers. Errors: errc::invalid for
-/// scores that are missing or not finite, and for widths whose layers do not say what they share.
-/// Also the error of `w`; errc::out_of_memory.
-template <auto Shape, index... Widths, class M, class T>
+/// left, one for each, in place of one d_ff for all, see ffn::per_layer. Each may have the heads of
+/// its layer, see layer_width and attention::per_layer. The result computes what `w` computes with
+/// zeros for what is left out, up to rounding. A LayerNorm of fewer channels has another mean,
+/// though, and so has a post-norm model of fewer layers. Errors: errc::invalid for scores that are
+/// missing or not finite, and for widths whose layers do not say what they share. Also the error of
+/// `w`; errc::out_of_memory.
+template <auto Shape, layer_width... Widths, class M, class T>
 result<weights<narrowed<M, Shape, Widths...>, T>> narrow(const weights<M, T>& w,
                                                          const importance<M>& scores) LINNET_TRY {
   return detail::cut_weights<narrowed<M, Shape, Widths...>>(w, scores);

@@ -86,7 +86,7 @@ constexpr bool rotates_online() {
 }
 
 /// Whether `Shape` is a smaller one of a model whose layers say what they share.
-template <class M, auto Shape, index... Widths>
+template <class M, auto Shape, layer_width... Widths>
 constexpr bool cuts() {
   if constexpr (folds<M>()) return narrows_by_layer<M, Shape, true, Widths...>();
   return false;
@@ -253,9 +253,9 @@ struct prune {
   }
 };
 
-/// narrow(): a smaller shape of the same family, with `Widths` of its layers' feed-forwards where
-/// they are given. `scores(w)` returns a result<importance<M>> of the model at that place.
-template <auto Shape, class Scores = linnet::detail::no_function, index... Widths>
+/// narrow(): a smaller shape of the same family, with `Widths` of its layers where they are given.
+/// `scores(w)` returns a result<importance<M>> of the model at that place.
+template <auto Shape, class Scores = linnet::detail::no_function, layer_width... Widths>
 struct narrow {
   Scores scores{};
 

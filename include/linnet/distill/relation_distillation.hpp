@@ -83,7 +83,7 @@ class relation_distillation {
   /// threads. The packed weights must outlive it. Errors: errc::invalid for limits and options out
   /// of their range, and for models without softmax attention. Also for relation heads that do not
   /// divide the width of queries or of keys, and for a layer or attention maps of a T5. Also for
-  /// attention maps of unlike heads. Else the error of the weights, or errc::out_of_memory.
+  /// attention maps of unlike heads, and for heads by layer. Else the error of the weights, or errc::out_of_memory.
   static result<relation_distillation> open(std::reference_wrapper<const teacher_form> p,
                                             const limits& l,
                                             const relation_options& how = {}) LINNET_TRY {
@@ -95,6 +95,10 @@ class relation_distillation {
     if (mine.calls == 0 || theirs.calls == 0)
       return linnet::error{errc::invalid, where, "layers", "softmax attention in both models",
                            "none"};
+    if constexpr (detail::has_heads_by_layer<M> || detail::has_heads_by_layer<N>)
+      return linnet::error{errc::invalid, where, "heads",
+                           "as many in all layers, of the student and of the teacher",
+                           "attention::per_layer"};
     if constexpr (two) {
       if (mine.calls != calls_of<M> || theirs.calls != calls_of<N>)
         return linnet::error{errc::invalid, where, "layers",

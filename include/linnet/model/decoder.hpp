@@ -87,10 +87,10 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   using block_with = typename detail::block_of<
       Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
       template make<d, F, biased, eps, Sharing::projections>::type;
-  template <index F, bool First>
-  struct block_of_width : std::type_identity<block_with<First ? self_first : self, F>> {};
-  using blocks = typename detail::stack_of_decoder<Policies, block_of_width, Shape,
-                                                   rotary ? self.d_kv : 0>::type;
+  template <index F, attention_shape A>
+  struct block_of_shape : std::type_identity<block_with<A, F>> {};
+  using blocks = typename detail::stack_of_decoder<Policies, block_of_shape, Shape, self_first,
+                                                   self, rotary ? self.d_kv : 0>::type;
   /// The layer between the embedding's table and the residual stream, at both ends of the model.
   using embedding_projection = typename Embedding::template projection<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;

@@ -26,6 +26,27 @@ constexpr bool widths_fit() {
   }
   return true;
 }
+/// Words for heads that are not those of a shape's layers; true for others.
+template <class Attention, decoder_shape S>
+constexpr bool heads_fit() {
+  if constexpr (Attention::heads_by_layer) {
+    constexpr bool whole = [] {
+      for (const index count : Attention::heads)
+        if (count % (S.heads / S.kv_heads) != 0) return false;
+      return true;
+    }();
+    static_assert(Attention::layers == S.layers,
+                  "linnet::attention::per_layer: give one number of heads for each of the shape's "
+                  "layers");
+    static_assert(Attention::most == S.heads,
+                  "linnet::attention::per_layer: heads of the shape must be the most of its heads");
+    static_assert(whole,
+                  "linnet::attention::per_layer: heads go in whole groups: each number must be a "
+                  "multiple of the shape's heads / kv_heads");
+    return Attention::layers == S.layers && Attention::most == S.heads && whole;
+  }
+  return true;
+}
 /// Words for the first rule that a decoder's policies or shape break; true where they keep all.
 template <decoder_shape S, class... Ps>
 constexpr bool decoder_fits() {
@@ -123,6 +144,14 @@ constexpr bool decoder_fits() {
         never<Ps...>,
         "linnet::ffn::per_layer: blocks of unlike widths share nothing and are not routed; take "
         "sharing::none and depths::all");
+  else if constexpr (!heads_fit<Attention, S>())
+    return false;
+  else if constexpr (Attention::heads_by_layer &&
+                     (Depths::routes || !std::is_same_v<Sharing, sharing::none>))
+    static_assert(
+        never<Ps...>,
+        "linnet::attention::per_layer: blocks of unlike heads share nothing and are not routed; "
+        "take sharing::none and depths::all");
   else if constexpr (Depths::routes && !(Attention::supports_token_subset && Ffn::can_truncate))
     static_assert(
         never<Ps...>,
@@ -233,7 +262,8 @@ struct checked_decoder {
   static constexpr bool alike =
       !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none> ||
       pick<depths::policy, depths::all, Ps...>::routes ||
-      has_layer_widths<pick<ffn::policy, ffn::swiglu, Ps...>>;
+      unlike_widths<pick<ffn::policy, ffn::swiglu, Ps...>,
+                    pick<attention::policy, attention::full, Ps...>>;
   static constexpr bool fits =
       policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
       reproducible_fits<covers_decoder<Ps...>, Ps...>() &&

@@ -123,6 +123,10 @@ constexpr bool encoder_fits() {
   else if constexpr (!Attention::bidirectional)
     static_assert(never<Ps...>,
                   "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");
+  else if constexpr (Attention::heads_by_layer)
+    static_assert(never<Ps...>,
+                  "linnet::attention::per_layer: its heads are those of the layers of a decoder; "
+                  "the blocks of an encoder are of one type");
   else if constexpr (Attention::takes_prefix)
     static_assert(never<Ps...>,
                   "linnet::encoder: all tokens see each other already; attention::prefix is for "

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include <linnet/nn/attention/head_predictor.hpp>
+#include <linnet/nn/attention/per_layer.hpp>
 #include <linnet/nn/attention/window.hpp>
 #include <linnet/nn/chain.hpp>
 #include <linnet/nn/contextual.hpp>
@@ -305,24 +306,62 @@ template <class First, class Rest>
 struct stack_of<First, Rest, 1, true, sharing::none> {
   using type = repeat<First, 1>;
 };
-/// The stack of a decoder. Block<F, First> holds a block of hidden width F, the first one of the
-/// stack where `First`.
-template <class Policies, template <index, bool> class Block, auto Shape, index Rotary,
-          class Ffn = typename Policies::template of<ffn::policy>>
+/// The attention of each layer.
+template <class Attention>
+struct attention_of_layers {
+  using type = Attention;
+};
+template <class Kind, index... Heads>
+struct attention_of_layers<attention::per_layer<Kind, Heads...>> {
+  using type = Kind;
+};
+/// Whether the layers of a model have heads of their own number.
+template <class M>
+inline constexpr bool has_heads_by_layer = [] {
+  if constexpr (requires { M::attention::heads_by_layer; }) return M::attention::heads_by_layer;
+  return false;
+}();
+/// Whether a decoder's layers have hidden widths or heads of their own.
+template <class Ffn, class Attention>
+inline constexpr bool unlike_widths = has_layer_widths<Ffn> || Attention::heads_by_layer;
+/// The hidden width of layer `l`, and its query heads, where all others have `same`.
+template <class Ffn>
+constexpr index width_of_layer(std::size_t l, index same) {
+  if constexpr (has_layer_widths<Ffn>) return Ffn::widths[l];
+  return same;
+}
+template <class Attention>
+constexpr index heads_of_layer(std::size_t l, index same) {
+  if constexpr (Attention::heads_by_layer) return Attention::heads[l];
+  return same;
+}
+
+/// The stack of a decoder. Block<F, A> holds a block of hidden width F and attention A, which is
+/// `First` in the first layer and `Rest` in the others.
+template <class Policies, template <index, attention_shape> class Block, auto Shape,
+          attention_shape First, attention_shape Rest, index Rotary,
+          class Ffn = typename Policies::template of<ffn::policy>,
+          class Attention = typename Policies::template of<attention::policy>>
 struct stack_of_decoder {
-  using first = typename Block<Shape.d_ff, true>::type;
-  using rest = Block<Shape.d_ff, false>;
+  using first = typename Block<Shape.d_ff, First>::type;
+  using rest = Block<Shape.d_ff, Rest>;
   using type = typename Policies::template of<depths::policy>::template stack<
-      stack_of<first, rest, Shape.layers, Policies::template of<attention::policy>::first_differs,
+      stack_of<first, rest, Shape.layers, Attention::first_differs,
                typename Policies::template of<sharing::policy>>,
       typename rest::type, Shape.layers, Rotary>;
 };
-template <class Policies, template <index, bool> class Block, auto Shape, index Rotary, class Of,
-          index... Widths>
-struct stack_of_decoder<Policies, Block, Shape, Rotary, ffn::per_layer<Of, Widths...>> {
+template <class Policies, template <index, attention_shape> class Block, auto Shape,
+          attention_shape First, attention_shape Rest, index Rotary, class Ffn, class Attention>
+requires(unlike_widths<Ffn, Attention>)  //
+    struct stack_of_decoder<Policies, Block, Shape, First, Rest, Rotary, Ffn, Attention> {
+  template <std::size_t Layer>
+  static constexpr attention_shape attention_at =
+      with_heads(Layer == 0 ? First : Rest, heads_of_layer<Attention>(Layer, Shape.heads));
   template <std::size_t... Layer>
-  static layer_list<typename Block<Widths, Layer == 0>::type...> of(std::index_sequence<Layer...>);
-  using type = decltype(of(std::make_index_sequence<sizeof...(Widths)>()));
+  static layer_list<
+      typename Block<width_of_layer<Ffn>(Layer, Shape.d_ff), attention_at<Layer>>::type...>
+      of(std::index_sequence<Layer...>);
+  using type = decltype(of(std::make_index_sequence<static_cast<std::size_t>(Shape.layers)>()));
 };
 
 }  // namespace detail

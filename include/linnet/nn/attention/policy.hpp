@@ -42,6 +42,15 @@ struct attention_shape {
   constexpr index kv() const { return kv_heads * d_kv; }
 };
 
+namespace detail {
+/// Attention with another number of query heads, and as many queries for each key.
+constexpr attention_shape with_heads(attention_shape a, index count) {
+  a.kv_heads = count * a.kv_heads / a.heads;
+  a.heads = count;
+  return a;
+}
+}  // namespace detail
+
 /// Attention policies: `layer<shape>` is a layer (see nn/layer.hpp) from width d_model to d_model.
 /// It also has `state_values(tokens)`: the numbers that it keeps for each sequence of up to
 /// `tokens` tokens while decoding.
@@ -76,8 +85,9 @@ struct policy {
   static constexpr bool supports_pages = true;      ///< sessions may ask for limits.kv_blocks
   static constexpr index least_context = 0;         ///< tokens that a model's context must have
   static constexpr index longest = 0;               ///< most tokens an encoder may read; 0 for any
-  static constexpr bool first_differs = false;  ///< the first layer of a stack is of another type
-  static constexpr bool rotary = true;          ///< can take rotary positions
+  static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
+  static constexpr bool heads_by_layer = false;  ///< layers of a decoder have unlike heads
+  static constexpr bool rotary = true;           ///< can take rotary positions
   static constexpr bool supports_low_rank =
       false;                                     ///< its linear maps may be of any projection_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
