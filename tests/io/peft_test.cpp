@@ -138,6 +138,16 @@ void check_own_file(const Base& base, const Base& changed) {
       ln::load_safetensors(elsewhere, path, {}, ln::nonfinite::keep, ln::peft_base::any));
   LINNET_REQUIRE_OK(ln::load_safetensors(elsewhere, old));
   BOOST_TEST(same_bytes(elsewhere, saved));
+  // The base is read for a hash that is compared, and for nothing else.
+  static int reads = 0;
+  reads = 0;
+  elsewhere.tree().base.mark = [](const void*) { return std::uint64_t(++reads); };
+  LINNET_REQUIRE_OK(ln::load_safetensors(elsewhere, old));
+  LINNET_REQUIRE_OK(
+      ln::load_safetensors(elsewhere, path, {}, ln::nonfinite::keep, ln::peft_base::any));
+  BOOST_TEST(reads == 0);
+  BOOST_TEST(!ln::load_safetensors(elsewhere, path));
+  BOOST_TEST(reads == 1);
 }
 
 }  // namespace

@@ -54,12 +54,8 @@ class top_logits_objective {
   }
   // Rows that would be gone before the step.
   void teach(const top_logits&&) = delete;
-  /// Whether there is a row with an id of the vocabulary for each of the batch's.
-  template <class Any>
-  bool accepts(const batch& b, const limits& l) const {
-    return refuses<Any>(b, l) == refusal::none;
-  }
-  /// Why it does not serve a batch.
+  /// Why it does not serve a batch: each of its labels has a row that teach() named, with ids of the
+  /// vocabulary.
   template <class Any>
   refusal refuses(const batch& b, const limits& l) const {
     static_assert(M::vocabulary == Any::vocabulary,
