@@ -58,7 +58,7 @@ static_assert(there<ln::relation_distillation<model, text>>);
 static_assert(there<ln::uld<label, label>>);
 static_assert(there<ln::on_policy<bytes>>);
 static_assert(there<ln::session_teacher<bytes>>);
-const auto accepts_rows = &ln::top_logits_objective<model>::accepts<other>;
+const auto refuses_rows = &ln::top_logits_objective<model>::refuses<other>;
 const auto accepts = &ln::distillation<model, model>::accepts<other>;
 auto texts(const ln::packed<t5>& p) { return ln::generate_texts(p, {}); }
 using stored = ln::quantized<model, ln::storage::int8>;

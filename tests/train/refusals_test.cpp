@@ -31,6 +31,26 @@ struct accepts_none : ln::cross_entropy_objective {
     return false;
   }
 };
+/// An objective that gives its reason, and needs no accepts() beside it.
+struct refuses_all {
+  template <class Model>
+  static ln::refusal refuses(const typename Model::batch&, const ln::limits&) {
+    return ln::refusal::not_taught;
+  }
+  template <class Batch>
+  static auto token_loss(const ln::ops::execution& on, const Batch& b) {
+    return ln::cross_entropy_objective::token_loss(on, b);
+  }
+};
+/// None: nobody could ask it whether it serves a batch.
+struct asks_nobody {
+  template <class Batch>
+  static auto token_loss(const ln::ops::execution& on, const Batch& b) {
+    return ln::cross_entropy_objective::token_loss(on, b);
+  }
+};
+static_assert(ln::objective<accepts_none, M> && ln::objective<refuses_all, M> &&
+              ln::objective<const refuses_all&, M> && !ln::objective<asks_nobody, M>);
 
 }  // namespace
 
@@ -60,6 +80,8 @@ BOOST_AUTO_TEST_CASE(no_loop_runs_for_ever) {
        [&](train_type& t) { (void)t.accumulate(longer.view()); }},
       {ln::refusal::objective, true, false,
        [&](train_type& t) { (void)t.step(good.view(), accepts_none{}); }},
+      {ln::refusal::not_taught, true, false,
+       [&](train_type& t) { (void)t.step(good.view(), refuses_all{}); }},
       {ln::refusal::no_label, false, false, with(unlabelled)},
       {ln::refusal::no_label, false, false, [](train_type& t) { t.update(); }},
       {ln::refusal::not_finite, false, true,

@@ -135,7 +135,7 @@ class one_teacher {
   }
   /// Whether the teacher takes a batch in a call with these limits.
   bool takes(const typename N::batch& b, const limits& l) const {
-    return l.threads <= limits_.threads && N::accepts(b, limits_);
+    return refuses(b, l) == refusal::none;
   }
 
  private:

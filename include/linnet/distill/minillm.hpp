@@ -153,12 +153,7 @@ class minillm {
 
   /// Trainers with a z-loss or early exits refuse it: a ratio to the rollout has neither.
   static constexpr bool plain_logits = true;
-  /// Whether the batch is the last one that write() or adopt() returned.
-  template <class Any>
-  bool accepts(const batch& b, const limits& l) const {
-    return refuses<Any>(b, l) == refusal::none;
-  }
-  /// Why it does not serve a batch.
+  /// Why it does not serve a batch: only the last one that write() or adopt() returned is served.
   template <class Any>
   refusal refuses(const batch& b, const limits& l) const {
     if (!current_.labels || b.labels != current_.labels || b.batch != current_.batch)

@@ -209,12 +209,7 @@ class spin {
 
   /// Trainers with a z-loss or early exits refuse it: a margin has neither.
   static constexpr bool plain_logits = true;
-  /// Whether the batch is the last one that write() or pair() returned.
-  template <class Any>
-  bool accepts(const batch& b, const limits& l) const {
-    return refuses<Any>(b, l) == refusal::none;
-  }
-  /// Why it does not serve a batch.
+  /// Why it does not serve a batch: only the last one that write() or pair() returned is served.
   template <class Any>
   refusal refuses(const batch& b, const limits&) const {
     const bool own = pairs_ > 0 && b.labels == at_.labels && b.batch == 2 * pairs_;

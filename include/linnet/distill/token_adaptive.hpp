@@ -122,12 +122,7 @@ class token_adaptive {
 
   /// Whether trainers with a z-loss or early exits refuse it: as they do the inner objective.
   static constexpr bool plain_logits = detail::takes_plain_logits<Objective>;
-  /// Whether the batch fits.
-  template <class Model>
-  bool accepts(const batch& b, const limits& l) const {
-    return refuses<Model>(b, l) == refusal::none;
-  }
-  /// Why it does not serve a batch.
+  /// Why it does not serve a batch: one that is too large, or what the inner objective says.
   template <class Model>
   refusal refuses(const batch& b, const limits& l) const {
     return b.batch * b.length <= rows_ ? detail::refusal_by<Model>(inner_, b, l)

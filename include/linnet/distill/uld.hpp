@@ -68,12 +68,7 @@ class uld {
     taught_ = b;
     mark_ = 0;
   }
-  /// Whether both batches fit and have as many sequences, and belong together.
-  template <class Any>
-  bool accepts(const batch& b, const limits& l) const {
-    return refuses<Any>(b, l) == refusal::none;
-  }
-  /// Why it does not serve a batch.
+  /// Why it does not serve a batch: both batches fit, have as many sequences and belong together.
   template <class Any>
   refusal refuses(const batch& b, const limits& l) const {
     const limits& most = teacher_.planned();

@@ -8,6 +8,7 @@
 
 #include <linnet/core/result.hpp>
 #include <linnet/model/contract.hpp>
+#include <linnet/model/objective.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -85,14 +86,6 @@ inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
                                  requires(const typename M::batch& b, const limits& l) {
   M::refuses_texts(b, l);
 };
-/// Why an objective does not serve a batch.
-template <class M, class L>
-refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
-  if constexpr (requires { from.template refuses<M>(b, l); })
-    return from.template refuses<M>(b, l);
-  else
-    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
-}
 /// Why a call with a batch, an objective and a span for logits is refused: the first cause.
 template <class M, class Objective, class T>
 refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,

@@ -10,25 +10,47 @@
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+/// An objective that gives the reason for which it does not serve a batch.
+template <class L, class M>
+concept says_why_not = requires(L& l, const typename M::batch& b, const limits& m) {
+  { l.template refuses<M>(b, m) } -> std::same_as<refusal>;
+};
+/// An objective that says whether it serves a batch.
+template <class L, class M>
+concept says_whether = requires(L& l, const typename M::batch& b, const limits& m) {
+  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
+};
+}  // namespace detail
+
 /// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
 /// `contrastive_objective`, `distillation`, `cached_logits_reader`, `cached_logits_writer` or your
 /// own.
-/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
-///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
+/// - `refuses<M>(batch, limits)` is asked before anything is computed. It returns why the objective
+///   does not serve this batch within the caller's limits, or refusal::none. A call that is refused
+///   computes nothing, gives NaN nats, and words the refusal in last_refusal().
+/// - `accepts<M>(batch, limits)` says only whether it does, in place of refuses(). Of an objective
+///   that has both, refuses() alone is asked.
 /// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
 ///   loss, see ops::label_cross_entropy.
-/// - `refuses<M>(batch, limits)`, if there is one, returns the linnet::refusal that last_refusal()
-///   words, and is asked in place of accepts().
 /// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
 ///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
 template <class L, class M>
-concept objective = requires(L& l, const typename M::batch& b, const limits& m,
-                             const ops::execution& on) {
-  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
+concept objective = (detail::says_why_not<L, M> ||
+                     detail::says_whether<L, M>)&&requires(L& l, const typename M::batch& b,
+                                                           const ops::execution& on) {
   l.token_loss(on, b);
 };
 
 namespace detail {
+/// Why an objective does not serve a batch.
+template <class M, class L>
+refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
+  if constexpr (says_why_not<L, M>)
+    return from.template refuses<M>(b, l);
+  else
+    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
+}
 /// An objective with a loss on attention: its attention_tap() watches forward and backward, and
 /// attention_nats() is what it adds to the loss.
 template <class L>
