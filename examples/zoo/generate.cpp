@@ -16,7 +16,7 @@
 #include "support.hpp"
 #include "tokenizing.hpp"
 #include "trained.hpp"
-#include "training_text.hpp"
+#include "objectives.hpp"
 
 namespace zoo {
 

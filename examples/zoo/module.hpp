@@ -21,7 +21,7 @@
 namespace zoo {
 
 /// Number of this interface; a module for another one is not loaded.
-inline constexpr int module_interface = 7;
+inline constexpr int module_interface = 8;
 
 /// Examples of any family.
 using any_batch = std::variant<ln::decoder_batch, ln::t5_batch, ln::encoder_batch>;
@@ -30,7 +30,7 @@ using any_batch = std::variant<ln::decoder_batch, ln::t5_batch, ln::encoder_batc
 struct training_plan {
   ln::index batch = 1;   ///< examples at a time
   ln::index source = 0;  ///< tokens of an encoder-decoder's source
-  ln::index target = 0;  ///< tokens of a window, or of a target
+  ln::index target = 0;  ///< tokens of a row, or of a target
   ln::schedule rate{};
   double decay = 0;  ///< of weights, where the optimizer has one
   double clip = 1;   ///< largest norm of a gradient
@@ -63,6 +63,8 @@ class trainee {
   virtual double norm() const = 0;
   /// Summed loss with the present weights and the number of labels; nothing is dropped.
   virtual ln::loss_sum loss(const any_batch& b) = 0;
+  /// The same by this process alone; `logits` receives a row for each label.
+  virtual ln::loss_sum loss_alone(const any_batch& b, std::span<float> logits) = 0;
   /// Whether this process, or another that trains with it, says so. All of them call this.
   virtual bool any(bool own) { return own; }
   virtual void save_checkpoint(const std::string& path, std::span<const std::byte> own) = 0;
@@ -71,6 +73,18 @@ class trainee {
   /// Writes the weights as safetensors, once, when no step follows. An adapter goes into the folder
   /// "adapter" beside them, too.
   virtual void save(const std::string& path) = 0;
+};
+
+/// An encoder with weights, ready to run.
+class text_vectors {
+ public:
+  text_vectors() = default;
+  text_vectors(const text_vectors&) = delete;
+  text_vectors& operator=(const text_vectors&) = delete;
+  virtual ~text_vectors() = default;
+
+  /// Vectors of texts, one after the other, valid until the next call.
+  virtual std::span<const float> embed(const ln::encoder_batch& b) = 0;
 };
 
 /// A model type.
@@ -90,8 +104,10 @@ class module {
   /// What is trained before train(), and saved as `training_plan::filters`; null where there is
   /// nothing.
   virtual std::unique_ptr<trainee> prepare(const training_plan&) const { return nullptr; }
-  /// Weights that a trainee saved, ready to run.
+  /// Weights that a trainee saved, ready to run: of a model that writes, and of an encoder.
   virtual std::unique_ptr<running> open(const std::string& weights, const ln::limits& l) const = 0;
+  virtual std::unique_ptr<text_vectors> vectors(const std::string& weights,
+                                                const ln::limits& l) const = 0;
   /// Waits for the other processes that train together.
   virtual void meet() const {}
   /// The same for the last time, however long the others take; nothing of the module follows. No

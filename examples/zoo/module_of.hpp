@@ -6,6 +6,7 @@
 
 #include <linnet/compress/quantize.hpp>
 #include <linnet/formats/weights_file.hpp>
+#include <linnet/generate/embedder.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/train/adafactor.hpp>
 #include <linnet/train/adamw_8bit.hpp>
@@ -109,6 +110,9 @@ class trainee_of final
     sum.nats /= losses;
     return sum;
   }
+  ln::loss_sum loss_alone(const any_batch& b, std::span<float> logits) override {
+    return trainer_->evaluate(batch_of(b), logits);
+  }
 
  private:
   /// How many losses of each label the trainer adds up.
@@ -121,6 +125,25 @@ class trainee_of final
   static const typename M::batch& batch_of(const any_batch& b) {
     return std::get<typename M::batch>(b);
   }
+};
+
+/// The vectors of an encoder.
+template <class M>
+class vectors_of final : public text_vectors {
+ public:
+  vectors_of(std::shared_ptr<const ln::packed<M>> weights, const ln::limits& l)
+      : weights_(std::move(weights)), run_(take(ln::embedder<M>::open(*weights_, l))) {}
+
+  std::span<const float> embed(const ln::encoder_batch& b) override {
+    const auto vectors = run_.embed(b);
+    if (vectors.empty())
+      throw failure("the model gives nothing: " + std::string(run_.last_refusal()));
+    return vectors;
+  }
+
+ private:
+  std::shared_ptr<const ln::packed<M>> weights_;
+  ln::embedder<M> run_;
 };
 
 /// `Start` gives the weights to begin with and the objective. `Deployed` is the model as it runs,
@@ -146,17 +169,34 @@ class module_of : public module {
       return nullptr;
   }
   std::unique_ptr<running> open(const std::string& path, const ln::limits& l) const override {
+    if constexpr (ln::detail::is_encoder<M>) {
+      throw failure(path + ": an encoder alone writes no text");
+    } else {
+      const ln::weights<M> w = saved(path);
+      if constexpr (requires { Start::stays; })
+        if constexpr (Start::stays) return Start::template open<M>(packed_of(w), path, l);
+      if constexpr (std::is_same_v<Deployed, M>)
+        return std::make_unique<running_of<M>>(packed_of(w), l);
+      else
+        return std::make_unique<running_of<Deployed>>(
+            packed_of(ln::quantize<typename Deployed::storage>(w)), l);
+    }
+  }
+  std::unique_ptr<text_vectors> vectors(const std::string& path,
+                                        const ln::limits& l) const override {
+    if constexpr (ln::detail::is_encoder<M>)
+      return std::make_unique<vectors_of<M>>(packed_of(saved(path)), l);
+    else
+      throw failure(path + ": only an encoder gives vectors of texts");
+  }
+
+ private:
+  static ln::weights<M> saved(const std::string& path) {
     ln::weights<M> w;
     if (!w.valid()) throw failure("not enough memory for the weights");
     take(ln::load_safetensors(w, path));
     take(ln::check_finite(w, path));
-    if constexpr (requires { Start::stays; })
-      if constexpr (Start::stays) return Start::template open<M>(packed_of(w), path, l);
-    if constexpr (std::is_same_v<Deployed, M>)
-      return std::make_unique<running_of<M>>(packed_of(w), l);
-    else
-      return std::make_unique<running_of<Deployed>>(
-          packed_of(ln::quantize<typename Deployed::storage>(w)), l);
+    return w;
   }
 };
 

@@ -189,9 +189,11 @@ class distributed_trainer {
     return gather_losses(all) ? all : loss_sum::refused();
   }
 
-  /// Summed loss of a batch that this rank has alone, of at most limits.batch sequences. No other
-  /// rank needs to call this.
-  loss_sum evaluate_alone(const batch& b) { return inner_.evaluate(b); }
+  /// Summed loss of a batch that this rank has alone, of at most limits.batch sequences. `logits`, if
+  /// not empty, receives a row for each label. No other rank needs to call this.
+  loss_sum evaluate_alone(const batch& b, std::span<T> logits = {}) {
+    return inner_.evaluate(b, logits);
+  }
 
   /// Global gradient norm of the last step, before clipping.
   double gradient_norm() const { return inner_.gradient_norm(); }
