@@ -44,11 +44,10 @@ std::string lesson_start(const train_options& o, const model_spec& student,
   if (o.match.empty()) return "zoo::from_teacher<teacher::Model>";
   static constexpr std::string_view known[] = {"hidden", "cosine", "ted", "relations", "minilm"};
   check_name("match", o.match, known);
-  if (student.encodes() && (o.match == "ted" || o.match == "minilm"))
+  if (student.encodes() && o.match == "ted")
     throw failure(
-        fmt::format("--match {}: is of decoders; encoder-decoders take hidden, cosine or "
-                    "relations",
-                    o.match));
+        "--match ted: is of decoders, as a source has no labels that an encoder's filters could "
+        "learn; encoder-decoders take hidden, cosine, relations or minilm");
   if (o.divergence != "cross_entropy")
     throw failure(
         fmt::format("--match {}: --divergence {} is of learning from logits alone; leave it out",
