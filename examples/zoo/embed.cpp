@@ -52,8 +52,8 @@ embedding open_directory(const std::string& directory, const ln::limits& l) {
 
 /// What zoo train wrote.
 embedding open_folder(const trained_model& trained, const ln::limits& l) {
-  const std::shared_ptr<text_vectors> run =
-      load_module(trained.model, trained.kind)->vectors(trained.weights(), l);
+  const std::shared_ptr<running_encoder> run =
+      load_module(trained.model, trained.kind)->open_encoder(trained.weights(), l);
   return [run](const ln::encoder_batch& b) { return run->embed(b); };
 }
 

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include <linnet/adapt/lora_product.hpp>
 #include <linnet/model/encoder.hpp>
@@ -63,8 +64,6 @@ class trainee {
   virtual double norm() const = 0;
   /// Summed loss with the present weights and the number of labels; nothing is dropped.
   virtual ln::loss_sum loss(const any_batch& b) = 0;
-  /// The same by this process alone; `logits` receives a row for each label.
-  virtual ln::loss_sum loss_alone(const any_batch& b, std::span<float> logits) = 0;
   /// Whether this process, or another that trains with it, says so. All of them call this.
   virtual bool any(bool own) { return own; }
   virtual void save_checkpoint(const std::string& path, std::span<const std::byte> own) = 0;
@@ -76,15 +75,17 @@ class trainee {
 };
 
 /// An encoder with weights, ready to run.
-class text_vectors {
+class running_encoder {
  public:
-  text_vectors() = default;
-  text_vectors(const text_vectors&) = delete;
-  text_vectors& operator=(const text_vectors&) = delete;
-  virtual ~text_vectors() = default;
+  running_encoder() = default;
+  running_encoder(const running_encoder&) = delete;
+  running_encoder& operator=(const running_encoder&) = delete;
+  virtual ~running_encoder() = default;
 
   /// Vectors of texts, one after the other, valid until the next call.
   virtual std::span<const float> embed(const ln::encoder_batch& b) = 0;
+  /// The likeliest token at each place of a batch with labels.
+  virtual std::vector<ln::token> likeliest(const ln::encoder_batch& b) = 0;
 };
 
 /// A model type.
@@ -106,8 +107,8 @@ class module {
   virtual std::unique_ptr<trainee> prepare(const training_plan&) const { return nullptr; }
   /// Weights that a trainee saved, ready to run: of a model that writes, and of an encoder.
   virtual std::unique_ptr<running> open(const std::string& weights, const ln::limits& l) const = 0;
-  virtual std::unique_ptr<text_vectors> vectors(const std::string& weights,
-                                                const ln::limits& l) const = 0;
+  virtual std::unique_ptr<running_encoder> open_encoder(const std::string& weights,
+                                                        const ln::limits& l) const = 0;
   /// Waits for the other processes that train together.
   virtual void meet() const {}
   /// The same for the last time, however long the others take; nothing of the module follows. No

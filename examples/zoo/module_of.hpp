@@ -2,9 +2,13 @@
 #pragma once
 // What every module is made of: one model type with one way of training it.
 
+#include <algorithm>
 #include <optional>
+#include <string_view>
+#include <vector>
 
 #include <linnet/compress/quantize.hpp>
+#include <linnet/eval/evaluator.hpp>
 #include <linnet/formats/weights_file.hpp>
 #include <linnet/generate/embedder.hpp>
 #include <linnet/model/initialize.hpp>
@@ -110,9 +114,6 @@ class trainee_of final
     sum.nats /= losses;
     return sum;
   }
-  ln::loss_sum loss_alone(const any_batch& b, std::span<float> logits) override {
-    return trainer_->evaluate(batch_of(b), logits);
-  }
 
  private:
   /// How many losses of each label the trainer adds up.
@@ -127,23 +128,39 @@ class trainee_of final
   }
 };
 
-/// The vectors of an encoder.
+/// An encoder of masked tokens.
 template <class M>
-class vectors_of final : public text_vectors {
+class running_encoder_of final : public running_encoder {
  public:
-  vectors_of(std::shared_ptr<const ln::packed<M>> weights, const ln::limits& l)
-      : weights_(std::move(weights)), run_(take(ln::embedder<M>::open(*weights_, l))) {}
+  running_encoder_of(std::shared_ptr<const ln::packed<M>> weights, const ln::limits& l)
+      : weights_(std::move(weights)), limits_(l) {}
 
   std::span<const float> embed(const ln::encoder_batch& b) override {
-    const auto vectors = run_.embed(b);
-    if (vectors.empty())
-      throw failure("the model gives nothing: " + std::string(run_.last_refusal()));
+    if (!embeds_) embeds_.emplace(take(ln::embedder<M>::open(*weights_, limits_)));
+    const auto vectors = embeds_->embed(b);
+    if (vectors.empty()) give_up(embeds_->last_refusal());
     return vectors;
+  }
+  std::vector<ln::token> likeliest(const ln::encoder_batch& b) override {
+    auto run = take(ln::evaluator<M>::open(*weights_, limits_));
+    std::vector<float> logits(static_cast<std::size_t>(b.batch * b.length * M::vocabulary));
+    (void)run.loss(b, logits);
+    if (!run.last_refusal().empty()) give_up(run.last_refusal());
+    std::vector<ln::token> best;
+    for (auto row = logits.begin(); row != logits.end(); row += M::vocabulary)
+      best.push_back(
+          static_cast<ln::token>(std::max_element(row, row + M::vocabulary) - row));
+    return best;
   }
 
  private:
   std::shared_ptr<const ln::packed<M>> weights_;
-  ln::embedder<M> run_;
+  ln::limits limits_;
+  std::optional<ln::embedder<M>> embeds_{};
+
+  [[noreturn]] static void give_up(std::string_view why) {
+    throw failure("the model gives nothing: " + std::string(why));
+  }
 };
 
 /// `Start` gives the weights to begin with and the objective. `Deployed` is the model as it runs,
@@ -182,10 +199,10 @@ class module_of : public module {
             packed_of(ln::quantize<typename Deployed::storage>(w)), l);
     }
   }
-  std::unique_ptr<text_vectors> vectors(const std::string& path,
-                                        const ln::limits& l) const override {
+  std::unique_ptr<running_encoder> open_encoder(const std::string& path,
+                                                const ln::limits& l) const override {
     if constexpr (ln::detail::is_encoder<M>)
-      return std::make_unique<vectors_of<M>>(packed_of(saved(path)), l);
+      return std::make_unique<running_encoder_of<M>>(packed_of(saved(path)), l);
     else
       throw failure(path + ": only an encoder gives vectors of texts");
   }

@@ -102,9 +102,6 @@ class trainee_on_ranks final
     }
     return all;
   }
-  ln::loss_sum loss_alone(const any_batch& b, std::span<float> logits) override {
-    return trainer_->evaluate_alone(std::get<batch>(b), logits);
-  }
   bool any(bool own) override { return mpi_ranks::any(own); }
 
  private:

@@ -118,10 +118,9 @@ void training_course::save(ln::index examples_of_each) {
     sum += one;
   }
   record_.held_out.emplace_back(static_cast<double>(record_.steps), sum.bits());
-  if (here.first() && of_.model.embeds()) fill_gaps();
   model_.reset();
   of_.code.meet();  // from here on the others only wait for the first
-  if (here.first() && !of_.model.embeds()) write_sample(weights);
+  if (here.first()) of_.model.embeds() ? fill_gaps(weights) : write_sample(weights);
 }
 
 double training_course::examine(ln::index most) {
@@ -155,29 +154,25 @@ void training_course::write_sample(const std::string& weights) {
            });
 }
 
-void training_course::fill_gaps() {
+void training_course::fill_gaps(const std::string& weights) {
   const any_batch given = of_.from.first_held_out();
   const auto& row = std::get<ln::encoder_batch>(given);
-  const ln::index ids = of_.model.vocabulary();
-  std::vector<float> logits(static_cast<std::size_t>(row.length * ids));
-  (void)model_->loss_alone(given, logits);
+  const auto best =
+      of_.code.open_encoder(weights, {.target = row.length, .threads = of_.options.threads})
+          ->likeliest(row);
   ln::token previous = -1;
+  const auto is_text = [&](ln::token id) {
+    return id < of_.by.vocabulary && !of_.plan.marks.special(id);
+  };
   const auto text_of = [&](ln::token id) {
-    if (id >= of_.by.vocabulary || of_.plan.marks.special(id)) return std::string();
-    return of_.by.decode(std::exchange(previous, id), id);
+    return is_text(id) ? of_.by.decode(previous, id) : std::string();
   };
   for (ln::index i = 0; i < row.length; ++i) {
-    if (row.labels[i] == ln::ignored) {
-      record_.prompt += text_of(row.tokens[i]);
-      continue;
-    }
-    record_.prompt += "\xe2\x80\xa6";
-    const auto first = logits.begin() + i * ids;
-    record_.sample += " \xe2\x80\xa6 ";
-    const ln::token before = std::exchange(previous, row.labels[i]);
-    const auto best = static_cast<ln::token>(std::max_element(first, first + ids) - first);
-    if (best < of_.by.vocabulary && !of_.plan.marks.special(best))
-      record_.sample += of_.by.decode(before, best);
+    const bool gap = row.labels[i] != ln::ignored;
+    const ln::token id = gap ? row.labels[i] : row.tokens[i];
+    if (gap) record_.sample += " \xe2\x80\xa6 " + text_of(best[static_cast<std::size_t>(i)]);
+    record_.prompt += gap ? "\xe2\x80\xa6" : text_of(id);
+    previous = is_text(id) ? id : ln::token{-1};
   }
 }
 

@@ -63,7 +63,7 @@ class training_course {
 
   double examine(ln::index most);
   void write_sample(const std::string& weights);
-  void fill_gaps();
+  void fill_gaps(const std::string& weights);
 };
 
 }  // namespace zoo

@@ -295,8 +295,8 @@ class relation_distillation {
     const index layer = gradient ? shown_ - 1 : shown_;
     if (const std::size_t stack = stack_of(mine_, layer); stack < stacks) {
       const auto& kept = kept_[stack];
-      const ops::relation_call c{a.batch,  how_.heads, lengths_of(a, stack),
-                                 a.window, a.prefix,   a.documents};
+      const index* const lengths = lengths_of(a, stack);
+      const ops::relation_call c{a.batch, how_.heads, lengths, a.window, a.prefix, a.documents};
       const double scale =
           static_cast<double>(labels_) / static_cast<double>(a.batch * static_cast<index>(stacks));
       for (index pair = 0; pair < 4; ++pair) {  // of queries, keys, values, and queries with keys

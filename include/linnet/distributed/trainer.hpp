@@ -189,11 +189,9 @@ class distributed_trainer {
     return gather_losses(all) ? all : loss_sum::refused();
   }
 
-  /// Summed loss of a batch that this rank has alone, of at most limits.batch sequences. `logits`, if
-  /// not empty, receives a row for each label. No other rank needs to call this.
-  loss_sum evaluate_alone(const batch& b, std::span<T> logits = {}) {
-    return inner_.evaluate(b, logits);
-  }
+  /// Summed loss of a batch that this rank has alone, of at most limits.batch sequences. No other
+  /// rank needs to call this.
+  loss_sum evaluate_alone(const batch& b) { return inner_.evaluate(b); }
 
   /// Global gradient norm of the last step, before clipping.
   double gradient_norm() const { return inner_.gradient_norm(); }
