@@ -172,7 +172,8 @@ void add_train(CLI::App& app, train_options& o) {
   minutes->remove_excludes(steps);
   c.get_option("--model")->description(
       "byte-decoder or byte-t5; with --text any preset, a preset with other numbers such as "
-      "stlm-10m:vocabulary=4096, or a shape such as decoder:layers=4,d_model=128,heads=4; encoders, "
+      "stlm-10m:vocabulary=4096, or a shape such as decoder:layers=4,d_model=128,heads=4; "
+      "encoders, "
       "too; what zoo was not built with is compiled once");
   c.get_option("--steps")->description("optimizer steps; makes a run repeatable; 2000 with --text");
   c.get_option("--minutes")

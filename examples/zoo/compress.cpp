@@ -71,7 +71,8 @@ subject subject_of(const compress_options& o) {
     const trained_model trained = open_trained(o.weights);
     refuse_adapter(trained, "compress");
     if (trained.model.embeds())
-      throw failure(o.weights + ": holds an encoder of masked tokens; zoo compress takes encoders "
+      throw failure(o.weights +
+                    ": holds an encoder of masked tokens; zoo compress takes encoders "
                     "that give vectors, such as --model minilm");
     s.what.model = trained.model;
     s.what.ffn = trained.kind.ffn;

@@ -133,24 +133,25 @@ void embed(const embed_options& o) {
   check_name("model", o.model, known);
   const ln::index most = o.texts.empty() ? 1 : std::min<ln::index>(o.batch, std::ssize(o.texts));
   const auto limits_of = [&](const model_spec& model) {
-    return ln::limits{.batch = most,
-                      .target = std::min(longest_text, model.context()),
-                      .threads = o.threads};
+    return ln::limits{
+        .batch = most, .target = std::min(longest_text, model.context()), .threads = o.threads};
   };
   if (is_trained(o.weights)) {
     const trained_model trained = open_trained(o.weights);
     if (!trained.model.embeds())
       throw failure(fmt::format("{}: holds a {}, which is no encoder; zoo generate takes it",
                                 o.weights, trained.model.name()));
-    const tokenizing by = read_tokenizer(
-        o.tokenizer.empty() ? trained.tokenizer_path() : o.tokenizer,
-        {trained.model.name(), false, trained.model.vocabulary(), true});
-    const ln::limits l = limits_of(trained.model);
+    const tokenizing by =
+        read_tokenizer(o.tokenizer.empty() ? trained.tokenizer_path() : o.tokenizer,
+                       {trained.model.name(), false, trained.model.vocabulary(), true});
+    ln::limits l = limits_of(trained.model);
+    // Later positions have learned nothing.
+    l.target =
+        std::min(l.target, std::max(trained.described.value("length", l.target), ln::index{3}));
     marked_texts read(by, marks_in(trained.described, o.weights), l.target);
     const embedding run = open_folder(trained, l);
-    return embed_all(o, most, [&](std::span<const std::string> texts) {
-      return run(read.batch(texts));
-    });
+    return embed_all(o, most,
+                     [&](std::span<const std::string> texts) { return run(read.batch(texts)); });
   }
   const std::string weights = weights_of(o.model, o.weights);
   const bool whole = fs::is_directory(weights);
@@ -170,9 +171,8 @@ void embed(const embed_options& o) {
   if (!by.pieces) throw failure(tokenizer + ": expected the tokenizer.json of an encoder");
   auto read = take(ln::encoder_texts::open(*by.pieces, l.target));
   const embedding run = whole ? open_directory(weights, l) : open_compressed(*what, weights, l);
-  embed_all(o, most, [&](std::span<const std::string> texts) {
-    return run(take(read.batch(texts)));
-  });
+  embed_all(o, most,
+            [&](std::span<const std::string> texts) { return run(take(read.batch(texts))); });
 }
 
 }  // namespace zoo

@@ -148,8 +148,7 @@ class running_encoder_of final : public running_encoder {
     if (!run.last_refusal().empty()) give_up(run.last_refusal());
     std::vector<ln::token> best;
     for (auto row = logits.begin(); row != logits.end(); row += M::vocabulary)
-      best.push_back(
-          static_cast<ln::token>(std::max_element(row, row + M::vocabulary) - row));
+      best.push_back(static_cast<ln::token>(std::max_element(row, row + M::vocabulary) - row));
     return best;
   }
 

@@ -38,8 +38,8 @@ struct lesson_plan {
 
 /// The plan of an objective. Tokens of fim are those of these names that a tokenizer.json has, the
 /// last sentinels of one in T5's order, or three ids behind all others. Those of masked are BERT's
-/// or RoBERTa's of a tokenizer.json, or four ids behind all others. Refuses a tokenizer without T5's
-/// ids where an objective fills gaps by sentinels, and one with too few of them.
+/// or RoBERTa's of a tokenizer.json, or four ids behind all others. Refuses a tokenizer without
+/// T5's ids where an objective fills gaps by sentinels, and one with too few of them.
 lesson_plan plan_lesson(objective what, const tokenizing& by);
 
 /// The marks of masked as zoo.json has them, and back; the latter refuses what is not of zoo train.

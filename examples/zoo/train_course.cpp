@@ -84,15 +84,15 @@ bool training_course::run(double deadline) {
     const ln::index done = number + 1;
     if (here.first() && (bar.due() || done == o.steps)) {
       const double taken = now() - start, per_step = taken / static_cast<double>(done - begun);
-      bar.show(static_cast<double>(done) / static_cast<double>(o.steps),
-               per_step * static_cast<double>(o.steps - done),
-               {{stage_ == stage::filters ? "filters"
-                                          : record_.model.substr(0, record_.model.find(':')),
-                 fmt::format("{:.3f} {}, held out {:.3f}  {} tokens/s",
-                             nats / std::log(2) / record_.bytes_per_label, record_.unit(),
-                             r.points > 0 ? r.curve().back().second : 0.0,
-                             grouped(std::lround(static_cast<double>(record_.tokens_per_step) /
-                                                 per_step)))}});
+      bar.show(
+          static_cast<double>(done) / static_cast<double>(o.steps),
+          per_step * static_cast<double>(o.steps - done),
+          {{stage_ == stage::filters ? "filters" : record_.model.substr(0, record_.model.find(':')),
+            fmt::format(
+                "{:.3f} {}, held out {:.3f}  {} tokens/s",
+                nats / std::log(2) / record_.bytes_per_label, record_.unit(),
+                r.points > 0 ? r.curve().back().second : 0.0,
+                grouped(std::lround(static_cast<double>(record_.tokens_per_step) / per_step)))}});
     }
     return nats;
   };
@@ -138,9 +138,9 @@ void training_course::write_sample(const std::string& weights) {
   const ln::index room = encodes ? 160 : std::max<ln::index>(160, std::ssize(prompt) + 80),
                   most = std::min(of_.from.target(), room),
                   written = encodes ? most : most - std::ssize(prompt);
-  const auto model = of_.code.open(weights, {.source = encodes ? std::ssize(prompt) : 0,
-                                             .target = most,
-                                             .threads = of_.options.threads});
+  const auto model = of_.code.open(
+      weights,
+      {.source = encodes ? std::ssize(prompt) : 0, .target = most, .threads = of_.options.threads});
   ln::token previous = -1;
   const auto text_of = [&](ln::token id) { return by.decode(std::exchange(previous, id), id); };
   for (const ln::token id : prompt)

@@ -35,7 +35,8 @@ void set_parts(train_options& o, const beginning* begun) {
                     o.parts, o.batch, here.size));
 }
 
-void check_ranks(const module& code, const nlohmann::ordered_json& described, const tokenizing& by) {
+void check_ranks(const module& code, const nlohmann::ordered_json& described,
+                 const tokenizing& by) {
   const process_place there = code.place();
   if (there.rank != here.rank || there.size != here.size)
     throw failure(fmt::format(

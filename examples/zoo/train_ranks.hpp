@@ -2,6 +2,8 @@
 #pragma once
 // Several processes that train together.
 
+#include <fmt/format.h>
+
 #include <chrono>
 #include <exception>
 #include <new>

@@ -16,6 +16,8 @@ namespace zoo {
 
 namespace {
 
+namespace fs = std::filesystem;
+
 /// "bpe:4096": how many ids to learn, or 0.
 ln::index ids_to_learn(const std::string& asked) {
   if (!asked.starts_with("bpe:")) return 0;
@@ -73,7 +75,7 @@ std::string file_of(const tokenizing& by) {
 void keep_tokenizer(const tokenizing& by, const std::string& out) {
   const std::string path = out + "/" + by.kept_as;
   std::error_code ignored;
-  if (by.kept_as.empty() || std::filesystem::equivalent(by.name, path, ignored)) return;
+  if (by.kept_as.empty() || fs::equivalent(by.name, path, ignored)) return;
   const std::string file = file_of(by);
   take(ln::write_file(path, std::as_bytes(std::span(file))));
 }

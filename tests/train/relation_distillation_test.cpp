@@ -253,8 +253,8 @@ BOOST_AUTO_TEST_CASE(attention_maps_of_both_stacks_by_definition) {
               double score = a.bias[at(head * 11 + 5 + j - i)];
               biases += std::abs(score);
               for (index k = head * d; k < (head + 1) * d; ++k)
-                score += a.q[at((b * tokens + i) * width + k)] *
-                         a.k[at((b * tokens + j) * width + k)];
+                score +=
+                    a.q[at((b * tokens + i) * width + k)] * a.k[at((b * tokens + j) * width + k)];
               sum += r.emplace_back(std::exp(score));
             }
             for (double& one : r) one /= sum;

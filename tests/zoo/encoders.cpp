@@ -100,9 +100,8 @@ BOOST_AUTO_TEST_CASE(a_training_that_is_put_off_goes_on_to_the_same_bits) {
   written("texts/a.txt", 300, "one two three ");
   written("texts/b.txt", 300, "apples and pears ");
   const auto arguments = [&](const std::string& out, const std::vector<std::string>& more) {
-    std::vector<std::string> all =
-        train(out, "3", {"--tokenizer", "bpe:300", "--dropout", "0.1", "--mix", "a.txt=3,b.txt=1"},
-              tiny);
+    std::vector<std::string> all = train(
+        out, "3", {"--tokenizer", "bpe:300", "--dropout", "0.1", "--mix", "a.txt=3,b.txt=1"}, tiny);
     *std::find(all.begin(), all.end(), text) = folder.path("texts");
     all.insert(all.end(), more.begin(), more.end());
     return all;

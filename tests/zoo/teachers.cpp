@@ -16,14 +16,13 @@ namespace {
 std::vector<std::string> tuning(const std::string& command, const std::string& from,
                                 const std::string& text, const std::string& out,
                                 const std::vector<std::string>& more) {
-  std::vector<std::string> all{
-      command,  command == "distil" ? "--teacher-weights" : "--weights",
-      from,     "--text",
-      text,     "--out",
-      out,      "--batch",
-      "2",      "--threads",
-      "1",      "--length",
-      "24"};
+  std::vector<std::string> all{command, command == "distil" ? "--teacher-weights" : "--weights",
+                               from,    "--text",
+                               text,    "--out",
+                               out,     "--batch",
+                               "2",     "--threads",
+                               "1",     "--length",
+                               "24"};
   all.insert(all.end(), more.begin(), more.end());
   return all;
 }
@@ -50,8 +49,7 @@ BOOST_AUTO_TEST_CASE(prefixes_and_bottlenecks_learn) {
   };
   for (const std::string kind : {"prefix", "bottleneck"}) BOOST_TEST_CONTEXT(kind) {
       const std::string out = folder.path(kind), begun = folder.path(kind + "-begun");
-      const double before =
-                       tuned(begun, {"--" + kind, "4", "--steps", "1", "--rate", "1e-7"}),
+      const double before = tuned(begun, {"--" + kind, "4", "--steps", "1", "--rate", "1e-7"}),
                    after = tuned(out, {"--" + kind, "4", "--steps", "25", "--rate", "0.03"});
       BOOST_CHECK_MESSAGE(after < before - 0.2, after << " after " << before);
       BOOST_CHECK(test::contents(out + "/model.safetensors") ==
@@ -93,8 +91,8 @@ BOOST_AUTO_TEST_CASE(relations_of_the_last_layer_are_learned) {
       const std::string out = folder.path(match);
       const auto losses = taught(out, "20", {"--match", match});
       BOOST_REQUIRE_EQUAL(losses.size(), 20u);
-      BOOST_CHECK_MESSAGE(losses.back() < 0.8 * losses.front(),
-                          losses.back() << " after " << losses.front());
+      BOOST_CHECK_MESSAGE(losses.back() < 0.8 * losses.front(), losses.back()
+                                                                    << " after " << losses.front());
       const auto told = described(out);
       BOOST_CHECK_EQUAL(told["match"], match);
       BOOST_CHECK_EQUAL(told["result"]["steps"], 20);
@@ -104,8 +102,8 @@ BOOST_AUTO_TEST_CASE(relations_of_the_last_layer_are_learned) {
     }
   // The weight of what is matched is that of the loss.
   const auto once = taught(folder.path("once"), "1", {"--match", "relations"}),
-             twice = taught(folder.path("twice"), "1",
-                            {"--match", "relations", "--match-weight", "2"});
+             twice =
+                 taught(folder.path("twice"), "1", {"--match", "relations", "--match-weight", "2"});
   BOOST_REQUIRE(once.size() == 1 && twice.size() == 1);
   BOOST_CHECK_CLOSE(twice[0], 2 * once[0], 1e-3);
 }

@@ -42,8 +42,8 @@ class masking_stream {
   /// A stream of several texts. Errors: as above; errc::invalid for a mixture of another number of
   /// them.
   static result<masking_stream> open(std::vector<Source> texts, mixture which,
-                                     const token_masking& how, const bert_ids& ids,
-                                     index batch, index length, seed key) LINNET_TRY {
+                                     const token_masking& how, const bert_ids& ids, index batch,
+                                     index length, seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, auto got) {
       return error{errc::invalid, "masking_stream::open", std::move(what), std::move(expected),
                    std::to_string(got)};

@@ -202,8 +202,8 @@ class relation_distillation {
   struct places {
     U* taught = nullptr;  ///< queries, keys and values of the teacher's layers
     index stack = 0;      ///< numbers of one of them
-    U* biases = nullptr;       ///< of positions, of a T5's stacks
-    index lines = 0;           ///< numbers of one of them
+    U* biases = nullptr;  ///< of positions, of a T5's stacks
+    index lines = 0;      ///< numbers of one of them
     double *scratch = nullptr, *sums = nullptr;
     index* targets = nullptr;  ///< tokens of each target, up to its last label
 

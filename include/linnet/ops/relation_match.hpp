@@ -156,12 +156,12 @@ void attention_divergence(const execution& on, const attention_call<T>& student,
     sums[number] = n > 0 ? sum / static_cast<double>(student.heads * n) : 0;
   });
 }
-/// Adds the derivative of `factor` times the sum of attention_divergence() to the student's queries,
-/// keys and biases.
+/// Adds the derivative of `factor` times the sum of attention_divergence() to the student's
+/// queries, keys and biases.
 template <class T, class U>
 void attention_divergence_backward(const execution& on, const attention_call<T>& student,
-                                   const attention_call<U>& teacher, double factor,
-                                   double* scratch, const attention_gradient<T>& to) {
+                                   const attention_call<U>& teacher, double factor, double* scratch,
+                                   const attention_gradient<T>& to) {
   constexpr double least = 1e-300;
   const index size = student.queries * student.keys;
   double* const mine = scratch + on.threads.rank() * 2 * size;
@@ -173,8 +173,7 @@ void attention_divergence_backward(const execution& on, const attention_call<T>&
     attention_map(student, b, head, mine);
     attention_map(teacher, b, head, theirs);
     const double scale = factor / static_cast<double>(student.heads * n);
-    for (index i = 0; i < n * student.keys; ++i)
-      theirs[i] *= -scale / (std::max)(mine[i], least);
+    for (index i = 0; i < n * student.keys; ++i) theirs[i] *= -scale / (std::max)(mine[i], least);
     attention_map_backward(student, b, head, mine, theirs, to);
   });
 }
