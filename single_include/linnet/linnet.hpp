@@ -4205,8 +4205,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -4218,17 +4217,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -6617,8 +6616,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -6630,17 +6628,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -9033,8 +9031,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -9046,17 +9043,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -15378,8 +15375,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -15391,17 +15387,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -18217,8 +18213,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -18230,17 +18225,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -20585,8 +20580,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -20598,17 +20592,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -30540,7 +30534,6 @@ enum class refusal : unsigned char {
   objective_exits,           ///< early exits beside an objective on the last layer's logits
   attention_recompute,       ///< limits.recompute beside an objective on attention
   attention_layer_dropout,   ///< layer dropout beside an objective on attention
-  switch_layer_dropout,      ///< layer dropout beside an adapter that routes tokens once
   attention_virtual,         ///< virtual tokens beside an objective on attention
   not_written,               ///< a batch that the objective did not write last
   other_texts,               ///< a saved state of other texts than those of the batch
@@ -30702,10 +30695,6 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::attention_layer_dropout:
       return "the objective watches attention in every layer, and layer dropout leaves some out: "
              "set training_options.layer_dropout.rate to 0";
-    case refusal::switch_layer_dropout:
-      return "the adapter routes tokens in the first layer for all layers, and layer dropout "
-             "leaves "
-             "some tokens out of others: set training_options.layer_dropout.rate to 0";
     case refusal::attention_virtual:
       return "the objective watches attention between the tokens of a text, and virtual tokens are "
              "none: train lora<> or bottleneck<> instead";
@@ -31143,15 +31132,6 @@ struct attention_shape {
   constexpr index kv() const { return kv_heads * d_kv; }
 };
 
-namespace detail {
-/// Attention with another number of query heads, and as many queries for each key.
-constexpr attention_shape with_heads(attention_shape a, index count) {
-  a.kv_heads = count * a.kv_heads / a.heads;
-  a.heads = count;
-  return a;
-}
-}  // namespace detail
-
 /// Attention policies: `layer<shape>` is a layer (see nn/layer.hpp) from width d_model to d_model.
 /// It also has `state_values(tokens)`: the numbers that it keeps for each sequence of up to
 /// `tokens` tokens while decoding.
@@ -31186,9 +31166,8 @@ struct policy {
   static constexpr bool supports_pages = true;      ///< sessions may ask for limits.kv_blocks
   static constexpr index least_context = 0;         ///< tokens that a model's context must have
   static constexpr index longest = 0;               ///< most tokens an encoder may read; 0 for any
-  static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
-  static constexpr bool heads_by_layer = false;  ///< layers of a decoder have unlike heads
-  static constexpr bool rotary = true;           ///< can take rotary positions
+  static constexpr bool first_differs = false;  ///< the first layer of a stack is of another type
+  static constexpr bool rotary = true;          ///< can take rotary positions
   static constexpr bool supports_low_rank =
       false;                                     ///< its linear maps may be of any projection_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
@@ -34133,36 +34112,6 @@ struct contextual : Kind {
   }
   template <attention_shape A>
   using layer = typename Kind::template layer<predicting(A)>;
-};
-
-}  // namespace attention
-LINNET_NAMESPACE_END
-/// @file
-/// Attention with a number of heads for each layer of a decoder.
-
-LINNET_NAMESPACE_BEGIN
-namespace attention {
-
-/// Attention `Kind` with a number of query heads for each layer of a decoder. The shape's heads are
-/// the most of them. All heads have one width. Those of keys and values are as many for each query
-/// as in the shape. narrow() makes weights of it from those of `Kind`.
-template <class Kind, index... Heads>
-struct per_layer : Kind {
-  static_assert(Kind::supports_low_rank,
-                "linnet::attention::per_layer: this kind's heads are not of its making; full, "
-                "prefix, sliding_window and sinks are");
-  static_assert(sizeof...(Heads) > 0 && ((Heads > 0) && ...),
-                "linnet::attention::per_layer: give a positive number of heads for each layer");
-  static constexpr bool heads_by_layer = true, supports_low_rank = false, supports_channels = false;
-  static constexpr index heads[] = {Heads...};  ///< of queries
-  static constexpr index layers = sizeof...(Heads), most = (std::max)({Heads...});
-  using each = Kind;  ///< that of each layer
-  using kind = per_layer;
-  static std::string name() {
-    std::string all = "per_layer";
-    for (const index count : {Heads...}) all += ' ' + std::to_string(count);
-    return all + ' ' + Kind::name();
-  }
 };
 
 }  // namespace attention
@@ -37189,62 +37138,24 @@ template <class First, class Rest>
 struct stack_of<First, Rest, 1, true, sharing::none> {
   using type = repeat<First, 1>;
 };
-/// The attention of each layer.
-template <class Attention>
-struct attention_of_layers {
-  using type = Attention;
-};
-template <class Kind, index... Heads>
-struct attention_of_layers<attention::per_layer<Kind, Heads...>> {
-  using type = Kind;
-};
-/// Whether the layers of a model have heads of their own number.
-template <class M>
-inline constexpr bool has_heads_by_layer = [] {
-  if constexpr (requires { M::attention::heads_by_layer; }) return M::attention::heads_by_layer;
-  return false;
-}();
-/// Whether a decoder's layers have hidden widths or heads of their own.
-template <class Ffn, class Attention>
-inline constexpr bool unlike_widths = has_layer_widths<Ffn> || Attention::heads_by_layer;
-/// The hidden width of layer `l`, and its query heads, where all others have `same`.
-template <class Ffn>
-constexpr index width_of_layer(std::size_t l, index same) {
-  if constexpr (has_layer_widths<Ffn>) return Ffn::widths[l];
-  return same;
-}
-template <class Attention>
-constexpr index heads_of_layer(std::size_t l, index same) {
-  if constexpr (Attention::heads_by_layer) return Attention::heads[l];
-  return same;
-}
-
-/// The stack of a decoder. Block<F, A> holds a block of hidden width F and attention A, which is
-/// `First` in the first layer and `Rest` in the others.
-template <class Policies, template <index, attention_shape> class Block, auto Shape,
-          attention_shape First, attention_shape Rest, index Rotary,
-          class Ffn = typename Policies::template of<ffn::policy>,
-          class Attention = typename Policies::template of<attention::policy>>
+/// The stack of a decoder. Block<F, First> holds a block of hidden width F, the first one of the
+/// stack where `First`.
+template <class Policies, template <index, bool> class Block, auto Shape, index Rotary,
+          class Ffn = typename Policies::template of<ffn::policy>>
 struct stack_of_decoder {
-  using first = typename Block<Shape.d_ff, First>::type;
-  using rest = Block<Shape.d_ff, Rest>;
+  using first = typename Block<Shape.d_ff, true>::type;
+  using rest = Block<Shape.d_ff, false>;
   using type = typename Policies::template of<depths::policy>::template stack<
-      stack_of<first, rest, Shape.layers, Attention::first_differs,
+      stack_of<first, rest, Shape.layers, Policies::template of<attention::policy>::first_differs,
                typename Policies::template of<sharing::policy>>,
       typename rest::type, Shape.layers, Rotary>;
 };
-template <class Policies, template <index, attention_shape> class Block, auto Shape,
-          attention_shape First, attention_shape Rest, index Rotary, class Ffn, class Attention>
-requires(unlike_widths<Ffn, Attention>)  //
-    struct stack_of_decoder<Policies, Block, Shape, First, Rest, Rotary, Ffn, Attention> {
-  template <std::size_t Layer>
-  static constexpr attention_shape attention_at =
-      with_heads(Layer == 0 ? First : Rest, heads_of_layer<Attention>(Layer, Shape.heads));
+template <class Policies, template <index, bool> class Block, auto Shape, index Rotary, class Of,
+          index... Widths>
+struct stack_of_decoder<Policies, Block, Shape, Rotary, ffn::per_layer<Of, Widths...>> {
   template <std::size_t... Layer>
-  static layer_list<
-      typename Block<width_of_layer<Ffn>(Layer, Shape.d_ff), attention_at<Layer>>::type...>
-      of(std::index_sequence<Layer...>);
-  using type = decltype(of(std::make_index_sequence<static_cast<std::size_t>(Shape.layers)>()));
+  static layer_list<typename Block<Widths, Layer == 0>::type...> of(std::index_sequence<Layer...>);
+  using type = decltype(of(std::make_index_sequence<sizeof...(Widths)>()));
 };
 
 }  // namespace detail
@@ -37669,27 +37580,6 @@ constexpr bool widths_fit() {
   }
   return true;
 }
-/// Words for heads that are not those of a shape's layers; true for others.
-template <class Attention, decoder_shape S>
-constexpr bool heads_fit() {
-  if constexpr (Attention::heads_by_layer) {
-    constexpr bool whole = [] {
-      for (const index count : Attention::heads)
-        if (count % (S.heads / S.kv_heads) != 0) return false;
-      return true;
-    }();
-    static_assert(Attention::layers == S.layers,
-                  "linnet::attention::per_layer: give one number of heads for each of the shape's "
-                  "layers");
-    static_assert(Attention::most == S.heads,
-                  "linnet::attention::per_layer: heads of the shape must be the most of its heads");
-    static_assert(whole,
-                  "linnet::attention::per_layer: heads go in whole groups: each number must be a "
-                  "multiple of the shape's heads / kv_heads");
-    return Attention::layers == S.layers && Attention::most == S.heads && whole;
-  }
-  return true;
-}
 /// Words for the first rule that a decoder's policies or shape break; true where they keep all.
 template <decoder_shape S, class... Ps>
 constexpr bool decoder_fits() {
@@ -37787,14 +37677,6 @@ constexpr bool decoder_fits() {
         never<Ps...>,
         "linnet::ffn::per_layer: blocks of unlike widths share nothing and are not routed; take "
         "sharing::none and depths::all");
-  else if constexpr (!heads_fit<Attention, S>())
-    return false;
-  else if constexpr (Attention::heads_by_layer &&
-                     (Depths::routes || !std::is_same_v<Sharing, sharing::none>))
-    static_assert(
-        never<Ps...>,
-        "linnet::attention::per_layer: blocks of unlike heads share nothing and are not routed; "
-        "take sharing::none and depths::all");
   else if constexpr (Depths::routes && !(Attention::supports_token_subset && Ffn::can_truncate))
     static_assert(
         never<Ps...>,
@@ -37905,8 +37787,7 @@ struct checked_decoder {
   static constexpr bool alike =
       !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none> ||
       pick<depths::policy, depths::all, Ps...>::routes ||
-      unlike_widths<pick<ffn::policy, ffn::swiglu, Ps...>,
-                    pick<attention::policy, attention::full, Ps...>>;
+      has_layer_widths<pick<ffn::policy, ffn::swiglu, Ps...>>;
   static constexpr bool fits =
       policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
       reproducible_fits<covers_decoder<Ps...>, Ps...>() &&
@@ -38462,10 +38343,10 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   using block_with = typename detail::block_of<
       Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
       template make<d, F, biased, eps, Sharing::projections>::type;
-  template <index F, attention_shape A>
-  struct block_of_shape : std::type_identity<block_with<A, F>> {};
-  using blocks = typename detail::stack_of_decoder<Policies, block_of_shape, Shape, self_first,
-                                                   self, rotary ? self.d_kv : 0>::type;
+  template <index F, bool First>
+  struct block_of_width : std::type_identity<block_with<First ? self_first : self, F>> {};
+  using blocks = typename detail::stack_of_decoder<Policies, block_of_width, Shape,
+                                                   rotary ? self.d_kv : 0>::type;
   /// The layer between the embedding's table and the residual stream, at both ends of the model.
   using embedding_projection = typename Embedding::template projection<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
@@ -39006,10 +38887,6 @@ constexpr bool t5_fits() {
     static_assert(
         never<Ps...>,
         "linnet::t5: the source is seen both ways already; attention::prefix is for decoders");
-  else if constexpr (EncoderAttention::heads_by_layer || DecoderAttention::heads_by_layer)
-    static_assert(never<Ps...>,
-                  "linnet::attention::per_layer: its heads are those of the layers of a decoder; "
-                  "the blocks of a T5 read one table of relative positions");
   else if constexpr (DecoderAttention::block_tokens > 1)
     static_assert(never<Ps...>,
                   "linnet::t5: a target is written token by token; attention::block_causal is for "
@@ -40329,10 +40206,6 @@ constexpr bool encoder_fits() {
   else if constexpr (!Attention::bidirectional)
     static_assert(never<Ps...>,
                   "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");
-  else if constexpr (Attention::heads_by_layer)
-    static_assert(never<Ps...>,
-                  "linnet::attention::per_layer: its heads are those of the layers of a decoder; "
-                  "the blocks of an encoder are of one type");
   else if constexpr (Attention::takes_prefix)
     static_assert(never<Ps...>,
                   "linnet::encoder: all tokens see each other already; attention::prefix is for "
@@ -46173,6 +46046,154 @@ LINNET_NAMESPACE_END
 /// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
 /// limits are constants.
 
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Bytes of each kind of memory that model M plans for a purpose.
+struct plan_sizes {
+  index state = 0, saved = 0, scratch = 0, converted = 0;
+  constexpr index total() const {
+    return add_sizes(add_sizes(state, saved), add_sizes(scratch, converted));
+  }
+};
+/// The most of ops::converted_bytes() that a matrix of a model of mixed storage `S` needs.
+template <class S>
+constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+  index most = 0;
+  S::each([&](auto one) {
+    most = (std::max)(
+        most, ops::converted_bytes<typename decltype(one)::type>(rows, in, out, threads, training));
+  });
+  return most;
+}
+template <class S>
+constexpr planner planner_for() {
+  planner m;
+  if constexpr (ops::uses_scratch<S>) m.converted_bytes = &ops::converted_bytes<S>;
+  if constexpr (requires { S::mixes; }) m.converted_bytes = &converted_bytes<S>;
+  return m;
+}
+template <class M, class T, class S = storage_of<M, T>>
+LINNET_COLD constexpr plan_sizes plan_for(const limits& l, purpose use) {
+  planner m = planner_for<S>();
+  (void)M::template plan<T>(m, l, use);
+  return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
+}
+
+/// The workspace of model M inside memory, and where its products round their inputs.
+template <class M, class T>
+struct placed_workspace {
+  typename M::template workspace<T> work{};
+  void* converted = nullptr;
+};
+/// Places the workspace in `memory`, which is zeroed and large enough.
+template <class M, class T, class S = storage_of<M, T>>
+LINNET_COLD placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
+  const plan_sizes sizes = plan_for<M, T, S>(l, use);
+  auto* const at = static_cast<std::byte*>(memory);
+  planner m = planner_for<S>();
+  m.state = arena(at, sizes.state);
+  m.saved = arena(at + sizes.state, sizes.saved);
+  m.scratch = arena(at + sizes.state + sizes.saved, sizes.scratch);
+  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
+                                at + sizes.state + sizes.saved + sizes.scratch};
+  M::prepare(placed.work, l);
+  return placed;
+}
+
+/// Labels of each sequence of a batch.
+template <class M>
+constexpr index labels_per_sequence(const typename M::batch& b) {
+  if constexpr (requires { b.target_length; })
+    return b.target_length;
+  else
+    return M::label_per_sequence ? 1 : b.length;
+}
+/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
+template <class M, class T>
+bool logits_fit(const typename M::batch& b, std::span<T> logits) {
+  const index rows = b.batch * M::ids_per_token * labels_per_sequence<M>(b);
+  return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
+}
+/// Whether a model has no loss, as an encoder without a head.
+template <class M>
+inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
+                                 requires(const typename M::batch& b, const limits& l) {
+  M::refuses_texts(b, l);
+};
+/// Why an objective does not serve a batch.
+template <class M, class L>
+refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
+  if constexpr (requires { from.template refuses<M>(b, l); })
+    return from.template refuses<M>(b, l);
+  else
+    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
+}
+/// Why a call with a batch, an objective and a span for logits is refused: the first cause.
+template <class M, class Objective, class T>
+refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
+                   std::span<T> logits) {
+  if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
+  if (const refusal why = refusal_by<M>(from, b, l); why != refusal::none) return why;
+  return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
+}
+
+/// Why a model takes no batch of a text: of one without a loss, labels are not read.
+template <class M>
+refusal refusal_of_text(const typename M::batch& b, const limits& l) {
+  if constexpr (headless<M>)
+    return M::refuses_texts(b, l);
+  else
+    return refusal_of<M>(b, l);
+}
+/// The error of `where` for batch number `i` of a text, if it is refused.
+LINNET_COLD inline result<void> check_batch(const char* where, index i, refusal why) {
+  if (why == refusal::none) return {};
+  return failure(errc::invalid, where, "batch " + std::to_string(i),
+                 "one that the model and the limits take", to_string(why));
+}
+
+/// Checks limits for a model that has a key-value cache of blocks (`paged`) and rules of its own.
+LINNET_COLD inline result<void> acceptable(const char* where, const limits& l, index footprint,
+                                           bool paged, limits_refusal (*rules)(const limits&)) {
+  const auto refuse = [&](const char* field, std::string_view rule, index got) {
+    return detail::failure(errc::invalid, where, field, rule, std::to_string(got));
+  };
+  const auto no_more_than = [](index most, const char* what) {
+    return "no more than " + std::to_string(most) + ", " + what;
+  };
+  if (auto fit = acceptable(where, "limits", l); !fit) return fit;
+  if (l.kv_blocks > 0 && !paged)
+    return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
+  if (l.chunk > 0 && l.max_logits > l.chunk)
+    return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
+  if (const limits_refusal own = rules(l); own.field != nullptr)
+    return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
+  constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
+                                   "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
+  std::size_t largest = 0;
+  for (std::size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+    const index value = l.*growing_limits[i];
+    if (value > most_positions) return refuse(names[i], "no more than 2147483647", value);
+    if (value > l.*growing_limits[largest]) largest = i;
+  }
+  if (footprint >= most_bytes)
+    return refuse(names[largest], "limits whose memory fits an address space",
+                  l.*growing_limits[largest]);
+  return {};
+}
+/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
+/// is what they need.
+template <class M>
+result<void> acceptable(const char* where, const limits& l, index footprint) {
+  return acceptable(where, l, footprint, M::cache::code != kv_code::int4,
+                    [](const limits& some) -> limits_refusal { return M::check_limits(some); });
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 /// @file
 /// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
 
@@ -46296,47 +46317,25 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-namespace detail {
-/// An objective that gives the reason for which it does not serve a batch.
-template <class L, class M>
-concept says_why_not = requires(L& l, const typename M::batch& b, const limits& m) {
-  { l.template refuses<M>(b, m) } -> std::same_as<refusal>;
-};
-/// An objective that says whether it serves a batch.
-template <class L, class M>
-concept says_whether = requires(L& l, const typename M::batch& b, const limits& m) {
-  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
-};
-}  // namespace detail
-
 /// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
 /// `contrastive_objective`, `distillation`, `cached_logits_reader`, `cached_logits_writer` or your
 /// own.
-/// - `refuses<M>(batch, limits)` is asked before anything is computed. It returns why the objective
-///   does not serve this batch within the caller's limits, or refusal::none. A call that is refused
-///   computes nothing, gives NaN nats, and words the refusal in last_refusal().
-/// - `accepts<M>(batch, limits)` says only whether it does, in place of refuses(). Of an objective
-///   that has both, refuses() alone is asked.
+/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
+///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
 /// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
 ///   loss, see ops::label_cross_entropy.
+/// - `refuses<M>(batch, limits)`, if there is one, returns the linnet::refusal that last_refusal()
+///   words, and is asked in place of accepts().
 /// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
 ///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
 template <class L, class M>
-concept objective = (detail::says_why_not<L, M> ||
-                     detail::says_whether<L, M>)&&requires(L& l, const typename M::batch& b,
-                                                           const ops::execution& on) {
+concept objective = requires(L& l, const typename M::batch& b, const limits& m,
+                             const ops::execution& on) {
+  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
   l.token_loss(on, b);
 };
 
 namespace detail {
-/// Why an objective does not serve a batch.
-template <class M, class L>
-refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
-  if constexpr (says_why_not<L, M>)
-    return from.template refuses<M>(b, l);
-  else
-    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
-}
 /// An objective with a loss on attention: its attention_tap() watches forward and backward, and
 /// attention_nats() is what it adds to the loss.
 template <class L>
@@ -46406,147 +46405,6 @@ class contrastive_objective {
   };
   contrastive_options how_;
 };
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Bytes of each kind of memory that model M plans for a purpose.
-struct plan_sizes {
-  index state = 0, saved = 0, scratch = 0, converted = 0;
-  constexpr index total() const {
-    return add_sizes(add_sizes(state, saved), add_sizes(scratch, converted));
-  }
-};
-/// The most of ops::converted_bytes() that a matrix of a model of mixed storage `S` needs.
-template <class S>
-constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
-  index most = 0;
-  S::each([&](auto one) {
-    most = (std::max)(
-        most, ops::converted_bytes<typename decltype(one)::type>(rows, in, out, threads, training));
-  });
-  return most;
-}
-template <class S>
-constexpr planner planner_for() {
-  planner m;
-  if constexpr (ops::uses_scratch<S>) m.converted_bytes = &ops::converted_bytes<S>;
-  if constexpr (requires { S::mixes; }) m.converted_bytes = &converted_bytes<S>;
-  return m;
-}
-template <class M, class T, class S = storage_of<M, T>>
-LINNET_COLD constexpr plan_sizes plan_for(const limits& l, purpose use) {
-  planner m = planner_for<S>();
-  (void)M::template plan<T>(m, l, use);
-  return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
-}
-
-/// The workspace of model M inside memory, and where its products round their inputs.
-template <class M, class T>
-struct placed_workspace {
-  typename M::template workspace<T> work{};
-  void* converted = nullptr;
-};
-/// Places the workspace in `memory`, which is zeroed and large enough.
-template <class M, class T, class S = storage_of<M, T>>
-LINNET_COLD placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
-  const plan_sizes sizes = plan_for<M, T, S>(l, use);
-  auto* const at = static_cast<std::byte*>(memory);
-  planner m = planner_for<S>();
-  m.state = arena(at, sizes.state);
-  m.saved = arena(at + sizes.state, sizes.saved);
-  m.scratch = arena(at + sizes.state + sizes.saved, sizes.scratch);
-  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
-                                at + sizes.state + sizes.saved + sizes.scratch};
-  M::prepare(placed.work, l);
-  return placed;
-}
-
-/// Labels of each sequence of a batch.
-template <class M>
-constexpr index labels_per_sequence(const typename M::batch& b) {
-  if constexpr (requires { b.target_length; })
-    return b.target_length;
-  else
-    return M::label_per_sequence ? 1 : b.length;
-}
-/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
-template <class M, class T>
-bool logits_fit(const typename M::batch& b, std::span<T> logits) {
-  const index rows = b.batch * M::ids_per_token * labels_per_sequence<M>(b);
-  return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
-}
-/// Whether a model has no loss, as an encoder without a head.
-template <class M>
-inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
-                                 requires(const typename M::batch& b, const limits& l) {
-  M::refuses_texts(b, l);
-};
-/// Why a call with a batch, an objective and a span for logits is refused: the first cause.
-template <class M, class Objective, class T>
-refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
-                   std::span<T> logits) {
-  if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
-  if (const refusal why = refusal_by<M>(from, b, l); why != refusal::none) return why;
-  return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
-}
-
-/// Why a model takes no batch of a text: of one without a loss, labels are not read.
-template <class M>
-refusal refusal_of_text(const typename M::batch& b, const limits& l) {
-  if constexpr (headless<M>)
-    return M::refuses_texts(b, l);
-  else
-    return refusal_of<M>(b, l);
-}
-/// The error of `where` for batch number `i` of a text, if it is refused.
-LINNET_COLD inline result<void> check_batch(const char* where, index i, refusal why) {
-  if (why == refusal::none) return {};
-  return failure(errc::invalid, where, "batch " + std::to_string(i),
-                 "one that the model and the limits take", to_string(why));
-}
-
-/// Checks limits for a model that has a key-value cache of blocks (`paged`) and rules of its own.
-LINNET_COLD inline result<void> acceptable(const char* where, const limits& l, index footprint,
-                                           bool paged, limits_refusal (*rules)(const limits&)) {
-  const auto refuse = [&](const char* field, std::string_view rule, index got) {
-    return detail::failure(errc::invalid, where, field, rule, std::to_string(got));
-  };
-  const auto no_more_than = [](index most, const char* what) {
-    return "no more than " + std::to_string(most) + ", " + what;
-  };
-  if (auto fit = acceptable(where, "limits", l); !fit) return fit;
-  if (l.kv_blocks > 0 && !paged)
-    return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
-  if (l.chunk > 0 && l.max_logits > l.chunk)
-    return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
-  if (const limits_refusal own = rules(l); own.field != nullptr)
-    return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
-  constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
-                                   "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
-  std::size_t largest = 0;
-  for (std::size_t i = 0; i < sizeof names / sizeof *names; ++i) {
-    const index value = l.*growing_limits[i];
-    if (value > most_positions) return refuse(names[i], "no more than 2147483647", value);
-    if (value > l.*growing_limits[largest]) largest = i;
-  }
-  if (footprint >= most_bytes)
-    return refuse(names[largest], "limits whose memory fits an address space",
-                  l.*growing_limits[largest]);
-  return {};
-}
-/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
-/// is what they need.
-template <class M>
-result<void> acceptable(const char* where, const limits& l, index footprint) {
-  return acceptable(where, l, footprint, M::cache::code != kv_code::int4,
-                    [](const limits& some) -> limits_refusal { return M::check_limits(some); });
-}
-
-}  // namespace detail
 
 LINNET_NAMESPACE_END
 
@@ -50143,228 +50001,6 @@ inline result<std::vector<eval_item>> read_hellaswag(std::string_view text,
   return detail::some_items(std::move(items), where);
 }
 LINNET_OR_OUT_OF_MEMORY(where)
-
-LINNET_NAMESPACE_END
-/// @file
-/// The most probable tokens that a model predicts: what a student with other tokens learns from it.
-
-/// @file
-/// A teacher by the most probable tokens of each row and their logits.
-
-LINNET_NAMESPACE_BEGIN
-
-/// The most probable tokens of rows, and their logits: both [rows, k]. Where a row has fewer, the
-/// rest of its ids are `no_token`. A row's ids differ. top_logits_of() makes them of a model.
-struct top_logits {
-  index k = 0;
-  std::vector<token> ids{};
-  std::vector<float> logits{};
-
-  /// Number of rows.
-  index rows() const { return k > 0 ? std::ssize(ids) / k : 0; }
-  /// Rows [first, first + count), such as those of one sequence of a batch. Errors: errc::invalid
-  /// for rows that are not there, errc::out_of_memory.
-  result<top_logits> part(index first, index count) const LINNET_TRY {
-    if (first < 0 || count < 0 || first > rows() || count > rows() - first)
-      return error{errc::invalid, "top_logits::part", "rows",
-                   "some of " + std::to_string(rows()) + " rows",
-                   std::to_string(count) + " from row " + std::to_string(first) + " on"};
-    const auto begin = first * k, end = begin + count * k;
-    return top_logits{k,
-                      {ids.begin() + begin, ids.begin() + end},
-                      {logits.begin() + begin, logits.begin() + end}};
-  }
-  LINNET_OR_OUT_OF_MEMORY("top_logits::part")
-  /// Puts other rows behind these. Nothing changes unless all do. Errors: errc::invalid for rows of
-  /// another k, unless there is none here; errc::out_of_memory.
-  result<void> append(top_logits more) LINNET_TRY {
-    if (ids.empty()) {
-      *this = std::move(more);
-      return {};
-    }
-    if (more.k != k)
-      return error{errc::invalid, "top_logits::append", "k",
-                   std::to_string(k) + ", as the rows before have", std::to_string(more.k)};
-    ids.reserve(ids.size() + more.ids.size());
-    logits.reserve(logits.size() + more.logits.size());
-    ids.insert(ids.end(), more.ids.begin(), more.ids.end());
-    logits.insert(logits.end(), more.logits.begin(), more.logits.end());
-    return {};
-  }
-  LINNET_OR_OUT_OF_MEMORY("top_logits::append")
-  /// Cuts rows off, or puts some without ids behind: those of padding, whose labels are `ignored`.
-  /// Errors: errc::invalid for a negative number of rows, errc::out_of_memory.
-  result<void> resize(index rows) LINNET_TRY {
-    if (rows < 0)
-      return error{errc::invalid, "top_logits::resize", "rows", "at least 0", std::to_string(rows)};
-    if (!detail::has_memory(detail::array_bytes(rows, k, sizeof(token))))
-      return detail::out_of_memory("top_logits::resize");
-    const auto size = static_cast<std::size_t>(rows * k);
-    logits.reserve(size);
-    ids.resize(size, no_token);
-    logits.resize(size);
-    return {};
-  }
-  LINNET_OR_OUT_OF_MEMORY("top_logits::resize")
-};
-
-namespace detail {
-
-/// Finds the k largest of logits[n]; of equal ones those with the lowest ids. best[k] receives
-/// their ids, in descending order.
-template <class T>
-void largest_logits(index n, const T* logits, index k, token* best) {
-  // The k best so far are a heap whose first is the least.
-  const auto better = [&](token a, token b) {
-    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
-  };
-  for (token v = 0; v < n; ++v) {
-    if (v >= k) {
-      if (!better(v, best[0])) continue;
-      std::pop_heap(best, best + k, better);
-    }
-    best[v < k ? v : k - 1] = v;
-    std::push_heap(best, best + (v < k ? v + 1 : k), better);
-  }
-  std::sort_heap(best, best + k, better);
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Rows without ids, for a model of so many tokens. Errors: errc::invalid for k,
-/// errc::out_of_memory.
-inline result<top_logits> room_for_top_logits(index rows, index k, index vocabulary) LINNET_TRY {
-  constexpr const char* where = "top_logits_of";
-  if (k < 1 || k > vocabulary)
-    return error{errc::invalid, where, "k",
-                 "1 to " + std::to_string(vocabulary) + ", the model's vocabulary",
-                 std::to_string(k)};
-  if (rows > 0 && !has_memory(array_bytes(rows, k, sizeof(token)))) return out_of_memory(where);
-  top_logits made{k, {}, {}};
-  if (auto sized = made.resize((std::max)(rows, index{0})); !sized) return sized.error();
-  return made;
-}
-LINNET_OR_OUT_OF_MEMORY("top_logits_of")
-/// Fills one row from logits[vocabulary].
-template <class T>
-void take_top_logits(top_logits& to, index row, index vocabulary, const T* logits) {
-  token* const ids = to.ids.data() + row * to.k;
-  float* const values = to.logits.data() + row * to.k;
-  largest_logits(vocabulary, logits, to.k, ids);
-  for (index c = 0; c < to.k; ++c) values[c] = static_cast<float>(logits[ids[c]]);
-}
-/// Refuses rows of logits that are not finite.
-inline result<void> check_top_logits(const top_logits& rows, bool finite) {
-  for (const float x : rows.logits) finite = finite && is_finite(x);
-  if (finite) return {};
-  return failure(errc::invalid, "top_logits_of", "the model's logits", "finite numbers", "others");
-}
-/// Refuses what a model refused.
-inline result<void> check_taken(const char* what, std::string_view why) {
-  if (why.empty()) return {};
-  return failure(errc::invalid, "top_logits_of", what, "what the model and the limits take", why);
-}
-
-/// An objective of an evaluator that keeps the largest logits of each row, and each sequence's loss
-/// if it is asked for. The loss is the cross-entropy.
-struct keeps_top_logits {
-  top_logits* rows;
-  std::span<loss_sum> losses;
-  index labels;  ///< of a sequence
-
-  template <class M>
-  static bool accepts(const typename M::batch&, const limits&) {
-    return true;
-  }
-  template <class Batch>
-  auto token_loss(const ops::execution&, const Batch&) const {
-    return [this](const ops::execution& on, const auto& h, index first, index count) {
-      on.threads.each(count, [&](index i) {
-        take_top_logits(*rows, first + i, h.vocabulary, h.chunk + i * h.vocabulary);
-      });
-      ops::label_cross_entropy{}(on, h, first, count);
-      on.threads.once([&] {
-        for (index i = first; i < first + count && !losses.empty(); ++i) {
-          loss_sum& of = losses[static_cast<std::size_t>(i / labels)];
-          of.nats += h.losses[i];
-          of.tokens += h.labels[i] != ignored;
-        }
-      });
-    };
-  }
-};
-
-template <class M>
-consteval bool predicts_tokens() {
-  static_assert(M::ids_per_token == 1,
-                "linnet::top_logits_of: this model's tokens consist of bytes, so it has no logits "
-                "of tokens");
-  return true;
-}
-
-}  // namespace detail
-
-/// The k largest logits of each label's row of a batch, [batch * labels of a sequence, k]. A row is
-/// what the model predicts its label by, and is there for labels that are `ignored`, too. Logits
-/// descend; of equal ones the lowest ids come first. They are those that loss() gives, with the
-/// same bits on any number of threads. `losses`[batch], unless empty, receives the cross-entropy of
-/// each sequence. Memory of one chunk of logits is all that it takes beside the rows. Errors:
-/// errc::invalid for k, `losses` of another size, a batch that the model refuses, and logits that
-/// are not finite. Also errc::out_of_memory. Wan et al. (2024) keep ten.
-template <class M, class T>
-result<top_logits> top_logits_of(evaluator<M, T>& teacher, const typename M::batch& b, index k = 10,
-                                 std::span<loss_sum> losses = {}) LINNET_TRY {
-  static_assert(detail::predicts_tokens<M>());
-  if (!losses.empty() && std::ssize(losses) != b.batch)
-    return error{errc::invalid, "top_logits_of", "losses",
-                 std::to_string(b.batch) + ", one for each sequence",
-                 std::to_string(losses.size())};
-  const index labels = detail::labels_per_sequence<M>(b);
-  auto made = detail::room_for_top_logits(multiply_sizes(b.batch, labels), k, M::vocabulary);
-  if (!made) return made;
-  for (loss_sum& one : losses) one = {};
-  const loss_sum sum = teacher.loss(b, detail::keeps_top_logits{&*made, losses, labels});
-  if (auto taken = detail::check_taken("batch", teacher.last_refusal()); !taken)
-    return taken.error();
-  if (auto fit = detail::check_top_logits(*made, is_finite(sum.nats)); !fit) return fit.error();
-  return made;
-}
-LINNET_OR_OUT_OF_MEMORY("top_logits_of")
-
-/// The k largest logits of what follows each token that a session is fed, [batch * length, k]; see
-/// feed_all(), which takes the tokens. They stand behind those that the sequences have, and stay.
-/// Rows behind a sequence's valid tokens have no ids. Errors: errc::invalid for k, tokens that the
-/// session refuses, and logits that are not finite. Also errc::out_of_memory. Nothing is fed where
-/// k or the tokens are refused.
-template <class M, class T>
-result<top_logits> top_logits_of(session<M, T>& teacher, std::span<const token> tokens, index batch,
-                                 std::span<const index> lengths, index k = 10) LINNET_TRY {
-  static_assert(detail::predicts_tokens<M>());
-  auto made = detail::room_for_top_logits(std::ssize(tokens), k, M::vocabulary);
-  if (!made) return made;
-  const auto logits = teacher.feed_all(tokens, batch, lengths);
-  if (auto taken = detail::check_taken("tokens", teacher.last_refusal()); !taken)
-    return taken.error();
-  const index length = std::ssize(tokens) / batch;
-  for (index i = 0; i < batch * length; ++i)
-    if (lengths.empty() || i % length < lengths[static_cast<std::size_t>(i / length)])
-      detail::take_top_logits(*made, i, M::vocabulary, logits.data() + i * M::vocabulary);
-  if (auto fit = detail::check_top_logits(*made, true); !fit) return fit.error();
-  return made;
-}
-LINNET_OR_OUT_OF_MEMORY("top_logits_of")
-/// @copydoc top_logits_of()
-template <class M, class T>
-result<top_logits> top_logits_of(session<M, T>& teacher, std::span<const token> tokens,
-                                 index k = 10) {
-  return top_logits_of(teacher, tokens, 1, {}, k);
-}
 
 LINNET_NAMESPACE_END
 /// @file
@@ -63396,7 +63032,7 @@ struct lora_product {
     by.inputs_backward(on, map, of_y, g.a, dx);
   }
 
- protected:
+ private:
   static constexpr index padded_experts = round_up((std::max)(experts, index{1}), ops::panel_width);
 
   static const lora_product& of(const void* self) {
@@ -64016,7 +63652,6 @@ namespace detail {
 template <class M>
 consteval bool takes_virtual_keys() {
   if constexpr (is_decoder<M> || is_encoder<M> || is_t5<M>) {
-    if constexpr (virtual_stack<M>::attention::heads_by_layer) return false;  // keys have one width
     using layer = typename virtual_stack<M>::attention::template layer<virtual_self<M>>;
     if constexpr (requires { layer::takes_virtual_keys; }) return layer::takes_virtual_keys;
     return false;
@@ -64904,493 +64539,6 @@ result<weights<adapted<M, gated_prefix<Count, Layers>>, T>> fold(
   on.converted = scratch.data();
   A::template project<T>(on, base, w.tree().prompts, made.tree().keys, made.tree().values);
   std::copy_n(w.tree().gates, Layers * A::heads, made.tree().gates);
-  return made;
-}
-LINNET_OR_OUT_OF_MEMORY("fold")
-
-LINNET_NAMESPACE_END
-/// @file
-/// LoRA-Switch: low-rank deltas that one router chooses for each token, for all layers at once.
-
-LINNET_NAMESPACE_BEGIN
-
-/// LoRA-Switch (Kong et al. 2024), a method of adapted<> for decoders. It has the deltas and gates
-/// of dynamic_lora, but one router for all matrices. The router reads what the first matrix reads,
-/// and each token keeps its gates in all layers. So a token meets the weights W + s sum of g_i B_i
-/// A_i of one choice. One expert is lora<Rank>.
-template <index Experts, index Rank, index Top = 2, class Targets = all_linear>
-struct lora_switch {
-  static_assert(Experts >= 1 && Experts <= 64 && Top >= 1 && Top <= Experts,
-                "linnet::lora_switch: 1 to 64 experts, of which 1 to all are chosen, such as "
-                "lora_switch<8, 4, 2>");
-  static_assert(Rank > 0 && Experts * Rank <= 1024,
-                "linnet::lora_switch: experts times rank is from 1 to 1024");
-  static constexpr index experts = Experts, expert_rank = Rank, chosen = Top;
-  using targets = Targets;
-};
-
-namespace detail {
-
-/// The matrices of an adapter whose router reads the input of the first.
-struct routed_targets {
-  index first = 0;    ///< the first matrices that read what the router reads
-  index columns = 0;  ///< its inputs
-  bool plain = true;  ///< whether all are maps of attention and feed-forwards, of whole rows
-};
-template <class M, class Targets>
-consteval routed_targets find_routed_targets() {
-  routed_targets found;
-  bool together = true;
-  index layer = -1;
-  std::string_view part;
-  each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
-    if (!is_target<M, Targets>(at, info)) return;
-    const parameter_path& map = *at.parent;
-    const std::string_view name = map.name, of = map.parent ? map.parent->name : name;
-    const bool reads = name == "q" || name == "k" || name == "v" || name == "gate" ||
-                       name == "up" || name == "wi",
-               writes = name == "o" || name == "down" || name == "wo";
-    found.plain = found.plain && (of == "attention" || of == "ffn") && (reads || writes);
-    const index number = at.enclosing_element().number;
-    if (found.columns == 0) {
-      found = {1, info.columns, found.plain};
-      layer = number;
-      part = of;
-      together = reads;
-      return;
-    }
-    together = together && reads && number == layer && of == part;
-    found.first += together;
-  });
-  return found;
-}
-/// Whether a model's tokens may keep their gates from layer to layer; words for the others.
-template <class M, class Targets>
-consteval bool routes_tokens_once() {
-  if constexpr (!is_decoder<M>)
-    static_assert(never<M>,
-                  "linnet::lora_switch: decoders route a token once; dynamic_lora routes it in "
-                  "each matrix of any model");
-  else if constexpr (!takes_virtual_keys<M>() || !M::self.projections.plain() ||
-                     M::depths::routes || !std::is_same_v<typename M::sharing, sharing::none>)
-    static_assert(never<M>,
-                  "linnet::lora_switch: all tokens go through layers of their own, with full "
-                  "attention or sliding windows; take dynamic_lora");
-  else
-    static_assert(find_routed_targets<M, Targets>().plain,
-                  "linnet::lora_switch: its matrices are those of attention and of standard or "
-                  "gated feed-forwards, which read a row for each token; take dynamic_lora");
-  return true;
-}
-
-/// Products with deltas by gates that tokens keep. `P` and `G` as of lora_product.
-template <index Experts, index Rank, index Top, class T, class P, class G>
-struct switch_product : lora_product<Experts * Rank, T, P, G> {
-  using shared = lora_product<Experts * Rank, T, P, G>;
-  using shared::most_rows;
-  using shared::padded;
-  using choice = expert_gates<Experts, Top>;
-  static constexpr index width = Experts * Rank,
-                         padded_experts = round_up(Experts, ops::panel_width);
-
-  index first = 1;        ///< matrices that read what the router reads
-  T* gates = nullptr;     ///< [rows, Experts] of all tokens, as choose() leaves them
-  T* d_scores = nullptr;  ///< [rows, Experts] summed over the products behind the first
-  T* own = nullptr;       ///< [rows, Experts] of one product
-
-  /// The hook of products. It must not outlive this object.
-  ops::product_adapter<T> hook() const {
-    const shared* const object = this;
-    return {object, &shared::covers, &add, this->dp ? &backward : nullptr};
-  }
-
- private:
-  static const switch_product& of(const void* self) {
-    return static_cast<const switch_product&>(*static_cast<const shared*>(self));
-  }
-  /// gates[rows, Experts] of rows [i, i + rows), for the calling thread alone.
-  void route(const ops::execution& on, const ops::adapted_product<T>& to, index i, index rows,
-             T* some) const {
-    ops::detail::block_product<T, T, simd::epilogue<T>>{
-        rows,
-        Experts,
-        to.k,
-        {to.x + i * to.k, to.k, 1},
-        {this->p.router.panels, ops::panel_width, ops::panel_width * to.k},
-        some,
-        padded_experts,
-        {nullptr, T(1), false},
-        padded_experts - Experts}
-        .run(on.level);
-    for (index r = 0; r < rows; ++r) choice::choose(some + r * padded_experts);
-  }
-  static void add(const void* self, const ops::execution& on, const ops::adapted_product<T>& to,
-                  const ops::output_block& block) {
-    const switch_product& by = of(self);
-    const index map = by.p.base.find(to.panels);
-    const auto& b = by.p.maps[map].b;
-    const T scale = T(by.p.base.how.scale(Rank)) * to.alpha;
-    alignas(64) T some[std::size_t{most_rows * padded}];
-    alignas(64) T routed[std::size_t{most_rows * padded_experts}];
-    for (index i = block.i0; i < block.i1; i += most_rows) {
-      const index rows = (std::min)(most_rows, block.i1 - i);
-      by.reduce(on, map, to, i, rows, some, padded);
-      const bool routes = map < by.first;  // nobody has waited for gates that another thread keeps
-      if (routes) by.route(on, to, i, rows, routed);
-      for (index r = 0; r < rows; ++r) {
-        T* const kept = by.gates + (i + r) * Experts;
-        if (map == 0 && block.j0 == 0) std::copy_n(routed + r * padded_experts, Experts, kept);
-        choice::apply(routes ? routed + r * padded_experts : kept, Rank, some + r * padded);
-      }
-      ops::detail::block_product<T, T, simd::epilogue<T>>{
-          rows,
-          block.j1 - block.j0,
-          width,
-          {some, padded, 1},
-          {b.panels + block.j0 * width, ops::panel_width, ops::panel_width * width},
-          to.y + i * to.n + block.j0,
-          to.n,
-          {nullptr, scale, true},
-          round_up(block.j1, ops::panel_width) - block.j1}
-          .run(on.level);
-    }
-  }
-  /// The first matrix comes last, and takes to the router what all behind it have added. Those
-  /// that read what the router reads give it their own at once.
-  static void backward(const void* self, const ops::execution& on,
-                       const ops::adapted_product<T>& of_y, const T* dy, T* dx) {
-    const switch_product& by = of(self);
-    const index map = by.p.base.find(of_y.panels), m = of_y.m, n = of_y.n;
-    const auto& w = by.p.maps[map];
-    auto& g = by.dp->maps[map];
-    const T scale = T(by.p.base.how.scale(Rank)) * of_y.alpha;
-    const auto [begin, end] = on.threads.range(m);
-    T *const inner = by.inner, *const passed = by.inner + m * width;
-    by.reduce(on, map, of_y, begin, end - begin, inner + begin * width, width);
-    std::copy(inner + begin * width, inner + end * width, passed + begin * width);
-    for (index i = begin; i < end; ++i)
-      choice::apply(by.gates + i * Experts, Rank, passed + i * width);
-    ops::fill(on, m * width, T(0), by.d_inner);  // and waits
-    ops::matmul_dw(on, m, n, width, dy, passed, g.b, scale);
-    ops::matmul_dx(on, m, n, width, dy, w.b, by.d_inner, scale);
-    const bool routes = map < by.first;
-    on.threads.each(m, [&](index i) {
-      T some[Experts];
-      choice::backward(by.gates + i * Experts, Rank, inner + i * width, by.d_inner + i * width,
-                       some);
-      T *const sum = by.d_scores + i * Experts, *const to = routes ? by.own + i * Experts : sum;
-      for (index e = 0; e < Experts; ++e) {
-        const T before = !routes || map == 0 ? sum[e] : T(0);
-        to[e] = before + some[e];
-      }
-    });
-    if (routes) {
-      ops::matmul_dw(on, m, Experts, of_y.k, by.own, of_y.x, by.dp->router);
-      ops::matmul_dx(on, m, Experts, of_y.k, by.own, by.p.router, dx);
-    }
-    by.inputs_backward(on, map, of_y, g.a, dx);
-  }
-};
-
-/// Buffers of a model with gates that tokens keep.
-template <class M, class T>
-struct switch_workspace {
-  adapted_workspace<M, T> model{};
-  index rows = 0;                                           ///< of a product, at most
-  T *gates = nullptr, *d_scores = nullptr, *own = nullptr;  ///< see switch_product
-};
-
-}  // namespace detail
-
-/// Model `M` with deltas and one router. Tensors are named as dynamic_lora's, but for
-/// lora_router.weight, which comes first.
-template <class M, index Experts, index Rank, index Top, class Targets>
-struct adapted<M, lora_switch<Experts, Rank, Top, Targets>>
-    : detail::adapted_model<M, lora_switch<Experts, Rank, Top, Targets>> {
-  static constexpr std::size_t count = detail::count_targets<M, Targets>();
-  static_assert(count > 0 && detail::names_fit<M, Targets>,
-                "linnet::lora_switch: a name of target_modules<...> is that of no matrix of this "
-                "model; M::visit() has the names, such as blocks.0.attention.q.weight");
-  static_assert(detail::routes_tokens_once<M, Targets>());
-  static constexpr detail::routed_targets routed = detail::find_routed_targets<M, Targets>();
-  static constexpr bool serves_sequences = false;  ///< sessions keep no gates
-  static constexpr bool routes_once = true;        ///< layers must see all tokens
-
-  template <class Form>
-  struct params {
-    struct map {
-      typename Form::matrix a{}, b{};
-    };
-    typename Form::matrix router{};
-    map maps[count]{};
-    lora_base<count> base{};  ///< what the adapter was made for
-  };
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    const auto spread = [](index inputs) {
-      return 1 / detail::sqrt(3 * static_cast<double>(inputs));
-    };
-    const parameter_path router = at / "lora_router";
-    f(router / "weight", tensor_info{Experts, routed.columns, role::matrix, spread(routed.columns)},
-      p.router...);
-    std::size_t i = 0;
-    M::visit(
-        [&](const parameter_path& weight, const tensor_info& info) {
-          if (!detail::is_target<M, Targets>(weight, info)) return;
-          const parameter_path a = *weight.parent / "lora_A", b = *weight.parent / "lora_B";
-          f(a / "weight",
-            tensor_info{Experts * Rank, info.columns, role::matrix, spread(info.columns)},
-            p.maps[i].a...);
-          f(b / "weight", tensor_info{info.rows, Experts * Rank, role::matrix, 0, &start_zero},
-            p.maps[i].b...);
-          ++i;
-        },
-        at);
-  }
-  /// Calls f(key, value) for what decides what the adapter computes.
-  template <class F>
-  static void describe(F&& f) {
-    M::describe(f);
-    f("adapter", "lora_switch");
-    f("experts", Experts);
-    f("rank", Rank);
-    f("chosen", Top);
-    f("target_modules", Targets::name());
-  }
-
-  template <class T>
-  using workspace = detail::switch_workspace<M, T>;
-  template <class T>
-  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    workspace<T> w;
-    planner rows;
-    rows.converted_bytes = [](index some, index, index, index, bool) { return some; };
-    (void)M::template plan<T>(rows, l, use);
-    w.rows = rows.converted;
-    const index size = multiply_sizes(w.rows, Experts);
-    w.gates = m.state.take<T>(size);
-    if (use == purpose::training) {
-      w.d_scores = m.state.take<T>(size);
-      w.own = m.state.take<T>(size);
-    }
-    w.model = detail::plan_adapted<M, T>(m, l, use, 2 * Experts * Rank);
-    return w;
-  }
-  template <class T>
-  static void prepare(workspace<T>& w, const limits& l) {
-    M::prepare(w.model.base, l);
-  }
-
-  /// Summed loss of a batch with the adapter, see M::loss(). With `dp`, adds the adapter's
-  /// gradient. Called by every thread.
-  template <class T, class S, class Criterion = ops::label_cross_entropy>
-  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
-                       const typename M::batch& b, workspace<T>& w, const ops::execution& on,
-                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
-    adapted::template check_storage<S, T>();
-    using product = detail::switch_product<Experts, Rank, Top, T, params<form::packed<T, S>>,
-                                           params<form::gradient<T>>>;
-    product added{
-        {p, dp, w.model.inner, w.model.d_inner}, routed.first, w.gates, w.d_scores, w.own};
-    added.key = call.dropout;
-    added.key.rate = dp || call.dropout.rate > 0 ? p.base.how.dropout : 0;
-    added.sequences = b.batch;
-    if (dp) ops::fill(on, w.rows * Experts, T(0), w.d_scores);
-    return adapted::loss_with(p, dp != nullptr, b, w.model, on,
-                              ops::adapter_hooks<T>{.object = &p, .products = added.hook()}, call,
-                              criterion);
-  }
-};
-
-LINNET_NAMESPACE_END
-/// @file
-/// Prefix tuning behind a projection, which trains in place of the prefix and is thrown away.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Prefix tuning behind a projection (Li and Liang 2021), a method of adapted<>. It trains the maps
-/// of tanh(E A^T + a) B^T + b, which is the prefix. Each of `Count` virtual tokens has a narrow row
-/// in E, and `Hidden` values stand between both maps. Afterwards fold() makes a prefix_tuning of
-/// it, and the projection is thrown away.
-template <index Count, index Hidden>
-struct prefix_projection {
-  static_assert(Hidden > 0 && Hidden <= 65536,
-                "linnet::prefix_projection: 1 to 65536 hidden values, such as "
-                "prefix_projection<10, 512>");
-  static constexpr index virtual_count = Count, projection_width = Hidden;
-};
-
-namespace detail {
-
-/// Initial values of a linear map of `In` inputs and of its bias, as PyTorch has them.
-template <index In>
-double start_uniform(const parameter_path&, index, random_stream& random) {
-  return (2 * random.uniform() - 1) / sqrt(static_cast<double>(In));
-}
-
-/// The values between the maps of a projection, and the prefix.
-template <class T>
-struct projected_rows {
-  T* inner = nullptr;   ///< [Count, Hidden] before their tanh
-  T* active = nullptr;  ///< [Count, Hidden] behind it; may be `inner` where nothing trains
-  T* prefix = nullptr;  ///< [Count, layers, 2, width of keys]
-};
-
-/// Buffers of a model with a projected prefix.
-template <class M, class T>
-struct projection_workspace {
-  virtual_workspace<M, T> model{};
-  projected_rows<T> rows{}, d_rows{};  ///< and their gradients, while training
-};
-
-}  // namespace detail
-
-/// Model `M` with a projected prefix. Tensors have the names of PEFT's PrefixEncoder.
-template <class M, index Count, index Hidden>
-struct adapted<M, prefix_projection<Count, Hidden>>
-    : detail::virtual_model<M, prefix_projection<Count, Hidden>, Count> {
-  using shared = detail::virtual_model<M, prefix_projection<Count, Hidden>, Count>;
-  using prefix = adapted<M, prefix_tuning<Count>>;  ///< what fold() makes of it
-  static constexpr bool serves_sequences = false;   ///< see fold()
-  /// Values of a virtual token's row: those of the keys of one layer.
-  static constexpr index row_width = prefix::key_width;
-  static constexpr index width = prefix::width;
-
-  template <class Form>
-  struct params {
-    typename Form::vector embedding{};
-    typename Form::matrix first{};
-    typename Form::vector first_bias{};
-    typename Form::matrix second{};
-    typename Form::vector second_bias{};
-    adapter_base base{};  ///< what the adapter was made for
-  };
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    const parameter_path rows = at / "embedding", maps = at / "transform", first = maps / "0",
-                         second = maps / "2";
-    constexpr auto in = &detail::start_uniform<row_width>, inner = &detail::start_uniform<Hidden>;
-    f(rows / "weight", tensor_info{Count, row_width, role::position, 1}, p.embedding...);
-    f(first / "weight", tensor_info{Hidden, row_width, role::matrix, 0, in}, p.first...);
-    f(first / "bias", tensor_info{1, Hidden, role::bias, 0, in}, p.first_bias...);
-    f(second / "weight", tensor_info{width, Hidden, role::matrix, 0, inner}, p.second...);
-    f(second / "bias", tensor_info{1, width, role::bias, 0, inner}, p.second_bias...);
-  }
-  /// Calls f(key, value) for what decides what the adapter computes.
-  template <class F>
-  static void describe(F&& f) {
-    M::describe(f);
-    f("adapter", "prefix_projection");
-    f("virtual_tokens", Count);
-    f("projection_width", Hidden);
-  }
-
-  template <class T>
-  using workspace = detail::projection_workspace<M, T>;
-  template <class T>
-  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    const auto take = [&](bool apart) {
-      detail::projected_rows<T> rows;
-      rows.inner = m.state.take<T>(Count * Hidden);
-      rows.active = apart ? m.state.take<T>(Count * Hidden) : rows.inner;
-      rows.prefix = m.state.take<T>(Count * width);
-      return rows;
-    };
-    const bool trains = use == purpose::training;
-    workspace<T> w;
-    w.rows = take(trains);
-    if (trains) w.d_rows = take(true);
-    w.model = shared::template plan<T>(m, l, use);
-    return w;
-  }
-  template <class T>
-  static void prepare(workspace<T>& w, const limits& l) {
-    shared::prepare(w.model, l);
-  }
-
-  /// Computes the prefix. Called by every thread.
-  template <class T, class S>
-  static void project(const ops::execution& on, const params<form::packed<T, S>>& p,
-                      const detail::projected_rows<T>& to) {
-    ops::matmul(on, Count, Hidden, row_width, p.embedding, p.first, to.inner, {p.first_bias});
-    ops::activation<activation_kind::tanh>(on, Count * Hidden, to.inner, to.active);
-    ops::matmul(on, Count, width, Hidden, to.active, p.second, to.prefix, {p.second_bias});
-  }
-
-  /// Summed loss of a batch behind the prefix, see M::loss(). With `dp`, adds the gradient of the
-  /// projection. Called by every thread.
-  template <class T, class S, class Criterion = ops::label_cross_entropy>
-  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
-                       const typename M::batch& b, workspace<T>& w, const ops::execution& on,
-                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
-    adapted::template check_storage<S, T>();
-    if (p.base.of == nullptr) return loss_sum::refused();
-    project<T, S>(on, p, w.rows);
-    if (dp) ops::fill(on, Count * width, T(0), w.d_rows.prefix);
-    const ops::adapter_hooks<T> hooks{.object = &p,
-                                      .front = {.count = Count,
-                                                .keys_values = w.rows.prefix,
-                                                .d_keys_values = dp ? w.d_rows.prefix : nullptr,
-                                                .stride = width}};
-    const loss_sum sum =
-        adapted::loss_behind(p, dp != nullptr, b, w.model, on, hooks, call, criterion);
-    if (dp) backward<T, S>(on, p, *dp, w);
-    return sum;
-  }
-
- private:
-  /// Adds the gradients of project() from that of the prefix.
-  template <class T, class S>
-  static void backward(const ops::execution& on, const params<form::packed<T, S>>& p,
-                       params<form::gradient<T>>& dp, const workspace<T>& w) {
-    const auto& [inner, active, rows] = w.rows;
-    const auto& [d_inner, d_active, d_rows] = w.d_rows;
-    on.threads.wait();
-    ops::fill(on, Count * Hidden, T(0), d_inner);
-    ops::fill(on, Count * Hidden, T(0), d_active);
-    ops::bias_gradient(on, Count, width, d_rows, dp.second_bias);
-    ops::matmul_dw(on, Count, width, Hidden, d_rows, active, dp.second);
-    ops::matmul_dx(on, Count, width, Hidden, d_rows, p.second, d_active);
-    ops::activation_backward<activation_kind::tanh>(on, Count * Hidden, inner, d_active, d_inner);
-    ops::bias_gradient(on, Count, Hidden, d_inner, dp.first_bias);
-    ops::matmul_dw(on, Count, Hidden, row_width, d_inner, p.embedding, dp.first);
-    ops::matmul_dx(on, Count, Hidden, row_width, d_inner, p.first, dp.embedding);
-  }
-};
-
-/// A prefix before the texts of packed weights, behind a projection. The base must outlive it and
-/// not move. Rows are normal values of deviation 1. A map of n inputs and its bias are uniform
-/// between -n^-1/2 and n^-1/2. Errors: errc::out_of_memory, and the error of `base` if it is not
-/// valid().
-template <class Method, class M, class T>
-requires requires { Method::projection_width; }
-result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, seed s = {}) LINNET_TRY {
-  auto made = detail::begin_adapter<Method>(base);
-  if (made) initialize(*made, s);
-  return made;
-}
-LINNET_OR_OUT_OF_MEMORY("adapt")
-
-/// The prefix that a projection makes, without the projection. Sessions take it, save_peft() writes
-/// it, and training can go on with it. Errors: errc::invalid for an
-/// adapter without a base, errc::out_of_memory, and the error of `w` if it is not valid().
-template <class M, index Count, index Hidden, class T>
-result<weights<adapted<M, prefix_tuning<Count>>, T>> fold(
-    const weights<adapted<M, prefix_projection<Count, Hidden>>, T>& w) LINNET_TRY {
-  using A = adapted<M, prefix_projection<Count, Hidden>>;
-  if (!w.valid()) return w.error();
-  if (auto fit = detail::check_base("fold", w.tree()); !fit) return fit.error();
-  weights<adapted<M, prefix_tuning<Count>>, T> made;
-  if (!made.valid()) return made.error();
-  made.tree().base = w.tree().base;
-  const auto maps = pack(w);
-  if (!maps.valid()) return maps.error();
-  constexpr index bytes = Count * Hidden * static_cast<index>(sizeof(T));
-  memory_block inner(bytes);
-  if (!inner.data()) return detail::out_of_memory("fold", bytes);
-  auto* const rows = static_cast<T*>(inner.data());
-  A::template project<T, storage_of<A, T>>(ops::execution{}, maps.tree(),
-                                           {rows, rows, made.tree().prefix});
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("fold")
@@ -66967,7 +66115,7 @@ class instruction_stream {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Pre-training examples of encoders: windows of a text, masked.
+/// Pre-training examples of encoders: windows of one or more texts, masked.
 
 /// @file
 /// BERT's masked language modelling on token ids (Devlin et al. 2019, section 3.1): some tokens are
@@ -67072,24 +66220,35 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Stream of masked examples from a text: example i is a pure function of (seed, i). Nothing
-/// depends on earlier calls, so a cursor is one integer and a run resumes exactly. Worker r of n
-/// trains on examples n B t + r B + [0, B) in step t.
+/// Stream of masked examples: example i is a pure function of (seed, i). Nothing depends on earlier
+/// calls, so a cursor is one integer and a run resumes exactly. Worker r of n trains on examples
+/// n B t + r B + [0, B) in step t.
 ///
 /// A text is cut into windows, packed: they run over the ends of documents. Special tokens stand
 /// around each, which fill its `length` together. Each epoch visits every window once, in an order
-/// of its own and with masks of its own; the last window may be shorter.
+/// of its own and with masks of its own; the last window may be shorter. Among several texts a
+/// mixture chooses.
 ///
 /// `Source` has `size()` and `read(first, span<token>)`: byte_source, token_source or your own.
 /// What it views must outlive the stream.
 template <class Source = token_source>
 class masking_stream {
  public:
-  /// Opens a stream with memory for batches of [batch, length] tokens. Errors: errc::invalid.
-  /// It is for numbers out of their ranges, ids outside the vocabulary and a batch below 1. It is
-  /// also for a length that leaves no room for a token of text, and for no text.
+  /// Opens a stream of one text with memory for batches of [batch, length] tokens. Errors:
+  /// errc::invalid. It is for numbers out of their ranges, ids outside the vocabulary and a batch
+  /// below 1. It is also for a length that leaves no room for a token of text, and for no text.
   static result<masking_stream> open(Source text, const token_masking& how, const bert_ids& ids,
                                      index batch, index length, seed key) LINNET_TRY {
+    std::vector<Source> texts;
+    texts.push_back(std::move(text));
+    return open(std::move(texts), mixture(), how, ids, batch, length, key);
+  }
+  LINNET_OR_OUT_OF_MEMORY("masking_stream::open")
+  /// A stream of several texts. Errors: as above; errc::invalid for a mixture of another number of
+  /// them.
+  static result<masking_stream> open(std::vector<Source> texts, mixture which,
+                                     const token_masking& how, const bert_ids& ids, index batch,
+                                     index length, seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, auto got) {
       return error{errc::invalid, "masking_stream::open", std::move(what), std::move(expected),
                    std::to_string(got)};
@@ -67102,57 +66261,69 @@ class masking_stream {
     if (batch < 1) return wrong("batch", "at least 1", batch);
     if (length <= ids.around())
       return wrong("length", "at least " + std::to_string(ids.around() + 1) + " tokens", length);
-    if (text.size() < 1) return wrong("tokens of text", "at least 1", text.size());
+    if (which.streams() != std::ssize(texts))
+      return wrong("texts", std::to_string(which.streams()) + " as the mixture has",
+                   std::ssize(texts));
+    for (const Source& text : texts)
+      if (text.size() < 1) return wrong("tokens of text", "at least 1", text.size());
     if (!detail::has_memory(2 * detail::array_bytes(batch, length, sizeof(token))))
       return detail::out_of_memory("masking_stream::open");
-    return masking_stream(std::move(text), how, ids, batch, length, key);
+    return masking_stream(std::move(texts), std::move(which), how, ids, batch, length, key);
   }
   LINNET_OR_OUT_OF_MEMORY("masking_stream::open")
 
   /// Tokens of text in a window.
   index raw_length() const { return length_ - ids_.around(); }
-  /// Examples per epoch.
-  index epoch() const { return (text_.size() - 1) / raw_length() + 1; }
-  /// The window of example `i`.
-  index window(std::uint64_t i) const { return order_(i); }
+  /// Windows of a text, which are its examples in an epoch.
+  index epoch(index text = 0) const { return (of(text).size() - 1) / raw_length() + 1; }
+  /// The text of example `i`.
+  index text(std::uint64_t i) const { return which_(i); }
+  /// The window of example `i`, in its text.
+  index window(std::uint64_t i) const { return orders_[static_cast<std::size_t>(text(i))](i); }
 
   /// Examples first, first + 1, … of the endless sequence; valid until the next call. Allocates
   /// nothing.
   encoder_batch batch(std::uint64_t first) {
     for (index b = 0; b < batch_; ++b) {
       const std::uint64_t i = first + static_cast<std::uint64_t>(b);
-      fill(b, window(i), i);
+      fill(b, of(text(i)), window(i), i);
     }
     return view(batch_);
   }
-  /// Windows first, first + 1, … of the text, fewer at its end and none outside; for evaluation.
+  /// Windows first, first + 1, … of a text, fewer at its end and none outside; for evaluation.
   /// Each has one mask, whenever it is asked for.
-  encoder_batch in_order(index first) {
-    const index left = first < 0 ? 0 : (std::max)(index{0}, epoch() - first);
+  encoder_batch in_order(index first, index text = 0) {
+    const bool known = first >= 0 && text >= 0 && text < std::ssize(texts_);
+    const index left = known ? (std::max)(index{0}, epoch(text) - first) : 0;
     const index count = (std::min)(batch_, left);
-    for (index b = 0; b < count; ++b) fill(b, first + b, ~static_cast<std::uint64_t>(first + b));
+    for (index b = 0; b < count; ++b)
+      fill(b, of(text), first + b, ~static_cast<std::uint64_t>(first + b));
     return view(count);
   }
 
  private:
-  masking_stream(Source text, const token_masking& how, const bert_ids& ids, index batch,
-                 index length, seed key)
-      : text_(std::move(text)),
+  masking_stream(std::vector<Source> texts, mixture which, const token_masking& how,
+                 const bert_ids& ids, index batch, index length, seed key)
+      : texts_(std::move(texts)),
+        which_(std::move(which)),
         how_(how),
         ids_(ids),
         batch_(batch),
         length_(length),
         key_(key),
-        order_(epoch(), key),
         tokens_(static_cast<std::size_t>(batch * length)),
         labels_(tokens_.size()),
-        lengths_(static_cast<std::size_t>(batch)) {}
+        lengths_(static_cast<std::size_t>(batch)) {
+    for (index k = 0; k < std::ssize(texts_); ++k)
+      orders_.emplace_back(epoch(k), seed{key.value + static_cast<std::uint64_t>(k)});
+  }
 
-  void fill(index b, index number, std::uint64_t example) {
-    const index at = number * raw_length(), n = (std::min)(raw_length(), text_.size() - at);
-    const auto row = [&](std::vector<token>& of) {
-      return std::span(of).subspan(static_cast<std::size_t>(b * length_),
-                                   static_cast<std::size_t>(length_));
+  const Source& of(index text) const { return texts_[static_cast<std::size_t>(text)]; }
+  void fill(index b, const Source& text, index number, std::uint64_t example) {
+    const index at = number * raw_length(), n = (std::min)(raw_length(), text.size() - at);
+    const auto row = [&](std::vector<token>& all) {
+      return std::span(all).subspan(static_cast<std::size_t>(b * length_),
+                                    static_cast<std::size_t>(length_));
     };
     const auto tokens = row(tokens_), labels = row(labels_);
     std::fill(tokens.begin(), tokens.end(), ids_.padding);
@@ -67160,7 +66331,7 @@ class masking_stream {
     const std::size_t before = ids_.first >= 0 ? 1 : 0, size = static_cast<std::size_t>(n);
     if (before > 0) tokens[0] = ids_.first;
     if (ids_.last >= 0) tokens[before + size] = ids_.last;
-    text_.read(at, tokens.subspan(before, size));
+    text.read(at, tokens.subspan(before, size));
     const auto words = philox(key_.value, stream_of("linnet::masking_stream"), example);
     (void)mask_tokens(how_, ids_, tokens.subspan(before, size),
                       seed{std::uint64_t{words[1]} << 32 | words[0]}, labels.subspan(before, size));
@@ -67170,12 +66341,13 @@ class masking_stream {
     return {tokens_.data(), lengths_.data(), labels_.data(), count, length_};
   }
 
-  Source text_;
+  std::vector<Source> texts_;
+  mixture which_;
   token_masking how_;
   bert_ids ids_;
   index batch_, length_;
   seed key_;
-  epoch_sampler order_;
+  std::vector<epoch_sampler> orders_;   ///< of each text
   std::vector<token> tokens_, labels_;  ///< [batch, length]
   std::vector<index> lengths_;          ///< [batch]
 };
@@ -68147,7 +67319,7 @@ class one_teacher {
   }
   /// Whether the teacher takes a batch in a call with these limits.
   bool takes(const typename N::batch& b, const limits& l) const {
-    return refuses(b, l) == refusal::none;
+    return l.threads <= limits_.threads && N::accepts(b, limits_);
   }
 
  private:
@@ -70723,7 +69895,12 @@ class minillm {
 
   /// Trainers with a z-loss or early exits refuse it: a ratio to the rollout has neither.
   static constexpr bool plain_logits = true;
-  /// Why it does not serve a batch: only the last one that write() or adopt() returned is served.
+  /// Whether the batch is the last one that write() or adopt() returned.
+  template <class Any>
+  bool accepts(const batch& b, const limits& l) const {
+    return refuses<Any>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
   template <class Any>
   refusal refuses(const batch& b, const limits& l) const {
     if (!current_.labels || b.labels != current_.labels || b.batch != current_.batch)
@@ -70917,7 +70094,7 @@ LINNET_NAMESPACE_END
 
 /// @file
 /// Losses on self-attention relations (MiniLMv2, Wang et al. 2021): how like each other a
-/// sequence's queries, keys or values are. MiniLM also relates queries to keys.
+/// sequence's queries, keys or values are. MiniLM also relates queries to keys, which is attention.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -71045,6 +70222,48 @@ void relation_divergence_backward(const execution& on, const relation_pair<T>& s
   });
 }
 
+/// Computes sums[batch * heads] of KL(teacher || student) of attention maps with their biases, over
+/// the student's valid queries. They are means as those of relation_divergence(), whose scratch it
+/// needs. Both calls are of self-attention, with as many heads of queries as of keys.
+template <class T, class U>
+void attention_divergence(const execution& on, const attention_call<T>& student,
+                          const attention_call<U>& teacher, double* scratch, double* sums) {
+  const index size = student.queries * student.keys;
+  double* const mine = scratch + on.threads.rank() * 2 * size;
+  double* const theirs = mine + size;
+  on.threads.each(student.batch * student.heads, [&](index number) {
+    const index b = number / student.heads, head = number % student.heads;
+    const index n = detail::valid_queries(student, b);
+    attention_map(student, b, head, mine);
+    attention_map(teacher, b, head, theirs);
+    double sum = 0;
+    for (index i = 0; i < n * student.keys; ++i)
+      if (theirs[i] > 0) sum += theirs[i] * std::log(theirs[i] / mine[i]);
+    sums[number] = n > 0 ? sum / static_cast<double>(student.heads * n) : 0;
+  });
+}
+/// Adds the derivative of `factor` times the sum of attention_divergence() to the student's
+/// queries, keys and biases.
+template <class T, class U>
+void attention_divergence_backward(const execution& on, const attention_call<T>& student,
+                                   const attention_call<U>& teacher, double factor, double* scratch,
+                                   const attention_gradient<T>& to) {
+  constexpr double least = 1e-300;
+  const index size = student.queries * student.keys;
+  double* const mine = scratch + on.threads.rank() * 2 * size;
+  double* const theirs = mine + size;
+  on.threads.each(student.batch * student.heads, [&](index number) {
+    const index b = number / student.heads, head = number % student.heads;
+    const index n = detail::valid_queries(student, b);
+    if (n == 0) return;
+    attention_map(student, b, head, mine);
+    attention_map(teacher, b, head, theirs);
+    const double scale = factor / static_cast<double>(student.heads * n);
+    for (index i = 0; i < n * student.keys; ++i) theirs[i] *= -scale / (std::max)(mine[i], least);
+    attention_map_backward(student, b, head, mine, theirs, to);
+  });
+}
+
 }  // namespace ops
 
 LINNET_NAMESPACE_END
@@ -71080,7 +70299,8 @@ inline constexpr relation_options minilm_options{.weights = {0, 0, 1}, .attentio
 ///   labels cross-entropy + mean over sequences of sum_x w_x mean over heads and tokens
 ///   of KL(A^t || A^s).
 /// One more x, weighted by `attention`, relates queries to keys: softmax(q k^T / sqrt(d)). These
-/// are attention maps, so both models have as many heads, which are then the relation heads.
+/// are attention maps, so both models have as many heads, which are then the relation heads. Those
+/// of a T5 have its biases of positions, and no scale.
 /// Otherwise widths, layers and heads may differ. An encoder's padding is left out; a decoder's
 /// batch has no lengths, so there all tokens count. Of a T5, the last self-attention of the encoder
 /// and that of the decoder learn, each with half the weight. There a target ends with its last
@@ -71116,8 +70336,8 @@ class relation_distillation {
   /// Opens the objective for batches up to these limits, with at least the trainer's number of
   /// threads. The packed weights must outlive it. Errors: errc::invalid for limits and options out
   /// of their range, and for models without softmax attention. Also for relation heads that do not
-  /// divide the width of queries or of keys, and for a layer or attention maps of a T5. Also for
-  /// attention maps of unlike heads, and for heads by layer. Else the error of the weights, or errc::out_of_memory.
+  /// divide the width of queries or of keys, and for a layer of a T5. Also for attention maps of
+  /// unlike heads. Else the error of the weights, or errc::out_of_memory.
   static result<relation_distillation> open(std::reference_wrapper<const teacher_form> p,
                                             const limits& l,
                                             const relation_options& how = {}) LINNET_TRY {
@@ -71129,10 +70349,6 @@ class relation_distillation {
     if (mine.calls == 0 || theirs.calls == 0)
       return linnet::error{errc::invalid, where, "layers", "softmax attention in both models",
                            "none"};
-    if constexpr (detail::has_heads_by_layer<M> || detail::has_heads_by_layer<N>)
-      return linnet::error{errc::invalid, where, "heads",
-                           "as many in all layers, of the student and of the teacher",
-                           "attention::per_layer"};
     if constexpr (two) {
       if (mine.calls != calls_of<M> || theirs.calls != calls_of<N>)
         return linnet::error{errc::invalid, where, "layers",
@@ -71144,10 +70360,6 @@ class relation_distillation {
         return linnet::error{errc::invalid, where, "relation_options.layer",
                              "-1, as both of a T5's stacks learn their last layer",
                              std::to_string(how.layer)};
-      if (how.attention > 0)
-        return linnet::error{errc::invalid, where, "relation_options.attention",
-                             "0, as a T5's attention has biases and no scale",
-                             detail::number_text(how.attention)};
     }
     if (how.layer >= theirs.calls)
       return linnet::error{errc::invalid, where, "relation_options.layer",
@@ -71242,6 +70454,8 @@ class relation_distillation {
   struct places {
     U* taught = nullptr;  ///< queries, keys and values of the teacher's layers
     index stack = 0;      ///< numbers of one of them
+    U* biases = nullptr;  ///< of positions, of a T5's stacks
+    index lines = 0;      ///< numbers of one of them
     double *scratch = nullptr, *sums = nullptr;
     index* targets = nullptr;  ///< tokens of each target, up to its last label
 
@@ -71254,7 +70468,11 @@ class relation_distillation {
       at.taught = from.take<U>(multiply_sizes(static_cast<index>(stacks), at.stack));
       at.scratch = from.take<double>(l.threads * ops::relation_scratch(tokens));
       at.sums = from.take<double>(l.batch * (std::max)(s.q_width, index{1}));
-      if (two) at.targets = from.take<index>(l.batch);
+      if constexpr (two) {
+        at.targets = from.take<index>(l.batch);
+        at.lines = multiply_sizes(e.heads / (std::max)(e.calls, index{1}), 2 * tokens);
+        at.biases = from.take<U>(multiply_sizes(static_cast<index>(stacks), at.lines));
+      }
       return at;
     }
   };
@@ -71295,9 +70513,33 @@ class relation_distillation {
         });
         to += a.batch * from.tokens * from.width;
       }
+      if constexpr (two) keep_call(on, a, stack);
     }
     on.threads.wait();
     on.threads.once([&] { ++taught_; });
+  }
+  /// Keeps what else decides an attention map: a T5's encoder lends its decoder the memory of its
+  /// biases.
+  void keep_call(const ops::execution& on, const ops::attention_call<U>& a, std::size_t stack) {
+    U* const biases = teacher_.at.biases + static_cast<index>(stack) * teacher_.at.lines;
+    if (a.bias)
+      on.threads.each(a.heads, [&](index head) {
+        const index line = 2 * a.bias_origin + 1;
+        std::copy_n(a.bias + head * line, line, biases + head * line);
+      });
+    on.threads.once([&] {
+      ops::attention_call<U>& kept = calls_[stack].emplace(a);
+      kept.q = kept_[stack][0].x;
+      kept.k.data = kept_[stack][1].x;
+      kept.k.stride = kept_[stack][1].stride;
+      kept.bias = a.bias ? biases : nullptr;
+      kept.query_lengths = lengths_of(a, stack);
+    });
+  }
+  /// Valid tokens of the sequences of a call.
+  template <class V>
+  const index* lengths_of(const ops::attention_call<V>& a, std::size_t stack) const {
+    return two && stack == 1 ? teacher_.at.targets : a.query_lengths;
   }
   /// Compares the student's last layers in forward, and adds to their gradients in backward.
   void meet(const ops::execution& on, const ops::attention_call<T>& a,
@@ -71305,7 +70547,7 @@ class relation_distillation {
     const index layer = gradient ? shown_ - 1 : shown_;
     if (const std::size_t stack = stack_of(mine_, layer); stack < stacks) {
       const auto& kept = kept_[stack];
-      const index* const lengths = two && stack == 1 ? teacher_.at.targets : a.query_lengths;
+      const index* const lengths = lengths_of(a, stack);
       const ops::relation_call c{a.batch, how_.heads, lengths, a.window, a.prefix, a.documents};
       const double scale =
           static_cast<double>(labels_) / static_cast<double>(a.batch * static_cast<index>(stacks));
@@ -71314,6 +70556,11 @@ class relation_distillation {
         const double weight =
             scale * (pair < 3 ? how_.weights[static_cast<std::size_t>(pair)] : how_.attention);
         if (weight == 0) continue;
+        if constexpr (two)
+          if (pair == 3) {
+            meet_map(on, a, gradient, weight, stack);
+            continue;
+          }
         const ops::relation_pair<T> mine{ops::relation_rows_of(a, from),
                                          ops::relation_rows_of(a, to)};
         const ops::relation_pair<U> theirs{kept[static_cast<std::size_t>(from)],
@@ -71334,9 +70581,24 @@ class relation_distillation {
     on.threads.once([&] { shown_ += gradient ? -1 : 1; });
   }
 
+  /// Compares attention maps with their biases.
+  void meet_map(const ops::execution& on, const ops::attention_call<T>& a,
+                const ops::attention_gradient<T>* gradient, double weight, std::size_t stack) {
+    ops::attention_call<T> mine = a;
+    mine.query_lengths = lengths_of(a, stack);
+    if (gradient)
+      return ops::attention_divergence_backward(on, mine, *calls_[stack], weight,
+                                                teacher_.at.scratch, *gradient);
+    ops::attention_divergence(on, mine, *calls_[stack], teacher_.at.scratch, teacher_.at.sums);
+    on.threads.once([&] {
+      for (index i = 0; i < a.batch * a.heads; ++i) sum_ += weight * teacher_.at.sums[i];
+    });
+  }
+
   relation_options how_;
   one teacher_;
   std::array<std::array<ops::relation_rows<U>, 3>, stacks> kept_{};
+  std::array<std::optional<ops::attention_call<U>>, stacks> calls_{};  ///< of a T5's teacher
   ops::attention_tap<U> teacher_tap_{};
   ops::attention_tap<T> student_tap_{};
   std::array<index, stacks> mine_, theirs_;  ///< calls that are compared
@@ -71543,7 +70805,12 @@ class spin {
 
   /// Trainers with a z-loss or early exits refuse it: a margin has neither.
   static constexpr bool plain_logits = true;
-  /// Why it does not serve a batch: only the last one that write() or pair() returned is served.
+  /// Whether the batch is the last one that write() or pair() returned.
+  template <class Any>
+  bool accepts(const batch& b, const limits& l) const {
+    return refuses<Any>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
   template <class Any>
   refusal refuses(const batch& b, const limits&) const {
     const bool own = pairs_ > 0 && b.labels == at_.labels && b.batch == 2 * pairs_;
@@ -71730,7 +70997,12 @@ class token_adaptive {
 
   /// Whether trainers with a z-loss or early exits refuse it: as they do the inner objective.
   static constexpr bool plain_logits = detail::takes_plain_logits<Objective>;
-  /// Why it does not serve a batch: one that is too large, or what the inner objective says.
+  /// Whether the batch fits.
+  template <class Model>
+  bool accepts(const batch& b, const limits& l) const {
+    return refuses<Model>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
   template <class Model>
   refusal refuses(const batch& b, const limits& l) const {
     return b.batch * b.length <= rows_ ? detail::refusal_by<Model>(inner_, b, l)
@@ -71840,6 +71112,17 @@ LINNET_NAMESPACE_END
 /// FuseLLM, Wan et al. 2024).
 
 LINNET_NAMESPACE_BEGIN
+
+/// The most probable tokens of rows, and their logits: both [rows, k]. Where a row has fewer, the
+/// rest of its ids are `no_token`. A row's ids differ.
+struct top_logits {
+  index k = 0;
+  std::vector<token> ids{};
+  std::vector<float> logits{};
+
+  /// Number of rows.
+  index rows() const { return k > 0 ? std::ssize(ids) / k : 0; }
+};
 
 /// Tokens [first, first + count) of another text that a token is aligned with.
 struct aligned_tokens {
@@ -72070,8 +71353,12 @@ class top_logits_objective {
   }
   // Rows that would be gone before the step.
   void teach(const top_logits&&) = delete;
-  /// Why it does not serve a batch: each of its labels has a row that teach() named, with ids of
-  /// the vocabulary.
+  /// Whether there is a row with an id of the vocabulary for each of the batch's.
+  template <class Any>
+  bool accepts(const batch& b, const limits& l) const {
+    return refuses<Any>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
   template <class Any>
   refusal refuses(const batch& b, const limits& l) const {
     static_assert(M::vocabulary == Any::vocabulary,
@@ -72081,8 +71368,7 @@ class top_logits_objective {
     const index rows = b.batch * detail::labels_per_sequence<M>(b);
     bool fits = rows_->logits.size() == rows_->ids.size() && rows_->rows() == rows;
     for (index i = 0; fits && i < rows; ++i)
-      fits =
-          b.labels[i] == ignored || rows_->ids[static_cast<std::size_t>(i * rows_->k)] != no_token;
+      fits = rows_->ids[static_cast<std::size_t>(i * rows_->k)] != no_token;
     fits = fits && std::all_of(rows_->ids.begin(), rows_->ids.end(), [](token t) {
              return t == no_token || (t >= 0 && t < M::vocabulary);
            });
@@ -72232,7 +71518,12 @@ class uld {
     taught_ = b;
     mark_ = 0;
   }
-  /// Why it does not serve a batch: both batches fit, have as many sequences and belong together.
+  /// Whether both batches fit and have as many sequences, and belong together.
+  template <class Any>
+  bool accepts(const batch& b, const limits& l) const {
+    return refuses<Any>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
   template <class Any>
   refusal refuses(const batch& b, const limits& l) const {
     const limits& most = teacher_.planned();
@@ -74158,32 +73449,6 @@ inline constexpr decoder_shape tinyllama_1_1b{.d_model = 2048,
                                               .vocabulary = 32000,
                                               .context = 2048,
                                               .eps = 1e-5};
-// BabyLlama (Timiryasov and Tastet 2023) and its two teachers, by the authors' configurations: one
-// vocabulary for all three, and twice the length of their texts.
-inline constexpr decoder_shape babyllama_58m{.d_model = 512,
-                                             .d_ff = 1024,
-                                             .heads = 8,
-                                             .kv_heads = 8,
-                                             .layers = 16,
-                                             .vocabulary = 16000,
-                                             .context = 256,
-                                             .eps = 1e-6};
-inline constexpr decoder_shape babyllama_teacher_360m{.d_model = 1024,
-                                                      .d_ff = 3072,
-                                                      .heads = 8,
-                                                      .kv_heads = 8,
-                                                      .layers = 24,
-                                                      .vocabulary = 16000,
-                                                      .context = 256,
-                                                      .eps = 1e-6};
-inline constexpr decoder_shape babyllama_teacher_705m{.d_model = 1536,
-                                                      .d_ff = 6144,
-                                                      .heads = 16,
-                                                      .kv_heads = 16,
-                                                      .layers = 24,
-                                                      .vocabulary = 16000,
-                                                      .context = 256,
-                                                      .eps = 1e-5};
 inline constexpr decoder_shape mobilellm_125m{.d_model = 576,
                                               .d_ff = 1536,
                                               .heads = 9,
@@ -74313,13 +73578,6 @@ using gpt2_small = decoder<shapes::gpt2_small, norm::layer_norm, position::learn
 using stories260k = decoder<shapes::stories260k>;  ///< 260,032
 using tinyllama_1_1b =
     decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
-/// BabyLlama: 58,343,936, see babyllama_distillation. Its teachers are a Llama and a GPT-2.
-using babyllama_58m = decoder<shapes::babyllama_58m, position::rope_half, tie::untied>;
-using babyllama_teacher_360m =
-    decoder<shapes::babyllama_teacher_360m, position::rope_half, tie::untied>;  ///< 359,973,888
-using babyllama_teacher_705m =
-    decoder<shapes::babyllama_teacher_705m, norm::layer_norm, position::learned, ffn::gelu_tanh,
-            bias::all>;  ///< 704,928,768
 using mobilellm_125m =
     decoder<shapes::mobilellm_125m, position::rope_half>;    ///< MobileLLM (Liu et al. 2024)
 using smollm2_135m = decoder<shapes::smollm2_135m>;          ///< 134,515,008
@@ -77300,8 +76558,6 @@ namespace detail {
 /// ones are not.
 template <class M, class Objective>
 refusal refusal_beside(const training_options& how, const limits& l) {
-  constexpr bool routed = requires { M::routes_once; };
-  if (routed && how.layer_dropout.rate > 0) return refusal::switch_layer_dropout;
   if constexpr (sees_attention<Objective>) {
     constexpr bool fronted = requires { M::virtual_count; };
     if (fronted) return refusal::attention_virtual;
