@@ -72,6 +72,11 @@ struct record {
     (void)std::snprintf(line, sizeof line, "%a\n", x);
     text += line;
   }
+  void add(const ln::expert_load& load) {
+    for (const index n : {load.tokens, load.choices, load.dropped}) add(static_cast<double>(n));
+    add(load.balance);
+    add(load.z);
+  }
   void add(const ln::weights<model>& w) {
     std::uint64_t sum = 0;
     for (const std::byte b : w.block()) sum = sum * 1099511628211ull + static_cast<unsigned>(b);
@@ -130,6 +135,46 @@ record run(int threads, ln::distributed_options how = {.parts = parts}) {
   (void)t->step(own_part(*t, decoder_tokens(sequences, length, model::vocabulary)));
   BOOST_TEST(all_ranks().sent_bytes() - sent ==
              trainer<Stage>::sent_bytes(all_ranks().rank(), all_ranks().size(), how));
+  return r;
+}
+
+// Experts that leave out half of the choices, as each takes 4 of 12 tokens at most.
+using routed = ln::decoder<
+    two_chunks, ln::ffn::experts<3, 2, ln::ffn::swiglu, ln::expert_choice{.capacity = 1}>>;
+constexpr index routed_length = 12;
+template <int Stage>
+using routed_trainer = ln::distributed_trainer<routed, ln::adamw, ln::zero<Stage>>;
+
+/// What routers did in two steps, and in one of two batches.
+template <int Stage>
+record route(int threads) {
+  ln::weights<routed> w;
+  randomize(w);
+  ln::limits l = limits_of(threads);
+  l.target = routed_length;
+  auto t = routed_trainer<Stage>::open(w, all_ranks(), l, {}, with_dropout, {.parts = parts});
+  LINNET_REQUIRE_OK(t);
+  record r;
+  const auto batch = [&](std::uint64_t i) {
+    return decoder_tokens(sequences, routed_length, routed::vocabulary, i);
+  };
+  r.add(t->experts());
+  for (int i = 0; i < 2; ++i) {
+    r.add(t->step(own_part(*t, batch(1))));
+    r.add(t->experts());
+  }
+  const double balance = t->experts().balance;
+  (void)t->evaluate(own_part(*t, batch(1)));
+  BOOST_TEST(t->experts().balance == balance);
+  for (std::uint64_t i = 2; i < 4; ++i) {
+    (void)t->accumulate(own_part(*t, batch(i)));
+    BOOST_TEST(t->experts().tokens == static_cast<index>(i - 1) * 2 * sequences * routed_length);
+  }
+  t->update();
+  r.add(t->experts());
+  const ln::training_progress at = t->progress();
+  LINNET_REQUIRE_OK(t->resume(at));
+  BOOST_TEST(t->experts().tokens == 0);
   return r;
 }
 
@@ -249,6 +294,49 @@ BOOST_AUTO_TEST_CASE(same_bits) {
   }
   if (all_ranks().rank() == 0)
     std::ofstream(from_environment("LINNET_RANKS_WRITE")) << one.text << few.text;
+}
+
+// What routers did in a step: the counts of a trainer of the whole batch, its losses but for
+// rounding. All bits are those of any number of ranks, threads and any stage.
+BOOST_AUTO_TEST_CASE(experts) {
+  const int n = static_cast<int>(all_ranks().size());
+  const record one = route<0>(n % 2 + 1);
+  BOOST_TEST(one.text == route<2>(2 - n % 2).text);
+  ln::weights<routed> w, v;
+  randomize(w), randomize(v);
+  ln::limits l = limits_of(1);
+  l.batch = sequences;
+  l.target = routed_length;
+  auto alone = ln::trainer<routed>::open(v, l, {}, with_dropout);
+  LINNET_REQUIRE_OK(alone);
+  const decoder_tokens data(sequences, routed_length, routed::vocabulary);
+  (void)alone->step(data.view());
+  const ln::expert_load& load = alone->experts();
+  BOOST_TEST(load.tokens == 2 * sequences * routed_length);
+  BOOST_TEST(2 * load.dropped >= load.choices);
+  const char* at = one.text.c_str();
+  const auto next = [&] {
+    char* end = nullptr;
+    const double x = std::strtod(at, &end);
+    at = end;
+    return x;
+  };
+  for (int i = 0; i < 5; ++i) BOOST_TEST(next() == 0);  // before the first step
+  (void)next();                                         // its loss
+  for (const index count : {load.tokens, load.choices, load.dropped})
+    BOOST_TEST(next() == static_cast<double>(count));
+  for (const double sum : {load.balance, load.z})
+    BOOST_TEST(next() == sum, boost::test_tools::tolerance(1e-6));
+  if (n == 1) {  // one part has the bits of the trainer
+    auto shared = routed_trainer<0>::open(w, all_ranks(), l, {}, with_dropout, {.parts = 1});
+    LINNET_REQUIRE_OK(shared);
+    (void)shared->step(data.view());
+    BOOST_TEST(shared->experts().balance == load.balance);
+    BOOST_TEST(shared->experts().z == load.z);
+    BOOST_TEST(shared->experts().dropped == load.dropped);
+  }
+  if (all_ranks().rank() == 0)
+    std::ofstream(from_environment("LINNET_RANKS_WRITE"), std::ios::app) << one.text;
 }
 
 // The windows of a text on all ranks: the score of one process, to the bit. Items likewise.
@@ -513,7 +601,7 @@ BOOST_AUTO_TEST_CASE(refusals) {
              "3, got 2");
   BOOST_TEST(open({}, index{1} << 40, l)
                  .starts_with("distributed_trainer::open: distributed_options.parts: expected at "
-                              "most 134217727, got "));
+                              "most 38347922, got "));
   const auto shared = [&](const ln::distributed_options& how) {
     const auto opened = trainer<1>::open(w, all, l, {}, {}, how);
     return opened ? std::string() : opened.error().message();
@@ -726,7 +814,7 @@ BOOST_AUTO_TEST_CASE(received_values_are_counted) {
   BOOST_TEST(sums::received_values(0, 1, {.sums = ln::reduction::mpi}) == sums::values);
 }
 
-// With a part on each rank, all ranks together send what the paper's formula says, and losses.
+// With a part on each rank, all ranks together send what the paper's formula says, and reports.
 // Stages 1 and 2 also send squares of chunks.
 BOOST_AUTO_TEST_CASE(sent_bytes_are_those_of_the_formula) {
   constexpr index values = ln::detail::values_in_block<model, float>();
@@ -740,7 +828,7 @@ BOOST_AUTO_TEST_CASE(sent_bytes_are_those_of_the_formula) {
     }
     const double ranks = static_cast<double>(n);
     const double sent = ln::costs_of_zero(0, static_cast<double>(values), ranks).sent * ranks;
-    BOOST_TEST(static_cast<double>(whole - 16 * n * (n - 1)) == 4 * sent,
+    BOOST_TEST(static_cast<double>(whole - 56 * n * (n - 1)) == 4 * sent,
                boost::test_tools::tolerance(1e-12));
     BOOST_TEST(shards == whole + 8 * chunks * (n - 1));
     BOOST_TEST(units == shards);
@@ -873,7 +961,7 @@ BOOST_AUTO_TEST_CASE(any_number_of_ranks_has_the_same_bits) {
     BOOST_TEST(said.status == 0, said.out + said.err);
     const std::string text = contents(file);
     if (n == 1) first = text;
-    BOOST_TEST(std::count(text.begin(), text.end(), '\n') == 22);
+    BOOST_TEST(std::count(text.begin(), text.end(), '\n') == 22 + 22);
     BOOST_TEST(text == first);
     if (n > 1) continue;
     const std::string kills = from_environment("LINNET_KILLS");  // 2, if it names no number

@@ -16,6 +16,7 @@
 #include <linnet/distributed/batch_part.hpp>
 #include <linnet/distributed/costs.hpp>
 #include <linnet/distributed/digest.hpp>
+#include <linnet/distributed/part_reports.hpp>
 #include <linnet/distributed/reduction.hpp>
 #include <linnet/distributed/sharded_optimizer.hpp>
 #include <linnet/distributed/stages.hpp>
@@ -32,6 +33,10 @@ struct counters_of {
   template <class Trainer>
   static training_progress& progress(Trainer& t) {
     return t.progress_;
+  }
+  template <class Trainer>
+  static expert_load& experts(Trainer& t) {
+    return t.experts_;
   }
   /// Why it does not take a step on a batch.
   template <class Trainer, class Objective>
@@ -91,7 +96,8 @@ class distributed_trainer {
   }
 
   /// Bytes that rank `rank` of `ranks` sends in a step(), as communicator::sent_bytes() counts
-  /// them. They are gradients; then weights, or with zero<0> summed gradients; squares; losses.
+  /// them. They are gradients; then weights, or with zero<0> summed gradients; squares; reports of
+  /// parts.
   static constexpr index sent_bytes(index rank, index ranks, const distributed_options& how = {}) {
     return detail::bytes_sent_in_step<M, T, Zero::stage>(rank, ranks, how);
   }
@@ -178,15 +184,14 @@ class distributed_trainer {
   /// Summed loss of a batch over all ranks, of which `b` is this rank's part, without dropout and
   /// without a step.
   loss_sum evaluate(const batch& b) {
-    loss_sum all;
     const auto refuses = [&](const batch& own) {
       return detail::in_training<M>(
           own, detail::refusal_of<M>(own, limits_, cross_entropy_objective{}, std::span<T>()));
     };
     if (stopped() || !agree(call::evaluate, b, refusal_of(b, refuses))) return loss_sum::refused();
     for (index i = own_parts().first; i < own_parts().second; ++i)
-      losses_[i] = inner_.evaluate(part(b, i));
-    return gather_losses(all) ? all : loss_sum::refused();
+      reports_.put(i, inner_.evaluate(part(b, i)));
+    return reports_.gather() ? reports_.sum().loss : loss_sum::refused();
   }
 
   /// Summed loss of a batch that this rank has alone, of at most limits.batch sequences. No other
@@ -195,6 +200,10 @@ class distributed_trainer {
 
   /// Global gradient norm of the last step, before clipping.
   double gradient_norm() const { return inner_.gradient_norm(); }
+  /// What routers of ffn::experts did in the last step on all ranks, or in the parts accumulated
+  /// since it, see trainer::experts(). The sums of parts are added in the order of parts, so they
+  /// are the same on each rank and on any number of ranks. All 0 after resume().
+  const expert_load& experts() const { return experts_; }
   /// Steps taken.
   index steps() const { return inner_.steps(); }
   /// Steps left out because loss or gradient was not finite, or no label counted.
@@ -251,6 +260,7 @@ class distributed_trainer {
       std::fill_n(static_cast<T*>(inner_.gradient().data()), sums::values, T(0));
     sums_.clear();
     unlike_ = {};
+    experts_ = {};
     return inner_.resume(at);
   }
   /// The processes that it shares batches with.
@@ -290,8 +300,7 @@ class distributed_trainer {
   struct placed {
     sums gradients{};
     detail::shard_memory<M, T> moments{};
-    loss_sum* losses = nullptr;
-    int* numbers = nullptr;
+    detail::part_reports reports{};
     index bytes = 0;
   };
   static constexpr placed place(void* block, index size, index rank, index ranks,
@@ -301,8 +310,7 @@ class distributed_trainer {
     p.gradients = sums::place(memory, rank, ranks, how);
     if constexpr (shards)
       p.moments = detail::shard_memory<M, T>::place(memory, rank, ranks, how.group);
-    p.losses = memory.take<loss_sum>(how.parts);
-    p.numbers = memory.take<int>(2 * ranks);
+    p.reports = detail::part_reports::place(memory, how.parts, ranks);
     p.bytes = memory.peak();
     return p;
   }
@@ -317,8 +325,7 @@ class distributed_trainer {
     const placed p = place(memory_.data(), memory_.size(), ranks.rank(), ranks.size(), how);
     sums_ = p.gradients;
     moments_ = p.moments;
-    losses_ = p.losses;
-    numbers_ = p.numbers;
+    reports_ = p.reports;
   }
   /// Notes the shards, after the ranks have agreed.
   void start() {
@@ -327,11 +334,7 @@ class distributed_trainer {
       moments_.start(*ranks_, sums_.state_gradient());
       inner_.optimizer().memory = moments_;
     }
-    for (index r = 0; r < ranks_->size(); ++r) {
-      const auto [first, last] = detail::items_of(how_.parts, r, ranks_->size());
-      numbers_[r] = static_cast<int>((last - first) * index{sizeof(loss_sum)});
-      numbers_[ranks_->size() + r] = static_cast<int>(first * index{sizeof(loss_sum)});
-    }
+    reports_.start(*ranks_);
   }
 
   /// Why this rank cannot open a trainer, if it is its own options.
@@ -437,17 +440,6 @@ class distributed_trainer {
     counters::refuse(inner_, named ? static_cast<refusal>(unlike_.got) : refusal::batch);
     return false;
   }
-  /// Gives each rank the losses of all parts and adds them in order.
-  bool gather_losses(loss_sum& all) {
-    if (!ranks_->gather(reinterpret_cast<std::byte*>(losses_), numbers_, numbers_ + ranks_->size()))
-      return false;
-    all = {};
-    for (index i = 0; i < how_.parts; ++i) {
-      all.nats += losses_[i].nats;
-      all.tokens += losses_[i].tokens;
-    }
-    return true;
-  }
   /// Adds the gradients of a batch; `all` is the loss over all ranks.
   template <class Objective>
   bool add(call kind, const batch& b, Objective& from, loss_sum& all) {
@@ -458,9 +450,15 @@ class distributed_trainer {
     const index each = b.batch / own_count();
     const bool added = sums_.add(inner_.gradient(), [&](index i) {
       at.samples = before.samples + i * each;  // dropout depends on a sample's place in the batch
-      losses_[i] = inner_.accumulate(part(b, i), from);
+      counters::experts(inner_) = {};
+      const loss_sum loss = inner_.accumulate(part(b, i), from);
+      reports_.put(i, loss, inner_.experts());
     });
-    if (!added || !gather_losses(all)) return false;
+    if (!added || !reports_.gather()) return false;
+    const detail::part_report sum = reports_.sum();
+    all = sum.loss;
+    if (!before.accumulating()) experts_ = {};
+    experts_ += sum.experts;
     at.samples = before.samples + how_.parts * each;
     at.tokens = before.tokens + all.tokens;
     at.nats = before.nats + all.nats;
@@ -492,8 +490,8 @@ class distributed_trainer {
   memory_block memory_;
   sums sums_{};
   detail::shard_memory<M, T> moments_{};
-  loss_sum* losses_ = nullptr;
-  int* numbers_ = nullptr;  ///< bytes of each rank's losses, and where they begin
+  detail::part_reports reports_{};
+  expert_load experts_{};
   detail::rank_difference unlike_;
 };
 

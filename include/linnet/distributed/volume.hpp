@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <string>
 
+#include <linnet/distributed/part_reports.hpp>
 #include <linnet/distributed/reduction.hpp>
-#include <linnet/ops/language.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -20,7 +20,7 @@ inline result<void> check_sharing(const char* where, const distributed_options& 
   if (how.parts < ranks)
     return failure(errc::invalid, where, "distributed_options.parts",
                    "no fewer than ranks, " + std::to_string(ranks), std::to_string(how.parts));
-  constexpr index most_parts = most_in_message / index{sizeof(loss_sum)};
+  constexpr index most_parts = most_in_message / index{sizeof(part_report)};
   if (how.parts > most_parts)
     return failure(errc::invalid, where, "distributed_options.parts",
                    "at most " + std::to_string(most_parts), std::to_string(how.parts));
@@ -55,7 +55,7 @@ constexpr index bytes_sent_in_step(index rank, index ranks, const distributed_op
   const index each = rounds ? index{sizeof(std::uint16_t)} : index{sizeof(T)};
   return passes * (shard_sums<M, T>::values - own) * each + afterwards * index{sizeof(T)} +
          others * ((Stage > 0 ? chunks * index{sizeof(double)} : 0) +
-                   (last - first) * index{sizeof(loss_sum)});
+                   (last - first) * index{sizeof(part_report)});
 }
 
 }  // namespace detail
