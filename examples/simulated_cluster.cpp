@@ -3,8 +3,8 @@
 // takes the work and the parameters of each block of two models from their types, and plays a step
 // on up to 1,024 ranks for each stage of sharing. Then the ranks of a node share out values among
 // them, and each node has all (hybrid sharding). `simulated_cluster LATENCY BANDWIDTH SEQUENCES
-// CORES RANKS INSIDE` has another network (microseconds, gigabytes a second), batch, number of cores
-// of a rank and of ranks of a node, and bandwidth inside nodes.
+// CORES RANKS INSIDE` has another network (microseconds, gigabytes a second), batch, number of
+// cores of a rank and of ranks of a node, and bandwidth inside nodes.
 
 #include <cstdio>
 #include <cstdlib>
@@ -105,8 +105,8 @@ void print(const char* name, const std::vector<ln::simulated_layer>& layers,
   }
 }
 
-/// The same on nodes: values that all ranks share out, and that those of a node do. One ring through
-/// all ranks leaves each node once, so it has the network between nodes to itself.
+/// The same on nodes: values that all ranks share out, and that those of a node do. One ring
+/// through all ranks leaves each node once, so it has the network between nodes to itself.
 void print_nodes(const char* name, const std::vector<ln::simulated_layer>& layers,
                  ln::simulated_nodes cluster, double speed) {
   double parameters = 0;
@@ -116,8 +116,7 @@ void print_nodes(const char* name, const std::vector<ln::simulated_layer>& layer
   std::printf("%6s  %-37s  %-37s  %-17s  %s\n", "", "efficiency, waiting for messages",
               "with overlap", "GB from a node", "GB of a rank, zero<3>");
   std::printf("%6s", "ranks");
-  for (int part = 0; part < 2; ++part)
-    std::printf("  zero<2>   inside  zero<3>   inside");
+  for (int part = 0; part < 2; ++part) std::printf("  zero<2>   inside  zero<3>   inside");
   std::printf("  zero<3>   inside  zero<3>   inside\n");
   for (cluster.nodes = 1; cluster.nodes * cluster.ranks <= 1024; cluster.nodes *= 4) {
     const ln::index ranks = cluster.nodes * cluster.ranks;
@@ -161,9 +160,8 @@ int main(int count, char** words) {
     print("T5-Base", layers_of_t5(sequences, speed), net, speed);
     print("Decoder", layers_of_decoder(sequences, speed), net, speed);
   }
-  const ln::simulated_nodes nodes{.inside = {latency, 1 / inside},
-                                  .between = {latency, 1 / bandwidth},
-                                  .ranks = ranks_of_node};
+  const ln::simulated_nodes nodes{
+      .inside = {latency, 1 / inside}, .between = {latency, 1 / bandwidth}, .ranks = ranks_of_node};
   std::printf("\nInside nodes: %.1f us, %.1f GB/s of each rank.\n", latency * 1e6, inside / 1e9);
   print_nodes("T5-Base", layers_of_t5(sequences, speed), nodes, speed);
   print_nodes("Decoder", layers_of_decoder(sequences, speed), nodes, speed);

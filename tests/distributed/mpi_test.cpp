@@ -146,8 +146,9 @@ record run(int threads, ln::distributed_options how = {.parts = parts}) {
 }
 
 // Experts that leave out half of the choices, as each takes 4 of 12 tokens at most.
-using routed = ln::decoder<
-    two_chunks, ln::ffn::experts<3, 2, ln::ffn::swiglu, ln::expert_choice{.capacity = 1}>>;
+using routed =
+    ln::decoder<two_chunks,
+                ln::ffn::experts<3, 2, ln::ffn::swiglu, ln::expert_choice{.capacity = 1}>>;
 constexpr index routed_length = 12;
 template <int Stage>
 using routed_trainer = ln::distributed_trainer<routed, ln::adamw, ln::zero<Stage>>;
@@ -280,8 +281,7 @@ BOOST_AUTO_TEST_CASE(same_bits) {
   BOOST_TEST(one.text == run<2>(n % 2 + 1).text);
   BOOST_TEST(one.text == run<3>(2 - n % 2).text);
   // As many parts as ranks, so that no sum waits.
-  if (sequences % n == 0)
-  {
+  if (sequences % n == 0) {
     const record whole = run<0>(1, {.parts = n});
     BOOST_TEST(whole.text == run<2>(1, {.parts = n}).text);
     BOOST_TEST(whole.text == run<3>(1, {.parts = n}).text);

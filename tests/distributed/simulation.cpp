@@ -66,8 +66,8 @@ BOOST_AUTO_TEST_CASE(messages_add_up) {
     }
 }
 
-/// Ranks of nodes that add and share out numbers by rings, message by message: what they have at the
-/// end is checked, and what the first rank sent is counted.
+/// Ranks of nodes that add and share out numbers by rings, message by message: what they have at
+/// the end is checked, and what the first rank sent is counted.
 class played_ranks {
  public:
   played_ranks(index ranks, index nodes) : ranks_(ranks), nodes_(nodes) {}
@@ -103,9 +103,7 @@ class played_ranks {
   index ranks_, nodes_;
   std::vector<std::vector<double>> of_{};  ///< values of each rank, node by node
 
-  static double made(index rank, index i) {
-    return static_cast<double>((rank + 1) * (i % 7 + 1));
-  }
+  static double made(index rank, index i) { return static_cast<double>((rank + 1) * (i % 7 + 1)); }
   double sum_of(index i) const {
     double sum = 0;
     for (index r = 0; r < ranks_ * nodes_; ++r) sum += made(r, i);
@@ -166,8 +164,7 @@ class played_ranks {
     for (index node = 0; node < nodes_; ++node)
       for (index place = 0; place < ranks_; ++place)
         for (index i = 0; i < n; ++i)
-          of(node, place)[static_cast<std::size_t>(i)] =
-              i / (n / ranks_) == place ? sum_of(i) : -1;
+          of(node, place)[static_cast<std::size_t>(i)] = i / (n / ranks_) == place ? sum_of(i) : -1;
     around(true, false);
     check_all();
   }
@@ -204,10 +201,10 @@ BOOST_AUTO_TEST_CASE(nodes_share_out_inside) {
       BOOST_TEST(t.between.messages == 2 * units * (n - 1), near);
       BOOST_TEST(t.between.bytes == 2 * 4 * all / g * (n - 1) / n, near);
       // A node's ranks send to others at the same time, through one network.
-      BOOST_TEST(t.all - t.computes == inside.seconds(t.inside) +
-                                           between.seconds({t.between.messages,
-                                                            g * t.between.bytes}),
-                 boost::test_tools::tolerance(1e-9));
+      BOOST_TEST(
+          t.all - t.computes ==
+              inside.seconds(t.inside) + between.seconds({t.between.messages, g * t.between.bytes}),
+          boost::test_tools::tolerance(1e-9));
       BOOST_TEST(t.computes == 9 + update * all / (stage > 0 ? g : 1), near);
       const ln::simulated_time overlaps =
           ln::simulate(each, {inside, between, ranks, nodes}, {stage, true, update});

@@ -3,8 +3,8 @@
 /// @file
 /// Optimizers whose state is shared out over ranks: each keeps the moments of its shard, moves that
 /// and gets the others' weights (ZeRO-1; Rajbhandari et al. 2020, section 5.1). Its gradients may
-/// be given away while they are made (ZeRO-2), and weights of layers be fetched when they are needed
-/// (ZeRO-3).
+/// be given away while they are made (ZeRO-2), and weights of layers be fetched when they are
+/// needed (ZeRO-3).
 
 #include <algorithm>
 #include <limits>

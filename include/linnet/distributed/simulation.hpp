@@ -82,8 +82,8 @@ struct simulated_step {
 
 /// Seconds of a step of one rank.
 struct simulated_time {
-  double computes = 0;  ///< layers and optimizer
-  double all = 0;       ///< until the last message has come
+  double computes = 0;          ///< layers and optimizer
+  double all = 0;               ///< until the last message has come
   simulated_traffic inside{};   ///< that it sends to ranks of its node, which are all without nodes
   simulated_traffic between{};  ///< that it sends to other nodes
 

@@ -94,9 +94,10 @@ class distributed_trainer {
       memory_block memory(place(nullptr, 0, ranks.rank(), ranks.size(), how).bytes);
       placed p;
       if (memory.data()) p = place(memory.data(), memory.size(), ranks.rank(), ranks.size(), how);
-      auto opened = memory.data() ? open_inner(w, ranks, l, by, options, p)
-                                  : detail::out_of_memory("distributed_trainer::open",
-                                                          footprint(l, ranks.rank(), ranks.size(), how));
+      auto opened = memory.data()
+                        ? open_inner(w, ranks, l, by, options, p)
+                        : detail::out_of_memory("distributed_trainer::open",
+                                                footprint(l, ranks.rank(), ranks.size(), how));
       if (!opened)
         own = opened.error();
       else
@@ -179,8 +180,9 @@ class distributed_trainer {
   /// rank needs to call this. Not with zero<3>, where no rank has all weights.
   loss_sum evaluate_alone(const batch& b) requires(!fetches) { return inner_.evaluate(b); }
 
-  /// Gives each rank the whole weights, of which it has a shard. All ranks call this. Errors, on all
-  /// ranks: errc::io (a rank did not answer), errc::mismatch (the weights of a rank are not valid).
+  /// Gives each rank the whole weights, of which it has a shard. All ranks call this. Errors, on
+  /// all ranks: errc::io (a rank did not answer), errc::mismatch (the weights of a rank are not
+  /// valid).
   result<void> gather_weights(weights<M, T>& to) requires fetches {
     detail::rank_difference unlike;
     if (!ranks_->compare({to.valid() ? 0 : 1}, 1, unlike)) return ranks_->error();
@@ -220,8 +222,8 @@ class distributed_trainer {
     if (unlike_.rank >= 0) return difference("distributed_trainer", fields_of_call, unlike_);
     return detail::failure(errc::invalid, "distributed_trainer", "", "", inner_.last_refusal());
   }
-  /// The packed weights, current after each step. With zero<3> they are those outside of layers, and
-  /// memory for a layer's.
+  /// The packed weights, current after each step. With zero<3> they are those outside of layers,
+  /// and memory for a layer's.
   const auto& current() const { return inner_.current(); }
   /// All counters; equal on all ranks.
   const training_progress& progress() const { return inner_.progress(); }

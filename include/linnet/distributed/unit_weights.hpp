@@ -2,8 +2,8 @@
 #pragma once
 /// @file
 /// Weights that ranks share out. Those of one layer at a time are fetched, before its forward and
-/// its backward, and packed; those of what is in no layer are kept (ZeRO-3; Rajbhandari et al. 2020,
-/// section 5.3). Opt-in, through linnet/mpi.hpp.
+/// its backward, and packed; those of what is in no layer are kept (ZeRO-3; Rajbhandari et al.
+/// 2020, section 5.3). Opt-in, through linnet/mpi.hpp.
 
 #include <algorithm>
 #include <cstddef>
@@ -92,7 +92,8 @@ class unit_weights {
   /// for the same layers. False if a message failed.
   bool fetch_layer(bool backward) {
     if (backward) {
-      while (next_ > 0 && !units[--next_].in_layer()) {}
+      while (next_ > 0 && !units[--next_].in_layer()) {
+      }
       now_ = next_;
     } else {
       while (next_ + 1 < units.size() && !units[next_].in_layer()) ++next_;
@@ -142,7 +143,7 @@ class unit_weights {
 
   communicator* ranks_ = nullptr;
   T* shard_ = nullptr;
-  T* fetched_ = nullptr;  ///< of the layer, and of what is outside of layers
+  T* fetched_ = nullptr;    ///< of the layer, and of what is outside of layers
   int* numbers_ = nullptr;  ///< places of what goes and comes; where shards begin and end
   index begin_ = 0, end_ = 0, group_ = 1;
   std::size_t next_ = 0, now_ = 0;  ///< units
