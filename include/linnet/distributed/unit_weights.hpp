@@ -76,8 +76,8 @@ class unit_weights {
   const tree_type& tree() const { return tree_; }
   /// Calls f(path, info, leaf) for each tensor; those of all layers are one layer's.
   template <class F>
-  void visit(F&& f) {
-    each_leaf(f, tree_of<M, held_form>{tree_});
+  void visit(F&& f) const {
+    each_leaf(f, tree_of<M, held_form, true>{const_cast<tree_type&>(tree_)});
   }
   /// Values [begin, end) of a block of weights, the shard.
   T* shard() const { return shard_; }
@@ -173,17 +173,17 @@ class unit_packed {
   tree_type& tree() { return tree_; }
   const tree_type& tree() const { return tree_; }
   /// Points packed matrices to the rows of `w`, which backward reads.
-  void attach(unit_weights<M, T>& w) {
+  void attach(const unit_weights<M, T>& w) {
     const attaches_leaves attach_one{};
     each_leaf(attach_one, tree_of<M, held_form>{tree_}, tree_in(w));
   }
   /// Packs what is outside of layers. Called by every thread.
-  void pack_held(const ops::execution& on, unit_weights<M, T>& w) {
+  void pack_held(const ops::execution& on, const unit_weights<M, T>& w) {
     for (std::size_t i = 0; i < units.size(); ++i)
       if (!units[i].in_layer()) pack(on, i, w);
   }
   /// Packs unit number `i`. Called by every thread.
-  void pack(const ops::execution& on, std::size_t i, unit_weights<M, T>& w) {
+  void pack(const ops::execution& on, std::size_t i, const unit_weights<M, T>& w) {
     packs_unit one{on, units[i]};
     each_leaf(one, tree_of<M, held_form>{tree_}, tree_in(w));
   }
@@ -192,7 +192,9 @@ class unit_packed {
 
  private:
   using canonical = linnet::form::canonical<T, storage_of<M, T>>;
-  static tree_of<M, canonical> tree_in(unit_weights<M, T>& w) { return {w.tree()}; }
+  static tree_of<M, canonical, true> tree_in(const unit_weights<M, T>& w) {
+    return {const_cast<typename unit_weights<M, T>::tree_type&>(w.tree())};
+  }
 
   /// Gives each tensor its memory: those of layers by turns the same.
   struct placing {
