@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// What ranks compare before they train together, and the counters of a trainer that shares its
-/// batches. Knows no MPI.
+/// Digests that ranks compare before they train together, and the counters of a trainer that shares
+/// its batches. Knows no MPI.
 
 #include <cstddef>
 #include <cstdint>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// What the parts of a batch say beside their gradients, gathered over ranks and added in the order
-/// of parts. Opt-in, through linnet/mpi.hpp.
+/// Losses of the parts of a batch, and loads of their experts, gathered over ranks and added in the
+/// order of parts. Opt-in, through linnet/mpi.hpp.
 
 #include <cstddef>
 #include <type_traits>

@@ -16,8 +16,9 @@ LINNET_NAMESPACE_BEGIN
 
 /// Stage of sharing of a distributed_trainer (Rajbhandari et al. 2020). Beside the weights each
 /// rank has all of its state (0), or the optimizer's state of its shard of the parameters (1). With
-/// 2 it also has the gradients of its shard alone. With 3 it has the weights of its shard and of
-/// what is in no layer, and gets those of a layer before its forward and its backward.
+/// 2 it also has the gradients of its shard alone. With 3 it also has the
+/// weights of its shard alone, beside tensors outside of layers. It gets those of a layer before
+/// its forward and its backward.
 template <int Stage>
 struct zero {
   static_assert(Stage >= 0 && Stage <= 3, "linnet::zero: stages are 0 to 3");

@@ -195,8 +195,8 @@ class distributed_trainer {
 
   /// Global gradient norm of the last step, before clipping.
   double gradient_norm() const { return inner_.gradient_norm(); }
-  /// What routers of ffn::experts did in the last step on all ranks, or in the parts accumulated
-  /// since it, see trainer::experts(). The sums of parts are added in the order of parts, so they
+  /// Loads of ffn::experts in the last step on all ranks, or in the parts accumulated since it, see
+  /// trainer::experts(). The sums of parts are added in the order of parts, so they
   /// are the same on each rank and on any number of ranks. All 0 after resume().
   const expert_load& experts() const { return experts_; }
   /// Steps taken.

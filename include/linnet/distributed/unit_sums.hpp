@@ -44,7 +44,7 @@ constexpr index most_waiting(index parts, index rank, index ranks) {
   return most;
 }
 
-/// What a rank without a part does beside its messages, where others go through layers: nothing.
+/// A rank without a part does nothing beside its messages, where others go through layers.
 struct idles {
   void forward() const {}
   void backward(std::size_t) const {}

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Weights that ranks share out. Those of one layer at a time are fetched, before its forward and
-/// its backward, and packed; those of what is in no layer are kept (ZeRO-3; Rajbhandari et al.
-/// 2020, section 5.3). Opt-in, through linnet/mpi.hpp.
+/// Weights that ranks share out (ZeRO-3; Rajbhandari et al. 2020, section 5.3). Those of one layer
+/// at a time are fetched and packed, before its forward and its backward. Tensors in no layer are
+/// kept. Opt-in, through linnet/mpi.hpp.
 
 #include <algorithm>
 #include <cstddef>
-#include <memory>
 #include <span>
 #include <type_traits>
 
@@ -19,8 +18,8 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// A rank's shard of the weights of model M, and memory of those of one layer, which all layers use
-/// by turns, and of those outside of layers. The tree of a model's weights points into that.
+/// A rank's shard of the weights of model M, and those outside of layers. Weights of one layer have
+/// memory that all layers use by turns. The tree of a model's weights points into it.
 template <class M, class T>
 class unit_weights {
   using units_of = unit_gradients<M, T>;
@@ -29,9 +28,6 @@ class unit_weights {
 
  public:
   using tree_type = typename M::template params<held_form>;
-  static_assert(std::is_trivially_destructible_v<tree_type>,
-                "linnet::distributed_trainer: zero<3> takes no adapters; take zero<2>");
-
   /// Places the weights of a rank in `memory`, or counts them; null then.
   static constexpr unit_weights* place(arena& memory, index rank, index ranks, index group) {
     unit_weights w;
@@ -43,7 +39,8 @@ class unit_weights {
     w.fetched_ = memory.take<T>(units_of::values);
     w.numbers_ = memory.take<int>(6 * ranks);
     unit_weights* const at = memory.take<unit_weights>(1);
-    return at ? std::construct_at(at, w) : nullptr;
+    if (at) *at = w;
+    return at;
   }
   /// Takes this rank's shard of whole weights, and what is outside of layers. It talks to no one.
   void start(communicator& ranks, const T* whole) {
@@ -150,8 +147,8 @@ class unit_weights {
   tree_type tree_{};
 };
 
-/// The packed form of the weights of one layer of model M, which all its layers use by turns, and
-/// of those of tensors outside of layers.
+/// The packed form of the weights of one layer of model M, in memory that all layers use by turns.
+/// Also that of tensors outside of layers.
 template <class M, class T, class S>
 class unit_packed {
   using held_form = linnet::form::packed<T, S>;
@@ -249,7 +246,7 @@ class brings_weights {
 
   /// Begins a pass on this rank.
   void begin() { from_.begin_pass(); }
-  /// What a rank without a part does, see unit_sums::add().
+  /// For a rank without a part, see unit_sums::add().
   void forward() { from_.fetch_forward(); }
   void backward(std::size_t unit) { (void)from_.fetch(unit); }
 
