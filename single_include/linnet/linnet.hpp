@@ -45222,8 +45222,8 @@ struct simulated_network {
   double seconds_a_byte = 0;  ///< 1 / bandwidth of a rank
   topology way = topology::ring;
 
-  /// What a rank sends until each of `ranks` ranks has its share of a sum of `bytes`, or all have
-  /// gathered so many from their shares. A sum that all have takes twice that.
+  /// Messages of a rank until each of `ranks` ranks has its share of a sum of `bytes`. As many are
+  /// sent until all have gathered shares of `bytes`, so a sum that all have takes twice that.
   constexpr simulated_traffic traffic(index ranks, double bytes) const {
     const auto n = static_cast<double>(ranks);
     const auto depth =  // ceil(log2 N)
@@ -45244,7 +45244,7 @@ struct simulated_network {
 struct simulated_nodes {
   simulated_network inside{};  ///< of the ranks of a node
   /// Of the nodes. Ranks with the same place in their nodes send to each other, those of all places
-  /// at the same time: each has the latency, and 1 / ranks of the bandwidth.
+  /// at the same time. Each has the latency, and 1 / ranks of the bandwidth.
   simulated_network between{};
   index ranks = 1;  ///< of a node
   index nodes = 1;

@@ -595,8 +595,8 @@ LINNET_NAMESPACE_END
 #include <optional>
 
 /// @file
-/// What ranks compare before they train together, and the counters of a trainer that shares its
-/// batches. Knows no MPI.
+/// Digests that ranks compare before they train together, and the counters of a trainer that shares
+/// its batches. Knows no MPI.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -724,8 +724,8 @@ Batch part_of_batch(Batch b, index first, index count, bool label_per_sequence =
 
 LINNET_NAMESPACE_END
 /// @file
-/// What the parts of a batch say beside their gradients, gathered over ranks and added in the order
-/// of parts. Opt-in, through linnet/mpi.hpp.
+/// Losses of the parts of a batch, and loads of their experts, gathered over ranks and added in the
+/// order of parts. Opt-in, through linnet/mpi.hpp.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -1130,8 +1130,9 @@ LINNET_NAMESPACE_BEGIN
 
 /// Stage of sharing of a distributed_trainer (Rajbhandari et al. 2020). Beside the weights each
 /// rank has all of its state (0), or the optimizer's state of its shard of the parameters (1). With
-/// 2 it also has the gradients of its shard alone. With 3 it has the weights of its shard and of
-/// what is in no layer, and gets those of a layer before its forward and its backward.
+/// 2 it also has the gradients of its shard alone. With 3 it also has the
+/// weights of its shard alone, beside tensors outside of layers. It gets those of a layer before
+/// its forward and its backward.
 template <int Stage>
 struct zero {
   static_assert(Stage >= 0 && Stage <= 3, "linnet::zero: stages are 0 to 3");
@@ -1347,18 +1348,16 @@ class unit_gradients {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Weights that ranks share out. Those of one layer at a time are fetched, before its forward and
-/// its backward, and packed; those of what is in no layer are kept (ZeRO-3; Rajbhandari et al.
-/// 2020, section 5.3). Opt-in, through linnet/mpi.hpp.
-
-#include <memory>
+/// Weights that ranks share out (ZeRO-3; Rajbhandari et al. 2020, section 5.3). Those of one layer
+/// at a time are fetched and packed, before its forward and its backward. Tensors in no layer are
+/// kept. Opt-in, through linnet/mpi.hpp.
 
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// A rank's shard of the weights of model M, and memory of those of one layer, which all layers use
-/// by turns, and of those outside of layers. The tree of a model's weights points into that.
+/// A rank's shard of the weights of model M, and those outside of layers. Weights of one layer have
+/// memory that all layers use by turns. The tree of a model's weights points into it.
 template <class M, class T>
 class unit_weights {
   using units_of = unit_gradients<M, T>;
@@ -1367,9 +1366,6 @@ class unit_weights {
 
  public:
   using tree_type = typename M::template params<held_form>;
-  static_assert(std::is_trivially_destructible_v<tree_type>,
-                "linnet::distributed_trainer: zero<3> takes no adapters; take zero<2>");
-
   /// Places the weights of a rank in `memory`, or counts them; null then.
   static constexpr unit_weights* place(arena& memory, index rank, index ranks, index group) {
     unit_weights w;
@@ -1381,7 +1377,8 @@ class unit_weights {
     w.fetched_ = memory.take<T>(units_of::values);
     w.numbers_ = memory.take<int>(6 * ranks);
     unit_weights* const at = memory.take<unit_weights>(1);
-    return at ? std::construct_at(at, w) : nullptr;
+    if (at) *at = w;
+    return at;
   }
   /// Takes this rank's shard of whole weights, and what is outside of layers. It talks to no one.
   void start(communicator& ranks, const T* whole) {
@@ -1414,8 +1411,8 @@ class unit_weights {
   const tree_type& tree() const { return tree_; }
   /// Calls f(path, info, leaf) for each tensor; those of all layers are one layer's.
   template <class F>
-  void visit(F&& f) {
-    each_leaf(f, tree_of<M, held_form>{tree_});
+  void visit(F&& f) const {
+    each_leaf(f, tree_of<M, held_form, true>{const_cast<tree_type&>(tree_)});
   }
   /// Values [begin, end) of a block of weights, the shard.
   T* shard() const { return shard_; }
@@ -1488,8 +1485,8 @@ class unit_weights {
   tree_type tree_{};
 };
 
-/// The packed form of the weights of one layer of model M, which all its layers use by turns, and
-/// of those of tensors outside of layers.
+/// The packed form of the weights of one layer of model M, in memory that all layers use by turns.
+/// Also that of tensors outside of layers.
 template <class M, class T, class S>
 class unit_packed {
   using held_form = linnet::form::packed<T, S>;
@@ -1511,17 +1508,17 @@ class unit_packed {
   tree_type& tree() { return tree_; }
   const tree_type& tree() const { return tree_; }
   /// Points packed matrices to the rows of `w`, which backward reads.
-  void attach(unit_weights<M, T>& w) {
+  void attach(const unit_weights<M, T>& w) {
     const attaches_leaves attach_one{};
     each_leaf(attach_one, tree_of<M, held_form>{tree_}, tree_in(w));
   }
   /// Packs what is outside of layers. Called by every thread.
-  void pack_held(const ops::execution& on, unit_weights<M, T>& w) {
+  void pack_held(const ops::execution& on, const unit_weights<M, T>& w) {
     for (std::size_t i = 0; i < units.size(); ++i)
       if (!units[i].in_layer()) pack(on, i, w);
   }
   /// Packs unit number `i`. Called by every thread.
-  void pack(const ops::execution& on, std::size_t i, unit_weights<M, T>& w) {
+  void pack(const ops::execution& on, std::size_t i, const unit_weights<M, T>& w) {
     packs_unit one{on, units[i]};
     each_leaf(one, tree_of<M, held_form>{tree_}, tree_in(w));
   }
@@ -1530,7 +1527,9 @@ class unit_packed {
 
  private:
   using canonical = linnet::form::canonical<T, storage_of<M, T>>;
-  static tree_of<M, canonical> tree_in(unit_weights<M, T>& w) { return {w.tree()}; }
+  static tree_of<M, canonical, true> tree_in(const unit_weights<M, T>& w) {
+    return {const_cast<typename unit_weights<M, T>::tree_type&>(w.tree())};
+  }
 
   /// Gives each tensor its memory: those of layers by turns the same.
   struct placing {
@@ -1585,7 +1584,7 @@ class brings_weights {
 
   /// Begins a pass on this rank.
   void begin() { from_.begin_pass(); }
-  /// What a rank without a part does, see unit_sums::add().
+  /// For a rank without a part, see unit_sums::add().
   void forward() { from_.fetch_forward(); }
   void backward(std::size_t unit) { (void)from_.fetch(unit); }
 
@@ -1801,7 +1800,7 @@ constexpr index most_waiting(index parts, index rank, index ranks) {
   return most;
 }
 
-/// What a rank without a part does beside its messages, where others go through layers: nothing.
+/// A rank without a part does nothing beside its messages, where others go through layers.
 struct idles {
   void forward() const {}
   void backward(std::size_t) const {}
@@ -2233,8 +2232,8 @@ class distributed_trainer {
 
   /// Global gradient norm of the last step, before clipping.
   double gradient_norm() const { return inner_.gradient_norm(); }
-  /// What routers of ffn::experts did in the last step on all ranks, or in the parts accumulated
-  /// since it, see trainer::experts(). The sums of parts are added in the order of parts, so they
+  /// Loads of ffn::experts in the last step on all ranks, or in the parts accumulated since it, see
+  /// trainer::experts(). The sums of parts are added in the order of parts, so they
   /// are the same on each rank and on any number of ranks. All 0 after resume().
   const expert_load& experts() const { return experts_; }
   /// Steps taken.
