@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 // How well would training use a cluster? The program measures how fast one processor multiplies,
 // takes the work and the parameters of each block of two models from their types, and plays a step
-// on up to 1,024 ranks for each stage of sharing. `simulated_cluster LATENCY BANDWIDTH SEQUENCES
-// CORES` has another network (microseconds, gigabytes a second), batch and number of cores of a
-// rank.
+// on up to 1,024 ranks for each stage of sharing. Then the ranks of a node share out values among
+// them, and each node has all (hybrid sharding). `simulated_cluster LATENCY BANDWIDTH SEQUENCES
+// CORES RANKS INSIDE` has another network (microseconds, gigabytes a second), batch, number of
+// cores of a rank and of ranks of a node, and bandwidth inside nodes.
 
 #include <cstdio>
 #include <cstdlib>
@@ -104,13 +105,49 @@ void print(const char* name, const std::vector<ln::simulated_layer>& layers,
   }
 }
 
+/// The same on nodes: values that all ranks share out, and that those of a node do. One ring
+/// through all ranks leaves each node once, so it has the network between nodes to itself.
+void print_nodes(const char* name, const std::vector<ln::simulated_layer>& layers,
+                 ln::simulated_nodes cluster, double speed) {
+  double parameters = 0;
+  for (const ln::simulated_layer& one : layers) parameters += one.parameters;
+  std::printf("\n%s on nodes of %td ranks, shared out by all ranks or inside nodes\n", name,
+              cluster.ranks);
+  std::printf("%6s  %-37s  %-37s  %-17s  %s\n", "", "efficiency, waiting for messages",
+              "with overlap", "GB from a node", "GB of a rank, zero<3>");
+  std::printf("%6s", "ranks");
+  for (int part = 0; part < 2; ++part) std::printf("  zero<2>   inside  zero<3>   inside");
+  std::printf("  zero<3>   inside  zero<3>   inside\n");
+  for (cluster.nodes = 1; cluster.nodes * cluster.ranks <= 1024; cluster.nodes *= 4) {
+    const ln::index ranks = cluster.nodes * cluster.ranks;
+    std::printf("%6td", ranks);
+    ln::simulated_time all, inside;
+    const auto& net = cluster.nodes > 1 ? cluster.between : cluster.inside;
+    for (const bool overlaps : {false, true})
+      for (const int stage : {2, 3}) {
+        const ln::simulated_step how{stage, overlaps, 160 / speed};
+        all = ln::simulate(layers, net, ranks, how);
+        inside = ln::simulate(layers, cluster, how);
+        std::printf("  %7.3f  %7.3f", all.efficiency(), inside.efficiency());
+      }
+    const double sharers = static_cast<double>(cluster.ranks);
+    std::printf("  %7.2f  %7.2f", cluster.nodes > 1 ? all.inside.bytes / 1e9 : 0,
+                sharers * inside.between.bytes / 1e9);
+    std::printf("  %7.2f  %7.2f\n",
+                ln::costs_of_zero(3, parameters, static_cast<double>(ranks)).bytes / 1e9,
+                ln::costs_of_zero(3, parameters, sharers).bytes / 1e9);
+  }
+}
+
 int main(int count, char** words) {
   const auto number = [&](int i, double usual) { return count > i ? std::atof(words[i]) : usual; };
   const double latency = number(1, 25) * 1e-6, bandwidth = number(2, 1.25) * 1e9;
   const auto sequences = static_cast<ln::index>(number(3, 8));
-  const double cores = number(4, 16);
-  if (!(latency >= 0 && bandwidth > 0 && sequences > 0 && cores > 0)) {
-    std::printf("simulated_cluster LATENCY BANDWIDTH SEQUENCES CORES, all above 0\n");
+  const double cores = number(4, 16), inside = number(6, 12.5) * 1e9;
+  const auto ranks_of_node = static_cast<ln::index>(number(5, 8));
+  if (!(latency >= 0 && bandwidth > 0 && sequences > 0 && cores > 0 && ranks_of_node > 0 &&
+        inside > 0)) {
+    std::printf("simulated_cluster LATENCY BANDWIDTH SEQUENCES CORES RANKS INSIDE, all above 0\n");
     return 1;
   }
   const double speed = measured_speed(768) * cores;
@@ -123,4 +160,9 @@ int main(int count, char** words) {
     print("T5-Base", layers_of_t5(sequences, speed), net, speed);
     print("Decoder", layers_of_decoder(sequences, speed), net, speed);
   }
+  const ln::simulated_nodes nodes{
+      .inside = {latency, 1 / inside}, .between = {latency, 1 / bandwidth}, .ranks = ranks_of_node};
+  std::printf("\nInside nodes: %.1f us, %.1f GB/s of each rank.\n", latency * 1e6, inside / 1e9);
+  print_nodes("T5-Base", layers_of_t5(sequences, speed), nodes, speed);
+  print_nodes("Decoder", layers_of_decoder(sequences, speed), nodes, speed);
 }

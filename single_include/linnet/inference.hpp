@@ -22952,6 +22952,7 @@ using packed_word = simd::word;  ///< what packed panels of codes are made of
 struct input_tap;
 struct layer_tap;
 struct gradient_tap;
+struct weight_tap;
 
 /// Rows of inputs that are rounded to fewer codes than the compute type says, see token_adaptive.
 struct token_bits {
@@ -22976,6 +22977,7 @@ struct execution {
   float loss_scale = 1;                     ///< of gradients that products round to f16
   bool notes_ranges = false;                ///< whether 8-bit training notes the largest magnitudes
   const gradient_tap* gradients = nullptr;  ///< is told whose gradients are complete, or null
+  const weight_tap* weights = nullptr;      ///< brings the weights of a layer, or null
   expert_load* experts = nullptr;           ///< sums up what routers do in backward, or null
   const float* key_scales = nullptr;  ///< [layers, kv_heads, d_kv] of keys that a cache rounds
                                       ///< by channel, or null
@@ -23030,6 +23032,14 @@ struct layer_tap {
 struct gradient_tap {
   void* object = nullptr;
   void (*call)(void* object, const execution& on, index layer) = nullptr;
+};
+
+/// A hook that brings the weights of a layer of a stack before its forward, or its backward. They
+/// may take the place of another layer's. Called by every thread, of each layer, also of one that
+/// the batch leaves out.
+struct weight_tap {
+  void* object = nullptr;
+  void (*call)(void* object, const execution& on, index layer, bool backward) = nullptr;
 };
 
 }  // namespace ops
@@ -34605,6 +34615,7 @@ struct layer_loop {
       if (!ctx.stack.layers.holds(layer)) continue;
       ctx.stack.layer = layer;
       ctx.stack.hook(layer, x.data(), nullptr);
+      if (ctx.on.weights) ctx.on.weights->call(ctx.on.weights->object, ctx.on, layer, false);
       const bool last = l + 1 == Count || !ctx.stack.layers.holds(layer + 1);
       const view<T, D> next = last ? y : view<T, D>(stream[l], x.rows());
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
@@ -34629,6 +34640,7 @@ struct layer_loop {
       const view<T, D> d_input = l > 0 ? view<T, D>(gradient[l % 2], x.rows()) : dx;
       if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
       const index layer = ctx.stack.layer = first + static_cast<index>(l);
+      if (ctx.on.weights) ctx.on.weights->call(ctx.on.weights->object, ctx.on, layer, true);
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
       if (mask) {
         T* const rest = gradient[(l + 1) % 2];  // dy itself, or free
@@ -37533,6 +37545,15 @@ struct expert_load {
   double balance = 0;  ///< load-balancing losses N sum_e f_e P_e, without expert_choice::balance
   double z = 0;        ///< squared log-sum-exps, without expert_choice::z
 
+  /// Adds what routers did with other tokens.
+  constexpr expert_load& operator+=(const expert_load& more) {
+    tokens += more.tokens;
+    choices += more.choices;
+    dropped += more.dropped;
+    balance += more.balance;
+    z += more.z;
+    return *this;
+  }
   /// Share of the choices that found no room, in [0, 1].
   constexpr double dropped_share() const {
     return choices > 0 ? static_cast<double>(dropped) / static_cast<double>(choices) : 0;

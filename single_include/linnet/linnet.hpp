@@ -21151,6 +21151,7 @@ using packed_word = simd::word;  ///< what packed panels of codes are made of
 struct input_tap;
 struct layer_tap;
 struct gradient_tap;
+struct weight_tap;
 
 /// Rows of inputs that are rounded to fewer codes than the compute type says, see token_adaptive.
 struct token_bits {
@@ -21175,6 +21176,7 @@ struct execution {
   float loss_scale = 1;                     ///< of gradients that products round to f16
   bool notes_ranges = false;                ///< whether 8-bit training notes the largest magnitudes
   const gradient_tap* gradients = nullptr;  ///< is told whose gradients are complete, or null
+  const weight_tap* weights = nullptr;      ///< brings the weights of a layer, or null
   expert_load* experts = nullptr;           ///< sums up what routers do in backward, or null
   const float* key_scales = nullptr;  ///< [layers, kv_heads, d_kv] of keys that a cache rounds
                                       ///< by channel, or null
@@ -21229,6 +21231,14 @@ struct layer_tap {
 struct gradient_tap {
   void* object = nullptr;
   void (*call)(void* object, const execution& on, index layer) = nullptr;
+};
+
+/// A hook that brings the weights of a layer of a stack before its forward, or its backward. They
+/// may take the place of another layer's. Called by every thread, of each layer, also of one that
+/// the batch leaves out.
+struct weight_tap {
+  void* object = nullptr;
+  void (*call)(void* object, const execution& on, index layer, bool backward) = nullptr;
 };
 
 }  // namespace ops
@@ -32524,6 +32534,7 @@ struct layer_loop {
       if (!ctx.stack.layers.holds(layer)) continue;
       ctx.stack.layer = layer;
       ctx.stack.hook(layer, x.data(), nullptr);
+      if (ctx.on.weights) ctx.on.weights->call(ctx.on.weights->object, ctx.on, layer, false);
       const bool last = l + 1 == Count || !ctx.stack.layers.holds(layer + 1);
       const view<T, D> next = last ? y : view<T, D>(stream[l], x.rows());
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
@@ -32548,6 +32559,7 @@ struct layer_loop {
       const view<T, D> d_input = l > 0 ? view<T, D>(gradient[l % 2], x.rows()) : dx;
       if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
       const index layer = ctx.stack.layer = first + static_cast<index>(l);
+      if (ctx.on.weights) ctx.on.weights->call(ctx.on.weights->object, ctx.on, layer, true);
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
       if (mask) {
         T* const rest = gradient[(l + 1) % 2];  // dy itself, or free
@@ -35422,6 +35434,15 @@ struct expert_load {
   double balance = 0;  ///< load-balancing losses N sum_e f_e P_e, without expert_choice::balance
   double z = 0;        ///< squared log-sum-exps, without expert_choice::z
 
+  /// Adds what routers did with other tokens.
+  constexpr expert_load& operator+=(const expert_load& more) {
+    tokens += more.tokens;
+    choices += more.choices;
+    dropped += more.dropped;
+    balance += more.balance;
+    z += more.z;
+    return *this;
+  }
   /// Share of the choices that found no room, in [0, 1].
   constexpr double dropped_share() const {
     return choices > 0 ? static_cast<double>(dropped) / static_cast<double>(choices) : 0;
@@ -45184,21 +45205,49 @@ enum class topology {
   tree   ///< ceil(log2 N) messages of all values, along a binomial tree
 };
 
+/// Messages that a rank sends.
+struct simulated_traffic {
+  double messages = 0, bytes = 0;
+
+  constexpr simulated_traffic& operator+=(const simulated_traffic& more) {
+    messages += more.messages;
+    bytes += more.bytes;
+    return *this;
+  }
+};
+
 /// A network whose ranks all send at the same time.
 struct simulated_network {
   double latency = 0;         ///< seconds of each message
   double seconds_a_byte = 0;  ///< 1 / bandwidth of a rank
   topology way = topology::ring;
 
-  /// Seconds until each of `ranks` ranks has its share of a sum of `bytes`, or all have gathered so
-  /// many from their shares. A sum that all have takes twice that.
-  constexpr double pass(index ranks, double bytes) const {
+  /// Messages of a rank until each of `ranks` ranks has its share of a sum of `bytes`. As many are
+  /// sent until all have gathered shares of `bytes`, so a sum that all have takes twice that.
+  constexpr simulated_traffic traffic(index ranks, double bytes) const {
     const auto n = static_cast<double>(ranks);
     const auto depth =  // ceil(log2 N)
         static_cast<double>(std::bit_width(static_cast<std::uint64_t>(ranks - 1)));
-    return way == topology::ring ? (n - 1) * (latency + bytes / n * seconds_a_byte)
-                                 : depth * (latency + bytes * seconds_a_byte);
+    if (way == topology::ring) return {n - 1, (n - 1) * (bytes / n)};
+    return {depth, depth * bytes};
   }
+  /// Seconds until these messages have come, one after the other.
+  constexpr double seconds(const simulated_traffic& sent) const {
+    return sent.messages * latency + sent.bytes * seconds_a_byte;
+  }
+  /// Seconds of traffic().
+  constexpr double pass(index ranks, double bytes) const { return seconds(traffic(ranks, bytes)); }
+};
+
+/// Nodes of equally many ranks. The ranks of a node share out values among them, and each node has
+/// all of them (hybrid sharding, Zhao et al. 2023).
+struct simulated_nodes {
+  simulated_network inside{};  ///< of the ranks of a node
+  /// Of the nodes. Ranks with the same place in their nodes send to each other, those of all places
+  /// at the same time. Each has the latency, and 1 / ranks of the bandwidth.
+  simulated_network between{};
+  index ranks = 1;  ///< of a node
+  index nodes = 1;
 };
 
 /// Costs of a layer on one rank, or of the tensors outside of layers.
@@ -45217,26 +45266,39 @@ struct simulated_step {
 
 /// Seconds of a step of one rank.
 struct simulated_time {
-  double computes = 0;  ///< layers and optimizer
-  double all = 0;       ///< until the last message has come
+  double computes = 0;          ///< layers and optimizer
+  double all = 0;               ///< until the last message has come
+  simulated_traffic inside{};   ///< that it sends to ranks of its node, which are all without nodes
+  simulated_traffic between{};  ///< that it sends to other nodes
 
   /// Part of the step in which the rank computes: 1 if no message is waited for.
   constexpr double efficiency() const { return all > 0 ? computes / all : 1; }
 };
 
-/// Plays a step of `layers`, in order of forward, on each of `ranks` ranks with a batch of its own.
-/// Stages 0 and 1 send all gradients at the end of backward, in one sum. Stage 2 sends each layer's
-/// when backward has made them. Stage 3 also gathers each layer's weights before its forward and
-/// its backward, the next ones while a layer runs if `how.overlaps`. Messages of a rank go one
-/// after the other; linnet's own trainers wait for each, without `overlaps`.
+/// Plays a step of `layers`, in order of forward, on each rank of all nodes, with a batch of its
+/// own. Stages 0 and 1 send all gradients at the end of backward, in one sum. Stage 2 sends each
+/// layer's when backward has made them. Stage 3 also gathers each layer's weights before its
+/// forward and its backward, the next ones while a layer runs if `how.overlaps`. Gradients are
+/// added inside nodes; then each rank adds its share to those of the other nodes. All else is sent
+/// inside nodes. Messages of a rank go one after the other; linnet's own trainers wait for each,
+/// without `overlaps`.
 constexpr simulated_time simulate(std::span<const simulated_layer> layers,
-                                  const simulated_network& net, index ranks,
-                                  const simulated_step& how) {
-  assert(ranks >= 1 && how.stage >= 0 && how.stage <= 3);
+                                  const simulated_nodes& cluster, const simulated_step& how) {
+  assert(cluster.ranks >= 1 && cluster.nodes >= 1 && how.stage >= 0 && how.stage <= 3);
   double now = 0, sent = 0;  // when the rank is free, and when its last message has come
   simulated_time t;
-  const auto send = [&](double parameters, double begin) {
-    sent = (std::max)(sent, begin) + net.pass(ranks, parameters * how.bytes_of_value);
+  const double sharers = static_cast<double>(cluster.ranks);
+  const auto send = [&](double parameters, bool sums, double begin) {
+    const double bytes = parameters * how.bytes_of_value;
+    const simulated_traffic near = cluster.inside.traffic(cluster.ranks, bytes);
+    double seconds = cluster.inside.seconds(near);
+    t.inside += near;
+    for (int pass = 0; sums && pass < 2; ++pass) {  // the share's sum, and then all have it
+      const simulated_traffic far = cluster.between.traffic(cluster.nodes, bytes / sharers);
+      seconds += cluster.between.seconds({far.messages, far.bytes * sharers});
+      t.between += far;
+    }
+    sent = (std::max)(sent, begin) + seconds;
     if (!how.overlaps) now = (std::max)(now, sent);
   };
   const auto compute = [&](double seconds) {
@@ -45249,7 +45311,7 @@ constexpr simulated_time simulate(std::span<const simulated_layer> layers,
   double parameters = 0, arrived = 0;  // when the weights of the layer have come
   const auto gather = [&](std::size_t i) {
     if (how.stage < 3 || i >= 2 * count) return;
-    send(layer(i).parameters, now);
+    send(layer(i).parameters, false, now);
     arrived = sent;
   };
   if (how.overlaps) gather(0);
@@ -45260,16 +45322,22 @@ constexpr simulated_time simulate(std::span<const simulated_layer> layers,
     const bool forward = i < count;
     compute(forward ? layer(i).forward : layer(i).backward);
     if (forward) parameters += layer(i).parameters;
-    if (!forward && how.stage >= 2) send(layer(i).parameters, now);
+    if (!forward && how.stage >= 2) send(layer(i).parameters, true, now);
   }
-  if (how.stage < 2) send(parameters, now);
+  if (how.stage < 2) send(parameters, true, now);
   now = (std::max)(now, sent);
-  if (how.stage == 0) send(parameters, now);
+  if (how.stage == 0) send(parameters, false, now);
   now = (std::max)(now, sent);
-  compute(how.update * parameters / (how.stage > 0 ? static_cast<double>(ranks) : 1));
-  if (how.stage == 1 || how.stage == 2) send(parameters, now);
+  compute(how.update * parameters / (how.stage > 0 ? sharers : 1));
+  if (how.stage == 1 || how.stage == 2) send(parameters, false, now);
   t.all = (std::max)(now, sent);
   return t;
+}
+/// Plays a step on `ranks` ranks that all share out values among them, as those of one node.
+constexpr simulated_time simulate(std::span<const simulated_layer> layers,
+                                  const simulated_network& net, index ranks,
+                                  const simulated_step& how) {
+  return simulate(layers, simulated_nodes{.inside = net, .ranks = ranks}, how);
 }
 
 LINNET_NAMESPACE_END
@@ -73883,6 +73951,21 @@ struct gradients_for<Optimizer, M, T> {
   using type = typename Optimizer::template gradient_block<M, T>;
 };
 
+/// The weights that a trainer moves and those that it computes with: whole blocks, or what an
+/// optimizer that keeps a part of them says. The latter's packed weights have attach(weights) and
+/// pack_held(execution, weights), and `tap`, an ops::weight_tap or null.
+template <class Optimizer, class M, class T, class S>
+struct weights_for {
+  using type = weights<M, T>;
+  using packed = linnet::packed<M, T, S>;
+};
+template <class Optimizer, class M, class T, class S>
+requires requires { typename Optimizer::template weight_block<M, T>; }
+struct weights_for<Optimizer, M, T, S> {
+  using type = typename Optimizer::template weight_block<M, T>;
+  using packed = typename Optimizer::template packed_block<M, T, S>;
+};
+
 /// Fills gradients with a number.
 template <class T>
 struct fills_leaves {
@@ -75979,8 +76062,12 @@ struct master_form {
   static constexpr bool learns_steps = false, trains_weights = true;
   static constexpr index bytes() { return 0; }
   static constexpr bool valid() { return true; }
-  static void pack(const ops::execution& on, const weights<M, T>& w, packed<M, T, storage>& to) {
-    pack_into(on, w, to);
+  template <class W, class P>
+  static void pack(const ops::execution& on, const W& w, P& to) {
+    if constexpr (requires { to.pack_held(on, w); })
+      to.pack_held(on, w);
+    else
+      pack_into(on, w, to);
   }
 };
 
@@ -76617,13 +76704,13 @@ void each_stored_value(const ops::execution& on, weights<M, T>& w, gradients<M, 
 }
 /// The name of the first matrix that starts as 0, such as B of an adapter, and is so now. Empty if
 /// there is none.
-template <class M, class T>
-std::string first_untrained_zeros(const weights<M, T>& w) {
+template <class W>
+std::string first_untrained_zeros(const W& w) {
   std::string found;
   w.visit([&](const parameter_path& at, const tensor_info& info, const auto& values) {
     if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
       if (found.empty() && info.start == &start_zero &&
-          std::all_of(values.data, values.data + info.size(), [](T x) { return x == T(0); }))
+          std::all_of(values.data, values.data + info.size(), [](auto x) { return x == 0; }))
         found = at.str();
   });
   return found;
@@ -76681,6 +76768,9 @@ class trainer {
   using optimizer_state = typename std::conditional_t<master_form::trains_weights, Optimizer,
                                                       detail::no_optimizer>::template state<M, T>;
   using gradient_block = typename detail::gradients_for<Optimizer, M, T>::type;
+  using weight_block = typename detail::weights_for<Optimizer, M, T, S>::type;
+  using packed_block = typename detail::weights_for<Optimizer, M, T, S>::packed;
+  static constexpr bool has_all_weights = std::is_same_v<weight_block, weights<M, T>>;
   static constexpr bool has_all_gradients = std::is_same_v<gradient_block, gradients<M, T>>;
   static constexpr bool adapts = detail::is_mixed_precision<S>;  ///< its rounding, in each step
   static constexpr bool needs_curvature =
@@ -76706,7 +76796,7 @@ class trainer {
     return detail::bounded_bytes(l, [](const limits& some) {
       const auto block = [](index bytes) { return round_up(bytes, alignment); };
       return add_sizes(workspace_bytes(some),
-                       block(packed<M, T, S>::bytes()) + block(gradient_block::bytes()) +
+                       block(packed_block::bytes()) + block(gradient_block::bytes()) +
                            block(master_form::bytes()) + optimizer_state::bytes());
     });
   }
@@ -76715,7 +76805,7 @@ class trainer {
   /// `w` must outlive it and not move. Errors: errc::invalid for limits or options that make no
   /// sense, by the name of the field. Also errc::out_of_memory, and the error of `w` if it is not
   /// valid().
-  static result<trainer> open(weights<M, T>& w, const limits& l, const Optimizer& optimizer = {},
+  static result<trainer> open(weight_block& w, const limits& l, const Optimizer& optimizer = {},
                               const training_options& how = {}) LINNET_TRY {
     if (auto fit = detail::acceptable<M>("trainer::open", l, footprint(l)); !fit)
       return fit.error();
@@ -76743,17 +76833,15 @@ class trainer {
     arena more(static_cast<std::byte*>(t.memory_.data()) + planned, workspace_bytes(l) - planned);
     t.partial_ = more.take<double>(detail::norm_chunks<M>());
     detail::share_base(w.tree(), t.packed_.tree());
-    each_tensor_of(
-        [&](const parameter_path&, [[maybe_unused]] const tensor_info& info, auto& to,
-            const auto& from) {
-          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-            if constexpr (master_form::own_rows)
-              to.rows = more.take<typename master_form::word>(master_form::row_words(info));
-            else
-              to.rows = from.data;
-          }
-        },
-        t.packed_, w);
+    if constexpr (!has_all_weights)
+      t.packed_.attach(w);
+    else if constexpr (!master_form::own_rows)
+      detail::attach_rows<M>(w, t.packed_);
+    else
+      t.packed_.visit([&](const parameter_path&, const tensor_info& info, auto& to) {
+        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(to)>>)
+          to.rows = more.take<typename master_form::word>(master_form::row_words(info));
+      });
     run(l, nullptr, [&](const ops::execution& on) {
       if constexpr (master_form::learns_steps) t.form_.start(on, w);
       t.form_.pack(on, w, t.packed_);
@@ -76855,7 +76943,9 @@ class trainer {
     if (why != refusal::none) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
-      const loss_sum sum = M::template loss<T, S>(packed_.tree(), nullptr, b, work_.work, on,
+      ops::execution watched = on;
+      if constexpr (!has_all_weights) watched.weights = packed_.tap;
+      const loss_sum sum = M::template loss<T, S>(packed_.tree(), nullptr, b, work_.work, watched,
                                                   {.logits = logits.data()});
       if (on.threads.rank() == 0) loss = sum;
     });
@@ -76884,7 +76974,7 @@ class trainer {
   /// Gradients accumulated since the last step (sums over tokens, not yet divided).
   gradient_block& gradient() { return gradients_; }
   /// The packed weights, current after each step.
-  const packed<M, T, S>& current() const { return packed_; }
+  const packed_block& current() const { return packed_; }
   /// The quantized weights that compute::fake_quantized computes in, current after each step. They
   /// have the bits of quantize<S, A>(weights).
   const auto& quantized() const {
@@ -76964,8 +77054,7 @@ class trainer {
  private:
   friend struct detail::counters_of;  // of trainers that share a batch
 
-  trainer(weights<M, T>& w, const limits& l, const Optimizer& optimizer,
-          const training_options& how)
+  trainer(weight_block& w, const limits& l, const Optimizer& optimizer, const training_options& how)
       : weights_(&w),
         limits_(detail::arithmetic_limits<M>(l)),
         optimizer_(optimizer),
@@ -77038,6 +77127,7 @@ class trainer {
     if constexpr (detail::sees_attention<Objective>) watched.attention = from.attention_tap();
     if constexpr (detail::chooses_bits<Objective>) watched.bits = from.token_bits();
     if constexpr (!has_all_gradients) watched.gradients = gradients_.tap;
+    if constexpr (!has_all_weights) watched.weights = packed_.tap;
     if (on.threads.rank() == 0 && !progress_.accumulating()) experts_ = {};
     watched.experts = &experts_;
     loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
@@ -77118,12 +77208,12 @@ class trainer {
     progress_.nats = 0;
   }
 
-  weights<M, T>* weights_;
+  weight_block* weights_;
   detail::owned_limits limits_;
   Optimizer optimizer_;
   training_options how_;
   memory_block memory_;
-  packed<M, T, S> packed_;
+  packed_block packed_;
   gradient_block gradients_;
   [[no_unique_address]] master_form form_;
   [[no_unique_address]] optimizer_state state_;

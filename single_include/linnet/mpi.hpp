@@ -595,6 +595,89 @@ LINNET_NAMESPACE_END
 #include <optional>
 
 /// @file
+/// Digests that ranks compare before they train together, and the counters of a trainer that shares
+/// its batches. Knows no MPI.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Reads and sets the counters of a trainer whose gradients come from several processes.
+struct counters_of {
+  template <class Trainer>
+  static training_progress& progress(Trainer& t) {
+    return t.progress_;
+  }
+  /// The packed weights, which a pass may bring layer by layer.
+  template <class Trainer>
+  static auto& packed(Trainer& t) {
+    return t.packed_;
+  }
+  template <class Trainer>
+  static expert_load& experts(Trainer& t) {
+    return t.experts_;
+  }
+  /// Why it does not take a step on a batch.
+  template <class Trainer, class Objective>
+  static refusal refusal_of(const Trainer& t, const typename Trainer::batch& b, Objective& from) {
+    return t.refusal_of(b, from);
+  }
+  /// Why it does not take a step with the gradients that it has.
+  template <class Trainer>
+  static refusal refusal_of(const Trainer& t) {
+    return t.options_fit() ? refusal::none : refusal::options;
+  }
+  /// Notes that a batch was refused on this rank or another.
+  template <class Trainer>
+  static void refuse(Trainer& t, refusal why) {
+    t.reason_ = why;
+    ++t.refused_;
+    t.in_vain();
+  }
+};
+
+/// Digest of the names and shapes of a model's tensors.
+template <class M>
+std::int64_t digest_of_tensors() {
+  digest d;
+  each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
+    d.add(stream_of(at.str()));
+    d.add(static_cast<std::uint64_t>(info.rows));
+    d.add(static_cast<std::uint64_t>(info.columns));
+  });
+  return d.number();
+}
+/// Digest of limits, options and the instruction-set level with which model M is trained.
+template <class M, class Optimizer, class Shared>
+std::int64_t digest_of_settings(const limits& l, const Optimizer& optimizer,
+                                const training_options& options, const Shared& how) {
+  digest d;
+  d.add_options(how);
+  for (const index limit : {l.batch, l.source, l.target}) d.add(static_cast<std::uint64_t>(limit));
+  if constexpr (!is_reproducible<M>)  // others have other bits at each level
+    d.add(static_cast<std::uint64_t>(ops::resolve(l.level)));
+  if constexpr (has_ranges<Optimizer>) d.add_options(optimizer);
+  d.add_options(options);
+  d.add(static_cast<std::uint64_t>(how.gradients));
+  d.add(static_cast<std::uint64_t>(how.group));
+  return d.number();
+}
+/// Digest of weights.
+template <class M, class T>
+std::int64_t digest_of_numbers(const weights<M, T>& w) {
+  digest d;
+  for (std::size_t i = 0; i < w.block().size(); i += sizeof(std::uint64_t)) {
+    std::uint64_t word = 0;
+    __builtin_memcpy(&word, w.block().data() + i, sizeof word);
+    d.add(word);
+  }
+  return d.number();
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
 /// Parts of a batch: some of its sequences, without a copy.
 
 LINNET_NAMESPACE_BEGIN
@@ -636,6 +719,70 @@ Batch part_of_batch(Batch b, index first, index count, bool label_per_sequence =
   }
   return b;
 }
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Losses of the parts of a batch, and loads of their experts, gathered over ranks and added in the
+/// order of parts. Opt-in, through linnet/mpi.hpp.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The loss of a part of a batch, and what routers did with its tokens.
+struct part_report {
+  loss_sum loss{};
+  expert_load experts{};
+};
+static_assert(std::is_trivially_copyable_v<part_report>);
+
+/// The reports of all parts, on each rank. A rank puts in those of its own parts.
+class part_reports {
+ public:
+  /// Places the reports of `parts` parts in `memory`, or counts them.
+  static constexpr part_reports place(arena& memory, index parts, index ranks) {
+    part_reports made;
+    made.parts_ = parts;
+    made.all_ = memory.take<part_report>(parts);
+    made.numbers_ = memory.take<int>(2 * ranks);
+    return made;
+  }
+  /// Notes which parts each rank has, after place().
+  void start(communicator& ranks) {
+    ranks_ = &ranks;
+    for (index r = 0; r < ranks.size(); ++r) {
+      const auto [first, last] = items_of(parts_, r, ranks.size());
+      numbers_[r] = static_cast<int>((last - first) * index{sizeof(part_report)});
+      numbers_[ranks.size() + r] = static_cast<int>(first * index{sizeof(part_report)});
+    }
+  }
+  /// Puts in the report of part number `part`, which is this rank's.
+  void put(index part, const loss_sum& loss, const expert_load& experts = {}) {
+    all_[part] = {loss, experts};
+  }
+  /// Gives each rank the reports of all parts. False if a message failed.
+  bool gather() {
+    return ranks_->gather(reinterpret_cast<std::byte*>(all_), numbers_, numbers_ + ranks_->size());
+  }
+  /// The sums over all parts, after gather().
+  part_report sum() const {
+    part_report all;
+    for (index i = 0; i < parts_; ++i) {
+      all.loss.nats += all_[i].loss.nats;
+      all.loss.tokens += all_[i].loss.tokens;
+      all.experts += all_[i].experts;
+    }
+    return all;
+  }
+
+ private:
+  communicator* ranks_ = nullptr;
+  part_report* all_ = nullptr;
+  int* numbers_ = nullptr;  ///< bytes of each rank's reports, and where they begin
+  index parts_ = 0;
+};
 
 }  // namespace detail
 
@@ -966,7 +1113,8 @@ LINNET_NAMESPACE_END
 /// @file
 /// Optimizers whose state is shared out over ranks: each keeps the moments of its shard, moves that
 /// and gets the others' weights (ZeRO-1; Rajbhandari et al. 2020, section 5.1). Its gradients may
-/// be given away while they are made (ZeRO-2).
+/// be given away while they are made (ZeRO-2), and weights of layers be fetched when they are
+/// needed (ZeRO-3).
 
 #include <limits>
 
@@ -982,10 +1130,12 @@ LINNET_NAMESPACE_BEGIN
 
 /// Stage of sharing of a distributed_trainer (Rajbhandari et al. 2020). Beside the weights each
 /// rank has all of its state (0), or the optimizer's state of its shard of the parameters (1). With
-/// 2 it also has the gradients of its shard alone.
+/// 2 it also has the gradients of its shard alone. With 3 it also has the
+/// weights of its shard alone, beside tensors outside of layers. It gets those of a layer before
+/// its forward and its backward.
 template <int Stage>
 struct zero {
-  static_assert(Stage >= 0 && Stage <= 2, "linnet::zero: stages are 0, 1 and 2");
+  static_assert(Stage >= 0 && Stage <= 3, "linnet::zero: stages are 0 to 3");
   static constexpr int stage = Stage;
 };
 
@@ -1062,17 +1212,20 @@ consteval bool check_distributed() {
                 "linnet::distributed_trainer: takes optimizers without curvature, such as adamw");
   static_assert(
       Zero::stage == 0 || moves_values<Optimizer>,
-      "linnet::distributed_trainer: zero<1> and zero<2> take adamw, which moves each value "
+      "linnet::distributed_trainer: zero<1> to zero<3> take adamw, which moves each value "
       "alone; take zero<0> for other optimizers");
   static_assert(
       Zero::stage == 0 || !has_averages<M>(),
-      "linnet::distributed_trainer: zero<1> and zero<2> take no tensors that follow averages, "
+      "linnet::distributed_trainer: zero<1> to zero<3> take no tensors that follow averages, "
       "as those of attention::routing; take zero<0>");
-  if constexpr (Zero::stage == 2)
+  if constexpr (Zero::stage >= 2)
     static_assert(
         has_own_layers<M>(),
-        "linnet::distributed_trainer: zero<2> gives gradients away layer by layer, so it "
-        "takes models whose blocks are of one type and share no parameters; take zero<1>");
+        "linnet::distributed_trainer: zero<2> and zero<3> give gradients away layer by layer, so "
+        "they take models whose blocks are of one type and share no parameters; take zero<1>");
+  static_assert(Zero::stage < 3 || std::is_same_v<Compute, compute::f32>,
+                "linnet::distributed_trainer: zero<3> computes in compute::f32; take zero<2> for "
+                "compute::bf16");
   return true;
 }
 
@@ -1166,14 +1319,13 @@ class unit_gradients {
 
   const ops::gradient_tap* tap = nullptr;  ///< is told when a layer has its gradients
 
- private:
   static constexpr index of_a_layer = [] {
     index most = 0;
     for (const gradient_unit& one : units)
       if (one.in_layer()) most = (std::max)(most, one.size());
     return most;
   }();
-  /// Where units begin: layers at 0, the others behind the largest layer.
+  /// Where units begin: layers at 0, the others behind the largest layer. The last is the end.
   static constexpr std::array<index, units.size() + 1> places = [] {
     std::array<index, units.size() + 1> all{};
     index next = of_a_layer;
@@ -1187,8 +1339,267 @@ class unit_gradients {
   }();
   static constexpr index values = places.back();
 
+ private:
   memory_block memory_;
   tree_type tree_{};
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Weights that ranks share out (ZeRO-3; Rajbhandari et al. 2020, section 5.3). Those of one layer
+/// at a time are fetched and packed, before its forward and its backward. Tensors in no layer are
+/// kept. Opt-in, through linnet/mpi.hpp.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A rank's shard of the weights of model M, and those outside of layers. Weights of one layer have
+/// memory that all layers use by turns. The tree of a model's weights points into it.
+template <class M, class T>
+class unit_weights {
+  using units_of = unit_gradients<M, T>;
+  using held_form = linnet::form::canonical<T, storage_of<M, T>>;
+  static constexpr auto& units = units_of::units;
+
+ public:
+  using tree_type = typename M::template params<held_form>;
+  /// Places the weights of a rank in `memory`, or counts them; null then.
+  static constexpr unit_weights* place(arena& memory, index rank, index ranks, index group) {
+    unit_weights w;
+    w.group_ = group < 1 ? ranks : group;
+    const index each = ranks / w.group_, first = rank % w.group_ * each;
+    w.begin_ = shard_begin<M, T>(first, ranks).value;
+    w.end_ = shard_begin<M, T>(first + each, ranks).value;
+    w.shard_ = memory.take<T>(w.end_ - w.begin_);
+    w.fetched_ = memory.take<T>(units_of::values);
+    w.numbers_ = memory.take<int>(6 * ranks);
+    unit_weights* const at = memory.take<unit_weights>(1);
+    if (at) *at = w;
+    return at;
+  }
+  /// Takes this rank's shard of whole weights, and what is outside of layers. It talks to no one.
+  void start(communicator& ranks, const T* whole) {
+    ranks_ = &ranks;
+    const index n = ranks.size(), each = n / group_;
+    for (index r = 0; r < n; ++r) {
+      numbers_[4 * n + r] = static_cast<int>(shard_begin<M, T>(r % group_ * each, n).value);
+      numbers_[5 * n + r] = static_cast<int>(shard_begin<M, T>((r % group_ + 1) * each, n).value);
+    }
+    std::copy_n(whole + begin_, end_ - begin_, shard_);
+    std::fill_n(fetched_, units_of::values, T(0));
+    for (std::size_t i = 0; i < units.size(); ++i)
+      if (!units[i].in_layer()) std::copy_n(whole + units[i].begin, units[i].size(), of(i));
+    std::size_t unit = 0;
+    index offset = 0;
+    const auto put = [&](const parameter_path&, const tensor_info& info, auto& leaf) {
+      while (offset >= units[unit].end) ++unit;
+      T* const values = of(unit) + (offset - units[unit].begin);
+      if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+        leaf = values;
+      else
+        leaf.data = values;
+      offset += round_up(info.size(), alignment / static_cast<index>(sizeof(T)));
+    };
+    each_leaf(put, tree_of<M, held_form>{tree_});
+  }
+  static constexpr bool valid() { return true; }
+  linnet::error error() const { return ranks_->error(); }
+  tree_type& tree() { return tree_; }
+  const tree_type& tree() const { return tree_; }
+  /// Calls f(path, info, leaf) for each tensor; those of all layers are one layer's.
+  template <class F>
+  void visit(F&& f) const {
+    each_leaf(f, tree_of<M, held_form, true>{const_cast<tree_type&>(tree_)});
+  }
+  /// Values [begin, end) of a block of weights, the shard.
+  T* shard() const { return shard_; }
+  /// The shard as bytes.
+  std::span<std::byte> block() const {
+    return std::as_writable_bytes(std::span(shard_, static_cast<std::size_t>(end_ - begin_)));
+  }
+
+  /// Begins a forward pass.
+  void begin_pass() { next_ = 0; }
+  /// Gets the weights of the next layer of a forward pass, or of its backward. All ranks call this
+  /// for the same layers. False if a message failed.
+  bool fetch_layer(bool backward) {
+    if (backward) {
+      while (next_ > 0 && !units[--next_].in_layer()) {
+      }
+      now_ = next_;
+    } else {
+      while (next_ + 1 < units.size() && !units[next_].in_layer()) ++next_;
+      now_ = next_++;
+    }
+    return fetch(now_);
+  }
+  /// The unit that fetch_layer() got last.
+  std::size_t now() const { return now_; }
+  /// Gets the weights of all layers of a forward pass.
+  void fetch_forward() {
+    for (std::size_t i = 0; i < units.size(); ++i)
+      if (units[i].in_layer()) (void)fetch(i);
+  }
+  /// Gets the weights of unit number `i`. False if a message failed.
+  bool fetch(std::size_t i) { return fetch(units[i].begin, units[i].end, of(i)); }
+  /// Gets the weights outside of layers. False if a message failed.
+  bool fetch_outside() {
+    bool fine = true;
+    for (std::size_t i = 0; i < units.size(); ++i)
+      if (!units[i].in_layer()) fine = fine && fetch(i);
+    return fine;
+  }
+  /// Gets the values [first, last) of a block of weights, into `to`. False if a message failed.
+  bool fetch(index first, index last, T* to) {
+    const index n = ranks_->size(), me = ranks_->rank();
+    const communicator::places sent{numbers_, numbers_ + n};
+    const communicator::places got{numbers_ + 2 * n, numbers_ + 3 * n};
+    const index own_first = (std::max)(first, begin_);
+    const index own = (std::max)((std::min)(last, end_) - own_first, index{0});
+    for (index r = 0; r < n; ++r) {
+      const bool beside = r != me && r / group_ == me / group_;
+      const index from = (std::max)(first, index{numbers_[4 * n + r]});
+      const index stop = (std::min)(last, index{numbers_[5 * n + r]});
+      const index count = beside ? (std::max)(stop - from, index{0}) : 0;
+      sent.counts[r] = static_cast<int>(beside ? own : 0);
+      sent.begins[r] = static_cast<int>(beside && own > 0 ? own_first - begin_ : 0);
+      got.counts[r] = static_cast<int>(count);
+      got.begins[r] = static_cast<int>(count > 0 ? from - first : 0);
+    }
+    if (own > 0) std::copy_n(shard_ + (own_first - begin_), own, to + (own_first - first));
+    return ranks_->exchange(shard_, sent, to, got);
+  }
+
+ private:
+  T* of(std::size_t i) const { return fetched_ + units_of::places[i]; }
+
+  communicator* ranks_ = nullptr;
+  T* shard_ = nullptr;
+  T* fetched_ = nullptr;    ///< of the layer, and of what is outside of layers
+  int* numbers_ = nullptr;  ///< places of what goes and comes; where shards begin and end
+  index begin_ = 0, end_ = 0, group_ = 1;
+  std::size_t next_ = 0, now_ = 0;  ///< units
+  tree_type tree_{};
+};
+
+/// The packed form of the weights of one layer of model M, in memory that all layers use by turns.
+/// Also that of tensors outside of layers.
+template <class M, class T, class S>
+class unit_packed {
+  using held_form = linnet::form::packed<T, S>;
+  static constexpr auto units = gradient_units<M, T>();
+
+ public:
+  using tree_type = typename M::template params<held_form>;
+
+  /// Size of the memory in bytes.
+  static constexpr index bytes() { return of_a_layer() + outside(); }
+  /// Allocates the memory, all zero; valid() tells whether it was there.
+  unit_packed() : memory_(bytes()) {
+    if (!valid()) return;
+    auto* const block = static_cast<std::byte*>(memory_.data());
+    placing all{arena(block, of_a_layer()), arena(block + of_a_layer(), outside())};
+    each_leaf(all, tree_of<M, held_form>{tree_});
+  }
+  bool valid() const { return memory_.data() != nullptr; }
+  tree_type& tree() { return tree_; }
+  const tree_type& tree() const { return tree_; }
+  /// Points packed matrices to the rows of `w`, which backward reads.
+  void attach(const unit_weights<M, T>& w) {
+    const attaches_leaves attach_one{};
+    each_leaf(attach_one, tree_of<M, held_form>{tree_}, tree_in(w));
+  }
+  /// Packs what is outside of layers. Called by every thread.
+  void pack_held(const ops::execution& on, const unit_weights<M, T>& w) {
+    for (std::size_t i = 0; i < units.size(); ++i)
+      if (!units[i].in_layer()) pack(on, i, w);
+  }
+  /// Packs unit number `i`. Called by every thread.
+  void pack(const ops::execution& on, std::size_t i, const unit_weights<M, T>& w) {
+    packs_unit one{on, units[i]};
+    each_leaf(one, tree_of<M, held_form>{tree_}, tree_in(w));
+  }
+
+  const ops::weight_tap* tap = nullptr;  ///< brings the weights of layers
+
+ private:
+  using canonical = linnet::form::canonical<T, storage_of<M, T>>;
+  static tree_of<M, canonical, true> tree_in(const unit_weights<M, T>& w) {
+    return {const_cast<typename unit_weights<M, T>::tree_type&>(w.tree())};
+  }
+
+  /// Gives each tensor its memory: those of layers by turns the same.
+  struct placing {
+    arena layer{}, outside{};
+    index offset = 0;
+    std::size_t unit = 0;
+
+    template <class Leaf>
+    constexpr void operator()(const parameter_path& at, const tensor_info& info, Leaf& leaf) {
+      while (offset >= units[unit].end) ++unit;
+      if (offset == units[unit].begin) layer.release(0);
+      places_leaves{units[unit].in_layer() ? layer : outside}(at, info, leaf);
+      offset += round_up(info.size(), alignment / static_cast<index>(sizeof(T)));
+    }
+  };
+  static constexpr placing counted() {
+    placing all;
+    tree_type tree{};
+    each_leaf(all, tree_of<M, held_form>{tree});
+    return all;
+  }
+  static constexpr index of_a_layer() { return counted().layer.peak(); }
+  static constexpr index outside() { return counted().outside.peak(); }
+
+  /// Packs the tensors of one unit.
+  struct packs_unit {
+    const ops::execution& on;
+    gradient_unit unit;
+    index offset = 0;
+
+    template <class To, class From>
+    void operator()(const parameter_path& at, const tensor_info& info, To& to, From& from) {
+      if (offset >= unit.begin && offset < unit.end) packs_leaves{on}(at, info, to, from);
+      offset += round_up(info.size(), alignment / static_cast<index>(sizeof(T)));
+    }
+  };
+
+  memory_block memory_;
+  tree_type tree_{};
+};
+
+/// Brings the weights of layers to a trainer while it makes forward and backward passes.
+template <class M, class T, class S>
+class brings_weights {
+ public:
+  brings_weights(unit_weights<M, T>& from, unit_packed<M, T, S>& to) : from_(from), to_(to) {
+    to_.tap = &tap_;
+  }
+  brings_weights(const brings_weights&) = delete;
+  brings_weights& operator=(const brings_weights&) = delete;
+  ~brings_weights() { to_.tap = nullptr; }
+
+  /// Begins a pass on this rank.
+  void begin() { from_.begin_pass(); }
+  /// For a rank without a part, see unit_sums::add().
+  void forward() { from_.fetch_forward(); }
+  void backward(std::size_t unit) { (void)from_.fetch(unit); }
+
+ private:
+  static void bring(void* self, const ops::execution& on, index, bool backward) {
+    auto& me = *static_cast<brings_weights*>(self);
+    on.threads.wait();
+    on.threads.once([&] { (void)me.from_.fetch_layer(backward); });
+    me.to_.pack(on, me.from_.now(), me.from_);
+    on.threads.wait();
+  }
+
+  unit_weights<M, T>& from_;
+  unit_packed<M, T, S>& to_;
+  ops::weight_tap tap_{this, &bring};
 };
 
 }  // namespace detail
@@ -1272,7 +1683,7 @@ struct sharded {
   /// The gradients that a trainer keeps: a block of all, or memory of one layer's.
   template <class, class>
   using gradient_block =
-      std::conditional_t<Stage == 2, unit_gradients<M, T>, linnet::gradients<M, T>>;
+      std::conditional_t<Stage >= 2, unit_gradients<M, T>, linnet::gradients<M, T>>;
 
   /// Sum of squares of all gradients, from chunks and in the order of sum_of_squares(). It is NaN
   /// after a failure of messages, so that no step follows.
@@ -1303,7 +1714,7 @@ struct sharded {
   template <class Gradients>
   void update(const ops::execution& on, index t, double gradient_scale, const Gradients&,
               state<M, T>&, weights<M, T>& w) const {
-    w.visit(moves_shard{*this, on, t, gradient_scale, static_cast<const T*>(w.data())});
+    move_shard(on, t, gradient_scale, static_cast<T*>(w.data()) + memory.begin);
     on.threads.once([&] {
       const index n = memory.ranks->size();
       (void)memory.ranks->exchange_within(static_cast<T*>(w.data()),
@@ -1312,29 +1723,41 @@ struct sharded {
     });
   }
 
- private:
-  struct moves_shard {
-    const sharded& all;
-    const ops::execution& on;
-    index t;
-    double gradient_scale;
-    const T* block;
-
-    template <class Leaf>
-    void operator()(const parameter_path&, const tensor_info& info, Leaf& leaf) const {
-      T* const x = numbers_in(leaf);
-      const index at = x - block;
-      const index from = (std::max)(all.memory.begin - at, index{0});
-      const index to = (std::min)(all.memory.end - at, info.size());
+ protected:
+  /// Moves the values [begin, end) of a block of weights, tensor by tensor.
+  void move_shard(const ops::execution& on, index t, double gradient_scale, T* values) const {
+    index at = 0;
+    each_tensor<M>([&](const parameter_path&, const tensor_info& info) {
+      const index from = (std::max)(memory.begin, at);
+      const index to = (std::min)(memory.end, at + info.size());
+      at += round_up(info.size(), alignment / static_cast<index>(sizeof(T)));
       if (from >= to) return;
-      const index moment = at + from - all.memory.begin;
-      all.by.move(
-          on, t, gradient_scale, info.decays(), to - from,
-          typename Optimizer::template averaged<T>{
-              all.memory.gradient + moment, all.memory.first + moment, all.memory.second + moment},
-          x + from);
-    }
-  };
+      const index i = from - memory.begin;
+      by.move(on, t, gradient_scale, info.decays(), to - from,
+              typename Optimizer::template averaged<T>{memory.gradient + i, memory.first + i,
+                                                       memory.second + i},
+              values + i);
+    });
+  }
+};
+
+/// That with weights of layers that are fetched when they are needed, see unit_weights.
+template <class M, class T, class Optimizer>
+struct sharded_weights : sharded<M, T, Optimizer, 3> {
+  using base = sharded<M, T, Optimizer, 3>;
+
+  template <class, class>
+  using weight_block = unit_weights<M, T>;
+  template <class, class, class S>
+  using packed_block = unit_packed<M, T, S>;
+
+  /// Moves the values of the shard and gets those outside of layers.
+  template <class Gradients>
+  void update(const ops::execution& on, index t, double gradient_scale, const Gradients&,
+              typename base::template state<M, T>&, unit_weights<M, T>& w) const {
+    this->move_shard(on, t, gradient_scale, w.shard());
+    on.threads.once([&] { (void)w.fetch_outside(); });
+  }
 };
 
 }  // namespace detail
@@ -1376,6 +1799,12 @@ constexpr index most_waiting(index parts, index rank, index ranks) {
   }
   return most;
 }
+
+/// A rank without a part does nothing beside its messages, where others go through layers.
+struct idles {
+  void forward() const {}
+  void backward(std::size_t) const {}
+};
 
 /// Memory and messages with which a rank adds gradients of type T of model M, unit by unit.
 template <class M, class T>
@@ -1423,9 +1852,10 @@ class unit_sums : public shard_sums<M, T> {
   }
 
   /// Adds the gradients of a batch to the shards of all ranks. make(i) adds that of part `i` to
-  /// `gradient`, zero before and after. False if a message failed.
-  template <class Make>
-  bool add(block& gradient, Make&& make) {
+  /// `gradient`, zero before and after. Where others have a part more, `idle` is told of their
+  /// forward, and of each layer's backward. False if a message failed.
+  template <class Make, class Idle = idles>
+  bool add(block& gradient, Make&& make, Idle&& idle = {}) {
     const auto [first, last] = items_of(parts_, ranks_->rank(), ranks_->size());
     const index rounds = (parts_ + ranks_->size() - 1) / ranks_->size();
     gradient_ = &gradient;
@@ -1443,7 +1873,11 @@ class unit_sums : public shard_sums<M, T> {
         gradient.tap = nullptr;
         fine_ = fine_ && !next_layer();
       } else {  // others have a part more
-        while (next_layer()) give(next_);
+        idle.forward();
+        while (next_layer()) {
+          idle.backward(next_);
+          give(next_);
+        }
       }
       for (std::size_t i = 0; i < block::units.size(); ++i)
         if (!block::units[i].in_layer()) give(i);
@@ -1570,7 +2004,7 @@ inline result<void> check_sharing(const char* where, const distributed_options& 
   if (how.parts < ranks)
     return failure(errc::invalid, where, "distributed_options.parts",
                    "no fewer than ranks, " + std::to_string(ranks), std::to_string(how.parts));
-  constexpr index most_parts = most_in_message / index{sizeof(loss_sum)};
+  constexpr index most_parts = most_in_message / index{sizeof(part_report)};
   if (how.parts > most_parts)
     return failure(errc::invalid, where, "distributed_options.parts",
                    "at most " + std::to_string(most_parts), std::to_string(how.parts));
@@ -1586,6 +2020,18 @@ inline result<void> check_sharing(const char* where, const distributed_options& 
   return {};
 }
 
+/// Values of layers among those whose state rank `rank` has.
+template <class M, class T>
+constexpr index layer_values_of_state(index rank, index ranks, index group) {
+  const index each = ranks / group, begin = shard_begin<M, T>(rank % group * each, ranks).value,
+              end = shard_begin<M, T>((rank % group + 1) * each, ranks).value;
+  index n = 0;
+  each_gradient_unit<M, T>([&](const gradient_unit& unit) {
+    const index first = (std::max)(unit.begin, begin), last = (std::min)(unit.end, end);
+    if (unit.in_layer()) n += (std::max)(last - first, index{0});
+  });
+  return n;
+}
 /// Bytes that rank `rank` sends in a step, see distributed_trainer::sent_bytes().
 template <class M, class T, int Stage>
 constexpr index bytes_sent_in_step(index rank, index ranks, const distributed_options& how) {
@@ -1596,16 +2042,20 @@ constexpr index bytes_sent_in_step(index rank, index ranks, const distributed_op
       shard_begin<M, T>(shard + 1, ranks).chunk - shard_begin<M, T>(shard, ranks).chunk;
   const bool fixed = how.sums == reduction::fixed_order;
   index passes = fixed ? partial_sums_of(how.parts, rank, ranks).sums : 1;
-  if (Stage == 2) passes = fixed ? last - first : (how.parts + others) / ranks;
+  if (Stage >= 2) passes = fixed ? last - first : (how.parts + others) / ranks;
   // Weights go to the ranks of a group; before, its shards' gradients to those of other groups.
   const index group = how.group < 1 ? ranks : how.group;
-  const index afterwards =
-      (ranks / group - 1) * own + (group - 1) * shard_sums<M, T>::state_values(rank, ranks, group);
+  index weights = shard_sums<M, T>::state_values(rank, ranks, group);
+  if constexpr (Stage == 3) {  // of layers before forward and backward of each round of parts
+    const index of_layers = layer_values_of_state<M, T>(rank, ranks, group);
+    weights += (2 * ((how.parts + others) / ranks) - 1) * of_layers;
+  }
+  const index afterwards = (ranks / group - 1) * own + (group - 1) * weights;
   const bool rounds = how.gradients == gradient_messages::bf16;
   const index each = rounds ? index{sizeof(std::uint16_t)} : index{sizeof(T)};
   return passes * (shard_sums<M, T>::values - own) * each + afterwards * index{sizeof(T)} +
          others * ((Stage > 0 ? chunks * index{sizeof(double)} : 0) +
-                   (last - first) * index{sizeof(loss_sum)});
+                   (last - first) * index{sizeof(part_report)});
 }
 
 }  // namespace detail
@@ -1614,35 +2064,6 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-namespace detail {
-
-/// Reads and sets the counters of a trainer whose gradients come from several processes.
-struct counters_of {
-  template <class Trainer>
-  static training_progress& progress(Trainer& t) {
-    return t.progress_;
-  }
-  /// Why it does not take a step on a batch.
-  template <class Trainer, class Objective>
-  static refusal refusal_of(const Trainer& t, const typename Trainer::batch& b, Objective& from) {
-    return t.refusal_of(b, from);
-  }
-  /// Why it does not take a step with the gradients that it has.
-  template <class Trainer>
-  static refusal refusal_of(const Trainer& t) {
-    return t.options_fit() ? refusal::none : refusal::options;
-  }
-  /// Notes that a batch was refused on this rank or another.
-  template <class Trainer>
-  static void refuse(Trainer& t, refusal why) {
-    t.reason_ = why;
-    ++t.refused_;
-    t.in_vain();
-  }
-};
-
-}  // namespace detail
-
 /// Trains weights of model `M` on several processes, each of which gives its part of a batch. It
 /// has the calls of a trainer; all ranks make the same ones in the same order. With
 /// reduction::fixed_order losses and weights have the same bits for any number of ranks, any number
@@ -1650,7 +2071,7 @@ struct counters_of {
 template <class M, class Optimizer = adamw, class Zero = zero<0>, class T = float,
           class Compute = compute::f32>
 class distributed_trainer {
-  static constexpr bool shards = Zero::stage > 0;
+  static constexpr bool shards = Zero::stage > 0, fetches = Zero::stage == 3;
   static_assert(detail::check_distributed<M, Optimizer, Zero, Compute>());
   template <class Opt, bool Shards>
   struct inner_of {
@@ -1658,12 +2079,13 @@ class distributed_trainer {
   };
   template <class Opt>
   struct inner_of<Opt, true> {
-    using type = detail::sharded<M, T, Opt, Zero::stage>;
+    using type = std::conditional_t<fetches, detail::sharded_weights<M, T, Opt>,
+                                    detail::sharded<M, T, Opt, Zero::stage>>;
   };
   using inner_optimizer = typename inner_of<Optimizer, shards>::type;
   using inner = trainer<M, inner_optimizer, T, Compute>;
   using sums =
-      std::conditional_t<Zero::stage == 2, detail::unit_sums<M, T>, detail::gradient_sums<M, T>>;
+      std::conditional_t<Zero::stage >= 2, detail::unit_sums<M, T>, detail::gradient_sums<M, T>>;
   using counters = detail::counters_of;
 
  public:
@@ -1680,14 +2102,16 @@ class distributed_trainer {
   }
 
   /// Bytes that rank `rank` of `ranks` sends in a step(), as communicator::sent_bytes() counts
-  /// them. They are gradients; then weights, or with zero<0> summed gradients; squares; losses.
+  /// them. They are gradients; then weights, or with zero<0> summed gradients; squares; reports of
+  /// parts.
   static constexpr index sent_bytes(index rank, index ranks, const distributed_options& how = {}) {
     return detail::bytes_sent_in_step<M, T, Zero::stage>(rank, ranks, how);
   }
 
   /// Opens a trainer of `w` on all ranks; each allocates its footprint(), once. The limits are
   /// those of one part of a batch: limits.batch is the number of its sequences. `w` and `ranks`
-  /// must outlive it and not move; `w` must hold the same numbers on all ranks. Errors: those of
+  /// must outlive it and not move; `w` must hold the same numbers on all ranks. With zero<3> open()
+  /// alone reads `w`, which may then be given up, see gather_weights(). Errors: those of
   /// trainer::open, and errc::invalid for fewer parts than ranks. Also errc::mismatch, with the
   /// number of a rank that has another model, other options, limits or weights, or could not open.
   /// Also errc::io if a rank did not answer. All ranks get an error where one does.
@@ -1704,15 +2128,17 @@ class distributed_trainer {
         by.by = optimizer;
       else
         by = optimizer;
-      auto opened = inner::open(w, l, by, options);
-      if (!opened) {
+      memory_block memory(place(nullptr, 0, ranks.rank(), ranks.size(), how).bytes);
+      placed p;
+      if (memory.data()) p = place(memory.data(), memory.size(), ranks.rank(), ranks.size(), how);
+      auto opened = memory.data()
+                        ? open_inner(w, ranks, l, by, options, p)
+                        : detail::out_of_memory("distributed_trainer::open",
+                                                footprint(l, ranks.rank(), ranks.size(), how));
+      if (!opened)
         own = opened.error();
-      } else {
-        t.emplace(distributed_trainer(std::move(*opened), ranks, l, how));
-        if (!t->memory_.data())
-          own = detail::out_of_memory("distributed_trainer::open",
-                                      footprint(l, ranks.rank(), ranks.size(), how));
-      }
+      else
+        t.emplace(distributed_trainer(std::move(*opened), ranks, l, how, std::move(memory), p));
     }
     // The ranks tell each other what they have before anything depends on it.
     const detail::rank_words said{own ? 1 : 0,
@@ -1720,9 +2146,9 @@ class distributed_trainer {
                                   static_cast<std::int64_t>(sizeof(T)),
                                   how.parts,
                                   static_cast<std::int64_t>(how.sums),
-                                  tensors(),
-                                  settings(l, optimizer, options, how),
-                                  own ? 0 : numbers(w)};
+                                  detail::digest_of_tensors<M>(),
+                                  detail::digest_of_settings<M>(l, optimizer, options, how),
+                                  own ? 0 : detail::digest_of_numbers(w)};
     detail::rank_difference unlike;
     const bool answered = ranks.compare(said, 1, unlike);
     if (own) return std::move(*own);
@@ -1767,23 +2193,49 @@ class distributed_trainer {
   /// Summed loss of a batch over all ranks, of which `b` is this rank's part, without dropout and
   /// without a step.
   loss_sum evaluate(const batch& b) {
-    loss_sum all;
     const auto refuses = [&](const batch& own) {
       return detail::in_training<M>(
           own, detail::refusal_of<M>(own, limits_, cross_entropy_objective{}, std::span<T>()));
     };
-    if (stopped() || !agree(call::evaluate, b, refusal_of(b, refuses))) return loss_sum::refused();
-    for (index i = own_parts().first; i < own_parts().second; ++i)
-      losses_[i] = inner_.evaluate(part(b, i));
-    return gather_losses(all) ? all : loss_sum::refused();
+    if (stopped() || !agree(call::evaluate, b, refusal_of(b, refuses)) || !renew())
+      return loss_sum::refused();
+    const auto [first, last] = own_parts();
+    if constexpr (fetches) {
+      detail::brings_weights bring(*held_, counters::packed(inner_));
+      for (index i = 0; i * ranks_->size() < how_.parts; ++i)
+        if (first + i < last)
+          bring.begin(), reports_.put(first + i, inner_.evaluate(part(b, first + i)));
+        else
+          bring.forward();  // others have a part more
+    } else {
+      for (index i = first; i < last; ++i) reports_.put(i, inner_.evaluate(part(b, i)));
+    }
+    return reports_.gather() ? reports_.sum().loss : loss_sum::refused();
   }
 
   /// Summed loss of a batch that this rank has alone, of at most limits.batch sequences. No other
-  /// rank needs to call this.
-  loss_sum evaluate_alone(const batch& b) { return inner_.evaluate(b); }
+  /// rank needs to call this. Not with zero<3>, where no rank has all weights.
+  loss_sum evaluate_alone(const batch& b) requires(!fetches) { return inner_.evaluate(b); }
+
+  /// Gives each rank the whole weights, of which it has a shard. All ranks call this. Errors, on
+  /// all ranks: errc::io (a rank did not answer), errc::mismatch (the weights of a rank are not
+  /// valid).
+  result<void> gather_weights(weights<M, T>& to) requires fetches {
+    detail::rank_difference unlike;
+    if (!ranks_->compare({to.valid() ? 0 : 1}, 1, unlike)) return ranks_->error();
+    if (unlike.rank >= 0)
+      return detail::failure(errc::mismatch, "distributed_trainer::gather_weights",
+                             "rank " + std::to_string(unlike.rank), "valid weights", "others");
+    if (!held_->fetch(0, sums::values, static_cast<T*>(to.data()))) return ranks_->error();
+    return {};
+  }
 
   /// Global gradient norm of the last step, before clipping.
   double gradient_norm() const { return inner_.gradient_norm(); }
+  /// Loads of ffn::experts in the last step on all ranks, or in the parts accumulated since it, see
+  /// trainer::experts(). The sums of parts are added in the order of parts, so they
+  /// are the same on each rank and on any number of ranks. All 0 after resume().
+  const expert_load& experts() const { return experts_; }
   /// Steps taken.
   index steps() const { return inner_.steps(); }
   /// Steps left out because loss or gradient was not finite, or no label counted.
@@ -1807,7 +2259,8 @@ class distributed_trainer {
     if (unlike_.rank >= 0) return difference("distributed_trainer", fields_of_call, unlike_);
     return detail::failure(errc::invalid, "distributed_trainer", "", "", inner_.last_refusal());
   }
-  /// The packed weights, current after each step.
+  /// The packed weights, current after each step. With zero<3> they are those outside of layers,
+  /// and memory for a layer's.
   const auto& current() const { return inner_.current(); }
   /// All counters; equal on all ranks.
   const training_progress& progress() const { return inner_.progress(); }
@@ -1816,7 +2269,8 @@ class distributed_trainer {
   template <class F>
   void visit_state(F&& f) {
     inner_.visit_state([&](std::string_view name, std::span<std::byte> bytes) {
-      if (name != "gradients") f(name, index{0}, bytes);
+      const bool shard = fetches && name == "weights";
+      if (name != "gradients") f(name, shard ? moments_.begin * index{sizeof(T)} : 0, bytes);
     });
     if constexpr (shards) {
       const index begin = moments_.begin * index{sizeof(T)}, n = moments_.end - moments_.begin;
@@ -1828,7 +2282,7 @@ class distributed_trainer {
   /// The bytes [first, second) of what visit_state() shows of a block that this rank writes into a
   /// checkpoint: all ranks together write each byte once.
   std::pair<index, index> written_state(std::string_view name, index size) const {
-    if (!shards || name == "weights")
+    if (!shards || (name == "weights" && !fetches))
       return detail::share_of_block(size, ranks_->rank(), ranks_->size());
     return {(moments_.own_begin - moments_.begin) * index{sizeof(T)},
             (moments_.own_end - moments_.begin) * index{sizeof(T)}};
@@ -1840,6 +2294,8 @@ class distributed_trainer {
       std::fill_n(static_cast<T*>(inner_.gradient().data()), sums::values, T(0));
     sums_.clear();
     unlike_ = {};
+    experts_ = {};
+    outside_is_old_ = true;
     return inner_.resume(at);
   }
   /// The processes that it shares batches with.
@@ -1879,8 +2335,8 @@ class distributed_trainer {
   struct placed {
     sums gradients{};
     detail::shard_memory<M, T> moments{};
-    loss_sum* losses = nullptr;
-    int* numbers = nullptr;
+    detail::part_reports reports{};
+    detail::unit_weights<M, T>* held = nullptr;  ///< with zero<3>
     index bytes = 0;
   };
   static constexpr placed place(void* block, index size, index rank, index ranks,
@@ -1890,24 +2346,34 @@ class distributed_trainer {
     p.gradients = sums::place(memory, rank, ranks, how);
     if constexpr (shards)
       p.moments = detail::shard_memory<M, T>::place(memory, rank, ranks, how.group);
-    p.losses = memory.take<loss_sum>(how.parts);
-    p.numbers = memory.take<int>(2 * ranks);
+    p.reports = detail::part_reports::place(memory, how.parts, ranks);
+    if constexpr (fetches)
+      p.held = detail::unit_weights<M, T>::place(memory, rank, ranks, how.group);
     p.bytes = memory.peak();
     return p;
   }
   distributed_trainer(inner&& made, communicator& ranks, const limits& l,
-                      const distributed_options& how)
+                      const distributed_options& how, memory_block&& memory, const placed& p)
       : inner_(std::move(made)),
         ranks_(&ranks),
         limits_(l),
         how_(how),
-        memory_(place(nullptr, 0, ranks.rank(), ranks.size(), how).bytes) {
-    if (!memory_.data()) return;
-    const placed p = place(memory_.data(), memory_.size(), ranks.rank(), ranks.size(), how);
-    sums_ = p.gradients;
-    moments_ = p.moments;
-    losses_ = p.losses;
-    numbers_ = p.numbers;
+        memory_(std::move(memory)),
+        sums_(p.gradients),
+        moments_(p.moments),
+        reports_(p.reports),
+        held_(p.held) {}
+  /// Opens a trainer of whole weights, or of this rank's shard of them.
+  static result<inner> open_inner(weights<M, T>& w, communicator& ranks, const limits& l,
+                                  const inner_optimizer& by, const training_options& options,
+                                  const placed& p) {
+    if constexpr (fetches) {
+      if (!w.valid()) return w.error();
+      p.held->start(ranks, static_cast<const T*>(w.data()));
+      return inner::open(*p.held, l, by, options);
+    } else {
+      return inner::open(w, l, by, options);
+    }
   }
   /// Notes the shards, after the ranks have agreed.
   void start() {
@@ -1916,11 +2382,7 @@ class distributed_trainer {
       moments_.start(*ranks_, sums_.state_gradient());
       inner_.optimizer().memory = moments_;
     }
-    for (index r = 0; r < ranks_->size(); ++r) {
-      const auto [first, last] = detail::items_of(how_.parts, r, ranks_->size());
-      numbers_[r] = static_cast<int>((last - first) * index{sizeof(loss_sum)});
-      numbers_[ranks_->size() + r] = static_cast<int>(first * index{sizeof(loss_sum)});
-    }
+    reports_.start(*ranks_);
   }
 
   /// Why this rank cannot open a trainer, if it is its own options.
@@ -1942,41 +2404,9 @@ class distributed_trainer {
                              std::to_string(l.threads));
     if (shards && options.keep_zeros)
       return detail::failure(errc::invalid, where, "training_options.keep_zeros",
-                             "false with zero<1> and zero<2>, whose ranks move a shard each",
+                             "false with zero<1> to zero<3>, whose ranks move a shard each",
                              "true");
     return {};
-  }
-  static std::int64_t tensors() {
-    detail::digest d;
-    each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
-      d.add(stream_of(at.str()));
-      d.add(static_cast<std::uint64_t>(info.rows));
-      d.add(static_cast<std::uint64_t>(info.columns));
-    });
-    return d.number();
-  }
-  static std::int64_t settings(const limits& l, const Optimizer& optimizer,
-                               const training_options& options, const distributed_options& how) {
-    detail::digest d;
-    d.add_options(how);
-    for (const index limit : {l.batch, l.source, l.target})
-      d.add(static_cast<std::uint64_t>(limit));
-    if constexpr (!detail::is_reproducible<M>)  // others have other bits at each level
-      d.add(static_cast<std::uint64_t>(ops::resolve(l.level)));
-    if constexpr (detail::has_ranges<Optimizer>) d.add_options(optimizer);
-    d.add_options(options);
-    d.add(static_cast<std::uint64_t>(how.gradients));
-    d.add(static_cast<std::uint64_t>(how.group));
-    return d.number();
-  }
-  static std::int64_t numbers(const weights<M, T>& w) {
-    detail::digest d;
-    for (std::size_t i = 0; i < w.block().size(); i += sizeof(std::uint64_t)) {
-      std::uint64_t word = 0;
-      __builtin_memcpy(&word, w.block().data() + i, sizeof word);
-      d.add(word);
-    }
-    return d.number();
   }
   static linnet::error difference(const char* where, const char* const* names,
                                   const detail::rank_difference& d) {
@@ -2026,33 +2456,46 @@ class distributed_trainer {
     counters::refuse(inner_, named ? static_cast<refusal>(unlike_.got) : refusal::batch);
     return false;
   }
-  /// Gives each rank the losses of all parts and adds them in order.
-  bool gather_losses(loss_sum& all) {
-    if (!ranks_->gather(reinterpret_cast<std::byte*>(losses_), numbers_, numbers_ + ranks_->size()))
-      return false;
-    all = {};
-    for (index i = 0; i < how_.parts; ++i) {
-      all.nats += losses_[i].nats;
-      all.tokens += losses_[i].tokens;
-    }
-    return true;
-  }
   /// Adds the gradients of a batch; `all` is the loss over all ranks.
   template <class Objective>
   bool add(call kind, const batch& b, Objective& from, loss_sum& all) {
     const auto refuses = [&](const batch& own) { return counters::refusal_of(inner_, own, from); };
-    if (stopped() || !agree(kind, b, refusal_of(b, refuses))) return false;
+    if (stopped() || !agree(kind, b, refusal_of(b, refuses)) || !renew()) return false;
     training_progress& at = counters::progress(inner_);
     const training_progress before = at;
     const index each = b.batch / own_count();
-    const bool added = sums_.add(inner_.gradient(), [&](index i) {
+    const auto make = [&](index i) {
       at.samples = before.samples + i * each;  // dropout depends on a sample's place in the batch
-      losses_[i] = inner_.accumulate(part(b, i), from);
-    });
-    if (!added || !gather_losses(all)) return false;
+      counters::experts(inner_) = {};
+      const loss_sum loss = inner_.accumulate(part(b, i), from);
+      reports_.put(i, loss, inner_.experts());
+    };
+    bool added = false;
+    if constexpr (fetches) {
+      detail::brings_weights bring(*held_, counters::packed(inner_));
+      const auto begin = [&](index i) { bring.begin(), make(i); };
+      added = sums_.add(inner_.gradient(), begin, bring);
+    } else {
+      added = sums_.add(inner_.gradient(), make);
+    }
+    if (!added || !reports_.gather()) return false;
+    const detail::part_report sum = reports_.sum();
+    all = sum.loss;
+    if (!before.accumulating()) experts_ = {};
+    experts_ += sum.experts;
     at.samples = before.samples + how_.parts * each;
     at.tokens = before.tokens + all.tokens;
     at.nats = before.nats + all.nats;
+    return true;
+  }
+  /// Gets the weights outside of layers, where a run was resumed. False if a message failed.
+  bool renew() {
+    if constexpr (fetches)
+      if (outside_is_old_) {
+        if (!held_->fetch_outside()) return false;
+        inner_.refresh();
+        outside_is_old_ = false;
+      }
     return true;
   }
   /// Takes a step with the sum of gradients, of which this rank has its shard.
@@ -2081,8 +2524,10 @@ class distributed_trainer {
   memory_block memory_;
   sums sums_{};
   detail::shard_memory<M, T> moments_{};
-  loss_sum* losses_ = nullptr;
-  int* numbers_ = nullptr;  ///< bytes of each rank's losses, and where they begin
+  detail::part_reports reports_{};
+  detail::unit_weights<M, T>* held_ = nullptr;  ///< in memory_, with zero<3>
+  bool outside_is_old_ = false;                 ///< its tensors outside of layers are
+  expert_load experts_{};
   detail::rank_difference unlike_;
 };
 

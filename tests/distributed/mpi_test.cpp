@@ -72,6 +72,11 @@ struct record {
     (void)std::snprintf(line, sizeof line, "%a\n", x);
     text += line;
   }
+  void add(const ln::expert_load& load) {
+    for (const index n : {load.tokens, load.choices, load.dropped}) add(static_cast<double>(n));
+    add(load.balance);
+    add(load.z);
+  }
   void add(const ln::weights<model>& w) {
     std::uint64_t sum = 0;
     for (const std::byte b : w.block()) sum = sum * 1099511628211ull + static_cast<unsigned>(b);
@@ -79,26 +84,32 @@ struct record {
   }
 };
 
+/// Adds the weights of a trainer, which may have to be gathered first.
+template <class Trainer>
+void add_weights(Trainer& t, ln::weights<model>& w, record& to) {
+  if constexpr (requires { t.gather_weights(w); }) LINNET_REQUIRE_OK(t.gather_weights(w));
+  to.add(w);
+}
 /// Some steps and an evaluation. `part(t, data)` is what this process gives of a batch.
 template <class Trainer, class Part>
-void take_steps(int n, Trainer& t, const ln::weights<model>& w, record& to, const Part& part) {
+void take_steps(int n, Trainer& t, ln::weights<model>& w, record& to, const Part& part) {
   const decoder_tokens data(sequences, length, model::vocabulary);
   for (int i = 0; i < n; ++i) {
     to.add(t.step(part(t, data)));
     to.add(t.gradient_norm());
   }
   to.add(t.evaluate(part(t, data)).nats);
-  to.add(w);
+  add_weights(t, w, to);
 }
 /// Two steps, and one of three batches.
 template <class Trainer, class Part>
-void train(Trainer& t, const ln::weights<model>& w, record& to, const Part& part) {
+void train(Trainer& t, ln::weights<model>& w, record& to, const Part& part) {
   take_steps(2, t, w, to, part);
   for (std::uint64_t i = 2; i < 5; ++i)
     to.add(t.accumulate(part(t, decoder_tokens(sequences, length, model::vocabulary, i))).nats);
   t.update();
   to.add(t.gradient_norm());
-  to.add(w);
+  add_weights(t, w, to);
 }
 constexpr auto own_part = [](const auto& t, const decoder_tokens& data) {
   const auto [first, last] = t.part_of(sequences);
@@ -123,6 +134,7 @@ record run(int threads, ln::distributed_options how = {.parts = parts}) {
     return opened;
   }();
   LINNET_REQUIRE_OK(t);
+  if (Stage == 3) std::ranges::fill(w.block(), std::byte{0xff});  // open() alone reads them
   train(*t, w, r, own_part);
   BOOST_TEST(t->last_refusal() == "");
   BOOST_TEST(t->steps() == 3);
@@ -130,6 +142,47 @@ record run(int threads, ln::distributed_options how = {.parts = parts}) {
   (void)t->step(own_part(*t, decoder_tokens(sequences, length, model::vocabulary)));
   BOOST_TEST(all_ranks().sent_bytes() - sent ==
              trainer<Stage>::sent_bytes(all_ranks().rank(), all_ranks().size(), how));
+  return r;
+}
+
+// Experts that leave out half of the choices, as each takes 4 of 12 tokens at most.
+using routed =
+    ln::decoder<two_chunks,
+                ln::ffn::experts<3, 2, ln::ffn::swiglu, ln::expert_choice{.capacity = 1}>>;
+constexpr index routed_length = 12;
+template <int Stage>
+using routed_trainer = ln::distributed_trainer<routed, ln::adamw, ln::zero<Stage>>;
+
+/// What routers did in two steps, and in one of two batches.
+template <int Stage>
+record route(int threads, const ln::training_options& options = with_dropout) {
+  ln::weights<routed> w;
+  randomize(w);
+  ln::limits l = limits_of(threads);
+  l.target = routed_length;
+  auto t = routed_trainer<Stage>::open(w, all_ranks(), l, {}, options, {.parts = parts});
+  LINNET_REQUIRE_OK(t);
+  record r;
+  const auto batch = [&](std::uint64_t i) {
+    return decoder_tokens(sequences, routed_length, routed::vocabulary, i);
+  };
+  r.add(t->experts());
+  for (int i = 0; i < 2; ++i) {
+    r.add(t->step(own_part(*t, batch(1))));
+    r.add(t->experts());
+  }
+  const double balance = t->experts().balance;
+  (void)t->evaluate(own_part(*t, batch(1)));
+  BOOST_TEST(t->experts().balance == balance);
+  for (std::uint64_t i = 2; i < 4; ++i) {
+    (void)t->accumulate(own_part(*t, batch(i)));
+    BOOST_TEST(t->experts().tokens == static_cast<index>(i - 1) * 2 * sequences * routed_length);
+  }
+  t->update();
+  r.add(t->experts());
+  const ln::training_progress at = t->progress();
+  LINNET_REQUIRE_OK(t->resume(at));
+  BOOST_TEST(t->experts().tokens == 0);
   return r;
 }
 
@@ -144,7 +197,10 @@ constexpr int most_steps = 40;
 class run_on {
   template <class F>
   auto of(F&& f) {
-    return stage_ == 0 ? f(*whole_) : stage_ == 1 ? f(*shards_) : f(*units_);
+    return stage_ == 0   ? f(*whole_)
+           : stage_ == 1 ? f(*shards_)
+           : stage_ == 2 ? f(*units_)
+                         : f(*layers_);
   }
 
  public:
@@ -157,8 +213,10 @@ class run_on {
       whole_.emplace(*trainer<0>::open(w_, all_ranks(), l, {}, with_dropout, how));
     else if (stage == 1)
       shards_.emplace(*trainer<1>::open(w_, all_ranks(), l, {}, with_dropout, how));
-    else
+    else if (stage == 2)
       units_.emplace(*trainer<2>::open(w_, all_ranks(), l, {}, with_dropout, how));
+    else
+      layers_.emplace(*trainer<3>::open(w_, all_ranks(), l, {}, with_dropout, how));
   }
   double step() {
     const decoder_tokens data(sequences, length, model::vocabulary);
@@ -190,6 +248,7 @@ class run_on {
   std::optional<trainer<0>> whole_;
   std::optional<trainer<1>> shards_;
   std::optional<trainer<2>> units_;
+  std::optional<trainer<3>> layers_;
 };
 
 /// Runs a suite under mpirun; what it and its ranks printed.
@@ -220,9 +279,13 @@ BOOST_AUTO_TEST_CASE(same_bits) {
   const record one = run<0>(n % 2 + 1), shards = run<1>(2 - n % 2);
   BOOST_TEST(one.text == shards.text);
   BOOST_TEST(one.text == run<2>(n % 2 + 1).text);
+  BOOST_TEST(one.text == run<3>(2 - n % 2).text);
   // As many parts as ranks, so that no sum waits.
-  if (sequences % n == 0)
-    BOOST_TEST((run<0>(1, {.parts = n}).text == run<2>(1, {.parts = n}).text));
+  if (sequences % n == 0) {
+    const record whole = run<0>(1, {.parts = n});
+    BOOST_TEST(whole.text == run<2>(1, {.parts = n}).text);
+    BOOST_TEST(whole.text == run<3>(1, {.parts = n}).text);
+  }
   const double loss = std::strtod(one.text.c_str(), nullptr);
   const ln::distributed_options by_mpi{.parts = parts, .sums = ln::reduction::mpi};
   for (const record& other : {run<0>(1, by_mpi), run<2>(1, by_mpi)})
@@ -234,12 +297,14 @@ BOOST_AUTO_TEST_CASE(same_bits) {
   if (n % 2 == 0) {
     BOOST_TEST(one.text == run<1>(1, {.parts = parts, .group = n / 2}).text);
     BOOST_TEST(one.text == run<2>(2, {.parts = parts, .group = n / 2}).text);
+    BOOST_TEST(one.text == run<3>(1, {.parts = parts, .group = n / 2}).text);
   }
   // Gradients in half of the bytes: the first loss is the same, later ones are near.
   const ln::distributed_options rounded{.parts = parts, .gradients = ln::gradient_messages::bf16};
   const record few = run<0>(1, rounded);
   BOOST_TEST(few.text == run<1>(1, rounded).text);
   BOOST_TEST(few.text == run<2>(1, rounded).text);
+  BOOST_TEST(few.text == run<3>(1, rounded).text);
   char *rest = nullptr, *few_rest = nullptr;
   BOOST_TEST(std::strtod(few.text.c_str(), &few_rest) == std::strtod(one.text.c_str(), &rest));
   for (int i = 0; i < 4; ++i) {
@@ -249,6 +314,54 @@ BOOST_AUTO_TEST_CASE(same_bits) {
   }
   if (all_ranks().rank() == 0)
     std::ofstream(from_environment("LINNET_RANKS_WRITE")) << one.text << few.text;
+}
+
+// What routers did in a step: the counts of a trainer of the whole batch, its losses but for
+// rounding, where no dropout depends on a token's place in an expert. All bits are those of any
+// number of ranks, threads and any stage.
+BOOST_AUTO_TEST_CASE(experts) {
+  const int n = static_cast<int>(all_ranks().size());
+  const record one = route<0>(n % 2 + 1);
+  BOOST_TEST(one.text == route<2>(2 - n % 2).text);
+  ln::weights<routed> w, v, u;
+  randomize(w), randomize(v), randomize(u);
+  ln::limits l = limits_of(1);
+  l.batch = sequences;
+  l.target = routed_length;
+  auto alone = ln::trainer<routed>::open(v, l);
+  LINNET_REQUIRE_OK(alone);
+  const decoder_tokens data(sequences, routed_length, routed::vocabulary, 1);
+  (void)alone->step(data.view());
+  const ln::expert_load& load = alone->experts();
+  BOOST_TEST(load.tokens == 2 * sequences * routed_length);
+  BOOST_TEST(2 * load.dropped >= load.choices);
+  const record plain = route<0>(1, {});
+  const char* at = plain.text.c_str();
+  const auto next = [&] {
+    char* end = nullptr;
+    const double x = std::strtod(at, &end);
+    at = end;
+    return x;
+  };
+  for (int i = 0; i < 5; ++i) BOOST_TEST(next() == 0);  // before the first step
+  (void)next();                                         // its loss
+  for (const index count : {load.tokens, load.choices, load.dropped})
+    BOOST_TEST(next() == static_cast<double>(count));
+  for (const double sum : {load.balance, load.z})
+    BOOST_TEST(next() == sum, boost::test_tools::tolerance(1e-6));
+  if (n == 1) {  // one part has the bits of the trainer
+    auto shared = routed_trainer<0>::open(w, all_ranks(), l, {}, with_dropout, {.parts = 1});
+    LINNET_REQUIRE_OK(shared);
+    auto whole = ln::trainer<routed>::open(u, l, {}, with_dropout);
+    LINNET_REQUIRE_OK(whole);
+    (void)shared->step(data.view());
+    (void)whole->step(data.view());
+    BOOST_TEST(shared->experts().balance == whole->experts().balance);
+    BOOST_TEST(shared->experts().z == whole->experts().z);
+    BOOST_TEST(shared->experts().dropped == whole->experts().dropped);
+  }
+  if (all_ranks().rank() == 0)
+    std::ofstream(from_environment("LINNET_RANKS_WRITE"), std::ios::app) << one.text;
 }
 
 // The windows of a text on all ranks: the score of one process, to the bit. Items likewise.
@@ -388,7 +501,7 @@ BOOST_AUTO_TEST_CASE(continued) {
     for (int i = 0; i < most_steps; ++i) all.add(whole.step());
     std::ofstream(path + ".whole") << all.text;
   }
-  run_on run(static_cast<int>(n) % 3);
+  run_on run(static_cast<int>(n) % 4);
   if (n > 1) {
     const auto loaded = run.load(path);
     LINNET_REQUIRE_OK(loaded);
@@ -513,7 +626,7 @@ BOOST_AUTO_TEST_CASE(refusals) {
              "3, got 2");
   BOOST_TEST(open({}, index{1} << 40, l)
                  .starts_with("distributed_trainer::open: distributed_options.parts: expected at "
-                              "most 134217727, got "));
+                              "most 38347922, got "));
   const auto shared = [&](const ln::distributed_options& how) {
     const auto opened = trainer<1>::open(w, all, l, {}, {}, how);
     return opened ? std::string() : opened.error().message();
@@ -603,7 +716,7 @@ BOOST_AUTO_TEST_CASE(killed) {
   const index n = all_ranks().size(), rank = all_ranks().rank();
   const auto before = ln::detail::round_of(path);
   const index number = before ? before->generation : 0;
-  run_on run(static_cast<int>(number % 3));
+  run_on run(static_cast<int>(number % 4));
   LINNET_REQUIRE_OK(run.load(path));
   index saved = 0;
   std::ifstream(path + ".saved") >> saved;
@@ -726,24 +839,30 @@ BOOST_AUTO_TEST_CASE(received_values_are_counted) {
   BOOST_TEST(sums::received_values(0, 1, {.sums = ln::reduction::mpi}) == sums::values);
 }
 
-// With a part on each rank, all ranks together send what the paper's formula says, and losses.
+// With a part on each rank, all ranks together send what the paper's formula says, and reports.
 // Stages 1 and 2 also send squares of chunks.
 BOOST_AUTO_TEST_CASE(sent_bytes_are_those_of_the_formula) {
   constexpr index values = ln::detail::values_in_block<model, float>();
   constexpr index chunks = ln::detail::count_chunks<model, float>();
+  index in_layers = 0;
+  for (const auto& unit : ln::detail::gradient_units<model, float>())
+    if (unit.in_layer()) in_layers += unit.size();
   for (index n = 1; n <= 9; ++n) {
-    index whole = 0, shards = 0, units = 0;
+    index whole = 0, shards = 0, units = 0, fetched = 0;
     for (index rank = 0; rank < n; ++rank) {
       whole += trainer<0>::sent_bytes(rank, n, {.parts = n});
       shards += trainer<1>::sent_bytes(rank, n, {.parts = n});
       units += trainer<2>::sent_bytes(rank, n, {.parts = n});
+      fetched += trainer<3>::sent_bytes(rank, n, {.parts = n});
     }
     const double ranks = static_cast<double>(n);
     const double sent = ln::costs_of_zero(0, static_cast<double>(values), ranks).sent * ranks;
-    BOOST_TEST(static_cast<double>(whole - 16 * n * (n - 1)) == 4 * sent,
+    BOOST_TEST(static_cast<double>(whole - 56 * n * (n - 1)) == 4 * sent,
                boost::test_tools::tolerance(1e-12));
     BOOST_TEST(shards == whole + 8 * chunks * (n - 1));
     BOOST_TEST(units == shards);
+    // The paper's third pass is one over layers; what is outside of them is sent once.
+    BOOST_TEST(fetched == units + 4 * (n - 1) * in_layers);
   }
   constexpr double million = 1e6;
   BOOST_TEST(ln::costs_of_zero(0, million, 4).bytes == 16e6);
@@ -873,11 +992,15 @@ BOOST_AUTO_TEST_CASE(any_number_of_ranks_has_the_same_bits) {
     BOOST_TEST(said.status == 0, said.out + said.err);
     const std::string text = contents(file);
     if (n == 1) first = text;
-    BOOST_TEST(std::count(text.begin(), text.end(), '\n') == 22);
+    BOOST_TEST(std::count(text.begin(), text.end(), '\n') == 22 + 22);
     BOOST_TEST(text == first);
     if (n > 1) continue;
-    const std::string kills = from_environment("LINNET_KILLS");  // 2, if it names no number
-    for (int kill = 0; kill < (kills.empty() ? 2 : std::stoi(kills)); ++kill) {
+    // 2, if it names no number; of more, as many as fit into a minute.
+    const std::string kills = from_environment("LINNET_KILLS");
+    const int most = kills.empty() ? 2 : std::stoi(kills);
+    const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    for (int kill = 0; kill < most; ++kill) {
+      if (kill >= 2 && std::chrono::steady_clock::now() > end) break;
       const outcome killed = on_ranks(2 + kill % 2, "killed_ranks", file);
       BOOST_TEST(killed.status != 0);
       BOOST_TEST(killed.out.find("error: in") == std::string::npos, killed.out);

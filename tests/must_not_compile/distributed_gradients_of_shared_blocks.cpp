@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Several processes train what their ranks can share out.
-// expect: linnet::distributed_trainer: zero<2> gives gradients away layer by layer
+// expect: linnet::distributed_trainer: zero<2> and zero<3> give gradients away layer by layer
 #include <linnet/distributed/stages.hpp>
 #include <linnet/linnet.hpp>
 

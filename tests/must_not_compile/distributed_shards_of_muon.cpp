@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Several processes train what their ranks can share out.
-// expect: linnet::distributed_trainer: zero<1> and zero<2> take adamw, which moves each value alone
+// expect: linnet::distributed_trainer: zero<1> to zero<3> take adamw, which moves each value alone
 #include <linnet/distributed/stages.hpp>
 #include <linnet/linnet.hpp>
 

@@ -99,14 +99,13 @@ class unit_gradients {
 
   const ops::gradient_tap* tap = nullptr;  ///< is told when a layer has its gradients
 
- private:
   static constexpr index of_a_layer = [] {
     index most = 0;
     for (const gradient_unit& one : units)
       if (one.in_layer()) most = (std::max)(most, one.size());
     return most;
   }();
-  /// Where units begin: layers at 0, the others behind the largest layer.
+  /// Where units begin: layers at 0, the others behind the largest layer. The last is the end.
   static constexpr std::array<index, units.size() + 1> places = [] {
     std::array<index, units.size() + 1> all{};
     index next = of_a_layer;
@@ -120,6 +119,7 @@ class unit_gradients {
   }();
   static constexpr index values = places.back();
 
+ private:
   memory_block memory_;
   tree_type tree_{};
 };

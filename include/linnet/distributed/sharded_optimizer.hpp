@@ -3,7 +3,8 @@
 /// @file
 /// Optimizers whose state is shared out over ranks: each keeps the moments of its shard, moves that
 /// and gets the others' weights (ZeRO-1; Rajbhandari et al. 2020, section 5.1). Its gradients may
-/// be given away while they are made (ZeRO-2).
+/// be given away while they are made (ZeRO-2), and weights of layers be fetched when they are
+/// needed (ZeRO-3).
 
 #include <algorithm>
 #include <limits>
@@ -14,6 +15,7 @@
 #include <linnet/distributed/communicator.hpp>
 #include <linnet/distributed/gradient_units.hpp>
 #include <linnet/distributed/shards.hpp>
+#include <linnet/distributed/unit_weights.hpp>
 #include <linnet/train/adamw.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -93,7 +95,7 @@ struct sharded {
   /// The gradients that a trainer keeps: a block of all, or memory of one layer's.
   template <class, class>
   using gradient_block =
-      std::conditional_t<Stage == 2, unit_gradients<M, T>, linnet::gradients<M, T>>;
+      std::conditional_t<Stage >= 2, unit_gradients<M, T>, linnet::gradients<M, T>>;
 
   /// Sum of squares of all gradients, from chunks and in the order of sum_of_squares(). It is NaN
   /// after a failure of messages, so that no step follows.
@@ -124,7 +126,7 @@ struct sharded {
   template <class Gradients>
   void update(const ops::execution& on, index t, double gradient_scale, const Gradients&,
               state<M, T>&, weights<M, T>& w) const {
-    w.visit(moves_shard{*this, on, t, gradient_scale, static_cast<const T*>(w.data())});
+    move_shard(on, t, gradient_scale, static_cast<T*>(w.data()) + memory.begin);
     on.threads.once([&] {
       const index n = memory.ranks->size();
       (void)memory.ranks->exchange_within(static_cast<T*>(w.data()),
@@ -133,29 +135,41 @@ struct sharded {
     });
   }
 
- private:
-  struct moves_shard {
-    const sharded& all;
-    const ops::execution& on;
-    index t;
-    double gradient_scale;
-    const T* block;
-
-    template <class Leaf>
-    void operator()(const parameter_path&, const tensor_info& info, Leaf& leaf) const {
-      T* const x = numbers_in(leaf);
-      const index at = x - block;
-      const index from = (std::max)(all.memory.begin - at, index{0});
-      const index to = (std::min)(all.memory.end - at, info.size());
+ protected:
+  /// Moves the values [begin, end) of a block of weights, tensor by tensor.
+  void move_shard(const ops::execution& on, index t, double gradient_scale, T* values) const {
+    index at = 0;
+    each_tensor<M>([&](const parameter_path&, const tensor_info& info) {
+      const index from = (std::max)(memory.begin, at);
+      const index to = (std::min)(memory.end, at + info.size());
+      at += round_up(info.size(), alignment / static_cast<index>(sizeof(T)));
       if (from >= to) return;
-      const index moment = at + from - all.memory.begin;
-      all.by.move(
-          on, t, gradient_scale, info.decays(), to - from,
-          typename Optimizer::template averaged<T>{
-              all.memory.gradient + moment, all.memory.first + moment, all.memory.second + moment},
-          x + from);
-    }
-  };
+      const index i = from - memory.begin;
+      by.move(on, t, gradient_scale, info.decays(), to - from,
+              typename Optimizer::template averaged<T>{memory.gradient + i, memory.first + i,
+                                                       memory.second + i},
+              values + i);
+    });
+  }
+};
+
+/// That with weights of layers that are fetched when they are needed, see unit_weights.
+template <class M, class T, class Optimizer>
+struct sharded_weights : sharded<M, T, Optimizer, 3> {
+  using base = sharded<M, T, Optimizer, 3>;
+
+  template <class, class>
+  using weight_block = unit_weights<M, T>;
+  template <class, class, class S>
+  using packed_block = unit_packed<M, T, S>;
+
+  /// Moves the values of the shard and gets those outside of layers.
+  template <class Gradients>
+  void update(const ops::execution& on, index t, double gradient_scale, const Gradients&,
+              typename base::template state<M, T>&, unit_weights<M, T>& w) const {
+    this->move_shard(on, t, gradient_scale, w.shard());
+    on.threads.once([&] { (void)w.fetch_outside(); });
+  }
 };
 
 }  // namespace detail

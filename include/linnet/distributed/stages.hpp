@@ -16,10 +16,12 @@ LINNET_NAMESPACE_BEGIN
 
 /// Stage of sharing of a distributed_trainer (Rajbhandari et al. 2020). Beside the weights each
 /// rank has all of its state (0), or the optimizer's state of its shard of the parameters (1). With
-/// 2 it also has the gradients of its shard alone.
+/// 2 it also has the gradients of its shard alone. With 3 it also has the
+/// weights of its shard alone, beside tensors outside of layers. It gets those of a layer before
+/// its forward and its backward.
 template <int Stage>
 struct zero {
-  static_assert(Stage >= 0 && Stage <= 2, "linnet::zero: stages are 0, 1 and 2");
+  static_assert(Stage >= 0 && Stage <= 3, "linnet::zero: stages are 0 to 3");
   static constexpr int stage = Stage;
 };
 
@@ -96,17 +98,20 @@ consteval bool check_distributed() {
                 "linnet::distributed_trainer: takes optimizers without curvature, such as adamw");
   static_assert(
       Zero::stage == 0 || moves_values<Optimizer>,
-      "linnet::distributed_trainer: zero<1> and zero<2> take adamw, which moves each value "
+      "linnet::distributed_trainer: zero<1> to zero<3> take adamw, which moves each value "
       "alone; take zero<0> for other optimizers");
   static_assert(
       Zero::stage == 0 || !has_averages<M>(),
-      "linnet::distributed_trainer: zero<1> and zero<2> take no tensors that follow averages, "
+      "linnet::distributed_trainer: zero<1> to zero<3> take no tensors that follow averages, "
       "as those of attention::routing; take zero<0>");
-  if constexpr (Zero::stage == 2)
+  if constexpr (Zero::stage >= 2)
     static_assert(
         has_own_layers<M>(),
-        "linnet::distributed_trainer: zero<2> gives gradients away layer by layer, so it "
-        "takes models whose blocks are of one type and share no parameters; take zero<1>");
+        "linnet::distributed_trainer: zero<2> and zero<3> give gradients away layer by layer, so "
+        "they take models whose blocks are of one type and share no parameters; take zero<1>");
+  static_assert(Zero::stage < 3 || std::is_same_v<Compute, compute::f32>,
+                "linnet::distributed_trainer: zero<3> computes in compute::f32; take zero<2> for "
+                "compute::bf16");
   return true;
 }
 

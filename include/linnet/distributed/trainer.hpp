@@ -13,46 +13,19 @@
 #include <type_traits>
 #include <utility>
 
+#include <linnet/distributed/agreement.hpp>
 #include <linnet/distributed/batch_part.hpp>
 #include <linnet/distributed/costs.hpp>
-#include <linnet/distributed/digest.hpp>
+#include <linnet/distributed/part_reports.hpp>
 #include <linnet/distributed/reduction.hpp>
 #include <linnet/distributed/sharded_optimizer.hpp>
 #include <linnet/distributed/stages.hpp>
 #include <linnet/distributed/unit_sums.hpp>
+#include <linnet/distributed/unit_weights.hpp>
 #include <linnet/distributed/volume.hpp>
 #include <linnet/train/trainer.hpp>
 
 LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Reads and sets the counters of a trainer whose gradients come from several processes.
-struct counters_of {
-  template <class Trainer>
-  static training_progress& progress(Trainer& t) {
-    return t.progress_;
-  }
-  /// Why it does not take a step on a batch.
-  template <class Trainer, class Objective>
-  static refusal refusal_of(const Trainer& t, const typename Trainer::batch& b, Objective& from) {
-    return t.refusal_of(b, from);
-  }
-  /// Why it does not take a step with the gradients that it has.
-  template <class Trainer>
-  static refusal refusal_of(const Trainer& t) {
-    return t.options_fit() ? refusal::none : refusal::options;
-  }
-  /// Notes that a batch was refused on this rank or another.
-  template <class Trainer>
-  static void refuse(Trainer& t, refusal why) {
-    t.reason_ = why;
-    ++t.refused_;
-    t.in_vain();
-  }
-};
-
-}  // namespace detail
 
 /// Trains weights of model `M` on several processes, each of which gives its part of a batch. It
 /// has the calls of a trainer; all ranks make the same ones in the same order. With
@@ -61,7 +34,7 @@ struct counters_of {
 template <class M, class Optimizer = adamw, class Zero = zero<0>, class T = float,
           class Compute = compute::f32>
 class distributed_trainer {
-  static constexpr bool shards = Zero::stage > 0;
+  static constexpr bool shards = Zero::stage > 0, fetches = Zero::stage == 3;
   static_assert(detail::check_distributed<M, Optimizer, Zero, Compute>());
   template <class Opt, bool Shards>
   struct inner_of {
@@ -69,12 +42,13 @@ class distributed_trainer {
   };
   template <class Opt>
   struct inner_of<Opt, true> {
-    using type = detail::sharded<M, T, Opt, Zero::stage>;
+    using type = std::conditional_t<fetches, detail::sharded_weights<M, T, Opt>,
+                                    detail::sharded<M, T, Opt, Zero::stage>>;
   };
   using inner_optimizer = typename inner_of<Optimizer, shards>::type;
   using inner = trainer<M, inner_optimizer, T, Compute>;
   using sums =
-      std::conditional_t<Zero::stage == 2, detail::unit_sums<M, T>, detail::gradient_sums<M, T>>;
+      std::conditional_t<Zero::stage >= 2, detail::unit_sums<M, T>, detail::gradient_sums<M, T>>;
   using counters = detail::counters_of;
 
  public:
@@ -91,14 +65,16 @@ class distributed_trainer {
   }
 
   /// Bytes that rank `rank` of `ranks` sends in a step(), as communicator::sent_bytes() counts
-  /// them. They are gradients; then weights, or with zero<0> summed gradients; squares; losses.
+  /// them. They are gradients; then weights, or with zero<0> summed gradients; squares; reports of
+  /// parts.
   static constexpr index sent_bytes(index rank, index ranks, const distributed_options& how = {}) {
     return detail::bytes_sent_in_step<M, T, Zero::stage>(rank, ranks, how);
   }
 
   /// Opens a trainer of `w` on all ranks; each allocates its footprint(), once. The limits are
   /// those of one part of a batch: limits.batch is the number of its sequences. `w` and `ranks`
-  /// must outlive it and not move; `w` must hold the same numbers on all ranks. Errors: those of
+  /// must outlive it and not move; `w` must hold the same numbers on all ranks. With zero<3> open()
+  /// alone reads `w`, which may then be given up, see gather_weights(). Errors: those of
   /// trainer::open, and errc::invalid for fewer parts than ranks. Also errc::mismatch, with the
   /// number of a rank that has another model, other options, limits or weights, or could not open.
   /// Also errc::io if a rank did not answer. All ranks get an error where one does.
@@ -115,15 +91,17 @@ class distributed_trainer {
         by.by = optimizer;
       else
         by = optimizer;
-      auto opened = inner::open(w, l, by, options);
-      if (!opened) {
+      memory_block memory(place(nullptr, 0, ranks.rank(), ranks.size(), how).bytes);
+      placed p;
+      if (memory.data()) p = place(memory.data(), memory.size(), ranks.rank(), ranks.size(), how);
+      auto opened = memory.data()
+                        ? open_inner(w, ranks, l, by, options, p)
+                        : detail::out_of_memory("distributed_trainer::open",
+                                                footprint(l, ranks.rank(), ranks.size(), how));
+      if (!opened)
         own = opened.error();
-      } else {
-        t.emplace(distributed_trainer(std::move(*opened), ranks, l, how));
-        if (!t->memory_.data())
-          own = detail::out_of_memory("distributed_trainer::open",
-                                      footprint(l, ranks.rank(), ranks.size(), how));
-      }
+      else
+        t.emplace(distributed_trainer(std::move(*opened), ranks, l, how, std::move(memory), p));
     }
     // The ranks tell each other what they have before anything depends on it.
     const detail::rank_words said{own ? 1 : 0,
@@ -131,9 +109,9 @@ class distributed_trainer {
                                   static_cast<std::int64_t>(sizeof(T)),
                                   how.parts,
                                   static_cast<std::int64_t>(how.sums),
-                                  tensors(),
-                                  settings(l, optimizer, options, how),
-                                  own ? 0 : numbers(w)};
+                                  detail::digest_of_tensors<M>(),
+                                  detail::digest_of_settings<M>(l, optimizer, options, how),
+                                  own ? 0 : detail::digest_of_numbers(w)};
     detail::rank_difference unlike;
     const bool answered = ranks.compare(said, 1, unlike);
     if (own) return std::move(*own);
@@ -178,23 +156,49 @@ class distributed_trainer {
   /// Summed loss of a batch over all ranks, of which `b` is this rank's part, without dropout and
   /// without a step.
   loss_sum evaluate(const batch& b) {
-    loss_sum all;
     const auto refuses = [&](const batch& own) {
       return detail::in_training<M>(
           own, detail::refusal_of<M>(own, limits_, cross_entropy_objective{}, std::span<T>()));
     };
-    if (stopped() || !agree(call::evaluate, b, refusal_of(b, refuses))) return loss_sum::refused();
-    for (index i = own_parts().first; i < own_parts().second; ++i)
-      losses_[i] = inner_.evaluate(part(b, i));
-    return gather_losses(all) ? all : loss_sum::refused();
+    if (stopped() || !agree(call::evaluate, b, refusal_of(b, refuses)) || !renew())
+      return loss_sum::refused();
+    const auto [first, last] = own_parts();
+    if constexpr (fetches) {
+      detail::brings_weights bring(*held_, counters::packed(inner_));
+      for (index i = 0; i * ranks_->size() < how_.parts; ++i)
+        if (first + i < last)
+          bring.begin(), reports_.put(first + i, inner_.evaluate(part(b, first + i)));
+        else
+          bring.forward();  // others have a part more
+    } else {
+      for (index i = first; i < last; ++i) reports_.put(i, inner_.evaluate(part(b, i)));
+    }
+    return reports_.gather() ? reports_.sum().loss : loss_sum::refused();
   }
 
   /// Summed loss of a batch that this rank has alone, of at most limits.batch sequences. No other
-  /// rank needs to call this.
-  loss_sum evaluate_alone(const batch& b) { return inner_.evaluate(b); }
+  /// rank needs to call this. Not with zero<3>, where no rank has all weights.
+  loss_sum evaluate_alone(const batch& b) requires(!fetches) { return inner_.evaluate(b); }
+
+  /// Gives each rank the whole weights, of which it has a shard. All ranks call this. Errors, on
+  /// all ranks: errc::io (a rank did not answer), errc::mismatch (the weights of a rank are not
+  /// valid).
+  result<void> gather_weights(weights<M, T>& to) requires fetches {
+    detail::rank_difference unlike;
+    if (!ranks_->compare({to.valid() ? 0 : 1}, 1, unlike)) return ranks_->error();
+    if (unlike.rank >= 0)
+      return detail::failure(errc::mismatch, "distributed_trainer::gather_weights",
+                             "rank " + std::to_string(unlike.rank), "valid weights", "others");
+    if (!held_->fetch(0, sums::values, static_cast<T*>(to.data()))) return ranks_->error();
+    return {};
+  }
 
   /// Global gradient norm of the last step, before clipping.
   double gradient_norm() const { return inner_.gradient_norm(); }
+  /// Loads of ffn::experts in the last step on all ranks, or in the parts accumulated since it, see
+  /// trainer::experts(). The sums of parts are added in the order of parts, so they
+  /// are the same on each rank and on any number of ranks. All 0 after resume().
+  const expert_load& experts() const { return experts_; }
   /// Steps taken.
   index steps() const { return inner_.steps(); }
   /// Steps left out because loss or gradient was not finite, or no label counted.
@@ -218,7 +222,8 @@ class distributed_trainer {
     if (unlike_.rank >= 0) return difference("distributed_trainer", fields_of_call, unlike_);
     return detail::failure(errc::invalid, "distributed_trainer", "", "", inner_.last_refusal());
   }
-  /// The packed weights, current after each step.
+  /// The packed weights, current after each step. With zero<3> they are those outside of layers,
+  /// and memory for a layer's.
   const auto& current() const { return inner_.current(); }
   /// All counters; equal on all ranks.
   const training_progress& progress() const { return inner_.progress(); }
@@ -227,7 +232,8 @@ class distributed_trainer {
   template <class F>
   void visit_state(F&& f) {
     inner_.visit_state([&](std::string_view name, std::span<std::byte> bytes) {
-      if (name != "gradients") f(name, index{0}, bytes);
+      const bool shard = fetches && name == "weights";
+      if (name != "gradients") f(name, shard ? moments_.begin * index{sizeof(T)} : 0, bytes);
     });
     if constexpr (shards) {
       const index begin = moments_.begin * index{sizeof(T)}, n = moments_.end - moments_.begin;
@@ -239,7 +245,7 @@ class distributed_trainer {
   /// The bytes [first, second) of what visit_state() shows of a block that this rank writes into a
   /// checkpoint: all ranks together write each byte once.
   std::pair<index, index> written_state(std::string_view name, index size) const {
-    if (!shards || name == "weights")
+    if (!shards || (name == "weights" && !fetches))
       return detail::share_of_block(size, ranks_->rank(), ranks_->size());
     return {(moments_.own_begin - moments_.begin) * index{sizeof(T)},
             (moments_.own_end - moments_.begin) * index{sizeof(T)}};
@@ -251,6 +257,8 @@ class distributed_trainer {
       std::fill_n(static_cast<T*>(inner_.gradient().data()), sums::values, T(0));
     sums_.clear();
     unlike_ = {};
+    experts_ = {};
+    outside_is_old_ = true;
     return inner_.resume(at);
   }
   /// The processes that it shares batches with.
@@ -290,8 +298,8 @@ class distributed_trainer {
   struct placed {
     sums gradients{};
     detail::shard_memory<M, T> moments{};
-    loss_sum* losses = nullptr;
-    int* numbers = nullptr;
+    detail::part_reports reports{};
+    detail::unit_weights<M, T>* held = nullptr;  ///< with zero<3>
     index bytes = 0;
   };
   static constexpr placed place(void* block, index size, index rank, index ranks,
@@ -301,24 +309,34 @@ class distributed_trainer {
     p.gradients = sums::place(memory, rank, ranks, how);
     if constexpr (shards)
       p.moments = detail::shard_memory<M, T>::place(memory, rank, ranks, how.group);
-    p.losses = memory.take<loss_sum>(how.parts);
-    p.numbers = memory.take<int>(2 * ranks);
+    p.reports = detail::part_reports::place(memory, how.parts, ranks);
+    if constexpr (fetches)
+      p.held = detail::unit_weights<M, T>::place(memory, rank, ranks, how.group);
     p.bytes = memory.peak();
     return p;
   }
   distributed_trainer(inner&& made, communicator& ranks, const limits& l,
-                      const distributed_options& how)
+                      const distributed_options& how, memory_block&& memory, const placed& p)
       : inner_(std::move(made)),
         ranks_(&ranks),
         limits_(l),
         how_(how),
-        memory_(place(nullptr, 0, ranks.rank(), ranks.size(), how).bytes) {
-    if (!memory_.data()) return;
-    const placed p = place(memory_.data(), memory_.size(), ranks.rank(), ranks.size(), how);
-    sums_ = p.gradients;
-    moments_ = p.moments;
-    losses_ = p.losses;
-    numbers_ = p.numbers;
+        memory_(std::move(memory)),
+        sums_(p.gradients),
+        moments_(p.moments),
+        reports_(p.reports),
+        held_(p.held) {}
+  /// Opens a trainer of whole weights, or of this rank's shard of them.
+  static result<inner> open_inner(weights<M, T>& w, communicator& ranks, const limits& l,
+                                  const inner_optimizer& by, const training_options& options,
+                                  const placed& p) {
+    if constexpr (fetches) {
+      if (!w.valid()) return w.error();
+      p.held->start(ranks, static_cast<const T*>(w.data()));
+      return inner::open(*p.held, l, by, options);
+    } else {
+      return inner::open(w, l, by, options);
+    }
   }
   /// Notes the shards, after the ranks have agreed.
   void start() {
@@ -327,11 +345,7 @@ class distributed_trainer {
       moments_.start(*ranks_, sums_.state_gradient());
       inner_.optimizer().memory = moments_;
     }
-    for (index r = 0; r < ranks_->size(); ++r) {
-      const auto [first, last] = detail::items_of(how_.parts, r, ranks_->size());
-      numbers_[r] = static_cast<int>((last - first) * index{sizeof(loss_sum)});
-      numbers_[ranks_->size() + r] = static_cast<int>(first * index{sizeof(loss_sum)});
-    }
+    reports_.start(*ranks_);
   }
 
   /// Why this rank cannot open a trainer, if it is its own options.
@@ -353,41 +367,9 @@ class distributed_trainer {
                              std::to_string(l.threads));
     if (shards && options.keep_zeros)
       return detail::failure(errc::invalid, where, "training_options.keep_zeros",
-                             "false with zero<1> and zero<2>, whose ranks move a shard each",
+                             "false with zero<1> to zero<3>, whose ranks move a shard each",
                              "true");
     return {};
-  }
-  static std::int64_t tensors() {
-    detail::digest d;
-    each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
-      d.add(stream_of(at.str()));
-      d.add(static_cast<std::uint64_t>(info.rows));
-      d.add(static_cast<std::uint64_t>(info.columns));
-    });
-    return d.number();
-  }
-  static std::int64_t settings(const limits& l, const Optimizer& optimizer,
-                               const training_options& options, const distributed_options& how) {
-    detail::digest d;
-    d.add_options(how);
-    for (const index limit : {l.batch, l.source, l.target})
-      d.add(static_cast<std::uint64_t>(limit));
-    if constexpr (!detail::is_reproducible<M>)  // others have other bits at each level
-      d.add(static_cast<std::uint64_t>(ops::resolve(l.level)));
-    if constexpr (detail::has_ranges<Optimizer>) d.add_options(optimizer);
-    d.add_options(options);
-    d.add(static_cast<std::uint64_t>(how.gradients));
-    d.add(static_cast<std::uint64_t>(how.group));
-    return d.number();
-  }
-  static std::int64_t numbers(const weights<M, T>& w) {
-    detail::digest d;
-    for (std::size_t i = 0; i < w.block().size(); i += sizeof(std::uint64_t)) {
-      std::uint64_t word = 0;
-      __builtin_memcpy(&word, w.block().data() + i, sizeof word);
-      d.add(word);
-    }
-    return d.number();
   }
   static linnet::error difference(const char* where, const char* const* names,
                                   const detail::rank_difference& d) {
@@ -437,33 +419,46 @@ class distributed_trainer {
     counters::refuse(inner_, named ? static_cast<refusal>(unlike_.got) : refusal::batch);
     return false;
   }
-  /// Gives each rank the losses of all parts and adds them in order.
-  bool gather_losses(loss_sum& all) {
-    if (!ranks_->gather(reinterpret_cast<std::byte*>(losses_), numbers_, numbers_ + ranks_->size()))
-      return false;
-    all = {};
-    for (index i = 0; i < how_.parts; ++i) {
-      all.nats += losses_[i].nats;
-      all.tokens += losses_[i].tokens;
-    }
-    return true;
-  }
   /// Adds the gradients of a batch; `all` is the loss over all ranks.
   template <class Objective>
   bool add(call kind, const batch& b, Objective& from, loss_sum& all) {
     const auto refuses = [&](const batch& own) { return counters::refusal_of(inner_, own, from); };
-    if (stopped() || !agree(kind, b, refusal_of(b, refuses))) return false;
+    if (stopped() || !agree(kind, b, refusal_of(b, refuses)) || !renew()) return false;
     training_progress& at = counters::progress(inner_);
     const training_progress before = at;
     const index each = b.batch / own_count();
-    const bool added = sums_.add(inner_.gradient(), [&](index i) {
+    const auto make = [&](index i) {
       at.samples = before.samples + i * each;  // dropout depends on a sample's place in the batch
-      losses_[i] = inner_.accumulate(part(b, i), from);
-    });
-    if (!added || !gather_losses(all)) return false;
+      counters::experts(inner_) = {};
+      const loss_sum loss = inner_.accumulate(part(b, i), from);
+      reports_.put(i, loss, inner_.experts());
+    };
+    bool added = false;
+    if constexpr (fetches) {
+      detail::brings_weights bring(*held_, counters::packed(inner_));
+      const auto begin = [&](index i) { bring.begin(), make(i); };
+      added = sums_.add(inner_.gradient(), begin, bring);
+    } else {
+      added = sums_.add(inner_.gradient(), make);
+    }
+    if (!added || !reports_.gather()) return false;
+    const detail::part_report sum = reports_.sum();
+    all = sum.loss;
+    if (!before.accumulating()) experts_ = {};
+    experts_ += sum.experts;
     at.samples = before.samples + how_.parts * each;
     at.tokens = before.tokens + all.tokens;
     at.nats = before.nats + all.nats;
+    return true;
+  }
+  /// Gets the weights outside of layers, where a run was resumed. False if a message failed.
+  bool renew() {
+    if constexpr (fetches)
+      if (outside_is_old_) {
+        if (!held_->fetch_outside()) return false;
+        inner_.refresh();
+        outside_is_old_ = false;
+      }
     return true;
   }
   /// Takes a step with the sum of gradients, of which this rank has its shard.
@@ -492,8 +487,10 @@ class distributed_trainer {
   memory_block memory_;
   sums sums_{};
   detail::shard_memory<M, T> moments_{};
-  loss_sum* losses_ = nullptr;
-  int* numbers_ = nullptr;  ///< bytes of each rank's losses, and where they begin
+  detail::part_reports reports_{};
+  detail::unit_weights<M, T>* held_ = nullptr;  ///< in memory_, with zero<3>
+  bool outside_is_old_ = false;                 ///< its tensors outside of layers are
+  expert_load experts_{};
   detail::rank_difference unlike_;
 };
 

@@ -44,6 +44,12 @@ constexpr index most_waiting(index parts, index rank, index ranks) {
   return most;
 }
 
+/// A rank without a part does nothing beside its messages, where others go through layers.
+struct idles {
+  void forward() const {}
+  void backward(std::size_t) const {}
+};
+
 /// Memory and messages with which a rank adds gradients of type T of model M, unit by unit.
 template <class M, class T>
 class unit_sums : public shard_sums<M, T> {
@@ -90,9 +96,10 @@ class unit_sums : public shard_sums<M, T> {
   }
 
   /// Adds the gradients of a batch to the shards of all ranks. make(i) adds that of part `i` to
-  /// `gradient`, zero before and after. False if a message failed.
-  template <class Make>
-  bool add(block& gradient, Make&& make) {
+  /// `gradient`, zero before and after. Where others have a part more, `idle` is told of their
+  /// forward, and of each layer's backward. False if a message failed.
+  template <class Make, class Idle = idles>
+  bool add(block& gradient, Make&& make, Idle&& idle = {}) {
     const auto [first, last] = items_of(parts_, ranks_->rank(), ranks_->size());
     const index rounds = (parts_ + ranks_->size() - 1) / ranks_->size();
     gradient_ = &gradient;
@@ -110,7 +117,11 @@ class unit_sums : public shard_sums<M, T> {
         gradient.tap = nullptr;
         fine_ = fine_ && !next_layer();
       } else {  // others have a part more
-        while (next_layer()) give(next_);
+        idle.forward();
+        while (next_layer()) {
+          idle.backward(next_);
+          give(next_);
+        }
       }
       for (std::size_t i = 0; i < block::units.size(); ++i)
         if (!block::units[i].in_layer()) give(i);

@@ -4,11 +4,13 @@
 /// Bytes that ranks send in a step, by formulas, and the ways of sharing that go together. Opt-in,
 /// through linnet/mpi.hpp.
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
+#include <linnet/distributed/gradient_units.hpp>
+#include <linnet/distributed/part_reports.hpp>
 #include <linnet/distributed/reduction.hpp>
-#include <linnet/ops/language.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -20,7 +22,7 @@ inline result<void> check_sharing(const char* where, const distributed_options& 
   if (how.parts < ranks)
     return failure(errc::invalid, where, "distributed_options.parts",
                    "no fewer than ranks, " + std::to_string(ranks), std::to_string(how.parts));
-  constexpr index most_parts = most_in_message / index{sizeof(loss_sum)};
+  constexpr index most_parts = most_in_message / index{sizeof(part_report)};
   if (how.parts > most_parts)
     return failure(errc::invalid, where, "distributed_options.parts",
                    "at most " + std::to_string(most_parts), std::to_string(how.parts));
@@ -36,6 +38,18 @@ inline result<void> check_sharing(const char* where, const distributed_options& 
   return {};
 }
 
+/// Values of layers among those whose state rank `rank` has.
+template <class M, class T>
+constexpr index layer_values_of_state(index rank, index ranks, index group) {
+  const index each = ranks / group, begin = shard_begin<M, T>(rank % group * each, ranks).value,
+              end = shard_begin<M, T>((rank % group + 1) * each, ranks).value;
+  index n = 0;
+  each_gradient_unit<M, T>([&](const gradient_unit& unit) {
+    const index first = (std::max)(unit.begin, begin), last = (std::min)(unit.end, end);
+    if (unit.in_layer()) n += (std::max)(last - first, index{0});
+  });
+  return n;
+}
 /// Bytes that rank `rank` sends in a step, see distributed_trainer::sent_bytes().
 template <class M, class T, int Stage>
 constexpr index bytes_sent_in_step(index rank, index ranks, const distributed_options& how) {
@@ -46,16 +60,20 @@ constexpr index bytes_sent_in_step(index rank, index ranks, const distributed_op
       shard_begin<M, T>(shard + 1, ranks).chunk - shard_begin<M, T>(shard, ranks).chunk;
   const bool fixed = how.sums == reduction::fixed_order;
   index passes = fixed ? partial_sums_of(how.parts, rank, ranks).sums : 1;
-  if (Stage == 2) passes = fixed ? last - first : (how.parts + others) / ranks;
+  if (Stage >= 2) passes = fixed ? last - first : (how.parts + others) / ranks;
   // Weights go to the ranks of a group; before, its shards' gradients to those of other groups.
   const index group = how.group < 1 ? ranks : how.group;
-  const index afterwards =
-      (ranks / group - 1) * own + (group - 1) * shard_sums<M, T>::state_values(rank, ranks, group);
+  index weights = shard_sums<M, T>::state_values(rank, ranks, group);
+  if constexpr (Stage == 3) {  // of layers before forward and backward of each round of parts
+    const index of_layers = layer_values_of_state<M, T>(rank, ranks, group);
+    weights += (2 * ((how.parts + others) / ranks) - 1) * of_layers;
+  }
+  const index afterwards = (ranks / group - 1) * own + (group - 1) * weights;
   const bool rounds = how.gradients == gradient_messages::bf16;
   const index each = rounds ? index{sizeof(std::uint16_t)} : index{sizeof(T)};
   return passes * (shard_sums<M, T>::values - own) * each + afterwards * index{sizeof(T)} +
          others * ((Stage > 0 ? chunks * index{sizeof(double)} : 0) +
-                   (last - first) * index{sizeof(loss_sum)});
+                   (last - first) * index{sizeof(part_report)});
 }
 
 }  // namespace detail

@@ -83,6 +83,7 @@ struct layer_loop {
       if (!ctx.stack.layers.holds(layer)) continue;
       ctx.stack.layer = layer;
       ctx.stack.hook(layer, x.data(), nullptr);
+      if (ctx.on.weights) ctx.on.weights->call(ctx.on.weights->object, ctx.on, layer, false);
       const bool last = l + 1 == Count || !ctx.stack.layers.holds(layer + 1);
       const view<T, D> next = last ? y : view<T, D>(stream[l], x.rows());
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
@@ -107,6 +108,7 @@ struct layer_loop {
       const view<T, D> d_input = l > 0 ? view<T, D>(gradient[l % 2], x.rows()) : dx;
       if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
       const index layer = ctx.stack.layer = first + static_cast<index>(l);
+      if (ctx.on.weights) ctx.on.weights->call(ctx.on.weights->object, ctx.on, layer, true);
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
       if (mask) {
         T* const rest = gradient[(l + 1) % 2];  // dy itself, or free

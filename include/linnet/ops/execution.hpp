@@ -23,6 +23,7 @@ using packed_word = simd::word;  ///< what packed panels of codes are made of
 struct input_tap;
 struct layer_tap;
 struct gradient_tap;
+struct weight_tap;
 
 /// Rows of inputs that are rounded to fewer codes than the compute type says, see token_adaptive.
 struct token_bits {
@@ -47,6 +48,7 @@ struct execution {
   float loss_scale = 1;                     ///< of gradients that products round to f16
   bool notes_ranges = false;                ///< whether 8-bit training notes the largest magnitudes
   const gradient_tap* gradients = nullptr;  ///< is told whose gradients are complete, or null
+  const weight_tap* weights = nullptr;      ///< brings the weights of a layer, or null
   expert_load* experts = nullptr;           ///< sums up what routers do in backward, or null
   const float* key_scales = nullptr;  ///< [layers, kv_heads, d_kv] of keys that a cache rounds
                                       ///< by channel, or null
@@ -101,6 +103,14 @@ struct layer_tap {
 struct gradient_tap {
   void* object = nullptr;
   void (*call)(void* object, const execution& on, index layer) = nullptr;
+};
+
+/// A hook that brings the weights of a layer of a stack before its forward, or its backward. They
+/// may take the place of another layer's. Called by every thread, of each layer, also of one that
+/// the batch leaves out.
+struct weight_tap {
+  void* object = nullptr;
+  void (*call)(void* object, const execution& on, index layer, bool backward) = nullptr;
 };
 
 }  // namespace ops

@@ -66,8 +66,12 @@ struct master_form {
   static constexpr bool learns_steps = false, trains_weights = true;
   static constexpr index bytes() { return 0; }
   static constexpr bool valid() { return true; }
-  static void pack(const ops::execution& on, const weights<M, T>& w, packed<M, T, storage>& to) {
-    pack_into(on, w, to);
+  template <class W, class P>
+  static void pack(const ops::execution& on, const W& w, P& to) {
+    if constexpr (requires { to.pack_held(on, w); })
+      to.pack_held(on, w);
+    else
+      pack_into(on, w, to);
   }
 };
 

@@ -38,6 +38,21 @@ struct gradients_for<Optimizer, M, T> {
   using type = typename Optimizer::template gradient_block<M, T>;
 };
 
+/// The weights that a trainer moves and those that it computes with: whole blocks, or what an
+/// optimizer that keeps a part of them says. The latter's packed weights have attach(weights) and
+/// pack_held(execution, weights), and `tap`, an ops::weight_tap or null.
+template <class Optimizer, class M, class T, class S>
+struct weights_for {
+  using type = weights<M, T>;
+  using packed = linnet::packed<M, T, S>;
+};
+template <class Optimizer, class M, class T, class S>
+requires requires { typename Optimizer::template weight_block<M, T>; }
+struct weights_for<Optimizer, M, T, S> {
+  using type = typename Optimizer::template weight_block<M, T>;
+  using packed = typename Optimizer::template packed_block<M, T, S>;
+};
+
 /// Fills gradients with a number.
 template <class T>
 struct fills_leaves {

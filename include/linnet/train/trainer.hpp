@@ -37,6 +37,9 @@ class trainer {
   using optimizer_state = typename std::conditional_t<master_form::trains_weights, Optimizer,
                                                       detail::no_optimizer>::template state<M, T>;
   using gradient_block = typename detail::gradients_for<Optimizer, M, T>::type;
+  using weight_block = typename detail::weights_for<Optimizer, M, T, S>::type;
+  using packed_block = typename detail::weights_for<Optimizer, M, T, S>::packed;
+  static constexpr bool has_all_weights = std::is_same_v<weight_block, weights<M, T>>;
   static constexpr bool has_all_gradients = std::is_same_v<gradient_block, gradients<M, T>>;
   static constexpr bool adapts = detail::is_mixed_precision<S>;  ///< its rounding, in each step
   static constexpr bool needs_curvature =
@@ -62,7 +65,7 @@ class trainer {
     return detail::bounded_bytes(l, [](const limits& some) {
       const auto block = [](index bytes) { return round_up(bytes, alignment); };
       return add_sizes(workspace_bytes(some),
-                       block(packed<M, T, S>::bytes()) + block(gradient_block::bytes()) +
+                       block(packed_block::bytes()) + block(gradient_block::bytes()) +
                            block(master_form::bytes()) + optimizer_state::bytes());
     });
   }
@@ -71,7 +74,7 @@ class trainer {
   /// `w` must outlive it and not move. Errors: errc::invalid for limits or options that make no
   /// sense, by the name of the field. Also errc::out_of_memory, and the error of `w` if it is not
   /// valid().
-  static result<trainer> open(weights<M, T>& w, const limits& l, const Optimizer& optimizer = {},
+  static result<trainer> open(weight_block& w, const limits& l, const Optimizer& optimizer = {},
                               const training_options& how = {}) LINNET_TRY {
     if (auto fit = detail::acceptable<M>("trainer::open", l, footprint(l)); !fit)
       return fit.error();
@@ -99,17 +102,15 @@ class trainer {
     arena more(static_cast<std::byte*>(t.memory_.data()) + planned, workspace_bytes(l) - planned);
     t.partial_ = more.take<double>(detail::norm_chunks<M>());
     detail::share_base(w.tree(), t.packed_.tree());
-    each_tensor_of(
-        [&](const parameter_path&, [[maybe_unused]] const tensor_info& info, auto& to,
-            const auto& from) {
-          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-            if constexpr (master_form::own_rows)
-              to.rows = more.take<typename master_form::word>(master_form::row_words(info));
-            else
-              to.rows = from.data;
-          }
-        },
-        t.packed_, w);
+    if constexpr (!has_all_weights)
+      t.packed_.attach(w);
+    else if constexpr (!master_form::own_rows)
+      detail::attach_rows<M>(w, t.packed_);
+    else
+      t.packed_.visit([&](const parameter_path&, const tensor_info& info, auto& to) {
+        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(to)>>)
+          to.rows = more.take<typename master_form::word>(master_form::row_words(info));
+      });
     run(l, nullptr, [&](const ops::execution& on) {
       if constexpr (master_form::learns_steps) t.form_.start(on, w);
       t.form_.pack(on, w, t.packed_);
@@ -211,7 +212,9 @@ class trainer {
     if (why != refusal::none) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
-      const loss_sum sum = M::template loss<T, S>(packed_.tree(), nullptr, b, work_.work, on,
+      ops::execution watched = on;
+      if constexpr (!has_all_weights) watched.weights = packed_.tap;
+      const loss_sum sum = M::template loss<T, S>(packed_.tree(), nullptr, b, work_.work, watched,
                                                   {.logits = logits.data()});
       if (on.threads.rank() == 0) loss = sum;
     });
@@ -240,7 +243,7 @@ class trainer {
   /// Gradients accumulated since the last step (sums over tokens, not yet divided).
   gradient_block& gradient() { return gradients_; }
   /// The packed weights, current after each step.
-  const packed<M, T, S>& current() const { return packed_; }
+  const packed_block& current() const { return packed_; }
   /// The quantized weights that compute::fake_quantized computes in, current after each step. They
   /// have the bits of quantize<S, A>(weights).
   const auto& quantized() const {
@@ -320,8 +323,7 @@ class trainer {
  private:
   friend struct detail::counters_of;  // of trainers that share a batch
 
-  trainer(weights<M, T>& w, const limits& l, const Optimizer& optimizer,
-          const training_options& how)
+  trainer(weight_block& w, const limits& l, const Optimizer& optimizer, const training_options& how)
       : weights_(&w),
         limits_(detail::arithmetic_limits<M>(l)),
         optimizer_(optimizer),
@@ -394,6 +396,7 @@ class trainer {
     if constexpr (detail::sees_attention<Objective>) watched.attention = from.attention_tap();
     if constexpr (detail::chooses_bits<Objective>) watched.bits = from.token_bits();
     if constexpr (!has_all_gradients) watched.gradients = gradients_.tap;
+    if constexpr (!has_all_weights) watched.weights = packed_.tap;
     if (on.threads.rank() == 0 && !progress_.accumulating()) experts_ = {};
     watched.experts = &experts_;
     loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
@@ -474,12 +477,12 @@ class trainer {
     progress_.nats = 0;
   }
 
-  weights<M, T>* weights_;
+  weight_block* weights_;
   detail::owned_limits limits_;
   Optimizer optimizer_;
   training_options how_;
   memory_block memory_;
-  packed<M, T, S> packed_;
+  packed_block packed_;
   gradient_block gradients_;
   [[no_unique_address]] master_form form_;
   [[no_unique_address]] optimizer_state state_;

@@ -28,13 +28,13 @@ void each_stored_value(const ops::execution& on, weights<M, T>& w, gradients<M, 
 }
 /// The name of the first matrix that starts as 0, such as B of an adapter, and is so now. Empty if
 /// there is none.
-template <class M, class T>
-std::string first_untrained_zeros(const weights<M, T>& w) {
+template <class W>
+std::string first_untrained_zeros(const W& w) {
   std::string found;
   w.visit([&](const parameter_path& at, const tensor_info& info, const auto& values) {
     if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
       if (found.empty() && info.start == &start_zero &&
-          std::all_of(values.data, values.data + info.size(), [](T x) { return x == T(0); }))
+          std::all_of(values.data, values.data + info.size(), [](auto x) { return x == 0; }))
         found = at.str();
   });
   return found;

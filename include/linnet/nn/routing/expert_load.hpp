@@ -16,6 +16,15 @@ struct expert_load {
   double balance = 0;  ///< load-balancing losses N sum_e f_e P_e, without expert_choice::balance
   double z = 0;        ///< squared log-sum-exps, without expert_choice::z
 
+  /// Adds what routers did with other tokens.
+  constexpr expert_load& operator+=(const expert_load& more) {
+    tokens += more.tokens;
+    choices += more.choices;
+    dropped += more.dropped;
+    balance += more.balance;
+    z += more.z;
+    return *this;
+  }
   /// Share of the choices that found no room, in [0, 1].
   constexpr double dropped_share() const {
     return choices > 0 ? static_cast<double>(dropped) / static_cast<double>(choices) : 0;
