@@ -7,6 +7,7 @@
 //
 // Without arguments FOLDER is $LINNET_DATA/digits if that is there, else -.
 
+#include <ctime>
 #include <filesystem>
 
 #include "support/digit_images.hpp"
@@ -209,11 +210,14 @@ void run(const std::string& folder, const std::string& out) {
     r.text.push_back(caption<Text>(train, shown, seed, s.captioning));
     r.shuffled.push_back(caption<Unshuffled>(train, shown, seed, s.captioning, true));
     r.unshuffled.push_back(caption<Unshuffled>(train, shown, seed, s.captioning));
+    r.shuffled_prefixed.push_back(caption<Prefixed>(train, shown, seed, s.captioning, true));
     r.prefixed.push_back(caption<Prefixed>(train, shown, seed, s.captioning));
     std::printf("%s", report::lines(r).c_str());
   }
   r.redrawn = redraw(train, shown, s.coding);
-  std::printf("%s", report::error_of_codes(r, shown).c_str());
+  std::printf("%s%s", report::error_of_codes(r, shown).c_str(), report::table(r).c_str());
+  std::printf("%.1f minutes of processor time\n",
+              static_cast<double>(std::clock()) / CLOCKS_PER_SEC / 60);
   const std::string page = report::html(r, shown);
   if (!out.empty()) take(ln::write_file(out, std::as_bytes(std::span(page))));
 }

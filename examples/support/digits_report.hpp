@@ -30,7 +30,7 @@ struct results {
   ln::index train = 0, test = 0;
   bool drawn = false;
   std::vector<double> classifier{};
-  std::vector<captions> text{}, shuffled{}, unshuffled{}, prefixed{};
+  std::vector<captions> text{}, shuffled{}, unshuffled{}, shuffled_prefixed{}, prefixed{};
   std::vector<float> redrawn{};  ///< [test, 16, 16]
 };
 
@@ -40,8 +40,9 @@ struct named_captions {
 };
 inline std::vector<named_captions> rows_of(const results& r) {
   return {{"text alone", r.text},
-          {"images of other scenes", r.shuffled},
+          {"unshuffle, MLP, causal, images of other scenes", r.shuffled},
           {"unshuffle, MLP, causal", r.unshuffled},
+          {"linear map, prefix, images of other scenes", r.shuffled_prefixed},
           {"linear map, prefix", r.prefixed}};
 }
 
@@ -50,9 +51,37 @@ inline std::string lines(const results& r) {
   std::string text = fmt::format("seed {}: classifier {:.1f} % right\n", r.classifier.size(),
                                  100 * r.classifier.back());
   for (const auto& [name, of] : rows_of(r))
-    text += fmt::format("  {:<24} {:.3f} nats, digit {:5.1f} %, place {:5.1f} %, both {:5.1f} %\n",
+    text += fmt::format("  {:<46} {:.3f} nats, digit {:5.1f} %, place {:5.1f} %, both {:5.1f} %\n",
                         name, of.back().nats, 100 * of.back().digit, 100 * of.back().place,
                         100 * of.back().both);
+  return text;
+}
+
+/// A figure of all seeds: its mean, and the standard deviation where there is one.
+inline std::string over_seeds(const std::vector<double>& values, double times, int decimals) {
+  const auto s = *support::statistics_of(values);
+  if (s.runs < 2) return fmt::format("{:.{}f}", times * s.mean, decimals);
+  return fmt::format("{:.{}f} ± {:.{}f}", times * s.mean, decimals, times * s.deviation, decimals);
+}
+/// All seeds as a table in Markdown: means and standard deviations.
+inline std::string table(const results& r) {
+  std::string text = fmt::format(
+      "| Seeds: {} | Nats per caption | Nats behind another image | Digit right, % | Place right, % "
+      "| Both right, % |\n| --- | --- | --- | --- | --- | --- |\n"
+      "| encoder that names digits | – | – | {} | – | – |\n",
+      r.classifier.size(), over_seeds(r.classifier, 100, 1));
+  for (const auto& [name, of] : rows_of(r)) {
+    const auto cell = [&, &all = of](double captions::*figure, double times, int decimals) {
+      std::vector<double> values;
+      for (const captions& one : all) values.push_back(one.*figure);
+      return over_seeds(values, times, decimals);
+    };
+    text += fmt::format(
+        "| {} | {} | {} | {} | {} | {} |\n", name, cell(&captions::nats, 1, 3),
+        of.back().nats_of_others > 0 ? cell(&captions::nats_of_others, 1, 3) : "–",
+        cell(&captions::digit, 100, 1), cell(&captions::place, 100, 1),
+        cell(&captions::both, 100, 1));
+  }
   return text;
 }
 

