@@ -5,8 +5,8 @@
 //
 //     subnet_search [FOLDER [SEEDS]]
 //
-// FOLDER has stories260K/ and tinystories/, as LINNET_DATA has; a seed takes a minute or two. Without
-// it a small decoder learns some sentences first, and loses parts in a second.
+// FOLDER has stories260K/ and tinystories/, as LINNET_DATA has; a seed takes a minute or two.
+// Without it a small decoder learns some sentences first, and loses parts in a second.
 
 #include <algorithm>
 #include <cmath>

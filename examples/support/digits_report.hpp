@@ -70,11 +70,11 @@ inline std::string table(const results& r) {
       for (const captions& one : all) values.push_back(one.*figure);
       return over_seeds(values, times, decimals);
     };
-    text += fmt::format(
-        "| {} | {} | {} | {} | {} | {} | {} |\n", name, of.size(), cell(&captions::nats, 1, 3),
-        of.back().nats_of_others > 0 ? cell(&captions::nats_of_others, 1, 3) : "–",
-        cell(&captions::digit, 100, 1), cell(&captions::place, 100, 1),
-        cell(&captions::both, 100, 1));
+    text += fmt::format("| {} | {} | {} | {} | {} | {} | {} |\n", name, of.size(),
+                        cell(&captions::nats, 1, 3),
+                        of.back().nats_of_others > 0 ? cell(&captions::nats_of_others, 1, 3) : "–",
+                        cell(&captions::digit, 100, 1), cell(&captions::place, 100, 1),
+                        cell(&captions::both, 100, 1));
   }
   return text;
 }

@@ -36,9 +36,7 @@ struct mixed_texts {
     labels[0] = ln::ignored;
   }
   ln::decoder_batch view() const { return {inputs.data(), labels.data(), 2, length}; }
-  ln::limits limits() const {
-    return {.batch = 2, .target = length, .min_flops_per_thread = 0};
-  }
+  ln::limits limits() const { return {.batch = 2, .target = length, .min_flops_per_thread = 0}; }
 };
 
 /// Sums over the labels of a batch.

@@ -17,10 +17,9 @@ using grey = ln::embedding::patches<4, 4, 1, 1, false>;
 inline constexpr ln::encoder_shape eye{
     .d_model = 4, .d_ff = 5, .heads = 2, .layers = 1, .context = 16, .types = 0, .eps = 1e-3};
 template <class Ffn>
-using seeing =
-    ln::image_text<ln::decoder<tiny_decoder_shape, Ffn>,
-                   ln::encoder<eye, ln::norm_placement::pre, grey, ln::head::none>,
-                   ln::projector::mlp<2>>;
+using seeing = ln::image_text<ln::decoder<tiny_decoder_shape, Ffn>,
+                              ln::encoder<eye, ln::norm_placement::pre, grey, ln::head::none>,
+                              ln::projector::mlp<2>>;
 using dense = seeing<ln::ffn::swiglu>;
 using mono = seeing<ln::ffn::visual_expert<>>;
 using stage_one = ln::partial_tuning<ln::visual_parts>;
@@ -261,7 +260,8 @@ BOOST_AUTO_TEST_CASE(sessions) {
   LINNET_REQUIRE_OK(run);
   BOOST_REQUIRE(run->encode(data.view().images, 2));
   const auto near = [&](std::span<const double> got, index row) {
-    return got.size() == at(v) && distance(got, std::span(want).subspan(at(row * v), at(v))) < 1e-11;
+    return got.size() == at(v) &&
+           distance(got, std::span(want).subspan(at(row * v), at(v))) < 1e-11;
   };
   const auto& ids = data.texts.inputs;
   BOOST_TEST(near(run->feed(std::span(ids).first(1)), 0));

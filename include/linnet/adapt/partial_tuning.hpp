@@ -23,8 +23,7 @@ namespace detail {
 template <class M, class Parts>
 consteval std::size_t count_trained() {
   std::size_t count = 0;
-  each_tensor<M>(
-      [&](const parameter_path& at, const tensor_info&) { count += Parts::trains(at); });
+  each_tensor<M>([&](const parameter_path& at, const tensor_info&) { count += Parts::trains(at); });
   return count;
 }
 }  // namespace detail
@@ -76,8 +75,8 @@ struct adapted<M, partial_tuning<Parts>> : detail::adapted_model<M, partial_tuni
     auto gradient = detail::frozen_gradients<M, T>(w.unread);
     const typename M::template params<form::gradient<T>> none{};
     M::visit(
-        [&](const parameter_path& at, const tensor_info&, auto& value, auto& slope,
-            const auto& own, const auto& own_slope) {
+        [&](const parameter_path& at, const tensor_info&, auto& value, auto& slope, const auto& own,
+            const auto& own_slope) {
           if (!Parts::trains(at)) return;
           if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(value)>>)
             value = own;

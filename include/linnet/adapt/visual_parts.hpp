@@ -14,9 +14,9 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// The tensors of an image_text that see: the encoder of images, the projector, and the visual
-/// experts of ffn::visual_expert. partial_tuning of them is the first stage of Mono-InternVL, which
-/// leaves every bit of the language model as it is.
+/// The tensors of an image_text that see. They are its encoder of images, its projector, and the
+/// visual experts of ffn::visual_expert. Where they alone train, by partial_tuning, it is the first
+/// stage of Mono-InternVL: every bit of the language model stays as it is.
 struct visual_parts {
   static constexpr std::string_view name() { return "visual"; }
   /// Whether a tensor is one of them.
@@ -43,8 +43,8 @@ consteval std::size_t count_of_visual_experts() {
 }
 }  // namespace detail
 
-/// Copies each expert of texts to the visual expert beside it, which is where Mono-InternVL begins:
-/// the model then computes what it would with the feed-forward alone. Errors: the error of `w` if
+/// Copies each expert of texts to the visual expert beside it, which is where Mono-InternVL begins.
+/// The model then computes what it would with the feed-forward alone. Errors: the error of `w` if
 /// it is not valid(), and errc::out_of_memory.
 template <class M, class T>
 result<void> copy_to_visual_experts(weights<M, T>& w) LINNET_TRY {

@@ -12,9 +12,9 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// y = Text(x) (1 - m) + Visual(x) m on rows [rows, in], for two layers of one type. m is 1 for rows
-/// that stand before a text, see virtual_tokens, and else 0. A row passes one of the two, and
-/// weights of the other are not read for it.
+/// y = Text(x) (1 - m) + Visual(x) m on rows [rows, in]: two layers of one type. The mask m is 1
+/// for rows that stand before a text, see virtual_tokens, and else 0. A row passes one of the two,
+/// and weights of the other are not read for it.
 template <class Expert>
 struct visual_expert_layer {
   static constexpr index in = Expert::in, out = Expert::in;
@@ -42,11 +42,11 @@ struct visual_expert_layer {
   template <class T>
   struct cache {
     typename Expert::template cache<T> text{}, visual{};
-    std::int32_t* order = nullptr;  ///< [rows] rows of images, then all others
-    index* begins = nullptr;        ///< [2 * sequences + 1] where those of a sequence begin in
-                                    ///< `order`, of images first
-    index sequences = 0;            ///< that are planned for
-    T *x = nullptr, *y = nullptr;   ///< [rows, in] in that order
+    std::int32_t* order = nullptr;     ///< [rows] rows of images, then all others
+    index* begins = nullptr;           ///< [2 * sequences + 1] where those of a sequence begin in
+                                       ///< `order`, of images first
+    index sequences = 0;               ///< that are planned for
+    T *x = nullptr, *y = nullptr;      ///< [rows, in] in that order
     T *d_x = nullptr, *d_y = nullptr;  ///< while training
   };
   template <class T>
@@ -160,8 +160,8 @@ struct visual_expert_layer {
     const ops::sequence_adapters<T> adapters(given->each, ctx.batch, of.begins);
     const ops::adapter_hooks<T> hooks = adapters.hooks();
     if (given->each) of.inner.on.adapter = &hooks;
-    Expert::template forward<T, S>(p, {c.x + of.first * in, of.rows}, {c.y + of.first * in, of.rows},
-                                   expert, of.inner);
+    Expert::template forward<T, S>(p, {c.x + of.first * in, of.rows},
+                                   {c.y + of.first * in, of.rows}, expert, of.inner);
   }
   template <class T, class S>
   static void run_backward(index side,
