@@ -30,7 +30,7 @@ struct results {
   ln::index train = 0, test = 0;
   bool drawn = false;
   std::vector<double> classifier{};
-  std::vector<captions> text{}, shuffled{}, unshuffled{}, prefixed{};
+  std::vector<captions> text{}, shuffled{}, prefixed{}, causal{};
   std::vector<float> redrawn{};  ///< [test, 16, 16]
 };
 
@@ -40,19 +40,42 @@ struct named_captions {
 };
 inline std::vector<named_captions> rows_of(const results& r) {
   return {{"text alone", r.text},
-          {"images of other scenes", r.shuffled},
-          {"unshuffle, MLP, causal", r.unshuffled},
-          {"linear map, prefix", r.prefixed}};
+          {"linear map, prefix, images of other scenes", r.shuffled},
+          {"linear map, prefix", r.prefixed},
+          {"unshuffle, MLP, causal", r.causal}};
 }
 
-/// What the newest seed gave, as text.
-inline std::string lines(const results& r) {
-  std::string text = fmt::format("seed {}: classifier {:.1f} % right\n", r.classifier.size(),
-                                 100 * r.classifier.back());
-  for (const auto& [name, of] : rows_of(r))
-    text += fmt::format("  {:<24} {:.3f} nats, digit {:5.1f} %, place {:5.1f} %, both {:5.1f} %\n",
-                        name, of.back().nats, 100 * of.back().digit, 100 * of.back().place,
-                        100 * of.back().both);
+/// What one training gave, as text.
+inline std::string line(const std::string& name, const captions& made) {
+  return fmt::format("{:<15} {:.3f} nats, digit {:5.1f} %, place {:5.1f} %, both {:5.1f} %", name,
+                     made.nats, 100 * made.digit, 100 * made.place, 100 * made.both);
+}
+
+/// A figure of all seeds: its mean, and the standard deviation where there is one.
+inline std::string over_seeds(const std::vector<double>& values, double times, int decimals) {
+  const auto s = *support::statistics_of(values);
+  if (s.runs < 2) return fmt::format("{:.{}f}", times * s.mean, decimals);
+  return fmt::format("{:.{}f} ± {:.{}f}", times * s.mean, decimals, times * s.deviation, decimals);
+}
+/// All seeds as a table in Markdown: means and standard deviations.
+inline std::string table(const results& r) {
+  std::string text = fmt::format(
+      "| Model | Seeds | Nats per caption | Nats behind another image | Digit right, % "
+      "| Place right, % | Both right, % |\n| --- | --- | --- | --- | --- | --- | --- |\n"
+      "| encoder that names digits | {} | – | – | {} | – | – |\n",
+      r.classifier.size(), over_seeds(r.classifier, 100, 1));
+  for (const auto& [name, of] : rows_of(r)) {
+    const auto cell = [&, &all = of](double captions::*figure, double times, int decimals) {
+      std::vector<double> values;
+      for (const captions& one : all) values.push_back(one.*figure);
+      return over_seeds(values, times, decimals);
+    };
+    text += fmt::format("| {} | {} | {} | {} | {} | {} | {} |\n", name, of.size(),
+                        cell(&captions::nats, 1, 3),
+                        of.back().nats_of_others > 0 ? cell(&captions::nats_of_others, 1, 3) : "–",
+                        cell(&captions::digit, 100, 1), cell(&captions::place, 100, 1),
+                        cell(&captions::both, 100, 1));
+  }
   return text;
 }
 
@@ -130,7 +153,7 @@ inline std::string html(const results& r, const di::scenes& s) {
       " border-radius: 6px; } .shown b { color: var(--accent); } .shown + p { margin: 24px 0 14px; "
       "}";
   const auto mean = *support::statistics_of(r.classifier);
-  const captions& best = r.unshuffled.back();
+  const captions& best = r.prefixed.back();
   const code_errors errors = errors_of(r, s);
   std::string body = fmt::format(
       "<header><p class=\"brand\">linnet</p><h1>Digits, seen and said</h1><p class=\"lead\">Models "
@@ -185,7 +208,7 @@ inline std::string html(const results& r, const di::scenes& s) {
   for (ln::index i = 0, n = 0; i < s.size() && n < 8; ++i)
     if (wrong(i)) show(i), ++n;
   body += support::section("Test scenes",
-                           "The image, the image of its 16 codes, and the caption of the causal "
+                           "The image, the image of its 16 codes, and the caption of the prefix "
                            "decoder, last seed.",
                            images + "</div>");
   return support::html_page("digits", style, body);

@@ -26572,13 +26572,14 @@ struct matmul_gradient {
 /// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
 /// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W. Gradients pass
 /// straight through what fake quantization rounds, weights and inputs (Bengio et al. 2013). Frozen
-/// weights have no derivative, but those of an adapter have.
+/// weights have no derivative, but those of an adapter have: deltas, and matrices with dw.
 template <class T, class S>
 void matmul_backward(const execution& on, index m, index n, index k, const T* dy, const T* x,
                      const packed_matrix<T, S>& w, const matmul_gradient<T>& to) {
   const auto [dw, dx, alpha] = to;
   if constexpr (linnet::detail::is_frozen<S>) {
     if (on.adapter) detail::adapt_backward<T>(on, {w.panels, m, n, k, x, nullptr, alpha}, dy, dx);
+    matmul_dw(on, m, n, k, dy, x, dw, alpha);
     matmul_dx(on, m, n, k, dy, w, dx, alpha);
   } else if constexpr (S::per_word == 1) {
     if constexpr (linnet::detail::is_mixed_precision<S>) {
@@ -31198,6 +31199,12 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// Whether row `t` of sequence `b` in this call is one of its virtual tokens.
+template <class T>
+bool is_virtual(const context<T>& ctx, index b, index t) {
+  return t < (std::min)(ctx.front, ctx.length_of(b)) &&
+         ctx.past_of(b) + t < ops::adapter_hooks<T>::in(ctx.on)->front_of(b);
+}
 /// Calls f(b, t, i, virtual_tokens) for the rows of virtual tokens in this call: row t of sequence
 /// b is virtual token i. Rows are divided among the threads, and all have finished.
 template <class T, class F>
@@ -31205,8 +31212,7 @@ void each_virtual(const context<T>& ctx, F&& f) {
   const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
   ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
     const index b = at / ctx.front, t = at % ctx.front, i = ctx.past_of(b) + t;
-    const ops::virtual_tokens<T>& front = hooks.of(b).front;
-    if (t < ctx.length_of(b) && i < hooks.front_of(b)) f(b, t, i, front);
+    if (is_virtual(ctx, b, t)) f(b, t, i, hooks.of(b).front);
   });
 }
 
@@ -36480,6 +36486,197 @@ struct mixture_of_depths : policy {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Two feed-forwards side by side: one for rows of images, one for tokens (Luo et al. 2024,
+/// arXiv:2410.08202).
+
+LINNET_NAMESPACE_BEGIN
+
+/// y = Text(x) (1 - m) + Visual(x) m on rows [rows, in]: two layers of one type. The mask m is 1
+/// for rows that stand before a text, see virtual_tokens, and else 0. A row passes one of the two,
+/// and weights of the other are not read for it.
+template <class Expert>
+struct visual_expert_layer {
+  static constexpr index in = Expert::in, out = Expert::in;
+  static_assert(Expert::in == Expert::out,
+                "linnet::ffn::visual_expert: an expert must keep the width of the stream");
+  static constexpr bool adds_residual = linnet::detail::adds_residual<Expert>();
+
+  template <class Form>
+  struct params {
+    typename Expert::template params<Form> text{}, visual{};
+  };
+  /// The expert of texts has the names of the feed-forward alone.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    Expert::visit(f, at, p.text...);
+    Expert::visit(f, at / "visual", p.visual...);
+  }
+  /// Both read and write the same channels.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    linnet::detail::describe_channels<Expert>(c, p.text);
+    linnet::detail::describe_channels<Expert>(c, p.visual);
+  }
+
+  template <class T>
+  struct cache {
+    typename Expert::template cache<T> text{}, visual{};
+    std::int32_t* order = nullptr;     ///< [rows] rows of images, then all others
+    index* begins = nullptr;           ///< [2 * sequences + 1] where those of a sequence begin in
+                                       ///< `order`, of images first
+    index sequences = 0;               ///< that are planned for
+    T *x = nullptr, *y = nullptr;      ///< [rows, in] in that order
+    T *d_x = nullptr, *d_y = nullptr;  ///< while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    static_assert(!linnet::detail::keeps_state<Expert, T>(),
+                  "linnet::ffn::visual_expert: an expert must keep nothing of earlier tokens");
+    const index size = e.rows() * in, mark = m.scratch.mark();
+    cache<T> c;
+    c.order = m.saved.take<std::int32_t>(e.rows());
+    c.begins = m.saved.take<index>(2 * e.batch + 1);
+    c.sequences = e.batch;
+    c.x = m.scratch.take<T>(size);
+    c.y = m.scratch.take<T>(size);
+    if (e.training) {
+      c.d_x = m.scratch.take<T>(size);
+      c.d_y = m.scratch.take<T>(size);
+    }
+    c.text = Expert::template plan<T>(m, e);
+    // Without backward, one may overwrite what the other has made.
+    c.visual = e.training ? Expert::template plan<T>(m, e) : c.text;
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
+    if (ctx.front == 0) {
+      if constexpr (adds_residual)
+        Expert::template forward<T, S>(p.text, x, y, c.text, ctx, residual);
+      else
+        Expert::template forward<T, S>(p.text, x, y, c.text, ctx);
+      return;
+    }
+    ctx.on.threads.once([&] { sort(c, ctx); });
+    gather(x, c.x, c, ctx);
+    run<T, S>(0, p.visual, c.visual, c, ctx);
+    run<T, S>(1, p.text, c.text, c, ctx);
+    ctx.on.threads.each(ctx.rows(), [&](index i) {
+      const index row = c.order[i];
+      for (index j = 0; j < in; ++j)
+        y(row, j) = residual ? residual[row * in + j] + c.y[i * in + j] : c.y[i * in + j];
+    });
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    if (ctx.front == 0)
+      return Expert::template backward<T, S>(p.text, dp.text, x, dy, dx, c.text, ctx);
+    gather(x, c.x, c, ctx);
+    gather(dy, c.d_y, c, ctx);
+    ops::fill(ctx.on, x.size(), T(0), c.d_x);
+    run_backward<T, S>(0, p.visual, dp.visual, c.visual, c, ctx);
+    run_backward<T, S>(1, p.text, dp.text, c.text, c, ctx);
+    ctx.on.threads.each(ctx.rows(), [&](index i) {
+      for (index j = 0; j < in; ++j) dx(c.order[i], j) += c.d_x[i * in + j];
+    });
+  }
+
+  /// Each row passes one of both.
+  static constexpr index flops(const call_shape& e) { return Expert::flops(e); }
+
+ private:
+  /// Puts the rows of images first, and those of a sequence in their order.
+  template <class T>
+  static void sort(cache<T>& c, const context<T>& ctx) {
+    std::int32_t* next = c.order;
+    for (index side = 0; side < 2; ++side)
+      for (index b = 0; b < c.sequences; ++b) {
+        c.begins[side * c.sequences + b] = next - c.order;
+        for (index t = 0; b < ctx.batch && t < ctx.length; ++t)
+          if (linnet::detail::is_virtual(ctx, b, t) == (side == 0))
+            *next++ = static_cast<std::int32_t>(b * ctx.length + t);
+      }
+    c.begins[2 * c.sequences] = next - c.order;
+  }
+  /// to = the rows of x in the order of the experts.
+  template <class T>
+  static void gather(view<const T, in> x, T* to, const cache<T>& c, const context<T>& ctx) {
+    ctx.on.threads.each(ctx.rows(),
+                        [&](index i) { std::copy_n(x.row(c.order[i]), in, to + i * in); });
+  }
+  /// The rows of one side: where they begin, how many there are, and the call on them.
+  template <class T>
+  struct part {
+    index first, rows;
+    const index* begins;
+    context<T> inner;
+
+    part(index side, const cache<T>& c, const context<T>& ctx)
+        : first(c.begins[side * c.sequences]),
+          rows(c.begins[(side + 1) * c.sequences] - first),
+          begins(c.begins + side * c.sequences),
+          inner(ctx) {
+      inner.batch = 1;
+      inner.length = rows;
+      inner.lengths = inner.past = inner.prefix = inner.documents = nullptr;
+      inner.pages = {};
+      inner.front = 0;
+      inner.stack.mask = nullptr;
+    }
+  };
+  template <class T, class S>
+  static void run(index side, const typename Expert::template params<form::packed<T, S>>& p,
+                  typename Expert::template cache<T>& expert, const cache<T>& c,
+                  const context<T>& ctx) {
+    part<T> of(side, c, ctx);
+    if (of.rows == 0) return;
+    const auto* const given = ops::adapter_hooks<T>::in(ctx.on);
+    const ops::sequence_adapters<T> adapters(given->each, ctx.batch, of.begins);
+    const ops::adapter_hooks<T> hooks = adapters.hooks();
+    if (given->each) of.inner.on.adapter = &hooks;
+    Expert::template forward<T, S>(p, {c.x + of.first * in, of.rows},
+                                   {c.y + of.first * in, of.rows}, expert, of.inner);
+  }
+  template <class T, class S>
+  static void run_backward(index side,
+                           const typename Expert::template params<form::packed<T, S>>& p,
+                           typename Expert::template params<form::gradient<T>>& dp,
+                           typename Expert::template cache<T>& expert, const cache<T>& c,
+                           const context<T>& ctx) {
+    part<T> of(side, c, ctx);
+    if (of.rows == 0) return;
+    const index at = of.first * in;
+    Expert::template backward<T, S>(p, dp, {c.x + at, of.rows}, {c.d_y + at, of.rows},
+                                    {c.d_x + at, of.rows}, expert, of.inner);
+  }
+};
+
+namespace ffn {
+
+/// Two feed-forwards `Of` beside each other, each row through one of them (Luo et al. 2024). Rows
+/// of an image before a text pass the visual expert, and so do an adapter's soft tokens. All others
+/// pass the expert of texts, whose tensors have the names of `Of` alone. A text without an image is
+/// computed as by `Of`, to the bit. A mask of positions decides, no router. See
+/// copy_to_visual_experts() and visual_parts for how one is trained.
+template <class Of = swiglu>
+struct visual_expert : policy {
+  static_assert(!Of::skipped && Of::can_truncate,
+                "linnet::ffn::visual_expert: is of a feed-forward that keeps nothing of earlier "
+                "tokens");
+  static constexpr bool couples_tokens = Of::couples_tokens;
+  template <index D, index F, bool Bias>
+  using layer = visual_expert_layer<typename Of::template layer<D, F, Bias>>;
+};
+
+}  // namespace ffn
+
+LINNET_NAMESPACE_END
+/// @file
 /// Sharing policies: which parameters the blocks of a stack have in common.
 
 LINNET_NAMESPACE_BEGIN
@@ -37996,6 +38193,12 @@ struct ffn_metadata<ffn::experts<N, K, Of, Choice>> : ffn_metadata<void> {
            (ffn::experts<N, K, Of, Choice>::normalised || K == 1 ? " " : " not normalised ") +
            ffn_metadata<Of>::name();
   }
+};
+
+template <class Of>
+struct ffn_metadata<ffn::visual_expert<Of>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() { return "visual_expert " + ffn_metadata<Of>::name(); }
 };
 
 /// The activation of a feed-forward policy; exact GELU for those that are neither standard nor
@@ -64610,6 +64813,192 @@ result<weights<adapted<M, gated_prefix<Count, Layers>>, T>> fold(
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("fold")
+
+LINNET_NAMESPACE_END
+/// @file
+/// How a language model learns to see without change: its visual parts train, and the rest is
+/// frozen (Luo et al. 2024, arXiv:2410.08202).
+
+/// @file
+/// Training of some tensors of a model, while all others are frozen.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Training of the tensors for which `Parts::trains(parameter_path)` is true, a method of
+/// adapted<>. `Parts::name()` is what files say of them; see visual_parts.
+template <class Parts>
+struct partial_tuning {
+  using parts = Parts;
+};
+
+namespace detail {
+template <class M, class Parts>
+consteval std::size_t count_trained() {
+  std::size_t count = 0;
+  each_tensor<M>([&](const parameter_path& at, const tensor_info&) { count += Parts::trains(at); });
+  return count;
+}
+}  // namespace detail
+
+/// Model `M` with some tensors of its own beside packed weights, which no training changes. They
+/// have the names of the base's. Gradients, moments and files are those of the tensors that train.
+template <class M, class Parts>
+struct adapted<M, partial_tuning<Parts>> : detail::adapted_model<M, partial_tuning<Parts>> {
+  static_assert(detail::count_trained<M, Parts>() > 0,
+                "linnet::partial_tuning: Parts::trains() is false for all tensors of the model");
+  static_assert(std::is_same_v<typename M::storage, linnet::storage::f32>,
+                "linnet::partial_tuning: tensors of the base train, so that its storage must be "
+                "f32; quantize() what comes out");
+  static constexpr bool serves_sequences = false;  ///< merge() it to run it
+
+  template <class Form>
+  struct params {
+    typename M::template params<Form> own{};  ///< null where a tensor is frozen
+    adapter_base base{};                      ///< what the adapter was made for
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    M::visit(
+        [&](const parameter_path& where, const tensor_info& info, auto&... leaf) {
+          if (Parts::trains(where)) f(where, info, leaf...);
+        },
+        at, p.own...);
+  }
+  /// Calls f(key, value) for what decides what the adapter computes.
+  template <class F>
+  static void describe(F&& f) {
+    M::describe(f);
+    f("adapter", "partial_tuning");
+    f("parts", std::string(Parts::name()));
+  }
+
+  template <class T>
+  using workspace = detail::adapted_workspace<M, T>;
+
+  /// Summed loss of a batch with these tensors, see M::loss(). With `dp`, adds their gradient.
+  /// Called by every thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const typename M::batch& b, workspace<T>& w, const ops::execution& on,
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    adapted::template check_storage<S, T>();
+    if (p.base.of == nullptr) return loss_sum::refused();
+    auto frozen = detail::frozen_params<M, T>(static_cast<const packed<M, T>*>(p.base.of)->tree());
+    auto gradient = detail::frozen_gradients<M, T>(w.unread);
+    const typename M::template params<form::gradient<T>> none{};
+    M::visit(
+        [&](const parameter_path& at, const tensor_info&, auto& value, auto& slope, const auto& own,
+            const auto& own_slope) {
+          if (!Parts::trains(at)) return;
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(value)>>)
+            value = own;
+          else
+            value = ops::frozen_matrix(own);
+          if (dp) slope = own_slope;
+        },
+        parameter_path{}, frozen, gradient, p.own, dp ? std::as_const(dp->own) : none);
+    return M::template loss<T, detail::frozen_base<M, T>>(frozen, dp ? &gradient : nullptr, b,
+                                                          w.base, on, call, criterion);
+  }
+};
+
+/// The tensors of packed weights that `Method`, a partial_tuning, trains; `base` must outlive them
+/// and not move. Train them with trainer<adapted<M, Method>>. Errors: errc::out_of_memory, and the
+/// error of `base` if it is not valid().
+template <class Method, class M, class T>
+requires requires { typename Method::parts; }
+result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base) LINNET_TRY {
+  auto made = detail::begin_adapter<Method>(base);
+  if (!made) return made;
+  M::visit(
+      [](const parameter_path& at, const tensor_info& info, auto& to, const auto& from) {
+        if (!Method::parts::trains(at)) return;
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
+          std::copy_n(from, info.size(), to);
+        else
+          for (index r = 0; r < info.rows; ++r)
+            for (index j = 0; j < info.columns; ++j)
+              to.data[r * info.columns + j] = from.at(r, j, info.columns);
+      },
+      parameter_path{}, made->tree().own, base.tree());
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("adapt")
+
+/// Puts tensors that were trained alone into the weights of their base; no other bit changes.
+/// Errors: the error of what is not valid().
+template <class M, class Parts, class T>
+result<void> merge(weights<M, T>& w, const weights<adapted<M, partial_tuning<Parts>>, T>& adapter) {
+  if (!w.valid()) return w.error();
+  if (!adapter.valid()) return adapter.error();
+  M::visit(
+      [](const parameter_path& at, const tensor_info& info, auto& to, const auto& from) {
+        if (Parts::trains(at))
+          std::copy_n(detail::numbers_in(from), info.size(), detail::numbers_in(to));
+      },
+      parameter_path{}, w.tree(), adapter.tree().own);
+  return {};
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The tensors of an image_text that see. They are its encoder of images, its projector, and the
+/// visual experts of ffn::visual_expert. Where they alone train, by partial_tuning, it is the first
+/// stage of Mono-InternVL: every bit of the language model stays as it is.
+struct visual_parts {
+  static constexpr std::string_view name() { return "visual"; }
+  /// Whether a tensor is one of them.
+  static constexpr bool trains(const parameter_path& at) {
+    for (const parameter_path* p = &at; p; p = p->parent)
+      if (p->name == "vision" || p->name == "projector" || p->name == "visual") return true;
+    return false;
+  }
+};
+
+namespace detail {
+/// Whether a tensor belongs to a visual expert.
+constexpr bool of_visual_expert(const parameter_path& at) {
+  for (const parameter_path* p = &at; p; p = p->parent)
+    if (p->name == "visual") return true;
+  return false;
+}
+template <class M>
+consteval std::size_t count_of_visual_experts() {
+  std::size_t count = 0;
+  each_tensor<M>(
+      [&](const parameter_path& at, const tensor_info&) { count += of_visual_expert(at); });
+  return count;
+}
+}  // namespace detail
+
+/// Copies each expert of texts to the visual expert beside it, which is where Mono-InternVL begins.
+/// The model then computes what it would with the feed-forward alone. Errors: the error of `w` if
+/// it is not valid(), and errc::out_of_memory.
+template <class M, class T>
+result<void> copy_to_visual_experts(weights<M, T>& w) LINNET_TRY {
+  static_assert(detail::count_of_visual_experts<M>() > 0,
+                "linnet::copy_to_visual_experts: the model has none; give its decoder "
+                "ffn::visual_expert<>");
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::copy_to_visual_experts: copies f32 (or double) weights; quantize() "
+                "afterwards");
+  if (!w.valid()) return w.error();
+  std::map<std::string, const T*> texts;
+  w.visit([&](const parameter_path& at, const tensor_info&, auto& leaf) {
+    if (!detail::of_visual_expert(at)) texts[at.str()] = detail::numbers_in(leaf);
+  });
+  w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+    if (!detail::of_visual_expert(at)) return;
+    constexpr std::string_view part = ".visual";
+    std::string name = at.str();
+    name.erase(name.rfind(part), part.size());
+    std::copy_n(texts.at(name), info.size(), detail::numbers_in(leaf));
+  });
+  return {};
+}
+LINNET_OR_OUT_OF_MEMORY("copy_to_visual_experts")
 
 LINNET_NAMESPACE_END
 /// @file

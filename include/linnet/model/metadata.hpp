@@ -137,6 +137,12 @@ struct ffn_metadata<ffn::experts<N, K, Of, Choice>> : ffn_metadata<void> {
   }
 };
 
+template <class Of>
+struct ffn_metadata<ffn::visual_expert<Of>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() { return "visual_expert " + ffn_metadata<Of>::name(); }
+};
+
 /// The activation of a feed-forward policy; exact GELU for those that are neither standard nor
 /// gated.
 template <class P>

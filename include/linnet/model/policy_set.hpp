@@ -21,6 +21,7 @@
 #include <linnet/nn/residual.hpp>
 #include <linnet/nn/routing/experts.hpp>
 #include <linnet/nn/routing/mixture_of_depths.hpp>
+#include <linnet/nn/routing/visual_expert.hpp>
 #include <linnet/nn/sharing.hpp>
 #include <linnet/nn/tensor_train.hpp>
 

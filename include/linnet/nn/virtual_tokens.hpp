@@ -14,6 +14,12 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// Whether row `t` of sequence `b` in this call is one of its virtual tokens.
+template <class T>
+bool is_virtual(const context<T>& ctx, index b, index t) {
+  return t < (std::min)(ctx.front, ctx.length_of(b)) &&
+         ctx.past_of(b) + t < ops::adapter_hooks<T>::in(ctx.on)->front_of(b);
+}
 /// Calls f(b, t, i, virtual_tokens) for the rows of virtual tokens in this call: row t of sequence
 /// b is virtual token i. Rows are divided among the threads, and all have finished.
 template <class T, class F>
@@ -21,8 +27,7 @@ void each_virtual(const context<T>& ctx, F&& f) {
   const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
   ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
     const index b = at / ctx.front, t = at % ctx.front, i = ctx.past_of(b) + t;
-    const ops::virtual_tokens<T>& front = hooks.of(b).front;
-    if (t < ctx.length_of(b) && i < hooks.front_of(b)) f(b, t, i, front);
+    if (is_virtual(ctx, b, t)) f(b, t, i, hooks.of(b).front);
   });
 }
 

@@ -375,13 +375,14 @@ struct matmul_gradient {
 /// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
 /// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W. Gradients pass
 /// straight through what fake quantization rounds, weights and inputs (Bengio et al. 2013). Frozen
-/// weights have no derivative, but those of an adapter have.
+/// weights have no derivative, but those of an adapter have: deltas, and matrices with dw.
 template <class T, class S>
 void matmul_backward(const execution& on, index m, index n, index k, const T* dy, const T* x,
                      const packed_matrix<T, S>& w, const matmul_gradient<T>& to) {
   const auto [dw, dx, alpha] = to;
   if constexpr (linnet::detail::is_frozen<S>) {
     if (on.adapter) detail::adapt_backward<T>(on, {w.panels, m, n, k, x, nullptr, alpha}, dy, dx);
+    matmul_dw(on, m, n, k, dy, x, dw, alpha);
     matmul_dx(on, m, n, k, dy, w, dx, alpha);
   } else if constexpr (S::per_word == 1) {
     if constexpr (linnet::detail::is_mixed_precision<S>) {
