@@ -251,6 +251,7 @@ BOOST_AUTO_TEST_CASE(positions_of_roberta) {
       differing += w.block()[i] != again.block()[i];
     BOOST_TEST(differing > 0);
     BOOST_TEST(differing <= before * ln::index{sizeof(float)});  // those of padding alone
+    check_packed<M>(path);
   };
   check(roberta::with_head<ln::head::none>{});
   check(roberta_sequence{});
