@@ -586,15 +586,17 @@ BOOST_AUTO_TEST_CASE(rows_in_f16) {
   std::vector<float> x;
   for (std::uint32_t code = 0; code < 0x7c00; ++code) {
     const double a = storage::f16::decode(static_cast<std::uint16_t>(code)),
-                 b = code == 0x7bff ? 65536 : storage::f16::decode(static_cast<std::uint16_t>(code + 1));
+                 b = code == 0x7bff ? 65536
+                                    : storage::f16::decode(static_cast<std::uint16_t>(code + 1));
     const auto middle = static_cast<float>(0.5 * (a + b));
-    for (const float v : {static_cast<float>(a), std::nextafterf(middle, 0), middle,
-                          std::nextafterf(middle, 1e9f)})
+    for (const float v :
+         {static_cast<float>(a), std::nextafterf(middle, 0), middle, std::nextafterf(middle, 1e9f)})
       x.insert(x.end(), {v, -v});
   }
   for (const std::uint32_t bits : {0x7f800000u, 0x7fc00000u, 0x7f800001u, 0x7fffffffu, 0x7f7fffffu,
                                    0x47800000u, 0x00000001u, 0x007fffffu, 0x33000000u, 0x33000001u})
-    for (const std::uint32_t sign : {0u, 0x80000000u}) x.push_back(std::bit_cast<float>(bits | sign));
+    for (const std::uint32_t sign : {0u, 0x80000000u})
+      x.push_back(std::bit_cast<float>(bits | sign));
   const auto want = [](float v) {
     const auto code = static_cast<unsigned>(storage::f16::encode(static_cast<double>(v)));
     const bool beyond = (code & 0x7fffu) == 0x7c00u && ln::is_finite(v);

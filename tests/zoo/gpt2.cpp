@@ -76,7 +76,7 @@ BOOST_AUTO_TEST_CASE(both_files_are_judged_with_gpt2s_tokenizer) {
   fs::copy_file(merges, directory + "/merges.txt");
   std::ofstream(text) << "Once upon a time, there was a little girl named Lily.";
   // The end of a text, and the text in the ids of OpenAI's tokenizer.
-  const std::vector<ln::token> all{50256, 7454, 2402, 257, 640,  11,    612,
+  const std::vector<ln::token> all{50256, 7454, 2402, 257,  640,  11,    612,
                                    373,   257,  1310, 2576, 3706, 20037, 13};
   const ln::index n = std::ssize(all) - 1;
   double bits = 0;
@@ -85,8 +85,7 @@ BOOST_AUTO_TEST_CASE(both_files_are_judged_with_gpt2s_tokenizer) {
     {
       const ln::weights<model> w = some_weights();
       LINNET_REQUIRE_OK(ln::save_hugging_face(w, directory));
-      LINNET_REQUIRE_OK(
-          ln::save_gguf(w, gguf, ln::ggml_type::f16, tokenizer_entries(ids, merges)));
+      LINNET_REQUIRE_OK(ln::save_gguf(w, gguf, ln::ggml_type::f16, tokenizer_entries(ids, merges)));
       packed = ln::pack(w);
     }
     auto judge = ln::evaluator<model>::open(packed, {.batch = 1, .target = n});
@@ -96,9 +95,8 @@ BOOST_AUTO_TEST_CASE(both_files_are_judged_with_gpt2s_tokenizer) {
   BOOST_TEST(std::abs(bits - std::log2(50257.0)) > 0.01);  // no even chances
   const auto judged = [&](std::vector<std::string> more, const std::string& tokenizer) {
     const std::string out = folder.path("out");
-    std::vector<std::string> words{"eval",      "--model", "gpt2-small", "--text", text,
-                                   "--context", "32",      "--batch",    "1",      "--out",
-                                   out};
+    std::vector<std::string> words{"eval", "--model", "gpt2-small", "--text", text, "--context",
+                                   "32",   "--batch", "1",          "--out",  out};
     words.insert(words.end(), more.begin(), more.end());
     test::zoo_prints(words);
     const auto json = nlohmann::json::parse(test::contents(out));
@@ -109,8 +107,7 @@ BOOST_AUTO_TEST_CASE(both_files_are_judged_with_gpt2s_tokenizer) {
     BOOST_TEST(std::abs(value - bits) < 1e-5 * bits);
     return value;
   };
-  const double of_directory =
-      judged({"--weights", directory}, directory + "/merges.txt");
+  const double of_directory = judged({"--weights", directory}, directory + "/merges.txt");
   BOOST_TEST(judged({"--weights", gguf}, gguf) == of_directory);
   BOOST_TEST(judged({"--weights", gguf, "--tokenizer", "gpt2:" + directory},
                     directory + "/merges.txt") == of_directory);

@@ -92,8 +92,7 @@ result<packed<M, T>> pack_gguf(const gguf& file, nonfinite values = nonfinite::k
     const detail::lists_leaves<T> list{tensors};
     detail::each_leaf(list, detail::tree_of<M, canonical, true>{tree});
     const auto parts = detail::gguf_parts_of<M>(std::move(tensors));
-    const auto found =
-        detail::find_gguf_parts(file, parts, gguf_architecture_of<M>(), values);
+    const auto found = detail::find_gguf_parts(file, parts, gguf_architecture_of<M>(), values);
     if (!found) return found.error();
     packed<M, T> made;
     if (!made.valid()) return made.error();

@@ -177,7 +177,7 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
         }
       } else {
         K::template to_16_bits<float>(k, x + i * k,
-                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
+                                      reinterpret_cast<simd::bf16_code*>(words + i * width));
       }
     });
   };

@@ -61,7 +61,7 @@ struct kv_rows {
   /// A stored number, without its scale.
   template <class T>
   static T number(Code x) {
-    if constexpr (std::is_enum_v<Code>)
+    if constexpr (requires { simd::number_of(x); })
       return static_cast<T>(simd::number_of(x));
     else
       return static_cast<T>(x);

@@ -412,7 +412,7 @@ void matmul_backward(const execution& on, index m, index n, index k, const T* dy
         K::template to_bf16_pairs<T>(n, one, both ? one + n : nullptr, dy_pairs + i * n);
         for (index r = 2 * i; r <= 2 * i + both; ++r)
           K::template to_16_bits<T>(n, dy + r * n,
-                                 reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
+                                    reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
       });
     });
     detail::split_sum<simd::word>(on, n, k, pairs, {dy_pairs, 1, n}, x_pairs, dw, alpha);

@@ -124,11 +124,10 @@ struct portable {
 #define LINNET_HALVES(p)        \
   reinterpret_cast<vec<float>>( \
       _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
-#define LINNET_FEW_HALVES(p)                       \
+#define LINNET_FEW_HALVES(p)                            \
   reinterpret_cast<typename vector_of<float, 4>::type>( \
       _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))
-#define LINNET_TO_HALVES(x) \
-  _mm256_cvtps_ph(reinterpret_cast<__m256>(x), _MM_FROUND_TO_NEAREST_INT)
+#define LINNET_TO_HALVES(x) _mm256_cvtps_ph(reinterpret_cast<__m256>(x), _MM_FROUND_TO_NEAREST_INT)
 #define LINNET_TARGET __attribute__((target("avx2,fma,f16c")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -224,10 +223,10 @@ struct avx2 {
 #define LINNET_HALVES(p)                              \
   reinterpret_cast<vec<float>>(_mm512_maskz_cvtph_ps( \
       static_cast<__mmask16>(-1), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))))
-#define LINNET_FEW_HALVES(p)                       \
+#define LINNET_FEW_HALVES(p)                                                  \
   reinterpret_cast<typename vector_of<float, 8>::type>(_mm256_maskz_cvtph_ps( \
       static_cast<__mmask8>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
-#define LINNET_TO_HALVES(x)                                                                     \
+#define LINNET_TO_HALVES(x)                                                      \
   _mm512_maskz_cvtps_ph(static_cast<__mmask16>(-1), reinterpret_cast<__m512>(x), \
                         _MM_FROUND_TO_NEAREST_INT)
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))

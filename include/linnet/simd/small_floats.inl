@@ -19,15 +19,14 @@ LINNET_TARGET static inline To bits_as(const From& from) {
 /// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
 /// and infinities included.
 template <code C, int Lanes>
-LINNET_TARGET static inline void decode_small_floats(
-    const typename vector_of<word, Lanes>::type& u, typename vector_of<float, Lanes>::type& y) {
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
   using some_words = typename vector_of<word, Lanes>::type;
   using some_ints = typename vector_of<std::int32_t, Lanes>::type;
   using some_floats = typename vector_of<float, Lanes>::type;
 #if defined(LINNET_WIDEN_HALVES)
   if constexpr (C == code::f16 && Lanes == 4) {
-    const auto codes =
-        __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
     LINNET_WIDEN_HALVES(y, codes);
     return;
   }

@@ -36,7 +36,8 @@ struct bf16 : policy {
   static constexpr kv_code code = kv_code::bf16;
 };
 /// Keys and values rounded to IEEE half precision, nearest even: 11 bits, where bf16 has 8. What
-/// is beyond 65504 becomes that, so that finite keys and values stay finite. Infinities and NaN stay.
+/// is beyond 65504 becomes that, so that finite keys and values stay finite. Infinities and NaN
+/// stay.
 struct f16 : policy {
   static constexpr kv_code code = kv_code::f16;
 };
@@ -132,9 +133,9 @@ template <class T, kv_code Code>
 struct kv_number {
   static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
   static_assert(exact || Code == kv_code::bf16 || Code == kv_code::f16 || Code == kv_code::int8);
-  using rounded = std::conditional_t<
-      Code == kv_code::bf16, ops::bf16_code,
-      std::conditional_t<Code == kv_code::f16, ops::f16_code, std::int8_t>>;
+  using rounded =
+      std::conditional_t<Code == kv_code::bf16, ops::bf16_code,
+                         std::conditional_t<Code == kv_code::f16, ops::f16_code, std::int8_t>>;
   using type = std::conditional_t<exact, T, rounded>;
   /// Numbers from head to head: kernels write whole words of codes.
   static constexpr index slot(index h) {
