@@ -3,8 +3,6 @@
 /// @file
 /// Layout of keys and values in memory, as attention reads them.
 
-#include <type_traits>
-
 #include <linnet/simd/operands.hpp>
 
 LINNET_NAMESPACE_BEGIN
