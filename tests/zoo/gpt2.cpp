@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <linnet/gguf.hpp>
+#include <linnet/json.hpp>
 #include <linnet/linnet.hpp>
 #include <sstream>
 
@@ -109,8 +110,6 @@ BOOST_AUTO_TEST_CASE(both_files_are_judged_with_gpt2s_tokenizer) {
   };
   const double of_directory = judged({"--weights", directory}, directory + "/merges.txt");
   BOOST_TEST(judged({"--weights", gguf}, gguf) == of_directory);
-  BOOST_TEST(judged({"--weights", gguf, "--tokenizer", "gpt2:" + directory},
-                    directory + "/merges.txt") == of_directory);
 }
 
 BOOST_AUTO_TEST_SUITE_END()
