@@ -146,7 +146,7 @@ BOOST_AUTO_TEST_CASE(reproducible_codes_of_16_bits) {
       std::vector<float> read(at(n));
       for (std::size_t i = 0; i < read.size(); ++i) {
         const auto near = std::clamp(static_cast<double>(numbers[i]), -65504.0, 65504.0);
-        BOOST_TEST(codes[i] == static_cast<Code>(Storage::encode(near)));
+        BOOST_TEST((codes[i] == static_cast<Code>(Storage::encode(near))));
         read[i] = ln::simd::number_of(codes[i]);
       }
       float got = 0;
