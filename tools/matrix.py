@@ -56,6 +56,8 @@ ALSO_IN_INT8 = {
     "int4 in int4": "storage::int4<8>, compute::int4",
     "fp4 in fp8": "storage::fp4<8, storage::fp4_scales::power_of_two>, compute::fp8",
 }
+# Caches in 16 bits, which differ by a conversion alone.
+ALSO_CACHED = {"bf16": "kv::bf16", "f16": "kv::f16"}
 # Storage that goes with few other choices: one model of each family beside the pairs.
 ALONE = {"layers": "storage::layers<storage::first<1, storage::int8>, storage::int4<>>"}
 ALONE_IN_DECODERS = {"blocks": "storage::block_sparse<storage::int4<8>, 32, 8>"}
@@ -110,7 +112,7 @@ ENCODERS_IN_BLOCKS = [
 # All that go with few other choices, by what they are a choice of.
 ALSO = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE,
         "ends": ENDS_ALONE, "attention": ATTENTION_ALONE | ATTENTION_IN_BLOCKS | ENCODERS_ALONE,
-        "cache": CACHE_ALONE}
+        "cache": ALSO_CACHED | CACHE_ALONE}
 BY_LAYERS = {"decoder", "t5", "encoder"}
 
 DECODERS = {
@@ -323,14 +325,16 @@ FAMILIES = (("decoder", DECODERS, decoder_fits), ("t5", T5S, lambda a: True),
 
 def sources():
     # Weights in 4 bits, and those with inputs in int8, stand for several storage types that only
-    # products tell apart, by turns.
-    made, by_turns = {}, {"int4": itertools.cycle(ALSO_STORED),
-                          "int8 in int8": itertools.cycle(ALSO_IN_INT8)}
+    # products tell apart, by turns; so do caches in 16 bits.
+    made, by_turns = {}, {"weights": {"int4": itertools.cycle(ALSO_STORED),
+                                      "int8 in int8": itertools.cycle(ALSO_IN_INT8)},
+                          "cache": {"bf16": itertools.cycle(ALSO_CACHED)}}
     for family, axes, fits in FAMILIES:
         rows = all_pairs(axes, fits)
         for row in rows:
-            if row.get("weights") in by_turns:
-                row["weights"] = next(by_turns[row["weights"]])
+            for axis, turns in by_turns.items():
+                if row.get(axis) in turns:
+                    row[axis] = next(turns[row[axis]])
         if family in BY_LAYERS:
             rows += [{"weights": name} for name in ALONE]
         if family == "decoder":

@@ -137,6 +137,8 @@ void compare(const Load& load, const windows& test, const windows& calibration) 
     }
   };
   with(ln::kv::exact{}, "exact");
+  with(ln::kv::f16{}, "f16");
+  with(ln::kv::bf16{}, "bf16");
   with(ln::kv::int4{}, "int4");
   with(ln::kv::channel_int4{}, "channel_int4");
   with(ln::kv::int8{}, "int8");

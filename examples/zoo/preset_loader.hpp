@@ -4,7 +4,7 @@
 
 #include <filesystem>
 
-#include <linnet/formats/gguf_model.hpp>
+#include <linnet/formats/gguf_packed.hpp>
 #include <linnet/formats/hugging_face.hpp>
 #include <linnet/formats/llama2c.hpp>
 #include <linnet/formats/rwkv_file.hpp>
@@ -74,10 +74,20 @@ ln::weights<M> weights_at(const std::string& path) {
   return w;
 }
 
+/// The packed weights of a file, all of them numbers. Of a GGUF file there is one tensor beside
+/// them at a time, of others all.
+template <class M>
+std::shared_ptr<const ln::packed<M>> packed_at(const std::string& path) {
+  if constexpr (in_gguf<M>)
+    if (path.ends_with(".gguf"))
+      return std::make_shared<const ln::packed<M>>(
+          take(ln::pack_gguf<M>(path, ln::nonfinite::refuse)));
+  return packed_of(weights_at<M>(path));
+}
+
 template <class M>
 std::unique_ptr<running> open_preset(const std::string& path, const ln::limits& l) {
-  auto packed = packed_of(weights_at<M>(path));
-  return std::make_unique<running_of<M>>(std::move(packed), l);
+  return std::make_unique<running_of<M>>(packed_at<M>(path), l);
 }
 
 /// Adds a preset to the table if it is compiled to run. `context`: its longest sequence, 0: none.

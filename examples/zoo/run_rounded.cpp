@@ -25,11 +25,7 @@ std::unique_ptr<running> open_kept(const std::string& path, const ln::limits& l)
       model, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>>,
       A>;
   if (!path.ends_with(".gguf")) throw failure("--storage q4_1: " + path + " is no GGUF file");
-  ln::weights<kept> w;
-  if (!w.valid()) throw failure("not enough memory for the weights");
-  take(ln::load_gguf(w, path, ln::nonfinite::refuse));
-  auto packed = packed_of(w);
-  return std::make_unique<running_of<kept>>(std::move(packed), l);
+  return std::make_unique<running_of<kept>>(packed_at<kept>(path), l);
 }
 
 }  // namespace

@@ -41,7 +41,8 @@ SLOTS: dict[str, tuple[str, dict[str, str]]] = {
         "sinusoidal": "position::sinusoidal", "none": "position::none"}),
     "bias": ("none", {"none": "bias::none", "all": "bias::all"}),
     "tie": ("tied", {"tied": "tie::tied", "untied": "tie::untied"}),
-    "cache": ("exact", {"exact": "kv::exact", "bf16": "kv::bf16", "int8": "kv::int8", "int4": "kv::int4"}),
+    "cache": ("exact", {"exact": "kv::exact", "bf16": "kv::bf16", "f16": "kv::f16", "int8": "kv::int8",
+                        "int4": "kv::int4"}),
     "depths": ("all", {
         "all": "depths::all", "mixture_of_depths": "depths::mixture_of_depths<>"}),
     "sharing": ("none", {

@@ -28,18 +28,23 @@
 /// Opt-in: GGUF files, llama.cpp's format of models. Needs nothing but linnet.
 
 /// @file
-/// Tokenizers of GGUF files, and the tokens that end a text.
+/// Packed weights from GGUF files, tensor by tensor.
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+#include <vector>
 
 /// @file
-/// Reads GGUF files, versions 2 and 3, little-endian. Nothing in the file is trusted.
-///
-/// A header has magic, version, number of tensors and number of metadata. Then come the metadata,
-/// the descriptions of the tensors, and their data, each at a multiple of general.alignment.
+/// Weights from GGUF files: Llama, GPT-2, T5 and BERT in llama.cpp's names and layouts.
+
+/// @file
+/// llama.cpp's names and layouts of the tensors of Llama, GPT-2, T5, BERT and RoBERTa, and the
+/// metadata that describe them.
 
 /// @file
 /// The contents of a GGUF file: typed metadata, and tensors. Opt-in, through linnet/gguf.hpp.
 
-#include <algorithm>
 #include <charconv>
 #include <optional>
 #include <utility>
@@ -365,511 +370,6 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-namespace detail {
-
-inline constexpr std::uint64_t gguf_default_alignment = 32, gguf_most_alignment = 1 << 20;
-inline constexpr std::uint64_t longest_gguf_name = 65535;  ///< bytes of a key or a tensor's name
-
-/// Goes through a file's metadata and descriptions of tensors. Every count is compared with the
-/// bytes that are left before anything is allocated or multiplied.
-struct gguf_parser {
-  gguf_parser(std::span<const std::byte> head, std::uint64_t bytes, gguf& into,
-              const std::string& where)
-      : file(head), size(bytes), to(into) {
-    to.where_ = where;
-  }
-
-  std::span<const std::byte> file;  ///< at least all before the tensors' data
-  std::uint64_t size;               ///< bytes of the whole file
-  gguf& to;
-  error failure{};
-  std::uint64_t data_begin = 0;  ///< where the tensors' offsets count from
-
-  bool parse() {
-    std::uint64_t tensors = 0, metadata = 0;
-    return header(tensors, metadata) && all_metadata(metadata) &&
-           once(to.metadata_, &gguf_value::key, "each key once") && alignment() &&
-           all_tensors(tensors) && once(to.tensors_, &gguf_tensor::name, "each name once") &&
-           ranges();
-  }
-
- private:
-  std::size_t at = 0;
-  std::uint64_t aligned_to = gguf_default_alignment;
-
-  std::size_t left() const { return file.size() - at; }
-  bool fail(errc code, std::string what, std::string expected, std::string got) {
-    failure = {code, to.where_, std::move(what), std::move(expected), std::move(got)};
-    return false;
-  }
-  bool malformed(std::string what, std::string expected, std::string got) {
-    return fail(errc::malformed, std::move(what), std::move(expected), std::move(got));
-  }
-
-  /// The next number, if the file has one.
-  template <class T>
-  bool take(T& number, const std::string& what) {
-    if (left() < sizeof number)
-      return malformed(what, std::to_string(sizeof number) + " bytes",
-                       std::to_string(left()) + ", the end of the file");
-    number = load_as<T>(file.data() + at);
-    at += sizeof number;
-    return true;
-  }
-  /// The next count, of things of at least `each` bytes that follow.
-  bool take_count(std::uint64_t& count, std::size_t each, const std::string& what) {
-    if (!take(count, what)) return false;
-    return count <= left() / each ||
-           malformed(what,
-                     "at most " + std::to_string(left() / each) + ", what fits in the " +
-                         std::to_string(left()) + " bytes that follow",
-                     std::to_string(count));
-  }
-  /// The next text, behind its length.
-  bool take_name(std::string_view& text, const std::string& what) {
-    std::uint64_t length = 0;
-    if (!take_count(length, 1, what + ": length")) return false;
-    if (length < 1 || length > longest_gguf_name)
-      return malformed(what + ": length", "1 to " + std::to_string(longest_gguf_name),
-                       std::to_string(length));
-    text = gguf_text(file.data() + at - 8);
-    at += length;
-    return true;
-  }
-
-  bool header(std::uint64_t& tensors, std::uint64_t& metadata) {
-    if (size < 24) return malformed("file size", "at least 24 bytes", std::to_string(size));
-    const std::string_view magic(reinterpret_cast<const char*>(file.data()), 4);
-    if (magic != "GGUF") return malformed("magic", "GGUF", printable(magic));
-    at = 4;
-    if (!take(to.version_, "version")) return false;
-    const std::uint32_t swapped = __builtin_bswap32(to.version_);
-    if (swapped >= 1 && swapped <= 3)
-      return fail(errc::unsupported, "version", "2 or 3, little-endian",
-                  std::to_string(swapped) + ", big-endian");
-    if (to.version_ != 2 && to.version_ != 3)
-      return fail(errc::unsupported, "version", "2 or 3", std::to_string(to.version_));
-    // Behind both counts, a tensor has a name, dimensions, type and offset; a metadatum has a key,
-    // type and value.
-    return take(tensors, "number of tensors") && take(metadata, "number of metadata") &&
-           counted(tensors, 25, "number of tensors") && counted(metadata, 14, "number of metadata");
-  }
-  bool counted(std::uint64_t count, std::size_t each, const char* what) {
-    if (count > gguf::most_entries)
-      return malformed(what, "at most " + std::to_string(gguf::most_entries),
-                       std::to_string(count));
-    return count <= left() / each ||
-           malformed(what,
-                     "at most " + std::to_string(left() / each) + ", what fits in the " +
-                         std::to_string(left()) + " bytes that follow",
-                     std::to_string(count));
-  }
-
-  bool all_metadata(std::uint64_t count) {
-    const auto room = static_cast<std::size_t>(count);
-    if (!has_memory(room * sizeof(gguf_value))) return no_memory();
-    to.metadata_.reserve(room);
-    for (std::uint64_t i = 0; i < count; ++i) {
-      gguf_value& value = to.metadata_.emplace_back();
-      std::uint32_t type = 0;
-      if (!take_name(value.key, "key " + std::to_string(i))) return false;
-      const std::string what = printable(value.key);
-      if (!take_kind(type, what + ": type")) return false;
-      value.kind = static_cast<gguf_kind>(type);
-      value.array = value.kind == gguf_kind::array;
-      std::uint64_t elements = 1;
-      if (value.array) {
-        if (!take_kind(type, what + ": type of elements")) return false;
-        value.kind = static_cast<gguf_kind>(type);
-        if (value.kind == gguf_kind::array)
-          return fail(errc::unsupported, what + ": type of elements", "no array in an array",
-                      "9, an array");
-        if (!take_count(elements, metadata_of(value.kind).size, what + ": number of elements"))
-          return false;
-      }
-      value.count = static_cast<index>(elements);
-      if (!take_elements(value, what)) return false;
-    }
-    return true;
-  }
-  bool take_kind(std::uint32_t& type, const std::string& what) {
-    if (!take(type, what)) return false;
-    return type < gguf_kind_count || malformed(what, "0 to 12", std::to_string(type));
-  }
-  bool take_elements(gguf_value& value, const std::string& what) {
-    const std::size_t begin = at, each = metadata_of(value.kind).size;
-    const auto count = static_cast<std::uint64_t>(value.count);
-    if (value.kind == gguf_kind::string) {
-      for (std::uint64_t i = 0, length = 0; i < count; ++i, at += length)
-        if (left() < 8 || (length = load_as<std::uint64_t>(file.data() + at)) > left() - 8) {
-          const std::string text = what + (value.array ? ", text " + std::to_string(i) : "");
-          return take_count(length, 1, text + ": length");
-        } else {
-          at += 8;
-        }
-    } else {
-      if (count > left() / each)
-        return malformed(what + ": value", std::to_string(each) + " bytes",
-                         std::to_string(left()) + ", the end of the file");
-      at += count * each;
-    }
-    value.data = file.subspan(begin, at - begin);
-    if (value.kind == gguf_kind::boolean)
-      for (const std::byte one : value.data)
-        if (one > std::byte{1})
-          return malformed(what, "a bool, 0 or 1", std::to_string(std::to_integer<int>(one)));
-    return true;
-  }
-
-  bool alignment() {
-    const gguf_value* const said = to.value("general.alignment");
-    if (!said) return true;
-    const auto x = said->kind == gguf_kind::u32 && !said->array ? said->whole() : std::nullopt;
-    if (!x || *x < 8 || (*x & (*x - 1)) != 0 || *x > std::int64_t{gguf_most_alignment})
-      return malformed("general.alignment",
-                       "u32, a power of two from 8 to " + std::to_string(gguf_most_alignment),
-                       said->description());
-    aligned_to = static_cast<std::uint64_t>(*x);
-    return true;
-  }
-
-  bool all_tensors(std::uint64_t count) {
-    const auto room = static_cast<std::size_t>(count);
-    if (!has_memory(room * sizeof(gguf_tensor))) return no_memory();
-    to.tensors_.reserve(room);
-    for (std::uint64_t i = 0; i < count; ++i) {
-      gguf_tensor& tensor = to.tensors_.emplace_back();
-      if (!take_name(tensor.name, "tensor " + std::to_string(i) + ": name") ||
-          !take_tensor(tensor, printable(tensor.name)))
-        return false;
-    }
-    data_begin = (at + aligned_to - 1) / aligned_to * aligned_to;
-    return true;
-  }
-  bool take_tensor(gguf_tensor& tensor, const std::string& what) {
-    std::uint32_t dimensions = 0, type = 0;
-    if (!take(dimensions, what + ": dimensions")) return false;
-    if (dimensions > gguf_tensor::most_dimensions)
-      return malformed(what + ": dimensions",
-                       "at most " + std::to_string(gguf_tensor::most_dimensions),
-                       std::to_string(dimensions));
-    tensor.dimensions = dimensions;
-    std::uint64_t values = 1;
-    for (std::uint32_t i = 0; i < dimensions; ++i) {
-      const std::string here = what + ": dimension " + std::to_string(i);
-      std::uint64_t n = 0;
-      if (!take(n, here)) return false;
-      // Blocks have at most seven bytes for a value, so bytes are fewer than 2^63, too.
-      if (n < 1 || n > std::uint64_t{PTRDIFF_MAX} / 8 / values)
-        return malformed(here, n < 1 ? "at least 1" : "a product of dimensions below 2^60",
-                         std::to_string(n));
-      values *= n;
-      tensor.sizes[dimensions - 1 - i] = static_cast<index>(n);
-    }
-    if (!take(type, what + ": type")) return false;
-    const ggml_layout* const layout = ggml_layout_of(type);
-    if (!layout)
-      return fail(errc::unsupported, what + ": type", known_types(), std::to_string(type));
-    tensor.type = layout->type;
-    if (const index row = dimensions > 0 ? tensor.shape().back() : 1; row % layout->block != 0)
-      return malformed(what + ": dimension 0",
-                       "a multiple of " + std::to_string(layout->block) + ", the block of " +
-                           std::string(layout->name),
-                       std::to_string(row));
-    if (!take(tensor.offset, what + ": offset")) return false;
-    return tensor.offset % aligned_to == 0 ||
-           malformed(what + ": offset", "a multiple of " + std::to_string(aligned_to),
-                     std::to_string(tensor.offset));
-  }
-  static std::string known_types() {
-    std::string text;
-    for (const ggml_layout& one : ggml_layouts)
-      text += (text.empty() ? "" : ", ") + std::to_string(static_cast<std::uint32_t>(one.type)) +
-              " " + std::string(one.name);
-    return text;
-  }
-
-  /// Sorts by name, and refuses a name that stands twice.
-  template <class Entry>
-  bool once(std::vector<Entry>& all, std::string_view Entry::*name, const char* expected) {
-    std::sort(all.begin(), all.end(),
-              [&](const Entry& a, const Entry& b) { return a.*name < b.*name; });
-    for (std::size_t i = 1; i < all.size(); ++i)
-      if (all[i].*name == all[i - 1].*name)
-        return malformed(printable(all[i].*name), expected, "this one twice");
-    return true;
-  }
-  /// Tensors lie behind each other within the file; there may be gaps.
-  bool ranges() {
-    if (!has_memory(to.tensors_.size() * sizeof(std::uint32_t))) return no_memory();
-    std::vector<std::uint32_t> order(to.tensors_.size());
-    for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
-    std::sort(order.begin(), order.end(),
-              [&](auto a, auto b) { return to.tensors_[a].offset < to.tensors_[b].offset; });
-    const std::uint64_t room = size > data_begin ? size - data_begin : 0;
-    std::uint64_t end = 0;
-    for (const std::uint32_t i : order) {
-      gguf_tensor& tensor = to.tensors_[i];
-      const std::string what = printable(tensor.name) + ": offset";
-      const auto bytes = static_cast<std::uint64_t>(tensor.bytes());
-      if (tensor.offset > room || bytes > room - tensor.offset)
-        return malformed(what,
-                         std::to_string(bytes) + " bytes for " + tensor.description() +
-                             " within the " + std::to_string(room) + " bytes of data",
-                         std::to_string(tensor.offset));
-      if (tensor.offset < end)
-        return malformed(what, "at least " + std::to_string(end) + ", the end of the tensor before",
-                         std::to_string(tensor.offset) + ", an overlap");
-      end = tensor.offset + bytes;
-      tensor.offset += data_begin;
-    }
-    return true;
-  }
-  bool no_memory() {
-    failure = out_of_memory(to.where_);
-    return false;
-  }
-};
-
-}  // namespace detail
-
-/// Parses a GGUF file held in memory, which must outlive the result. Everything is checked before
-/// it is used. Counts and lengths are compared with the bytes that follow, and each name comes
-/// once. Tensors lie in the file, aligned and without overlap. At most 65,536 metadata and as many
-/// tensors. `where` names the file in errors. Errors: errc::malformed; errc::unsupported (other
-/// versions, big-endian, arrays in arrays, other types of tensors); errc::out_of_memory.
-inline result<gguf> parse_gguf(lasting_span<const std::byte> file,
-                               const std::string& where = "GGUF file") LINNET_TRY {
-  gguf parsed;
-  detail::gguf_parser parser(file, file.size(), parsed, where);
-  if (!parser.parse()) return parser.failure;
-  for (gguf_tensor& tensor : parsed.tensors_)
-    tensor.data = file.subspan(static_cast<std::size_t>(tensor.offset),
-                               static_cast<std::size_t>(tensor.bytes()));
-  return parsed;
-}
-LINNET_OR_OUT_OF_MEMORY(where)
-
-/// Maps and parses a GGUF file, which must not shrink meanwhile. Errors: those of mapped_file::open
-/// and parse_gguf().
-inline result<gguf> read_gguf(const std::string& path) LINNET_TRY {
-  auto file = mapped_file::open(path);
-  if (!file) return file.error();
-  auto parsed = parse_gguf(file->bytes(), path);
-  if (parsed) parsed->owned_.emplace(*std::move(file));
-  return parsed;
-}
-LINNET_OR_OUT_OF_MEMORY(path)
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Reads an optional value of a file's metadata; one of another type is refused.
-template <class T, class To>
-result<void> read_optional(const gguf& file, std::string_view key, To& to) {
-  if (!file.value(key)) return {};
-  const auto x = file.get<T>(key);
-  if (!x) return x.error();
-  to = To(*x);
-  return {};
-}
-
-/// Appends the texts of an array of a file, which may be absent.
-inline result<void> read_optional_texts(const gguf& file, std::string_view key, text_list& to) {
-  if (!file.value(key)) return {};
-  const auto all = file.strings(key);
-  if (!all) return all.error();
-  for (const std::string_view text : *all) to.push_back(text);
-  return {};
-}
-
-/// The id at a key of a file that has one, else -1. Ids outside the vocabulary are refused.
-inline result<token> optional_token(const gguf& file, std::string_view key, index vocabulary) {
-  if (!file.value(key)) return token{-1};
-  const auto id = file.get<std::uint32_t>(key);
-  if (!id) return id.error();
-  if (static_cast<index>(*id) >= vocabulary)
-    return error{errc::malformed, file.where(), std::string(key),
-                 "an id below " + std::to_string(vocabulary), std::to_string(*id)};
-  return static_cast<token>(*id);
-}
-
-}  // namespace detail
-
-/// The vocabulary of a GGUF file, for make_tokenizer(). Errors: errc::missing, errc::mismatch and
-/// errc::malformed, with the key.
-inline result<ggml_vocabulary> gguf_vocabulary(const gguf& file) LINNET_TRY {
-  ggml_vocabulary v;
-  const auto model = file.get<std::string_view>("tokenizer.ggml.model");
-  if (!model) return model.error();
-  v.model = *model;
-  const auto tokens = file.strings("tokenizer.ggml.tokens");
-  if (!tokens) return tokens.error();
-  for (const std::string_view text : *tokens) v.tokens.push_back(text);
-  if (file.value("tokenizer.ggml.scores")) {
-    auto scores = file.array<float>("tokenizer.ggml.scores");
-    if (!scores) return scores.error();
-    v.scores = *std::move(scores);
-  }
-  if (file.value("tokenizer.ggml.token_type")) {
-    auto types = file.array<std::int32_t>("tokenizer.ggml.token_type");
-    if (!types) return types.error();
-    v.types = *std::move(types);
-  }
-  if (auto done = detail::read_optional_texts(file, "tokenizer.ggml.merges", v.merges); !done)
-    return done.error();
-  const auto unknown =
-      detail::optional_token(file, "tokenizer.ggml.unknown_token_id", tokens->size());
-  if (!unknown) return unknown.error();
-  v.unknown = *unknown;
-  if (auto done = detail::read_optional<std::string_view>(file, "tokenizer.ggml.pre", v.pre); !done)
-    return done.error();
-  if (auto done =
-          detail::read_optional<bool>(file, "tokenizer.ggml.add_space_prefix", v.add_space_prefix);
-      !done)
-    return done.error();
-  if (auto done = detail::read_optional<bool>(file, "tokenizer.ggml.remove_extra_whitespaces",
-                                              v.remove_extra_whitespaces);
-      !done)
-    return done.error();
-  if (file.value("tokenizer.ggml.precompiled_charsmap")) {
-    const auto map = file.array<std::uint8_t>("tokenizer.ggml.precompiled_charsmap");
-    if (!map) return map.error();
-    v.precompiled_charsmap.assign(map->begin(), map->end());
-  }
-  return v;
-}
-LINNET_OR_OUT_OF_MEMORY(file.where())
-
-/// Makes the tokenizer of a GGUF file. Errors: those of gguf_vocabulary() and of make_tokenizer()
-/// for a vocabulary.
-inline result<tokenizer> make_tokenizer(const gguf& file) LINNET_TRY {
-  auto vocabulary = gguf_vocabulary(file);
-  if (!vocabulary) return vocabulary.error();
-  return make_tokenizer(*std::move(vocabulary), file.where());
-}
-LINNET_OR_OUT_OF_MEMORY(file.where())
-
-/// The tokens that end a text, as far as a GGUF file names them. They are the ends of a text, of a
-/// turn and of a message. Errors, with the key: errc::missing (no tokens), errc::mismatch,
-/// errc::malformed.
-inline result<std::vector<token>> gguf_stop_tokens(const gguf& file) LINNET_TRY {
-  const auto tokens = file.strings("tokenizer.ggml.tokens");
-  if (!tokens) return tokens.error();
-  std::vector<token> stops;
-  for (const std::string_view key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
-                                     "tokenizer.ggml.eom_token_id"}) {
-    const auto id = detail::optional_token(file, key, tokens->size());
-    if (!id) return id.error();
-    if (*id >= 0 && std::find(stops.begin(), stops.end(), *id) == stops.end()) stops.push_back(*id);
-  }
-  return stops;
-}
-LINNET_OR_OUT_OF_MEMORY(file.where())
-
-LINNET_NAMESPACE_END
-/// @file
-/// Writes GGUF files, version 3: metadata and tensors of any kind, or the weights of a model.
-
-/// @file
-/// Numbers to ggml's blocks, as llama.cpp's reference code rounds them: F32, F16, BF16, Q8_0, Q4_0
-/// and Q4_1.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-template <class T>
-void store_as(T value, std::byte* to) {
-  __builtin_memcpy(to, &value, sizeof value);
-}
-/// Stores a scale as a half; whether it is finite.
-inline bool store_half(float x, std::byte* to) {
-  const storage::f16::value half = storage::f16::encode(static_cast<double>(x));
-  store_as(half, to);
-  return storage::f16::finite(half);
-}
-/// Stores a block of Q8_0, Q4_0 or Q4_1, with code(i) as the storage type of that name has codes.
-/// Returns whether the scales are finite.
-template <class F>
-bool store_block(ggml_type type, float scale, float minimum, F&& code, std::byte* to) {
-  const bool has_minimum = type == ggml_type::q4_1;
-  const bool fits = store_half(scale, to) && (!has_minimum || store_half(minimum, to + 2));
-  std::byte* const codes = to + (has_minimum ? 4 : 2);
-  const int flipped = type == ggml_type::q4_0 ? 0x88 : 0;
-  if (type == ggml_type::q8_0)
-    for (index i = 0; i < 32; ++i) codes[i] = static_cast<std::byte>(code(i));
-  else
-    for (index i = 0; i < 16; ++i)
-      codes[i] = static_cast<std::byte>((code(i) | code(i + 16) << 4) ^ flipped);
-  return fits;
-}
-/// Rounds finite numbers to a block of the type that keeps what storage `S` does.
-template <class S>
-bool encode_codes(ggml_type type, const float* from, std::byte* to) {
-  typename S::value codes[S::group];
-  float scale = 0, minimum = 0;
-  S::round_block(S::group, from, codes, scale, minimum);
-  return store_block(
-      type, scale, minimum, [&](index i) { return static_cast<int>(codes[i]); }, to);
-}
-
-/// One block of finite numbers; whether its scales fit.
-inline bool encode_block(ggml_type type, const float* from, std::byte* to) {
-  switch (type) {
-    case ggml_type::f32:
-      store_as(*from, to);
-      return true;
-    case ggml_type::f16:
-      store_as(storage::f16::encode(static_cast<double>(*from)), to);
-      return true;
-    case ggml_type::bf16:
-      store_as(storage::bf16::encode(static_cast<double>(*from)), to);
-      return true;
-    case ggml_type::q8_0:
-      return encode_codes<storage::q8_0>(type, from, to);
-    case ggml_type::q4_0:
-      return encode_codes<storage::q4_0>(type, from, to);
-    case ggml_type::q4_1:
-      return encode_codes<storage::q4_1>(type, from, to);
-    default:
-      return false;
-  }
-}
-
-}  // namespace detail
-
-/// Whether encode_ggml() makes blocks of a type.
-constexpr bool encodes_ggml(ggml_type type) {
-  return type == ggml_type::f32 || type == ggml_type::f16 || type == ggml_type::bf16 ||
-         type == ggml_type::q8_0 || type == ggml_type::q4_0 || type == ggml_type::q4_1;
-}
-/// Writes values as blocks of a type that encodes_ggml(), rounded as llama.cpp's reference code
-/// does. There are as many values as whole blocks hold. Gives false where a block has a number that
-/// is not finite or too large for its scale.
-inline bool encode_ggml(ggml_type type, std::span<const float> from, std::byte* to) {
-  const detail::ggml_layout& layout = detail::ggml_layout_of(type);
-  for (const float x : from)
-    if (layout.block > 1 && !is_finite(x)) return false;
-  bool fits = true;
-  for (index i = 0; i + layout.block <= std::ssize(from); i += layout.block, to += layout.bytes)
-    fits = detail::encode_block(type, from.data() + i, to) && fits;
-  return fits;
-}
-
-LINNET_NAMESPACE_END
-/// @file
-/// Weights from GGUF files: Llama, GPT-2, T5 and BERT in llama.cpp's names and layouts.
-
-/// @file
-/// llama.cpp's names and layouts of the tensors of Llama, GPT-2, T5, BERT and RoBERTa, and the
-/// metadata that describe them.
-
-LINNET_NAMESPACE_BEGIN
-
 /// llama.cpp's name of model type `M`'s architecture: "llama", "gpt2", "t5" or "bert"; "" where it
 /// has none that computes the same.
 template <class M>
@@ -1181,6 +681,311 @@ result<void> check_gguf_facts(const gguf& file) {
 }  // namespace detail
 
 LINNET_NAMESPACE_END
+/// @file
+/// Reads GGUF files, versions 2 and 3, little-endian. Nothing in the file is trusted.
+///
+/// A header has magic, version, number of tensors and number of metadata. Then come the metadata,
+/// the descriptions of the tensors, and their data, each at a multiple of general.alignment.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+inline constexpr std::uint64_t gguf_default_alignment = 32, gguf_most_alignment = 1 << 20;
+inline constexpr std::uint64_t longest_gguf_name = 65535;  ///< bytes of a key or a tensor's name
+
+/// Goes through a file's metadata and descriptions of tensors. Every count is compared with the
+/// bytes that are left before anything is allocated or multiplied.
+struct gguf_parser {
+  gguf_parser(std::span<const std::byte> head, std::uint64_t bytes, gguf& into,
+              const std::string& where)
+      : file(head), size(bytes), to(into) {
+    to.where_ = where;
+  }
+
+  std::span<const std::byte> file;  ///< at least all before the tensors' data
+  std::uint64_t size;               ///< bytes of the whole file
+  gguf& to;
+  error failure{};
+  std::uint64_t data_begin = 0;  ///< where the tensors' offsets count from
+
+  bool parse() {
+    std::uint64_t tensors = 0, metadata = 0;
+    return header(tensors, metadata) && all_metadata(metadata) &&
+           once(to.metadata_, &gguf_value::key, "each key once") && alignment() &&
+           all_tensors(tensors) && once(to.tensors_, &gguf_tensor::name, "each name once") &&
+           ranges();
+  }
+
+ private:
+  std::size_t at = 0;
+  std::uint64_t aligned_to = gguf_default_alignment;
+
+  std::size_t left() const { return file.size() - at; }
+  bool fail(errc code, std::string what, std::string expected, std::string got) {
+    failure = {code, to.where_, std::move(what), std::move(expected), std::move(got)};
+    return false;
+  }
+  bool malformed(std::string what, std::string expected, std::string got) {
+    return fail(errc::malformed, std::move(what), std::move(expected), std::move(got));
+  }
+
+  /// The next number, if the file has one.
+  template <class T>
+  bool take(T& number, const std::string& what) {
+    if (left() < sizeof number)
+      return malformed(what, std::to_string(sizeof number) + " bytes",
+                       std::to_string(left()) + ", the end of the file");
+    number = load_as<T>(file.data() + at);
+    at += sizeof number;
+    return true;
+  }
+  /// The next count, of things of at least `each` bytes that follow.
+  bool take_count(std::uint64_t& count, std::size_t each, const std::string& what) {
+    if (!take(count, what)) return false;
+    return count <= left() / each ||
+           malformed(what,
+                     "at most " + std::to_string(left() / each) + ", what fits in the " +
+                         std::to_string(left()) + " bytes that follow",
+                     std::to_string(count));
+  }
+  /// The next text, behind its length.
+  bool take_name(std::string_view& text, const std::string& what) {
+    std::uint64_t length = 0;
+    if (!take_count(length, 1, what + ": length")) return false;
+    if (length < 1 || length > longest_gguf_name)
+      return malformed(what + ": length", "1 to " + std::to_string(longest_gguf_name),
+                       std::to_string(length));
+    text = gguf_text(file.data() + at - 8);
+    at += length;
+    return true;
+  }
+
+  bool header(std::uint64_t& tensors, std::uint64_t& metadata) {
+    if (size < 24) return malformed("file size", "at least 24 bytes", std::to_string(size));
+    const std::string_view magic(reinterpret_cast<const char*>(file.data()), 4);
+    if (magic != "GGUF") return malformed("magic", "GGUF", printable(magic));
+    at = 4;
+    if (!take(to.version_, "version")) return false;
+    const std::uint32_t swapped = __builtin_bswap32(to.version_);
+    if (swapped >= 1 && swapped <= 3)
+      return fail(errc::unsupported, "version", "2 or 3, little-endian",
+                  std::to_string(swapped) + ", big-endian");
+    if (to.version_ != 2 && to.version_ != 3)
+      return fail(errc::unsupported, "version", "2 or 3", std::to_string(to.version_));
+    // Behind both counts, a tensor has a name, dimensions, type and offset; a metadatum has a key,
+    // type and value.
+    return take(tensors, "number of tensors") && take(metadata, "number of metadata") &&
+           counted(tensors, 25, "number of tensors") && counted(metadata, 14, "number of metadata");
+  }
+  bool counted(std::uint64_t count, std::size_t each, const char* what) {
+    if (count > gguf::most_entries)
+      return malformed(what, "at most " + std::to_string(gguf::most_entries),
+                       std::to_string(count));
+    return count <= left() / each ||
+           malformed(what,
+                     "at most " + std::to_string(left() / each) + ", what fits in the " +
+                         std::to_string(left()) + " bytes that follow",
+                     std::to_string(count));
+  }
+
+  bool all_metadata(std::uint64_t count) {
+    const auto room = static_cast<std::size_t>(count);
+    if (!has_memory(room * sizeof(gguf_value))) return no_memory();
+    to.metadata_.reserve(room);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      gguf_value& value = to.metadata_.emplace_back();
+      std::uint32_t type = 0;
+      if (!take_name(value.key, "key " + std::to_string(i))) return false;
+      const std::string what = printable(value.key);
+      if (!take_kind(type, what + ": type")) return false;
+      value.kind = static_cast<gguf_kind>(type);
+      value.array = value.kind == gguf_kind::array;
+      std::uint64_t elements = 1;
+      if (value.array) {
+        if (!take_kind(type, what + ": type of elements")) return false;
+        value.kind = static_cast<gguf_kind>(type);
+        if (value.kind == gguf_kind::array)
+          return fail(errc::unsupported, what + ": type of elements", "no array in an array",
+                      "9, an array");
+        if (!take_count(elements, metadata_of(value.kind).size, what + ": number of elements"))
+          return false;
+      }
+      value.count = static_cast<index>(elements);
+      if (!take_elements(value, what)) return false;
+    }
+    return true;
+  }
+  bool take_kind(std::uint32_t& type, const std::string& what) {
+    if (!take(type, what)) return false;
+    return type < gguf_kind_count || malformed(what, "0 to 12", std::to_string(type));
+  }
+  bool take_elements(gguf_value& value, const std::string& what) {
+    const std::size_t begin = at, each = metadata_of(value.kind).size;
+    const auto count = static_cast<std::uint64_t>(value.count);
+    if (value.kind == gguf_kind::string) {
+      for (std::uint64_t i = 0, length = 0; i < count; ++i, at += length)
+        if (left() < 8 || (length = load_as<std::uint64_t>(file.data() + at)) > left() - 8) {
+          const std::string text = what + (value.array ? ", text " + std::to_string(i) : "");
+          return take_count(length, 1, text + ": length");
+        } else {
+          at += 8;
+        }
+    } else {
+      if (count > left() / each)
+        return malformed(what + ": value", std::to_string(each) + " bytes",
+                         std::to_string(left()) + ", the end of the file");
+      at += count * each;
+    }
+    value.data = file.subspan(begin, at - begin);
+    if (value.kind == gguf_kind::boolean)
+      for (const std::byte one : value.data)
+        if (one > std::byte{1})
+          return malformed(what, "a bool, 0 or 1", std::to_string(std::to_integer<int>(one)));
+    return true;
+  }
+
+  bool alignment() {
+    const gguf_value* const said = to.value("general.alignment");
+    if (!said) return true;
+    const auto x = said->kind == gguf_kind::u32 && !said->array ? said->whole() : std::nullopt;
+    if (!x || *x < 8 || (*x & (*x - 1)) != 0 || *x > std::int64_t{gguf_most_alignment})
+      return malformed("general.alignment",
+                       "u32, a power of two from 8 to " + std::to_string(gguf_most_alignment),
+                       said->description());
+    aligned_to = static_cast<std::uint64_t>(*x);
+    return true;
+  }
+
+  bool all_tensors(std::uint64_t count) {
+    const auto room = static_cast<std::size_t>(count);
+    if (!has_memory(room * sizeof(gguf_tensor))) return no_memory();
+    to.tensors_.reserve(room);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      gguf_tensor& tensor = to.tensors_.emplace_back();
+      if (!take_name(tensor.name, "tensor " + std::to_string(i) + ": name") ||
+          !take_tensor(tensor, printable(tensor.name)))
+        return false;
+    }
+    data_begin = (at + aligned_to - 1) / aligned_to * aligned_to;
+    return true;
+  }
+  bool take_tensor(gguf_tensor& tensor, const std::string& what) {
+    std::uint32_t dimensions = 0, type = 0;
+    if (!take(dimensions, what + ": dimensions")) return false;
+    if (dimensions > gguf_tensor::most_dimensions)
+      return malformed(what + ": dimensions",
+                       "at most " + std::to_string(gguf_tensor::most_dimensions),
+                       std::to_string(dimensions));
+    tensor.dimensions = dimensions;
+    std::uint64_t values = 1;
+    for (std::uint32_t i = 0; i < dimensions; ++i) {
+      const std::string here = what + ": dimension " + std::to_string(i);
+      std::uint64_t n = 0;
+      if (!take(n, here)) return false;
+      // Blocks have at most seven bytes for a value, so bytes are fewer than 2^63, too.
+      if (n < 1 || n > std::uint64_t{PTRDIFF_MAX} / 8 / values)
+        return malformed(here, n < 1 ? "at least 1" : "a product of dimensions below 2^60",
+                         std::to_string(n));
+      values *= n;
+      tensor.sizes[dimensions - 1 - i] = static_cast<index>(n);
+    }
+    if (!take(type, what + ": type")) return false;
+    const ggml_layout* const layout = ggml_layout_of(type);
+    if (!layout)
+      return fail(errc::unsupported, what + ": type", known_types(), std::to_string(type));
+    tensor.type = layout->type;
+    if (const index row = dimensions > 0 ? tensor.shape().back() : 1; row % layout->block != 0)
+      return malformed(what + ": dimension 0",
+                       "a multiple of " + std::to_string(layout->block) + ", the block of " +
+                           std::string(layout->name),
+                       std::to_string(row));
+    if (!take(tensor.offset, what + ": offset")) return false;
+    return tensor.offset % aligned_to == 0 ||
+           malformed(what + ": offset", "a multiple of " + std::to_string(aligned_to),
+                     std::to_string(tensor.offset));
+  }
+  static std::string known_types() {
+    std::string text;
+    for (const ggml_layout& one : ggml_layouts)
+      text += (text.empty() ? "" : ", ") + std::to_string(static_cast<std::uint32_t>(one.type)) +
+              " " + std::string(one.name);
+    return text;
+  }
+
+  /// Sorts by name, and refuses a name that stands twice.
+  template <class Entry>
+  bool once(std::vector<Entry>& all, std::string_view Entry::*name, const char* expected) {
+    std::sort(all.begin(), all.end(),
+              [&](const Entry& a, const Entry& b) { return a.*name < b.*name; });
+    for (std::size_t i = 1; i < all.size(); ++i)
+      if (all[i].*name == all[i - 1].*name)
+        return malformed(printable(all[i].*name), expected, "this one twice");
+    return true;
+  }
+  /// Tensors lie behind each other within the file; there may be gaps.
+  bool ranges() {
+    if (!has_memory(to.tensors_.size() * sizeof(std::uint32_t))) return no_memory();
+    std::vector<std::uint32_t> order(to.tensors_.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
+    std::sort(order.begin(), order.end(),
+              [&](auto a, auto b) { return to.tensors_[a].offset < to.tensors_[b].offset; });
+    const std::uint64_t room = size > data_begin ? size - data_begin : 0;
+    std::uint64_t end = 0;
+    for (const std::uint32_t i : order) {
+      gguf_tensor& tensor = to.tensors_[i];
+      const std::string what = printable(tensor.name) + ": offset";
+      const auto bytes = static_cast<std::uint64_t>(tensor.bytes());
+      if (tensor.offset > room || bytes > room - tensor.offset)
+        return malformed(what,
+                         std::to_string(bytes) + " bytes for " + tensor.description() +
+                             " within the " + std::to_string(room) + " bytes of data",
+                         std::to_string(tensor.offset));
+      if (tensor.offset < end)
+        return malformed(what, "at least " + std::to_string(end) + ", the end of the tensor before",
+                         std::to_string(tensor.offset) + ", an overlap");
+      end = tensor.offset + bytes;
+      tensor.offset += data_begin;
+    }
+    return true;
+  }
+  bool no_memory() {
+    failure = out_of_memory(to.where_);
+    return false;
+  }
+};
+
+}  // namespace detail
+
+/// Parses a GGUF file held in memory, which must outlive the result. Everything is checked before
+/// it is used. Counts and lengths are compared with the bytes that follow, and each name comes
+/// once. Tensors lie in the file, aligned and without overlap. At most 65,536 metadata and as many
+/// tensors. `where` names the file in errors. Errors: errc::malformed; errc::unsupported (other
+/// versions, big-endian, arrays in arrays, other types of tensors); errc::out_of_memory.
+inline result<gguf> parse_gguf(lasting_span<const std::byte> file,
+                               const std::string& where = "GGUF file") LINNET_TRY {
+  gguf parsed;
+  detail::gguf_parser parser(file, file.size(), parsed, where);
+  if (!parser.parse()) return parser.failure;
+  for (gguf_tensor& tensor : parsed.tensors_)
+    tensor.data = file.subspan(static_cast<std::size_t>(tensor.offset),
+                               static_cast<std::size_t>(tensor.bytes()));
+  return parsed;
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Maps and parses a GGUF file, which must not shrink meanwhile. Errors: those of mapped_file::open
+/// and parse_gguf().
+inline result<gguf> read_gguf(const std::string& path) LINNET_TRY {
+  auto file = mapped_file::open(path);
+  if (!file) return file.error();
+  auto parsed = parse_gguf(file->bytes(), path);
+  if (parsed) parsed->owned_.emplace(*std::move(file));
+  return parsed;
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -1263,10 +1068,11 @@ inline void copy_in(const leaf& to, const placement& at, const gguf_tensor& from
   }
 }
 
-/// Finds every part in the file and checks its shape, then that nothing else is in it. Only then it
-/// copies.
-inline result<void> load_gguf_parts(const gguf& file, const std::vector<file_part>& parts,
-                                    std::string_view architecture, nonfinite values) {
+/// The tensors of the file that hold these parts, which have their shapes; nothing else is in it.
+inline result<std::vector<const gguf_tensor*>> find_gguf_parts(const gguf& file,
+                                                               const std::vector<file_part>& parts,
+                                                               std::string_view architecture,
+                                                               nonfinite values) {
   const auto wrong = [&](errc code, std::string_view what, std::string expected, std::string got) {
     return error{code, file.where(), printable(what), std::move(expected), std::move(got)};
   };
@@ -1317,17 +1123,30 @@ inline result<void> load_gguf_parts(const gguf& file, const std::vector<file_par
       if (!finite)
         return wrong(errc::invalid, tensor->name, "finite numbers", "a NaN or an infinity");
     }
+  return found;
+}
+/// Finds all parts and then copies them.
+inline result<void> load_gguf_parts(const gguf& file, const std::vector<file_part>& parts,
+                                    std::string_view architecture, nonfinite values) {
+  const auto found = find_gguf_parts(file, parts, architecture, values);
+  if (!found) return found.error();
+  std::vector<float> row;
   for (std::size_t i = 0; i < parts.size(); ++i)
-    copy_in(parts[i].tensor, parts[i].at, *found[i], row);
+    copy_in(parts[i].tensor, parts[i].at, *(*found)[i], row);
   return {};
 }
 
+/// The parts of a GGUF file of `M` that hold these tensors, which are all in canonical order.
+template <class M>
+std::vector<file_part> gguf_parts_of(std::vector<leaf> tensors) {
+  std::vector<file_part> parts;
+  for (leaf& tensor : tensors) parts.push_back(gguf_part<M>(std::move(tensor)));
+  return parts;
+}
 /// The parts of a GGUF file of `M`, in canonical order.
 template <class M, class T>
 std::vector<file_part> gguf_parts(const weights<M, T>& w) {
-  std::vector<file_part> parts;
-  for (leaf& tensor : leaves_of(w)) parts.push_back(gguf_part<M>(std::move(tensor)));
-  return parts;
+  return gguf_parts_of<M>(leaves_of(w));
 }
 
 }  // namespace detail
@@ -1370,6 +1189,312 @@ result<void> load_gguf(weights<M, T>& w, const std::string& path,
   return file ? load_gguf(w, *file, values) : result<void>(file.error());
 }
 LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Counts the bytes of the largest tensor.
+struct finds_largest_leaf {
+  index& bytes;
+
+  template <class Leaf>
+  constexpr void operator()(const parameter_path&, const tensor_info& info, Leaf& leaf) const {
+    arena counter;
+    place(counter, info, leaf);
+    bytes = (std::max)(bytes, counter.peak());
+  }
+};
+/// Lets each tensor begin where the memory does.
+struct places_leaves_alike {
+  void* memory;
+  index size;
+
+  template <class Leaf>
+  constexpr void operator()(const parameter_path&, const tensor_info& info, Leaf& leaf) const {
+    arena all(memory, size);
+    place(all, info, leaf);
+  }
+};
+/// Reads each tensor of a file into the memory of one, which it then packs.
+struct packs_gguf_leaves {
+  const std::vector<file_part>& parts;
+  const std::vector<const gguf_tensor*>& found;
+  std::vector<float>& row;
+  std::size_t& next;
+
+  template <class To, class From>
+  void operator()(const parameter_path& at, const tensor_info& info, To& to,
+                  const From& from) const {
+    arena counter;
+    From counted{};
+    place(counter, info, counted);
+    // Rows that the file lacks are zeros, not those of the tensor before.
+    const std::size_t i = next++;
+    __builtin_memset(first_byte(from), 0, static_cast<std::size_t>(counter.peak()));
+    copy_in(parts[i].tensor, parts[i].at, *found[i], row);
+    packs_leaves{ops::execution{}}(at, info, to, from);
+  }
+
+ private:
+  template <class S>
+  static void* first_byte(const matrix_ref<S>& leaf) {
+    return leaf.data;
+  }
+  template <class T>
+  static void* first_byte(T* const& leaf) {
+    return leaf;
+  }
+};
+
+}  // namespace detail
+
+/// Packs the weights of a parsed GGUF file, as load_gguf() reads them, for sessions and evaluators.
+/// The result is that of pack(). Beside it there is memory for the model's largest tensor, not for
+/// all. Errors: those of load_gguf().
+template <class M, class T = float>
+result<packed<M, T>> pack_gguf(const gguf& file, nonfinite values = nonfinite::keep) LINNET_TRY {
+  using S = storage_of<M, T>;
+  if constexpr (!detail::fits_gguf<M, S>()) {
+    return packed<M, T>{};
+  } else {
+    using canonical = form::canonical<T, S>;
+    if (auto fits = detail::check_gguf_facts<M>(file); !fits) return fits.error();
+    typename M::template params<canonical> tree{};
+    index bytes = 0;
+    const detail::finds_largest_leaf largest{bytes};
+    detail::each_leaf(largest, detail::tree_of<M, canonical>{tree});
+    const memory_block memory(bytes);
+    if (!memory.data()) return detail::out_of_memory("pack_gguf", bytes);
+    const detail::places_leaves_alike alike{memory.data(), memory.size()};
+    detail::each_leaf(alike, detail::tree_of<M, canonical>{tree});
+    std::vector<detail::leaf> tensors;
+    const detail::lists_leaves<T> list{tensors};
+    detail::each_leaf(list, detail::tree_of<M, canonical, true>{tree});
+    const auto parts = detail::gguf_parts_of<M>(std::move(tensors));
+    const auto found = detail::find_gguf_parts(file, parts, gguf_architecture_of<M>(), values);
+    if (!found) return found.error();
+    packed<M, T> made;
+    if (!made.valid()) return made.error();
+    std::vector<float> row;
+    std::size_t next = 0;
+    const detail::packs_gguf_leaves packs{parts, *found, row, next};
+    detail::each_leaf(packs, detail::tree_in(made), detail::tree_of<M, canonical, true>{tree});
+    return made;
+  }
+}
+LINNET_OR_OUT_OF_MEMORY(file.where())
+/// Packs the weights of a GGUF file, which is mapped. Errors: as above, and those of read_gguf().
+template <class M, class T = float>
+result<packed<M, T>> pack_gguf(const std::string& path,
+                               nonfinite values = nonfinite::keep) LINNET_TRY {
+  const auto file = read_gguf(path);
+  return file ? pack_gguf<M, T>(*file, values) : result<packed<M, T>>(file.error());
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+/// @file
+/// Tokenizers of GGUF files, and the tokens that end a text.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Reads an optional value of a file's metadata; one of another type is refused.
+template <class T, class To>
+result<void> read_optional(const gguf& file, std::string_view key, To& to) {
+  if (!file.value(key)) return {};
+  const auto x = file.get<T>(key);
+  if (!x) return x.error();
+  to = To(*x);
+  return {};
+}
+
+/// Appends the texts of an array of a file, which may be absent.
+inline result<void> read_optional_texts(const gguf& file, std::string_view key, text_list& to) {
+  if (!file.value(key)) return {};
+  const auto all = file.strings(key);
+  if (!all) return all.error();
+  for (const std::string_view text : *all) to.push_back(text);
+  return {};
+}
+
+/// The id at a key of a file that has one, else -1. Ids outside the vocabulary are refused.
+inline result<token> optional_token(const gguf& file, std::string_view key, index vocabulary) {
+  if (!file.value(key)) return token{-1};
+  const auto id = file.get<std::uint32_t>(key);
+  if (!id) return id.error();
+  if (static_cast<index>(*id) >= vocabulary)
+    return error{errc::malformed, file.where(), std::string(key),
+                 "an id below " + std::to_string(vocabulary), std::to_string(*id)};
+  return static_cast<token>(*id);
+}
+
+}  // namespace detail
+
+/// The vocabulary of a GGUF file, for make_tokenizer(). Errors: errc::missing, errc::mismatch and
+/// errc::malformed, with the key.
+inline result<ggml_vocabulary> gguf_vocabulary(const gguf& file) LINNET_TRY {
+  ggml_vocabulary v;
+  const auto model = file.get<std::string_view>("tokenizer.ggml.model");
+  if (!model) return model.error();
+  v.model = *model;
+  const auto tokens = file.strings("tokenizer.ggml.tokens");
+  if (!tokens) return tokens.error();
+  for (const std::string_view text : *tokens) v.tokens.push_back(text);
+  if (file.value("tokenizer.ggml.scores")) {
+    auto scores = file.array<float>("tokenizer.ggml.scores");
+    if (!scores) return scores.error();
+    v.scores = *std::move(scores);
+  }
+  if (file.value("tokenizer.ggml.token_type")) {
+    auto types = file.array<std::int32_t>("tokenizer.ggml.token_type");
+    if (!types) return types.error();
+    v.types = *std::move(types);
+  }
+  if (auto done = detail::read_optional_texts(file, "tokenizer.ggml.merges", v.merges); !done)
+    return done.error();
+  const auto unknown =
+      detail::optional_token(file, "tokenizer.ggml.unknown_token_id", tokens->size());
+  if (!unknown) return unknown.error();
+  v.unknown = *unknown;
+  if (auto done = detail::read_optional<std::string_view>(file, "tokenizer.ggml.pre", v.pre); !done)
+    return done.error();
+  if (auto done =
+          detail::read_optional<bool>(file, "tokenizer.ggml.add_space_prefix", v.add_space_prefix);
+      !done)
+    return done.error();
+  if (auto done = detail::read_optional<bool>(file, "tokenizer.ggml.remove_extra_whitespaces",
+                                              v.remove_extra_whitespaces);
+      !done)
+    return done.error();
+  if (file.value("tokenizer.ggml.precompiled_charsmap")) {
+    const auto map = file.array<std::uint8_t>("tokenizer.ggml.precompiled_charsmap");
+    if (!map) return map.error();
+    v.precompiled_charsmap.assign(map->begin(), map->end());
+  }
+  return v;
+}
+LINNET_OR_OUT_OF_MEMORY(file.where())
+
+/// Makes the tokenizer of a GGUF file. Errors: those of gguf_vocabulary() and of make_tokenizer()
+/// for a vocabulary.
+inline result<tokenizer> make_tokenizer(const gguf& file) LINNET_TRY {
+  auto vocabulary = gguf_vocabulary(file);
+  if (!vocabulary) return vocabulary.error();
+  return make_tokenizer(*std::move(vocabulary), file.where());
+}
+LINNET_OR_OUT_OF_MEMORY(file.where())
+
+/// The tokens that end a text, as far as a GGUF file names them. They are the ends of a text, of a
+/// turn and of a message. Errors, with the key: errc::missing (no tokens), errc::mismatch,
+/// errc::malformed.
+inline result<std::vector<token>> gguf_stop_tokens(const gguf& file) LINNET_TRY {
+  const auto tokens = file.strings("tokenizer.ggml.tokens");
+  if (!tokens) return tokens.error();
+  std::vector<token> stops;
+  for (const std::string_view key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                     "tokenizer.ggml.eom_token_id"}) {
+    const auto id = detail::optional_token(file, key, tokens->size());
+    if (!id) return id.error();
+    if (*id >= 0 && std::find(stops.begin(), stops.end(), *id) == stops.end()) stops.push_back(*id);
+  }
+  return stops;
+}
+LINNET_OR_OUT_OF_MEMORY(file.where())
+
+LINNET_NAMESPACE_END
+/// @file
+/// Writes GGUF files, version 3: metadata and tensors of any kind, or the weights of a model.
+
+/// @file
+/// Numbers to ggml's blocks, as llama.cpp's reference code rounds them: F32, F16, BF16, Q8_0, Q4_0
+/// and Q4_1.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+template <class T>
+void store_as(T value, std::byte* to) {
+  __builtin_memcpy(to, &value, sizeof value);
+}
+/// Stores a scale as a half; whether it is finite.
+inline bool store_half(float x, std::byte* to) {
+  const storage::f16::value half = storage::f16::encode(static_cast<double>(x));
+  store_as(half, to);
+  return storage::f16::finite(half);
+}
+/// Stores a block of Q8_0, Q4_0 or Q4_1, with code(i) as the storage type of that name has codes.
+/// Returns whether the scales are finite.
+template <class F>
+bool store_block(ggml_type type, float scale, float minimum, F&& code, std::byte* to) {
+  const bool has_minimum = type == ggml_type::q4_1;
+  const bool fits = store_half(scale, to) && (!has_minimum || store_half(minimum, to + 2));
+  std::byte* const codes = to + (has_minimum ? 4 : 2);
+  const int flipped = type == ggml_type::q4_0 ? 0x88 : 0;
+  if (type == ggml_type::q8_0)
+    for (index i = 0; i < 32; ++i) codes[i] = static_cast<std::byte>(code(i));
+  else
+    for (index i = 0; i < 16; ++i)
+      codes[i] = static_cast<std::byte>((code(i) | code(i + 16) << 4) ^ flipped);
+  return fits;
+}
+/// Rounds finite numbers to a block of the type that keeps what storage `S` does.
+template <class S>
+bool encode_codes(ggml_type type, const float* from, std::byte* to) {
+  typename S::value codes[S::group];
+  float scale = 0, minimum = 0;
+  S::round_block(S::group, from, codes, scale, minimum);
+  return store_block(
+      type, scale, minimum, [&](index i) { return static_cast<int>(codes[i]); }, to);
+}
+
+/// One block of finite numbers; whether its scales fit.
+inline bool encode_block(ggml_type type, const float* from, std::byte* to) {
+  switch (type) {
+    case ggml_type::f32:
+      store_as(*from, to);
+      return true;
+    case ggml_type::f16:
+      store_as(storage::f16::encode(static_cast<double>(*from)), to);
+      return true;
+    case ggml_type::bf16:
+      store_as(storage::bf16::encode(static_cast<double>(*from)), to);
+      return true;
+    case ggml_type::q8_0:
+      return encode_codes<storage::q8_0>(type, from, to);
+    case ggml_type::q4_0:
+      return encode_codes<storage::q4_0>(type, from, to);
+    case ggml_type::q4_1:
+      return encode_codes<storage::q4_1>(type, from, to);
+    default:
+      return false;
+  }
+}
+
+}  // namespace detail
+
+/// Whether encode_ggml() makes blocks of a type.
+constexpr bool encodes_ggml(ggml_type type) {
+  return type == ggml_type::f32 || type == ggml_type::f16 || type == ggml_type::bf16 ||
+         type == ggml_type::q8_0 || type == ggml_type::q4_0 || type == ggml_type::q4_1;
+}
+/// Writes values as blocks of a type that encodes_ggml(), rounded as llama.cpp's reference code
+/// does. There are as many values as whole blocks hold. Gives false where a block has a number that
+/// is not finite or too large for its scale.
+inline bool encode_ggml(ggml_type type, std::span<const float> from, std::byte* to) {
+  const detail::ggml_layout& layout = detail::ggml_layout_of(type);
+  for (const float x : from)
+    if (layout.block > 1 && !is_finite(x)) return false;
+  bool fits = true;
+  for (index i = 0; i + layout.block <= std::ssize(from); i += layout.block, to += layout.bytes)
+    fits = detail::encode_block(type, from.data() + i, to) && fits;
+  return fits;
+}
 
 LINNET_NAMESPACE_END
 

@@ -2453,6 +2453,20 @@ enum class bf16_code : std::uint16_t {};
 /// The code of an IEEE half precision value.
 enum class f16_code : std::uint16_t {};
 
+/// The number of a bf16 code.
+constexpr float number_of(bf16_code x) {
+  return __builtin_bit_cast(float, static_cast<std::uint32_t>(x) << 16);
+}
+/// The number of an f16 code, NaNs and infinities included.
+constexpr float number_of(f16_code x) {
+  const auto code = static_cast<std::uint32_t>(x), magnitude = code & 0x7fffu;
+  const float steps = static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24f;
+  const auto subnormal = __builtin_bit_cast(std::uint32_t, steps);
+  const std::uint32_t placed = (magnitude << 13) + (magnitude < 0x7c00u ? 112u << 23 : 224u << 23);
+  return __builtin_bit_cast(float,
+                            (code & 0x8000u) << 16 | (magnitude < 0x400u ? subnormal : placed));
+}
+
 /// For each mask of 8 lanes the number that goes to each: 0, 1, ... where a bit is set, else -1.
 struct expansions {
   std::int8_t of[256][8] = {};
@@ -2749,6 +2763,7 @@ namespace detail {
 #endif
 #if defined(__AARCH64EL__)  // that every processor has; a signalling NaN becomes a quiet one
 #define LINNET_WIDEN_HALVES(x, u) __asm__("fcvtl %0.4s, %1.4h" : "=w"(x) : "w"(u))
+#define LINNET_NARROW_HALVES(u, x) __asm__("fcvtn %0.4h, %1.4s" : "=w"(u) : "w"(x))
 #endif
 #define LINNET_TARGET
 #define LINNET_KERNEL __attribute__((noinline))  // as those of other levels are, by their target
@@ -3297,15 +3312,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -3617,17 +3761,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -3648,27 +3781,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -3676,13 +3792,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -3822,48 +3934,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -5241,6 +5311,10 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_HALVES(p)        \
   reinterpret_cast<vec<float>>( \
       _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_FEW_HALVES(p)                            \
+  reinterpret_cast<typename vector_of<float, 4>::type>( \
+      _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_TO_HALVES(x) _mm256_cvtps_ph(reinterpret_cast<__m256>(x), _MM_FROUND_TO_NEAREST_INT)
 #define LINNET_TARGET __attribute__((target("avx2,fma,f16c")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -5783,15 +5857,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -6103,17 +6306,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -6134,27 +6326,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -6162,13 +6337,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -6308,48 +6479,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -7707,6 +7836,8 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES
+#undef LINNET_FEW_HALVES
+#undef LINNET_TO_HALVES
 
 #define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
 #define LINNET_LOAD_FIRST(p, n) reinterpret_cast<vec<T>>(_mm512_maskz_loadu_ps(LINNET_FIRST(n), p))
@@ -7747,6 +7878,12 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_HALVES(p)                              \
   reinterpret_cast<vec<float>>(_mm512_maskz_cvtph_ps( \
       static_cast<__mmask16>(-1), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))))
+#define LINNET_FEW_HALVES(p)                                                  \
+  reinterpret_cast<typename vector_of<float, 8>::type>(_mm256_maskz_cvtph_ps( \
+      static_cast<__mmask8>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_TO_HALVES(x)                                                      \
+  _mm512_maskz_cvtps_ph(static_cast<__mmask16>(-1), reinterpret_cast<__m512>(x), \
+                        _MM_FROUND_TO_NEAREST_INT)
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -8289,15 +8426,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -8609,17 +8875,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -8640,27 +8895,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -8668,13 +8906,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -8814,48 +9048,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -10370,17 +10562,6 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -10401,27 +10582,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -10429,13 +10593,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -10575,48 +10735,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -11167,6 +11285,8 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES
+#undef LINNET_FEW_HALVES
+#undef LINNET_TO_HALVES
 #undef LINNET_DOT_BF16
 #undef LINNET_DOT_INT8
 #undef LINNET_KERNEL
@@ -11484,17 +11604,6 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -11515,27 +11624,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -11543,13 +11635,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -11689,48 +11777,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -12570,17 +12616,6 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -12601,27 +12636,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -12629,13 +12647,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -12775,48 +12789,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -13360,6 +13332,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_SQUARE_INT8
 #undef LINNET_SQUARE_BF16
 #undef LINNET_WIDEN_HALVES
+#undef LINNET_NARROW_HALVES
 #undef LINNET_FEATURES
 #undef LINNET_STEP
 #undef LINNET_STEP_LANE
@@ -14318,15 +14291,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -14638,17 +14740,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -14669,27 +14760,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -14697,13 +14771,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -14843,48 +14913,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -17560,15 +17588,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -17880,17 +18037,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -17911,27 +18057,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -17939,13 +18068,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -18085,48 +18210,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -20800,15 +20883,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -21120,17 +21332,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -21151,27 +21352,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -21179,13 +21363,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -21325,48 +21505,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -22844,7 +22982,8 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_DECODE(L, float, code::u2, false)                                                      \
   LINNET_DECODE(L, float, code::f4_e2m1, false)                                                 \
   LINNET_DECODE(L, float, code::nf4, false)                                                     \
-  LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                \
+  LINNET_EXTERN void detail::L::to_16_bits<float>(index, const float*, bf16_code*);             \
+  LINNET_EXTERN void detail::L::to_16_bits<float>(index, const float*, f16_code*);              \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*); \
   LINNET_EXTERN std::int32_t detail::L::keep_outliers<float>(                                   \
       index, const float*, const int8_rounding&, index, float*, std::int32_t*);                 \
@@ -22900,6 +23039,7 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_PRODUCT(L, double)               \
   LINNET_CODES(L)                         \
   LINNET_ATTENTION(L, float, bf16_code)   \
+  LINNET_ATTENTION(L, float, f16_code)    \
   LINNET_ATTENTION(L, float, std::int8_t) \
   LINNET_ROWS_OF(L, float)                \
   LINNET_ROWS_OF(L, double)               \
@@ -22945,6 +23085,7 @@ namespace ops {
 
 using simd::best;
 using simd::bf16_code;
+using simd::f16_code;
 using simd::resolve;
 using simd::token_block;
 using packed_word = simd::word;  ///< what packed panels of codes are made of
@@ -26609,7 +26750,7 @@ void pack(const execution& on, index n, index k, const matrix_ref<storage::f32>&
         const float* const row = from.data + (first + i) * k;
         for (index j = 0; j < k; j += stretch) {
           const index some = (std::min)(stretch, k - j);
-          K::template to_bf16<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
+          K::template to_16_bits<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
           for (index d = 0; d < matrix::depth(some); ++d)
             out[(j / 2 + d) * panel_width + i] = codes[d];
         }
@@ -27788,8 +27929,8 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
           *scale = K::template to_int8<float, outliers>(k, x + i * k, codes, *sum, by);
         }
       } else {
-        K::template to_bf16<float>(k, x + i * k,
-                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
+        K::template to_16_bits<float>(k, x + i * k,
+                                      reinterpret_cast<simd::bf16_code*>(words + i * width));
       }
     });
   };
@@ -28409,8 +28550,8 @@ void matmul_backward(const execution& on, index m, index n, index k, const T* dy
                                      x_pairs + i * k);
         K::template to_bf16_pairs<T>(n, one, both ? one + n : nullptr, dy_pairs + i * n);
         for (index r = 2 * i; r <= 2 * i + both; ++r)
-          K::template to_bf16<T>(n, dy + r * n,
-                                 reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
+          K::template to_16_bits<T>(n, dy + r * n,
+                                    reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
       });
     });
     detail::split_sum<simd::word>(on, n, k, pairs, {dy_pairs, 1, n}, x_pairs, dw, alpha);
@@ -28941,14 +29082,10 @@ struct kv_rows {
   /// A stored number, without its scale.
   template <class T>
   static T number(Code x) {
-    if constexpr (std::is_same_v<Code, simd::bf16_code>) {
-      const auto bits = static_cast<std::uint32_t>(x) << 16;
-      float y = 0;
-      __builtin_memcpy(&y, &bits, sizeof y);
-      return y;
-    } else {
+    if constexpr (requires { simd::number_of(x); })
+      return static_cast<T>(simd::number_of(x));
+    else
       return static_cast<T>(x);
-    }
   }
   /// Whether tokens are numbers that follow each other in memory.
   constexpr bool plain() const { return !scales && !ring && !paged(); }
@@ -30640,6 +30777,7 @@ LINNET_NAMESPACE_BEGIN
 enum class kv_code {
   exact,         ///< in the model's scalar type
   bf16,          ///< bfloat16, half the bytes
+  f16,           ///< IEEE half precision, half the bytes
   int8,          ///< 8-bit integers with one scale for each head of each token, about a quarter
   int4,          ///< 4-bit integers, keys with a scale for each channel of 32 tokens, about a sixth
   channel_int8,  ///< 8-bit integers, keys before their rotation with a scale for each channel
@@ -30660,6 +30798,12 @@ struct exact : policy {
 /// Keys and values rounded to bfloat16, nearest even.
 struct bf16 : policy {
   static constexpr kv_code code = kv_code::bf16;
+};
+/// Keys and values rounded to IEEE half precision, nearest even: 11 bits, where bf16 has 8. What
+/// is beyond 65504 becomes that, so that finite keys and values stay finite. Infinities and NaN
+/// stay.
+struct f16 : policy {
+  static constexpr kv_code code = kv_code::f16;
 };
 /// Keys and values rounded to int8, symmetric, with one scale for each head of each token. The
 /// error is at most half a scale, max|x| / 254.
@@ -30752,10 +30896,11 @@ struct kv_memory {
 template <class T, kv_code Code>
 struct kv_number {
   static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
-  static_assert(exact || Code == kv_code::bf16 || Code == kv_code::int8);
-  using type =
-      std::conditional_t<exact, T,
-                         std::conditional_t<Code == kv_code::bf16, ops::bf16_code, std::int8_t>>;
+  static_assert(exact || Code == kv_code::bf16 || Code == kv_code::f16 || Code == kv_code::int8);
+  using rounded =
+      std::conditional_t<Code == kv_code::bf16, ops::bf16_code,
+                         std::conditional_t<Code == kv_code::f16, ops::f16_code, std::int8_t>>;
+  using type = std::conditional_t<exact, T, rounded>;
   /// Numbers from head to head: kernels write whole words of codes.
   static constexpr index slot(index h) {
     return round_up(h, exact ? 1 : 4 / static_cast<index>(sizeof(type)));
@@ -30796,7 +30941,7 @@ struct kv_buffer : kv_memory<typename kv_number<T, Code>::type, Heads, kv_number
             scales[row * Heads + head] =
                 K::template to_int8<T>(H, x + head * H, to + head * slot, sum);
           else
-            K::template to_bf16<T>(H, x + head * H, to + head * slot);
+            K::template to_16_bits<T>(H, x + head * H, to + head * slot);
         }
       });
     }
@@ -30813,7 +30958,7 @@ struct kv_buffer : kv_memory<typename kv_number<T, Code>::type, Heads, kv_number
           if constexpr (scaled)
             scale = K::template to_int8<T>(H, head, codes, sum);
           else
-            K::template to_bf16<T>(H, head, codes);
+            K::template to_16_bits<T>(H, head, codes);
           for (index c = 0; c < H; ++c)
             head[c] = scale * ops::kv_rows<code>::template number<T>(codes[c]);
         });
@@ -33598,6 +33743,7 @@ constexpr index kept_bytes(kv_code code, index numbers) {
     case kv_code::exact:
       break;
     case kv_code::bf16:
+    case kv_code::f16:
       return 2 * numbers;
     case kv_code::int8:
     case kv_code::channel_int8:
@@ -39589,6 +39735,8 @@ inline constexpr bool covers_policy<kv::exact> = true;
 template <>
 inline constexpr bool covers_policy<kv::bf16> = true;
 template <>
+inline constexpr bool covers_policy<kv::f16> = true;
+template <>
 inline constexpr bool covers_policy<kv::int8> = true;
 template <>
 inline constexpr bool covers_policy<depths::all> = true;
@@ -43712,8 +43860,8 @@ template <class M>
 consteval bool takes_trees() {
   static_assert(M::supports_trees,
                 "linnet::session::feed_tree: this model's cache keeps texts, not trees; decoders "
-                "with attention::full, a feed-forward without a state and kv::exact, kv::bf16 or "
-                "kv::int8 take them");
+                "with attention::full, a feed-forward without a state and kv::exact, kv::bf16, "
+                "kv::f16 or kv::int8 take them");
   return true;
 }
 

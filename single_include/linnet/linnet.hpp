@@ -1866,6 +1866,20 @@ enum class bf16_code : std::uint16_t {};
 /// The code of an IEEE half precision value.
 enum class f16_code : std::uint16_t {};
 
+/// The number of a bf16 code.
+constexpr float number_of(bf16_code x) {
+  return __builtin_bit_cast(float, static_cast<std::uint32_t>(x) << 16);
+}
+/// The number of an f16 code, NaNs and infinities included.
+constexpr float number_of(f16_code x) {
+  const auto code = static_cast<std::uint32_t>(x), magnitude = code & 0x7fffu;
+  const float steps = static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24f;
+  const auto subnormal = __builtin_bit_cast(std::uint32_t, steps);
+  const std::uint32_t placed = (magnitude << 13) + (magnitude < 0x7c00u ? 112u << 23 : 224u << 23);
+  return __builtin_bit_cast(float,
+                            (code & 0x8000u) << 16 | (magnitude < 0x400u ? subnormal : placed));
+}
+
 /// For each mask of 8 lanes the number that goes to each: 0, 1, ... where a bit is set, else -1.
 struct expansions {
   std::int8_t of[256][8] = {};
@@ -2162,6 +2176,7 @@ namespace detail {
 #endif
 #if defined(__AARCH64EL__)  // that every processor has; a signalling NaN becomes a quiet one
 #define LINNET_WIDEN_HALVES(x, u) __asm__("fcvtl %0.4s, %1.4h" : "=w"(x) : "w"(u))
+#define LINNET_NARROW_HALVES(u, x) __asm__("fcvtn %0.4h, %1.4s" : "=w"(u) : "w"(x))
 #endif
 #define LINNET_TARGET
 #define LINNET_KERNEL __attribute__((noinline))  // as those of other levels are, by their target
@@ -2636,15 +2651,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -2954,17 +3098,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -2985,27 +3118,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -3013,13 +3129,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -3159,48 +3271,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -4571,6 +4641,10 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_HALVES(p)        \
   reinterpret_cast<vec<float>>( \
       _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_FEW_HALVES(p)                            \
+  reinterpret_cast<typename vector_of<float, 4>::type>( \
+      _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_TO_HALVES(x) _mm256_cvtps_ph(reinterpret_cast<__m256>(x), _MM_FROUND_TO_NEAREST_INT)
 #define LINNET_TARGET __attribute__((target("avx2,fma,f16c")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -5039,15 +5113,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -5357,17 +5560,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -5388,27 +5580,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -5416,13 +5591,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -5562,48 +5733,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -6954,6 +7083,8 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES
+#undef LINNET_FEW_HALVES
+#undef LINNET_TO_HALVES
 
 #define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
 #define LINNET_LOAD_FIRST(p, n) reinterpret_cast<vec<T>>(_mm512_maskz_loadu_ps(LINNET_FIRST(n), p))
@@ -6994,6 +7125,12 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_HALVES(p)                              \
   reinterpret_cast<vec<float>>(_mm512_maskz_cvtph_ps( \
       static_cast<__mmask16>(-1), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))))
+#define LINNET_FEW_HALVES(p)                                                  \
+  reinterpret_cast<typename vector_of<float, 8>::type>(_mm256_maskz_cvtph_ps( \
+      static_cast<__mmask8>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_TO_HALVES(x)                                                      \
+  _mm512_maskz_cvtps_ph(static_cast<__mmask16>(-1), reinterpret_cast<__m512>(x), \
+                        _MM_FROUND_TO_NEAREST_INT)
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -7462,15 +7599,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -7780,17 +8046,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -7811,27 +8066,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -7839,13 +8077,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -7985,48 +8219,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -9538,17 +9730,6 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -9569,27 +9750,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -9597,13 +9761,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -9743,48 +9903,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -10333,6 +10451,8 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES
+#undef LINNET_FEW_HALVES
+#undef LINNET_TO_HALVES
 #undef LINNET_DOT_BF16
 #undef LINNET_DOT_INT8
 #undef LINNET_KERNEL
@@ -10654,17 +10774,6 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -10685,27 +10794,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -10713,13 +10805,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -10859,48 +10947,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -11742,17 +11788,6 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -11773,27 +11808,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -11801,13 +11819,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -11947,48 +11961,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -12530,6 +12502,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_SQUARE_INT8
 #undef LINNET_SQUARE_BF16
 #undef LINNET_WIDEN_HALVES
+#undef LINNET_NARROW_HALVES
 #undef LINNET_FEATURES
 #undef LINNET_STEP
 #undef LINNET_STEP_LANE
@@ -13806,15 +13779,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -14124,17 +14226,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -14155,27 +14246,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -14183,13 +14257,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -14329,48 +14399,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -16644,15 +16672,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -16962,17 +17119,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -16993,27 +17139,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -17021,13 +17150,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -17167,48 +17292,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -19011,15 +19094,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -19329,17 +19541,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -19360,27 +19561,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -19388,13 +19572,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -19534,48 +19714,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -21043,7 +21181,8 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_DECODE(L, float, code::u2, false)                                                      \
   LINNET_DECODE(L, float, code::f4_e2m1, false)                                                 \
   LINNET_DECODE(L, float, code::nf4, false)                                                     \
-  LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                \
+  LINNET_EXTERN void detail::L::to_16_bits<float>(index, const float*, bf16_code*);             \
+  LINNET_EXTERN void detail::L::to_16_bits<float>(index, const float*, f16_code*);              \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*); \
   LINNET_EXTERN std::int32_t detail::L::keep_outliers<float>(                                   \
       index, const float*, const int8_rounding&, index, float*, std::int32_t*);                 \
@@ -21099,6 +21238,7 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_PRODUCT(L, double)               \
   LINNET_CODES(L)                         \
   LINNET_ATTENTION(L, float, bf16_code)   \
+  LINNET_ATTENTION(L, float, f16_code)    \
   LINNET_ATTENTION(L, float, std::int8_t) \
   LINNET_ROWS_OF(L, float)                \
   LINNET_ROWS_OF(L, double)               \
@@ -21144,6 +21284,7 @@ namespace ops {
 
 using simd::best;
 using simd::bf16_code;
+using simd::f16_code;
 using simd::resolve;
 using simd::token_block;
 using packed_word = simd::word;  ///< what packed panels of codes are made of
@@ -24809,7 +24950,7 @@ void pack(const execution& on, index n, index k, const matrix_ref<storage::f32>&
         const float* const row = from.data + (first + i) * k;
         for (index j = 0; j < k; j += stretch) {
           const index some = (std::min)(stretch, k - j);
-          K::template to_bf16<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
+          K::template to_16_bits<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
           for (index d = 0; d < matrix::depth(some); ++d)
             out[(j / 2 + d) * panel_width + i] = codes[d];
         }
@@ -25988,8 +26129,8 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
           *scale = K::template to_int8<float, outliers>(k, x + i * k, codes, *sum, by);
         }
       } else {
-        K::template to_bf16<float>(k, x + i * k,
-                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
+        K::template to_16_bits<float>(k, x + i * k,
+                                      reinterpret_cast<simd::bf16_code*>(words + i * width));
       }
     });
   };
@@ -26609,8 +26750,8 @@ void matmul_backward(const execution& on, index m, index n, index k, const T* dy
                                      x_pairs + i * k);
         K::template to_bf16_pairs<T>(n, one, both ? one + n : nullptr, dy_pairs + i * n);
         for (index r = 2 * i; r <= 2 * i + both; ++r)
-          K::template to_bf16<T>(n, dy + r * n,
-                                 reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
+          K::template to_16_bits<T>(n, dy + r * n,
+                                    reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
       });
     });
     detail::split_sum<simd::word>(on, n, k, pairs, {dy_pairs, 1, n}, x_pairs, dw, alpha);
@@ -27141,14 +27282,10 @@ struct kv_rows {
   /// A stored number, without its scale.
   template <class T>
   static T number(Code x) {
-    if constexpr (std::is_same_v<Code, simd::bf16_code>) {
-      const auto bits = static_cast<std::uint32_t>(x) << 16;
-      float y = 0;
-      __builtin_memcpy(&y, &bits, sizeof y);
-      return y;
-    } else {
+    if constexpr (requires { simd::number_of(x); })
+      return static_cast<T>(simd::number_of(x));
+    else
       return static_cast<T>(x);
-    }
   }
   /// Whether tokens are numbers that follow each other in memory.
   constexpr bool plain() const { return !scales && !ring && !paged(); }
@@ -28840,6 +28977,7 @@ LINNET_NAMESPACE_BEGIN
 enum class kv_code {
   exact,         ///< in the model's scalar type
   bf16,          ///< bfloat16, half the bytes
+  f16,           ///< IEEE half precision, half the bytes
   int8,          ///< 8-bit integers with one scale for each head of each token, about a quarter
   int4,          ///< 4-bit integers, keys with a scale for each channel of 32 tokens, about a sixth
   channel_int8,  ///< 8-bit integers, keys before their rotation with a scale for each channel
@@ -28860,6 +28998,12 @@ struct exact : policy {
 /// Keys and values rounded to bfloat16, nearest even.
 struct bf16 : policy {
   static constexpr kv_code code = kv_code::bf16;
+};
+/// Keys and values rounded to IEEE half precision, nearest even: 11 bits, where bf16 has 8. What
+/// is beyond 65504 becomes that, so that finite keys and values stay finite. Infinities and NaN
+/// stay.
+struct f16 : policy {
+  static constexpr kv_code code = kv_code::f16;
 };
 /// Keys and values rounded to int8, symmetric, with one scale for each head of each token. The
 /// error is at most half a scale, max|x| / 254.
@@ -28952,10 +29096,11 @@ struct kv_memory {
 template <class T, kv_code Code>
 struct kv_number {
   static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
-  static_assert(exact || Code == kv_code::bf16 || Code == kv_code::int8);
-  using type =
-      std::conditional_t<exact, T,
-                         std::conditional_t<Code == kv_code::bf16, ops::bf16_code, std::int8_t>>;
+  static_assert(exact || Code == kv_code::bf16 || Code == kv_code::f16 || Code == kv_code::int8);
+  using rounded =
+      std::conditional_t<Code == kv_code::bf16, ops::bf16_code,
+                         std::conditional_t<Code == kv_code::f16, ops::f16_code, std::int8_t>>;
+  using type = std::conditional_t<exact, T, rounded>;
   /// Numbers from head to head: kernels write whole words of codes.
   static constexpr index slot(index h) {
     return round_up(h, exact ? 1 : 4 / static_cast<index>(sizeof(type)));
@@ -28996,7 +29141,7 @@ struct kv_buffer : kv_memory<typename kv_number<T, Code>::type, Heads, kv_number
             scales[row * Heads + head] =
                 K::template to_int8<T>(H, x + head * H, to + head * slot, sum);
           else
-            K::template to_bf16<T>(H, x + head * H, to + head * slot);
+            K::template to_16_bits<T>(H, x + head * H, to + head * slot);
         }
       });
     }
@@ -29013,7 +29158,7 @@ struct kv_buffer : kv_memory<typename kv_number<T, Code>::type, Heads, kv_number
           if constexpr (scaled)
             scale = K::template to_int8<T>(H, head, codes, sum);
           else
-            K::template to_bf16<T>(H, head, codes);
+            K::template to_16_bits<T>(H, head, codes);
           for (index c = 0; c < H; ++c)
             head[c] = scale * ops::kv_rows<code>::template number<T>(codes[c]);
         });
@@ -31517,6 +31662,7 @@ constexpr index kept_bytes(kv_code code, index numbers) {
     case kv_code::exact:
       break;
     case kv_code::bf16:
+    case kv_code::f16:
       return 2 * numbers;
     case kv_code::int8:
     case kv_code::channel_int8:
@@ -37430,6 +37576,8 @@ template <>
 inline constexpr bool covers_policy<kv::exact> = true;
 template <>
 inline constexpr bool covers_policy<kv::bf16> = true;
+template <>
+inline constexpr bool covers_policy<kv::f16> = true;
 template <>
 inline constexpr bool covers_policy<kv::int8> = true;
 template <>
@@ -47748,8 +47896,8 @@ template <class M>
 consteval bool takes_trees() {
   static_assert(M::supports_trees,
                 "linnet::session::feed_tree: this model's cache keeps texts, not trees; decoders "
-                "with attention::full, a feed-forward without a state and kv::exact, kv::bf16 or "
-                "kv::int8 take them");
+                "with attention::full, a feed-forward without a state and kv::exact, kv::bf16, "
+                "kv::f16 or kv::int8 take them");
   return true;
 }
 
@@ -53694,20 +53842,10 @@ constexpr const ggml_layout& ggml_layout_of(ggml_type type) {
   return *ggml_layout_of(static_cast<std::uint32_t>(type));
 }
 
-/// The float of a half-precision number, assembled from its bits.
-inline float float_of_half(std::uint16_t half) {
-  const std::uint32_t sign = std::uint32_t{half & 0x8000u} << 16, magnitude = half & 0x7fffu;
-  if (magnitude < 0x400) {  // subnormal
-    const float steps = static_cast<float>(magnitude) * 0x1p-24f;
-    return sign ? -steps : steps;
-  }
-  const std::uint32_t bits =
-      sign | ((magnitude << 13) + (magnitude < 0x7c00 ? 112u << 23 : 224u << 23));
-  float x = 0;
-  __builtin_memcpy(&x, &bits, sizeof x);
-  return x;
+/// The float of a half-precision number.
+inline float half_at(const std::byte* from) {
+  return simd::number_of(load_as<simd::f16_code>(from));
 }
-inline float half_at(const std::byte* from) { return float_of_half(load_as<std::uint16_t>(from)); }
 inline int byte_at(const std::byte* from, index i) { return std::to_integer<int>(from[i]); }
 
 /// Bits of code number i of a super-block: `bits` of byte i % `span` in the run of `span` bytes
@@ -76424,9 +76562,9 @@ namespace compute {
 
 /// Quantization-aware training (Jacob et al. 2018), for trainers: each step computes in the weights
 /// of quantize<S, A>(w), as f32 numbers. With `A` = compute::int8 inputs of products are rounded as
-/// the quantized model rounds them. A model with kv::int8 or kv::bf16 also rounds keys and values
-/// of softmax attention. Gradients pass straight through all rounding to the f32 master weights.
-/// `Steps` says how scales are found.
+/// the quantized model rounds them. A model with kv::int8, bf16 or f16 also rounds keys and
+/// values of softmax attention. Gradients pass straight through all rounding to the f32 master
+/// weights. `Steps` says how scales are found.
 template <class S, class A = f32, class Steps = steps::from_range>
 struct fake_quantized : policy {
   /// The description of learned steps in checkpoints, which hold them.

@@ -223,7 +223,10 @@ BOOST_AUTO_TEST_CASE(sequences_without_a_source) {
   BOOST_TEST(s.feed(std::span(start).first(2), 2, {}).size() == at(2 * t5::vocabulary));
 }
 
-BOOST_AUTO_TEST_CASE(forks_of_codes) { check_twins<decoder::with_cache<ln::kv::int8>>(); }
+BOOST_AUTO_TEST_CASE(forks_of_codes) {
+  check_twins<decoder::with_cache<ln::kv::int8>>();
+  check_twins<decoder::with_cache<ln::kv::f16>>();
+}
 // What a prefix holds depends on all of it, so none of it is shared; nor does it come in parts.
 BOOST_AUTO_TEST_CASE(forks_of_prefixes) {
   check_twins<prefixed>();

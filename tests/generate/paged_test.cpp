@@ -113,7 +113,10 @@ struct twins {
 BOOST_AUTO_TEST_SUITE(paged)
 
 BOOST_AUTO_TEST_CASE(equals_own_memory) { twins<decoder>().run(500); }
-BOOST_AUTO_TEST_CASE(equals_own_memory_of_codes) { twins<coded>().run(300); }
+BOOST_AUTO_TEST_CASE(equals_own_memory_of_codes) {
+  twins<coded>().run(300);
+  twins<decoder::with_cache<ln::kv::f16>>().run(300);
+}
 BOOST_AUTO_TEST_CASE(equals_own_memory_of_groups) { twins<hashed>().run(300); }
 BOOST_AUTO_TEST_CASE(equals_own_memory_beside_sources) { twins<t5>().run(300); }
 

@@ -70,6 +70,8 @@ BOOST_AUTO_TEST_CASE(every_path_is_as_if_fed_alone) {
       check_tree<ln::decoder<tiny_decoder_shape, ln::position::learned, ln::kv::int8>, float>(
           blocks, past, 1e-5);
     }
+  check_tree<ln::decoder<tiny_decoder_shape, ln::position::learned, ln::kv::f16>, float>(3, 29,
+                                                                                         1e-5);
 }
 
 // Another token on a branch changes no bit of the others, and one that is NaN does not reach them.

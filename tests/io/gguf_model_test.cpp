@@ -18,6 +18,35 @@ using pooled_bert = bert::with_head<ln::head::pooler>;
 
 std::string golden_gguf(const std::string& name) { return golden("gguf/" + name + ".gguf"); }
 
+/// Packs a file tensor by tensor: what pack() makes of its weights, in memory for these and for the
+/// largest tensor. Weights and packed weights at a time would not fit into it.
+template <class M, class T = float>
+void check_packed(const std::string& path) {
+  ln::weights<M, T> w;
+  LINNET_REQUIRE_OK(ln::load_gguf(w, path));
+  const auto all = ln::pack(w);
+  index most = 0;
+  w.visit([&](const auto&, const ln::tensor_info& info, const auto& leaf) {
+    const auto part = [](index n, auto* values) {
+      return values ? ln::round_up(n * index{sizeof *values}, ln::alignment) : 0;
+    };
+    if constexpr (requires { leaf.scales; })
+      most = (std::max)(most, part(info.size(), leaf.data) + part(info.size() / 32, leaf.scales) +
+                                  part(info.size() / 32, leaf.zeros));
+    else
+      most = (std::max)(most, part(info.size(), leaf));
+  });
+  std::vector<std::byte> room(at(ln::packed<M, T>::bytes() + most + ln::alignment));
+  BOOST_TEST(most < std::ssize(w.block()));
+  const ln::memory_scope scope(room);
+  const std::size_t peak = peak_of([&] {
+    const auto p = ln::pack_gguf<M, T>(path);
+    LINNET_REQUIRE_OK(p);
+    BOOST_TEST(std::ranges::equal(p->block(), all.block()), path);
+  });
+  BOOST_TEST(peak < 65536u, peak);
+}
+
 /// Loads a golden model as GGUF and from Hugging Face's files: equal weights.
 template <class M, class T = float>
 void check_same_as_hugging_face(const std::string& gguf, const std::string& hugging_face) {
@@ -26,6 +55,7 @@ void check_same_as_hugging_face(const std::string& gguf, const std::string& hugg
   BOOST_TEST(peak < 65536u, peak);
   LINNET_REQUIRE_OK(ln::load_hugging_face(b, golden(hugging_face)));
   BOOST_TEST(std::ranges::equal(a.block(), b.block()), gguf);
+  check_packed<M, T>(golden_gguf(gguf));
 }
 
 /// A file's metadata and tensors, to be changed and written again.
@@ -88,6 +118,7 @@ BOOST_AUTO_TEST_CASE(round_trips) {
     LINNET_REQUIRE_OK(ln::save_gguf(w, path));
     LINNET_REQUIRE_OK(ln::load_gguf(again, path));
     BOOST_TEST(std::ranges::equal(w.block(), again.block()));
+    check_packed<M>(path);
   };
   check(llama_gqa{});  // untied
   check(llama_gqa_interleaved{});
@@ -220,6 +251,7 @@ BOOST_AUTO_TEST_CASE(positions_of_roberta) {
       differing += w.block()[i] != again.block()[i];
     BOOST_TEST(differing > 0);
     BOOST_TEST(differing <= before * ln::index{sizeof(float)});  // those of padding alone
+    check_packed<M>(path);
   };
   check(roberta::with_head<ln::head::none>{});
   check(roberta_sequence{});
@@ -341,6 +373,7 @@ BOOST_AUTO_TEST_CASE(blocks_are_kept) {
     BOOST_TEST(replaced > 400);
     LINNET_REQUIRE_OK(ln::load_gguf(kept, bytes(file)));
     LINNET_REQUIRE_OK(ln::save_gguf(kept, path));
+    check_packed<Q>(path);
     BOOST_TEST((contents(path) == file), storage::name_of<S>());
     LINNET_REQUIRE_OK(ln::load_gguf(floats, bytes(file)));
     BOOST_TEST(std::ranges::equal(decoded<M>(kept).block(), floats.block()));
@@ -408,6 +441,7 @@ struct refuser {
     file.write(path);
     BOOST_TEST(message(ln::load_gguf(w, path)) == path + ": " + expected);
     BOOST_TEST(std::ranges::equal(w.block(), before), expected);
+    BOOST_TEST(message(ln::pack_gguf<M>(path)) == path + ": " + expected);
   }
   void with(const ln::gguf_entry& one, const std::string& expected) {
     (*this)(one.key + ": expected " + expected, [&](changeable& f) { f.set(one); });
@@ -557,6 +591,7 @@ BOOST_AUTO_TEST_CASE(failing_allocations) {
   ln::weights<llama_mqa> to;
   check_failing_allocations("save_gguf", [&] { return ln::save_gguf(w, path); });
   check_failing_allocations("load_gguf", [&] { return ln::load_gguf(to, path); });
+  check_failing_allocations("pack_gguf", [&] { return ln::pack_gguf<llama_mqa>(path); });
   ln::weights<block_llama> floats;
   auto blocks = ln::quantize<ln::storage::q4_1>(floats);
   const std::string kept = path + ".kept";

@@ -30,7 +30,7 @@ BOOST_AUTO_TEST_CASE(model_06) {
   check<byte_pooled, ln::attention::linear<>, ln::storage::int8_per<ln::storage::granularity::group, ln::storage::symmetry::asymmetric>, ln::compute::int8>("byte_pooled: attention linear, weights int8 groups in int8");
 }
 BOOST_AUTO_TEST_CASE(model_07) {
-  check<byte_pooled, ln::attention::sliding_window<7>, ln::kv::bf16, ln::storage::int8, ln::compute::mixed_int8<1.0>>("byte_pooled: attention window, cache bf16, weights int8 in mixed int8");
+  check<byte_pooled, ln::attention::sliding_window<7>, ln::kv::f16, ln::storage::int8, ln::compute::mixed_int8<1.0>>("byte_pooled: attention window, cache f16, weights int8 in mixed int8");
 }
 BOOST_AUTO_TEST_CASE(model_08) {
   check<byte_pooled, ln::attention::sliding_window<7>>("byte_pooled: attention window");

@@ -21,7 +21,7 @@ BOOST_AUTO_TEST_CASE(model_75) {
   check<decoder, ln::attention::sinks<3, 6>, ln::ffn::hadamard<>>("decoder: attention sinks, ffn hadamard");
 }
 BOOST_AUTO_TEST_CASE(model_76) {
-  check<decoder, ln::attention::sliding_window<7>, ln::kv::bf16>("decoder: attention window, cache bf16");
+  check<decoder, ln::attention::sliding_window<7>, ln::kv::f16>("decoder: attention window, cache f16");
 }
 BOOST_AUTO_TEST_CASE(model_77) {
   check<decoder, ln::attention::sliding_window<7>, ln::ffn::skip, ln::sharing::ffn, ln::position::rope_half, ln::storage::bf16, ln::compute::bf16, ln::tie::untied>("decoder: attention window, ffn skip, sharing ffn, position rope_half, weights bf16 in bf16, ends untied");

@@ -21,7 +21,7 @@ BOOST_AUTO_TEST_CASE(model_83) {
   check<decoder, ln::kv::bf16, ln::depths::mixture_of_depths<0.5>, ln::embedding::factorised<4>>("decoder: cache bf16, depths mixture, ends factorised");
 }
 BOOST_AUTO_TEST_CASE(model_84) {
-  check<decoder, ln::kv::bf16, ln::ffn::sub_norm<>, ln::attention::sub_norm<>, ln::sharing::ffn>("decoder: cache bf16, ffn sub norm, sharing ffn");
+  check<decoder, ln::kv::f16, ln::ffn::sub_norm<>, ln::attention::sub_norm<>, ln::sharing::ffn>("decoder: cache f16, ffn sub norm, sharing ffn");
 }
 BOOST_AUTO_TEST_CASE(model_85) {
   check<decoder, ln::kv::int4, ln::depths::mixture_of_depths<0.5>, ln::ffn::skip, ln::position::rope_half, ln::storage::bf16, ln::compute::bf16>("decoder: cache int4, depths mixture, ffn skip, position rope_half, weights bf16 in bf16");

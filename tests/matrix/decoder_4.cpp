@@ -18,7 +18,7 @@ BOOST_AUTO_TEST_CASE(model_26) {
   check<decoder, ln::attention::lsh<4, 3>, ln::ffn::rwkv4_channel_mix, ln::kv::int4, ln::storage::bf16, ln::compute::bf16>("decoder: attention lsh, ffn channel mix, cache int4, weights bf16 in bf16");
 }
 BOOST_AUTO_TEST_CASE(model_27) {
-  check<decoder, ln::attention::lsh<4, 3>, ln::ffn::reparam<2>, ln::sharing::all, ln::position::learned, ln::kv::bf16, ln::storage::ternary, ln::compute::int8>("decoder: attention lsh, ffn reparam, sharing all, position learned, cache bf16, weights ternary in int8");
+  check<decoder, ln::attention::lsh<4, 3>, ln::ffn::reparam<2>, ln::sharing::all, ln::position::learned, ln::kv::f16, ln::storage::ternary, ln::compute::int8>("decoder: attention lsh, ffn reparam, sharing all, position learned, cache f16, weights ternary in int8");
 }
 BOOST_AUTO_TEST_CASE(model_28) {
   check<decoder, ln::attention::lsh<4, 3>::online, ln::kv::bf16, ln::position::learned>("decoder: attention lsh online, cache bf16, position learned");

@@ -12,7 +12,7 @@ using namespace matrix;
 BOOST_AUTO_TEST_SUITE(matrix_of_decoder)
 
 BOOST_AUTO_TEST_CASE(model_41) {
-  check<decoder, ln::attention::prefix, ln::kv::bf16, ln::sharing::lora<2>, ln::position::learned, ln::tie::untied>("decoder: attention prefix, cache bf16, sharing lora, position learned, ends untied");
+  check<decoder, ln::attention::prefix, ln::kv::f16, ln::sharing::lora<2>, ln::position::learned, ln::tie::untied>("decoder: attention prefix, cache f16, sharing lora, position learned, ends untied");
 }
 BOOST_AUTO_TEST_CASE(model_42) {
   check<decoder, ln::attention::prefix, ln::ffn::skip, ln::storage::bf16, ln::compute::bf16>("decoder: attention prefix, ffn skip, weights bf16 in bf16");

@@ -27,7 +27,7 @@ BOOST_AUTO_TEST_CASE(model_53) {
   check<decoder, ln::attention::routing<5, 6>, ln::ffn::hadamard<>, ln::position::none>("decoder: attention routing, ffn hadamard, position none");
 }
 BOOST_AUTO_TEST_CASE(model_54) {
-  check<decoder, ln::attention::routing<5, 6>::online, ln::kv::bf16>("decoder: attention routing online, cache bf16");
+  check<decoder, ln::attention::routing<5, 6>::online, ln::kv::f16>("decoder: attention routing online, cache f16");
 }
 BOOST_AUTO_TEST_CASE(model_55) {
   check<decoder, ln::attention::routing<5, 6>::online, ln::ffn::skip, ln::sharing::ffn, ln::position::rope_half, ln::storage::bf16, ln::compute::bf16, ln::tie::untied>("decoder: attention routing online, ffn skip, sharing ffn, position rope_half, weights bf16 in bf16, ends untied");

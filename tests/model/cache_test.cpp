@@ -231,6 +231,7 @@ BOOST_AUTO_TEST_CASE(frozen_groups_of_codes) {
   };
   // Hashes of the second layer may differ, those of the first do not.
   check.operator()<one_hashed::with_cache<ln::kv::bf16>, one_hashed_frozen>(8.0 / 512);
+  check.operator()<one_hashed::with_cache<ln::kv::f16>, one_hashed_frozen>(8.0 / 4096);
   check.operator()<one_hashed::with_cache<ln::kv::int8>, one_hashed_frozen>(8.0 / 254);
   check.operator()<one_hashed::with_cache<ln::kv::int4>, one_hashed_frozen>(8.0 / 14);
 }
@@ -498,11 +499,16 @@ void check_codes(double error) {
   }
 }
 
-// Half a unit of the last place: 2^-9 of a number in bf16, 1/254 of a head's largest in int8. Two
+// Half a unit of the last place: 2^-9 of a number in bf16, 2^-12 in f16, 1/254 of a head's largest
+// in int8. Two
 // layers of attention pass on up to eight of these: of keys, values, and of sharp scores.
 BOOST_AUTO_TEST_CASE(keys_and_values_as_bf16) {
   check_codes<llama, ln::kv::bf16, ln::simd::bf16_code>(8.0 / 512);
   check_codes<t5, ln::kv::bf16, ln::simd::bf16_code>(8.0 / 512);
+}
+BOOST_AUTO_TEST_CASE(keys_and_values_as_f16) {
+  check_codes<llama, ln::kv::f16, ln::simd::f16_code>(8.0 / 4096);
+  check_codes<t5, ln::kv::f16, ln::simd::f16_code>(8.0 / 4096);
 }
 BOOST_AUTO_TEST_CASE(keys_and_values_as_int8) {
   check_codes<llama, ln::kv::int8, std::int8_t>(8.0 / 254);

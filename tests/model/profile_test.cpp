@@ -279,6 +279,7 @@ BOOST_AUTO_TEST_CASE(windows_and_small_codes) {
   constexpr auto one = ln::detail::layer_cost<map, float, int8>(1);
   static_assert(one == ln::operation_cost{64, 4 * 8 + 4 * 4 + 4 * (8 + 4)});
   static_assert(ln::detail::kept_bytes<float>(ln::kv_code::int8, 6) == 6);
+  static_assert(ln::detail::kept_bytes<float>(ln::kv_code::f16, 6) == 12);
   static_assert(ln::detail::kept_bytes<float>(ln::kv_code::exact, 6) == 24);
 }
 

@@ -237,8 +237,38 @@ void check_gathered() {
 BOOST_AUTO_TEST_CASE(gathered_rows) {
   check_gathered<float, ln::kv_code::exact>();
   check_gathered<float, ln::kv_code::bf16>();
+  check_gathered<float, ln::kv_code::f16>();
   check_gathered<float, ln::kv_code::int8>();
   check_gathered<double, ln::kv_code::int8>();
+}
+
+// Half precision ends at 65504: finite numbers beyond become that, in the cache and in training.
+BOOST_AUTO_TEST_CASE(numbers_beyond_half_precision) {
+  constexpr float most = 65504, huge = std::numeric_limits<float>::max(),
+                  infinity = std::numeric_limits<float>::infinity();
+  constexpr index width = 7;
+  const float x[2][width] = {{65504, 65519, 65520, 1e6f, -1e6f, huge, -huge},
+                             {infinity, -infinity, 0x1p-24f, 0x1p-26f, -65520, 1, 0}};
+  const float want[2][width] = {{most, most, most, most, -most, most, -most},
+                                {infinity, -infinity, 0x1p-24f, 0, -most, 1, 0}};
+  ln::detail::kv_buffer<float, ln::kv_code::f16, 2, width> buffer;
+  ln::arena counter;
+  buffer.plan(counter, 1, 3, 0, 1 << 20, 0);
+  ln::memory_block memory(counter.peak());
+  ln::arena state(memory.data(), memory.size());
+  buffer.plan(state, 1, 3, 0, 1 << 20, 0);
+  for (const auto level : levels()) {
+    const ln::ops::execution on{{}, level};
+    buffer.put(on, buffer.rows({}), 0, 2, x[0]);
+    float read[width], trained[2][width];
+    std::copy_n(x[0], 2 * width, trained[0]);
+    buffer.fake(on, 1, trained[0]);
+    for (index head = 0; head < 2; ++head) {
+      buffer.rows({}).load(0, head, 2, 2, width, read, 1, 0);
+      BOOST_TEST(same_bits(std::span<const float>(read), std::span<const float>(want[head])));
+      BOOST_TEST(same_bits(std::span<const float>(trained[head]), std::span<const float>(read)));
+    }
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

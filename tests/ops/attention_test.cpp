@@ -618,9 +618,12 @@ kept<Code> keep(const shape& s, std::vector<float>& x, layout how) {
             from[c] = scale * static_cast<float>(to[c]);
           }
         } else {
+          using S = std::conditional_t<std::is_same_v<Code, ln::simd::bf16_code>, ln::storage::bf16,
+                                       ln::storage::f16>;
           for (index c = 0; c < s.h; ++c) {
-            to[c] = ln::storage::bf16::encode(static_cast<double>(from[c]));
-            from[c] = static_cast<float>(ln::storage::bf16::decode(to[c]));
+            const auto code = S::encode(static_cast<double>(from[c]));
+            to[c] = static_cast<Code>(code);
+            from[c] = static_cast<float>(S::decode(code));
           }
         }
       }
@@ -663,12 +666,14 @@ void check_kept(layout how, bool bitwise, index tile = many) {
 // A cache changes nothing but the numbers it rounds.
 BOOST_AUTO_TEST_CASE(caches_of_codes_equal_what_they_stand_for) {
   check_kept<ln::simd::bf16_code>(layout::straight, true);
+  check_kept<ln::simd::f16_code>(layout::straight, true);
   check_kept<std::int8_t>(layout::straight, false);  // scales multiply sums instead of numbers
 }
 BOOST_AUTO_TEST_CASE(blocks_anywhere_change_no_bit) {
   check_kept<float>(layout::ring, true);
   check_kept<float>(layout::paged, true);
   check_kept<ln::simd::bf16_code>(layout::paged, true);
+  check_kept<ln::simd::f16_code>(layout::paged, true);
   check_kept<float>(layout::paged, true, few);
 }
 

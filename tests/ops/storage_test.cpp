@@ -530,7 +530,7 @@ BOOST_AUTO_TEST_CASE(inputs_round_like_weights) {
       const auto bf16 = [](float v) { return storage::bf16::encode(static_cast<double>(v)); };
       std::vector<simd::bf16_code> codes(at(n + n % 2));
       std::vector<simd::word> pairs(at(n));
-      K::template to_bf16<float>(n, x.data(), codes.data());
+      K::template to_16_bits<float>(n, x.data(), codes.data());
       K::template to_bf16_pairs<float>(n, x.data(), other.data(), pairs.data());
       std::vector<std::int8_t> bytes(at(ln::round_up(n, 4)));
       std::int32_t sum = 0, want_sum = 0;
@@ -565,7 +565,7 @@ BOOST_AUTO_TEST_CASE(midpoints_in_bf16) {
     using K = decltype(kernels);
     std::vector<simd::bf16_code> codes(at(n));
     std::vector<simd::word> pairs(at(n));
-    K::template to_bf16<float>(n, x.data(), codes.data());
+    K::template to_16_bits<float>(n, x.data(), codes.data());
     K::template to_bf16_pairs<float>(n, x.data(), x.data(), pairs.data());
     int wrong = 0;
     for (index i = 0; i < n; ++i) {
@@ -579,6 +579,49 @@ BOOST_AUTO_TEST_CASE(midpoints_in_bf16) {
   });
 }
 
+// Half precision as caches keep it: like storage::f16, but finite numbers beyond 65504 are that.
+// Every finite code, the midpoint to the next one and the floats around it; what is no number; and
+// codes are read back as the numbers that they stand for.
+BOOST_AUTO_TEST_CASE(rows_in_f16) {
+  std::vector<float> x;
+  for (std::uint32_t code = 0; code < 0x7c00; ++code) {
+    const double a = storage::f16::decode(static_cast<std::uint16_t>(code)),
+                 b = code == 0x7bff ? 65536
+                                    : storage::f16::decode(static_cast<std::uint16_t>(code + 1));
+    const auto middle = static_cast<float>(0.5 * (a + b));
+    for (const float v :
+         {static_cast<float>(a), std::nextafterf(middle, 0), middle, std::nextafterf(middle, 1e9f)})
+      x.insert(x.end(), {v, -v});
+  }
+  for (const std::uint32_t bits : {0x7f800000u, 0x7fc00000u, 0x7f800001u, 0x7fffffffu, 0x7f7fffffu,
+                                   0x47800000u, 0x00000001u, 0x007fffffu, 0x33000000u, 0x33000001u})
+    for (const std::uint32_t sign : {0u, 0x80000000u})
+      x.push_back(std::bit_cast<float>(bits | sign));
+  const auto want = [](float v) {
+    const auto code = static_cast<unsigned>(storage::f16::encode(static_cast<double>(v)));
+    const bool beyond = (code & 0x7fffu) == 0x7c00u && ln::is_finite(v);
+    return beyond ? code - 1 : code;
+  };
+  BOOST_TEST(want(1e9f) == 0x7bffu);
+  for_levels([&](auto kernels) {
+    using K = decltype(kernels);
+    for (const index n : {std::ssize(x), index{3}, std::ssize(x) - 5}) {
+      std::vector<simd::f16_code> codes(at(n + n % 2));
+      K::template to_16_bits<float>(n, x.data() + std::ssize(x) - n, codes.data());
+      int wrong = 0;
+      for (index i = 0; i < n; ++i) {
+        const float from = x[at(std::ssize(x) - n + i)];
+        const auto code = static_cast<unsigned>(codes[at(i)]);
+        wrong += code != want(from);
+        const double number = storage::f16::decode(static_cast<std::uint16_t>(code));
+        const auto read = static_cast<double>(simd::number_of(codes[at(i)]));
+        wrong += is_nan(number) ? !is_nan(read) : read != number;
+      }
+      BOOST_TEST(wrong == 0, "n " << n);
+    }
+  });
+}
+
 // Kernels read whole words of codes: what lies behind a row is zero, whatever was there before.
 BOOST_AUTO_TEST_CASE(padding_of_inputs) {
   for_levels([&](auto kernels) {
@@ -586,13 +629,17 @@ BOOST_AUTO_TEST_CASE(padding_of_inputs) {
     for (index n = 1; n <= 70; ++n) {
       const auto x = normal<float>(n, 5);
       std::vector<simd::bf16_code> codes(80, static_cast<simd::bf16_code>(0x7fc0));
+      std::vector<simd::f16_code> halves(80, static_cast<simd::f16_code>(0x7fc0));
       std::vector<std::int8_t> bytes(80, 99);
       std::int32_t sum = 0;
-      K::template to_bf16<float>(n, x.data(), codes.data());
+      K::template to_16_bits<float>(n, x.data(), codes.data());
+      K::template to_16_bits<float>(n, x.data(), halves.data());
       K::template to_int8<float>(n, x.data(), bytes.data(), sum);
       int wrong = 0;
       for (index i = n; i < 80; ++i) {
-        wrong += static_cast<std::uint16_t>(codes[at(i)]) != (i < ln::round_up(n, 2) ? 0 : 0x7fc0);
+        const int word = i < ln::round_up(n, 2) ? 0 : 0x7fc0;
+        wrong += static_cast<std::uint16_t>(codes[at(i)]) != word;
+        wrong += static_cast<std::uint16_t>(halves[at(i)]) != word;
         wrong += bytes[at(i)] != (i < ln::round_up(n, 4) ? 0 : 99);
       }
       BOOST_TEST(wrong == 0, "n " << n);
@@ -641,7 +688,7 @@ BOOST_AUTO_TEST_CASE(special_inputs_in_bf16) {
       std::vector<float> x(at(n));
       for (std::size_t i = 0; i < x.size(); ++i) std::memcpy(&x[i], &bits[i % 6], sizeof(float));
       std::vector<simd::bf16_code> codes(at(n));
-      K::template to_bf16<float>(n, x.data(), codes.data());
+      K::template to_16_bits<float>(n, x.data(), codes.data());
       int wrong = 0;
       for (std::size_t i = 0; i < x.size(); ++i)
         wrong += static_cast<std::uint16_t>(codes[i]) != want[i % 6];

@@ -181,6 +181,30 @@ BOOST_AUTO_TEST_CASE(sums_of_values_follow_their_order) {
   });
 }
 
+// Codes of caches in bf16 and f16: the nearest even, read back exactly and summed in 16 lanes.
+BOOST_AUTO_TEST_CASE(reproducible_codes_of_16_bits) {
+  const auto check = []<class Storage, class Code>(Storage, Code) {
+    constexpr index n = 77;
+    const auto x = normal<float>(n, 6), numbers = normal<float>(n, 7, 2e4);
+    each_level([&](auto k) {
+      using K = decltype(k);
+      std::vector<Code> codes(at(n + 1));
+      K::template to_16_bits<float>(n, numbers.data(), codes.data());
+      std::vector<float> read(at(n));
+      for (std::size_t i = 0; i < read.size(); ++i) {
+        const auto near = std::clamp(static_cast<double>(numbers[i]), -65504.0, 65504.0);
+        BOOST_TEST((codes[i] == static_cast<Code>(Storage::encode(near))));
+        read[i] = ln::simd::number_of(codes[i]);
+      }
+      float got = 0;
+      K::template dots<float, Code>(0, 1, n, 1.0f, x.data(), {codes.data(), n + 1}, &got, {});
+      BOOST_TEST(got == dot(x, read));
+    });
+  };
+  check(ln::storage::bf16{}, ln::simd::bf16_code{});
+  check(ln::storage::f16{}, ln::simd::f16_code{});
+}
+
 BOOST_AUTO_TEST_CASE(losses_of_pairs_ascend) {
   constexpr std::size_t n = 19, m = 38, d = 37;  // anchors; positives, then negatives
   const auto x = normal<float>(index((n + m) * d), 5, 0.3);

@@ -281,6 +281,7 @@ BOOST_AUTO_TEST_CASE(keys_and_values_are_rounded_as_in_the_cache) {
   };
   check(ln::kv::int8{}, 1e-3);
   check(ln::kv::bf16{}, 1e-3);
+  check(ln::kv::f16{}, 1e-4);
 }
 
 BOOST_AUTO_TEST_CASE(threads_and_resumed_runs_change_no_bit) {

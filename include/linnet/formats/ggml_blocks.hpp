@@ -56,20 +56,10 @@ constexpr const ggml_layout& ggml_layout_of(ggml_type type) {
   return *ggml_layout_of(static_cast<std::uint32_t>(type));
 }
 
-/// The float of a half-precision number, assembled from its bits.
-inline float float_of_half(std::uint16_t half) {
-  const std::uint32_t sign = std::uint32_t{half & 0x8000u} << 16, magnitude = half & 0x7fffu;
-  if (magnitude < 0x400) {  // subnormal
-    const float steps = static_cast<float>(magnitude) * 0x1p-24f;
-    return sign ? -steps : steps;
-  }
-  const std::uint32_t bits =
-      sign | ((magnitude << 13) + (magnitude < 0x7c00 ? 112u << 23 : 224u << 23));
-  float x = 0;
-  __builtin_memcpy(&x, &bits, sizeof x);
-  return x;
+/// The float of a half-precision number.
+inline float half_at(const std::byte* from) {
+  return simd::number_of(load_as<simd::f16_code>(from));
 }
-inline float half_at(const std::byte* from) { return float_of_half(load_as<std::uint16_t>(from)); }
 inline int byte_at(const std::byte* from, index i) { return std::to_integer<int>(from[i]); }
 
 /// Bits of code number i of a super-block: `bits` of byte i % `span` in the run of `span` bytes

@@ -87,10 +87,11 @@ inline void copy_in(const leaf& to, const placement& at, const gguf_tensor& from
   }
 }
 
-/// Finds every part in the file and checks its shape, then that nothing else is in it. Only then it
-/// copies.
-inline result<void> load_gguf_parts(const gguf& file, const std::vector<file_part>& parts,
-                                    std::string_view architecture, nonfinite values) {
+/// The tensors of the file that hold these parts, which have their shapes; nothing else is in it.
+inline result<std::vector<const gguf_tensor*>> find_gguf_parts(const gguf& file,
+                                                               const std::vector<file_part>& parts,
+                                                               std::string_view architecture,
+                                                               nonfinite values) {
   const auto wrong = [&](errc code, std::string_view what, std::string expected, std::string got) {
     return error{code, file.where(), printable(what), std::move(expected), std::move(got)};
   };
@@ -141,17 +142,30 @@ inline result<void> load_gguf_parts(const gguf& file, const std::vector<file_par
       if (!finite)
         return wrong(errc::invalid, tensor->name, "finite numbers", "a NaN or an infinity");
     }
+  return found;
+}
+/// Finds all parts and then copies them.
+inline result<void> load_gguf_parts(const gguf& file, const std::vector<file_part>& parts,
+                                    std::string_view architecture, nonfinite values) {
+  const auto found = find_gguf_parts(file, parts, architecture, values);
+  if (!found) return found.error();
+  std::vector<float> row;
   for (std::size_t i = 0; i < parts.size(); ++i)
-    copy_in(parts[i].tensor, parts[i].at, *found[i], row);
+    copy_in(parts[i].tensor, parts[i].at, *(*found)[i], row);
   return {};
 }
 
+/// The parts of a GGUF file of `M` that hold these tensors, which are all in canonical order.
+template <class M>
+std::vector<file_part> gguf_parts_of(std::vector<leaf> tensors) {
+  std::vector<file_part> parts;
+  for (leaf& tensor : tensors) parts.push_back(gguf_part<M>(std::move(tensor)));
+  return parts;
+}
 /// The parts of a GGUF file of `M`, in canonical order.
 template <class M, class T>
 std::vector<file_part> gguf_parts(const weights<M, T>& w) {
-  std::vector<file_part> parts;
-  for (leaf& tensor : leaves_of(w)) parts.push_back(gguf_part<M>(std::move(tensor)));
-  return parts;
+  return gguf_parts_of<M>(leaves_of(w));
 }
 
 }  // namespace detail

@@ -20,8 +20,8 @@ template <class M>
 consteval bool takes_trees() {
   static_assert(M::supports_trees,
                 "linnet::session::feed_tree: this model's cache keeps texts, not trees; decoders "
-                "with attention::full, a feed-forward without a state and kv::exact, kv::bf16 or "
-                "kv::int8 take them");
+                "with attention::full, a feed-forward without a state and kv::exact, kv::bf16, "
+                "kv::f16 or kv::int8 take them");
   return true;
 }
 

@@ -43,6 +43,8 @@ inline constexpr bool covers_policy<kv::exact> = true;
 template <>
 inline constexpr bool covers_policy<kv::bf16> = true;
 template <>
+inline constexpr bool covers_policy<kv::f16> = true;
+template <>
 inline constexpr bool covers_policy<kv::int8> = true;
 template <>
 inline constexpr bool covers_policy<depths::all> = true;

@@ -176,8 +176,8 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
           *scale = K::template to_int8<float, outliers>(k, x + i * k, codes, *sum, by);
         }
       } else {
-        K::template to_bf16<float>(k, x + i * k,
-                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
+        K::template to_16_bits<float>(k, x + i * k,
+                                      reinterpret_cast<simd::bf16_code*>(words + i * width));
       }
     });
   };

@@ -16,6 +16,7 @@ namespace ops {
 
 using simd::best;
 using simd::bf16_code;
+using simd::f16_code;
 using simd::resolve;
 using simd::token_block;
 using packed_word = simd::word;  ///< what packed panels of codes are made of

@@ -3,8 +3,6 @@
 /// @file
 /// Layout of keys and values in memory, as attention reads them.
 
-#include <type_traits>
-
 #include <linnet/simd/operands.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -61,14 +59,10 @@ struct kv_rows {
   /// A stored number, without its scale.
   template <class T>
   static T number(Code x) {
-    if constexpr (std::is_same_v<Code, simd::bf16_code>) {
-      const auto bits = static_cast<std::uint32_t>(x) << 16;
-      float y = 0;
-      __builtin_memcpy(&y, &bits, sizeof y);
-      return y;
-    } else {
+    if constexpr (requires { simd::number_of(x); })
+      return static_cast<T>(simd::number_of(x));
+    else
       return static_cast<T>(x);
-    }
   }
   /// Whether tokens are numbers that follow each other in memory.
   constexpr bool plain() const { return !scales && !ring && !paged(); }

@@ -412,8 +412,8 @@ void matmul_backward(const execution& on, index m, index n, index k, const T* dy
                                      x_pairs + i * k);
         K::template to_bf16_pairs<T>(n, one, both ? one + n : nullptr, dy_pairs + i * n);
         for (index r = 2 * i; r <= 2 * i + both; ++r)
-          K::template to_bf16<T>(n, dy + r * n,
-                                 reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
+          K::template to_16_bits<T>(n, dy + r * n,
+                                    reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
       });
     });
     detail::split_sum<simd::word>(on, n, k, pairs, {dy_pairs, 1, n}, x_pairs, dw, alpha);

@@ -202,7 +202,7 @@ void pack(const execution& on, index n, index k, const matrix_ref<storage::f32>&
         const float* const row = from.data + (first + i) * k;
         for (index j = 0; j < k; j += stretch) {
           const index some = (std::min)(stretch, k - j);
-          K::template to_bf16<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
+          K::template to_16_bits<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
           for (index d = 0; d < matrix::depth(some); ++d)
             out[(j / 2 + d) * panel_width + i] = codes[d];
         }

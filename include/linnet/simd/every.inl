@@ -7,6 +7,8 @@
 
 #include <linnet/simd/gemm.inl>
 
+#include <linnet/simd/small_floats.inl>
+
 #include <linnet/simd/attention.inl>
 #include <linnet/simd/elementwise.inl>
 #include <linnet/simd/quantized.inl>

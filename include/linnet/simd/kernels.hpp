@@ -66,7 +66,8 @@
   LINNET_DECODE(L, float, code::u2, false)                                                      \
   LINNET_DECODE(L, float, code::f4_e2m1, false)                                                 \
   LINNET_DECODE(L, float, code::nf4, false)                                                     \
-  LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                \
+  LINNET_EXTERN void detail::L::to_16_bits<float>(index, const float*, bf16_code*);             \
+  LINNET_EXTERN void detail::L::to_16_bits<float>(index, const float*, f16_code*);              \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*); \
   LINNET_EXTERN std::int32_t detail::L::keep_outliers<float>(                                   \
       index, const float*, const int8_rounding&, index, float*, std::int32_t*);                 \
@@ -122,6 +123,7 @@
   LINNET_PRODUCT(L, double)               \
   LINNET_CODES(L)                         \
   LINNET_ATTENTION(L, float, bf16_code)   \
+  LINNET_ATTENTION(L, float, f16_code)    \
   LINNET_ATTENTION(L, float, std::int8_t) \
   LINNET_ROWS_OF(L, float)                \
   LINNET_ROWS_OF(L, double)               \

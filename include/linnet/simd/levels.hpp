@@ -44,6 +44,7 @@ namespace detail {
 #endif
 #if defined(__AARCH64EL__)  // that every processor has; a signalling NaN becomes a quiet one
 #define LINNET_WIDEN_HALVES(x, u) __asm__("fcvtl %0.4s, %1.4h" : "=w"(x) : "w"(u))
+#define LINNET_NARROW_HALVES(u, x) __asm__("fcvtn %0.4h, %1.4s" : "=w"(u) : "w"(x))
 #endif
 #define LINNET_TARGET
 #define LINNET_KERNEL __attribute__((noinline))  // as those of other levels are, by their target
@@ -58,6 +59,8 @@ struct portable {
 #include <linnet/simd/vector.inl>
 
 #include <linnet/simd/gemm.inl>
+
+#include <linnet/simd/small_floats.inl>
 
 #include <linnet/simd/attention.inl>
 #include <linnet/simd/elementwise.inl>
@@ -121,6 +124,10 @@ struct portable {
 #define LINNET_HALVES(p)        \
   reinterpret_cast<vec<float>>( \
       _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_FEW_HALVES(p)                            \
+  reinterpret_cast<typename vector_of<float, 4>::type>( \
+      _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_TO_HALVES(x) _mm256_cvtps_ph(reinterpret_cast<__m256>(x), _MM_FROUND_TO_NEAREST_INT)
 #define LINNET_TARGET __attribute__((target("avx2,fma,f16c")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -129,6 +136,8 @@ struct avx2 {
 #include <linnet/simd/vector.inl>
 
 #include <linnet/simd/gemm.inl>
+
+#include <linnet/simd/small_floats.inl>
 
 #include <linnet/simd/attention.inl>
 #include <linnet/simd/elementwise.inl>
@@ -172,6 +181,8 @@ struct avx2 {
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES
+#undef LINNET_FEW_HALVES
+#undef LINNET_TO_HALVES
 
 #define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
 #define LINNET_LOAD_FIRST(p, n) reinterpret_cast<vec<T>>(_mm512_maskz_loadu_ps(LINNET_FIRST(n), p))
@@ -212,6 +223,12 @@ struct avx2 {
 #define LINNET_HALVES(p)                              \
   reinterpret_cast<vec<float>>(_mm512_maskz_cvtph_ps( \
       static_cast<__mmask16>(-1), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))))
+#define LINNET_FEW_HALVES(p)                                                  \
+  reinterpret_cast<typename vector_of<float, 8>::type>(_mm256_maskz_cvtph_ps( \
+      static_cast<__mmask8>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_TO_HALVES(x)                                                      \
+  _mm512_maskz_cvtps_ph(static_cast<__mmask16>(-1), reinterpret_cast<__m512>(x), \
+                        _MM_FROUND_TO_NEAREST_INT)
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -220,6 +237,8 @@ struct avx512 {
 #include <linnet/simd/vector.inl>
 
 #include <linnet/simd/gemm.inl>
+
+#include <linnet/simd/small_floats.inl>
 
 #include <linnet/simd/attention.inl>
 #include <linnet/simd/elementwise.inl>
@@ -274,6 +293,8 @@ struct avx512dot : avx512 {
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES
+#undef LINNET_FEW_HALVES
+#undef LINNET_TO_HALVES
 #undef LINNET_DOT_BF16
 #undef LINNET_DOT_INT8
 #undef LINNET_KERNEL
@@ -343,6 +364,7 @@ struct neonmmla : portable {
 #undef LINNET_SQUARE_INT8
 #undef LINNET_SQUARE_BF16
 #undef LINNET_WIDEN_HALVES
+#undef LINNET_NARROW_HALVES
 #undef LINNET_FEATURES
 #undef LINNET_STEP
 #undef LINNET_STEP_LANE

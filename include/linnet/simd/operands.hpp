@@ -27,6 +27,20 @@ enum class bf16_code : std::uint16_t {};
 /// The code of an IEEE half precision value.
 enum class f16_code : std::uint16_t {};
 
+/// The number of a bf16 code.
+constexpr float number_of(bf16_code x) {
+  return __builtin_bit_cast(float, static_cast<std::uint32_t>(x) << 16);
+}
+/// The number of an f16 code, NaNs and infinities included.
+constexpr float number_of(f16_code x) {
+  const auto code = static_cast<std::uint32_t>(x), magnitude = code & 0x7fffu;
+  const float steps = static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24f;
+  const auto subnormal = __builtin_bit_cast(std::uint32_t, steps);
+  const std::uint32_t placed = (magnitude << 13) + (magnitude < 0x7c00u ? 112u << 23 : 224u << 23);
+  return __builtin_bit_cast(float,
+                            (code & 0x8000u) << 16 | (magnitude < 0x400u ? subnormal : placed));
+}
+
 /// For each mask of 8 lanes the number that goes to each: 0, 1, ... where a bit is set, else -1.
 struct expansions {
   std::int8_t of[256][8] = {};

@@ -3,17 +3,6 @@
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -34,27 +23,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -62,13 +34,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -208,48 +176,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 

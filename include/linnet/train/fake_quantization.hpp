@@ -39,9 +39,9 @@ namespace compute {
 
 /// Quantization-aware training (Jacob et al. 2018), for trainers: each step computes in the weights
 /// of quantize<S, A>(w), as f32 numbers. With `A` = compute::int8 inputs of products are rounded as
-/// the quantized model rounds them. A model with kv::int8 or kv::bf16 also rounds keys and values
-/// of softmax attention. Gradients pass straight through all rounding to the f32 master weights.
-/// `Steps` says how scales are found.
+/// the quantized model rounds them. A model with kv::int8, bf16 or f16 also rounds keys and
+/// values of softmax attention. Gradients pass straight through all rounding to the f32 master
+/// weights. `Steps` says how scales are found.
 template <class S, class A = f32, class Steps = steps::from_range>
 struct fake_quantized : policy {
   /// The description of learned steps in checkpoints, which hold them.

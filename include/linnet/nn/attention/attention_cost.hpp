@@ -64,6 +64,7 @@ constexpr index kept_bytes(kv_code code, index numbers) {
     case kv_code::exact:
       break;
     case kv_code::bf16:
+    case kv_code::f16:
       return 2 * numbers;
     case kv_code::int8:
     case kv_code::channel_int8:

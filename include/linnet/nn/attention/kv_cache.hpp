@@ -13,6 +13,7 @@ LINNET_NAMESPACE_BEGIN
 enum class kv_code {
   exact,         ///< in the model's scalar type
   bf16,          ///< bfloat16, half the bytes
+  f16,           ///< IEEE half precision, half the bytes
   int8,          ///< 8-bit integers with one scale for each head of each token, about a quarter
   int4,          ///< 4-bit integers, keys with a scale for each channel of 32 tokens, about a sixth
   channel_int8,  ///< 8-bit integers, keys before their rotation with a scale for each channel
@@ -33,6 +34,12 @@ struct exact : policy {
 /// Keys and values rounded to bfloat16, nearest even.
 struct bf16 : policy {
   static constexpr kv_code code = kv_code::bf16;
+};
+/// Keys and values rounded to IEEE half precision, nearest even: 11 bits, where bf16 has 8. What
+/// is beyond 65504 becomes that, so that finite keys and values stay finite. Infinities and NaN
+/// stay.
+struct f16 : policy {
+  static constexpr kv_code code = kv_code::f16;
 };
 /// Keys and values rounded to int8, symmetric, with one scale for each head of each token. The
 /// error is at most half a scale, max|x| / 254.
@@ -125,10 +132,11 @@ struct kv_memory {
 template <class T, kv_code Code>
 struct kv_number {
   static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
-  static_assert(exact || Code == kv_code::bf16 || Code == kv_code::int8);
-  using type =
-      std::conditional_t<exact, T,
-                         std::conditional_t<Code == kv_code::bf16, ops::bf16_code, std::int8_t>>;
+  static_assert(exact || Code == kv_code::bf16 || Code == kv_code::f16 || Code == kv_code::int8);
+  using rounded =
+      std::conditional_t<Code == kv_code::bf16, ops::bf16_code,
+                         std::conditional_t<Code == kv_code::f16, ops::f16_code, std::int8_t>>;
+  using type = std::conditional_t<exact, T, rounded>;
   /// Numbers from head to head: kernels write whole words of codes.
   static constexpr index slot(index h) {
     return round_up(h, exact ? 1 : 4 / static_cast<index>(sizeof(type)));
@@ -169,7 +177,7 @@ struct kv_buffer : kv_memory<typename kv_number<T, Code>::type, Heads, kv_number
             scales[row * Heads + head] =
                 K::template to_int8<T>(H, x + head * H, to + head * slot, sum);
           else
-            K::template to_bf16<T>(H, x + head * H, to + head * slot);
+            K::template to_16_bits<T>(H, x + head * H, to + head * slot);
         }
       });
     }
@@ -186,7 +194,7 @@ struct kv_buffer : kv_memory<typename kv_number<T, Code>::type, Heads, kv_number
           if constexpr (scaled)
             scale = K::template to_int8<T>(H, head, codes, sum);
           else
-            K::template to_bf16<T>(H, head, codes);
+            K::template to_16_bits<T>(H, head, codes);
           for (index c = 0; c < H; ++c)
             head[c] = scale * ops::kv_rows<code>::template number<T>(codes[c]);
         });
