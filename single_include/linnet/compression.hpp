@@ -3911,10 +3911,10 @@ struct layer_width {
 
 namespace detail {
 
-/// A decoder whose feed-forwards may have a width for each layer.
+/// A model whose blocks take a width of their feed-forward each, as a decoder's do.
 template <class M>
 concept takes_layer_widths = requires {
-  requires is_decoder<M>;
+  typename M::template block_of_width<M::shape.d_ff, false>;
   requires ffn_of_layers<typename M::ffn>::type::has_output_map;
   requires std::is_same_v<typename M::sharing, sharing::none> && !M::depths::routes;
 };
@@ -3924,8 +3924,8 @@ struct of_even_width {
   using type = M;
 };
 template <class M>
-requires(is_decoder<M>&& unlike_widths<typename M::ffn, typename M::attention>)  //
-    struct of_even_width<M> {
+requires unlike_widths<typename M::ffn, typename M::attention>
+struct of_even_width<M> {
   using type =
       typename M::template with_ffn<typename ffn_of_layers<typename M::ffn>::type>::template with<
           attention::policy, typename attention_of_layers<typename M::attention>::type>;
@@ -5244,7 +5244,9 @@ namespace detail {
 
 template <class M>
 struct online_model {
-  static_assert(is_decoder<M>, "linnet::rotate_online: only decoders have such policies");
+  static_assert(replaces_policies<M>,
+                "linnet::rotate_online: only decoders, and models that replace policies as they do "
+                "by with<Slot, Other>, have such policies");
   template <class Ffn>
   struct rotated_ffn {
     using type = Ffn;
@@ -6263,7 +6265,7 @@ constexpr bool unties() {
 /// Whether rotate_online() has something to rotate.
 template <class M>
 constexpr bool rotates_online() {
-  if constexpr (is_decoder<M>) return !std::is_same_v<online_rotated<M>, M>;
+  if constexpr (replaces_policies<M>) return !std::is_same_v<online_rotated<M>, M>;
   return false;
 }
 

@@ -16633,11 +16633,13 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -19930,11 +19932,13 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
