@@ -2932,13 +2932,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -3495,13 +3496,13 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           const head_rows& heads) {
   index i = 0;
   constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
     mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -5417,13 +5418,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -5980,13 +5982,13 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           const head_rows& heads) {
   index i = 0;
   constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
     mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -7922,13 +7924,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -8485,13 +8488,13 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           const head_rows& heads) {
   index i = 0;
   constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
     mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -13546,13 +13549,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -13950,13 +13954,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -14513,13 +14518,13 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           const head_rows& heads) {
   index i = 0;
   constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
     mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -16395,13 +16400,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -16795,13 +16801,13 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           const head_rows& heads) {
   index i = 0;
   constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
     mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -17191,13 +17197,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -17754,13 +17761,13 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           const head_rows& heads) {
   index i = 0;
   constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
     mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -19636,13 +19643,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -20036,13 +20044,13 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           const head_rows& heads) {
   index i = 0;
   constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
     mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -20430,13 +20438,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -20993,13 +21002,13 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           const head_rows& heads) {
   index i = 0;
   constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
     mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};

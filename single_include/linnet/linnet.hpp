@@ -2348,13 +2348,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -2911,13 +2912,13 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           const head_rows& heads) {
   index i = 0;
   constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
     mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -4833,13 +4834,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -5396,13 +5398,13 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           const head_rows& heads) {
   index i = 0;
   constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
     mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -7338,13 +7340,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -7901,13 +7904,13 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           const head_rows& heads) {
   index i = 0;
   constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
     mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -12962,13 +12965,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -13366,13 +13370,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -13929,13 +13934,13 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           const head_rows& heads) {
   index i = 0;
   constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
     mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -15811,13 +15816,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -16211,13 +16217,13 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           const head_rows& heads) {
   index i = 0;
   constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
     mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -16607,13 +16613,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -17170,13 +17177,13 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           const head_rows& heads) {
   index i = 0;
   constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
     mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -19052,13 +19059,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -19452,13 +19460,13 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           const head_rows& heads) {
   index i = 0;
   constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
     mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -19846,13 +19854,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y = v;
+  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
@@ -20409,13 +20418,13 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           const head_rows& heads) {
   index i = 0;
   constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  for (const index whole = n - n % lanes<T>; i < whole; i += step, v.data += step)
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
     mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + half <= n) {
-      constexpr int some = half < step ? half : step;
-      for (const index end = i + half; i < end; i += some, v.data += some)
-        mix_lanes<some, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
