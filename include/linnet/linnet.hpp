@@ -19,6 +19,7 @@
 #include <linnet/eval/language.hpp>
 #include <linnet/eval/select_documents.hpp>
 #include <linnet/eval/tasks.hpp>
+#include <linnet/eval/top_logits.hpp>
 #include <linnet/formats/any_model.hpp>
 #include <linnet/formats/hf_names.hpp>
 #include <linnet/formats/pnm.hpp>

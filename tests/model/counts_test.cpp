@@ -111,6 +111,15 @@ static_assert(decoder_count<zoo::stories260k>(3) == 260'032 &&
               zoo::stories260k::parameters() == 260'032);
 static_assert(decoder_count<zoo::tinyllama_1_1b>(3) == 1'100'048'384 &&
               zoo::tinyllama_1_1b::parameters() == 1'100'048'384);
+// The student and the teachers of BabyLlama have one vocabulary, as its mean of logits asks for.
+static_assert(decoder_count<zoo::babyllama_58m>(3) == 58'343'936 &&
+              zoo::babyllama_58m::parameters() == 58'343'936);
+static_assert(decoder_count<zoo::babyllama_teacher_360m>(3) == 359'973'888 &&
+              zoo::babyllama_teacher_360m::parameters() == 359'973'888);
+static_assert(decoder_count<zoo::babyllama_teacher_705m>(2) == 704'928'768 &&
+              zoo::babyllama_teacher_705m::parameters() == 704'928'768);
+static_assert(zoo::babyllama_58m::vocabulary == zoo::babyllama_teacher_360m::vocabulary &&
+              zoo::babyllama_58m::vocabulary == zoo::babyllama_teacher_705m::vocabulary);
 static_assert(decoder_count<zoo::mobilellm_125m>(3) == 124'635'456 &&
               zoo::mobilellm_125m::parameters() == 124'635'456);
 static_assert(decoder_count<zoo::smollm2_135m>(3) == 134'515'008 &&

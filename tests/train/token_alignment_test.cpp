@@ -231,6 +231,10 @@ BOOST_AUTO_TEST_CASE(refusals) {
   says(data, ln::refusal::taught_rows);
   rows.ids[2] = ln::no_token;
   says(data, ln::refusal::taught_rows);
+  rows.ids[2] = 3;
+  BOOST_TEST(data.labels[3] == ln::ignored);
+  rows.ids[3] = ln::no_token;  // of padding
+  says(data, ln::refusal::none);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

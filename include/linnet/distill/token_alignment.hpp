@@ -16,20 +16,9 @@
 
 #include <linnet/core/options.hpp>
 #include <linnet/core/result.hpp>
-#include <linnet/core/scalars.hpp>
+#include <linnet/distill/top_logits.hpp>
 
 LINNET_NAMESPACE_BEGIN
-
-/// The most probable tokens of rows, and their logits: both [rows, k]. Where a row has fewer, the
-/// rest of its ids are `no_token`. A row's ids differ.
-struct top_logits {
-  index k = 0;
-  std::vector<token> ids{};
-  std::vector<float> logits{};
-
-  /// Number of rows.
-  index rows() const { return k > 0 ? std::ssize(ids) / k : 0; }
-};
 
 /// Tokens [first, first + count) of another text that a token is aligned with.
 struct aligned_tokens {

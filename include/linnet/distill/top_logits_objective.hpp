@@ -65,7 +65,8 @@ class top_logits_objective {
     const index rows = b.batch * detail::labels_per_sequence<M>(b);
     bool fits = rows_->logits.size() == rows_->ids.size() && rows_->rows() == rows;
     for (index i = 0; fits && i < rows; ++i)
-      fits = rows_->ids[static_cast<std::size_t>(i * rows_->k)] != no_token;
+      fits = b.labels[i] == ignored ||
+             rows_->ids[static_cast<std::size_t>(i * rows_->k)] != no_token;
     fits = fits && std::all_of(rows_->ids.begin(), rows_->ids.end(), [](token t) {
              return t == no_token || (t >= 0 && t < M::vocabulary);
            });

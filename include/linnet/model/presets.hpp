@@ -142,6 +142,32 @@ inline constexpr decoder_shape tinyllama_1_1b{.d_model = 2048,
                                               .vocabulary = 32000,
                                               .context = 2048,
                                               .eps = 1e-5};
+// BabyLlama (Timiryasov and Tastet 2023) and its two teachers, by the authors' configurations: one
+// vocabulary for all three, and twice the length of their texts.
+inline constexpr decoder_shape babyllama_58m{.d_model = 512,
+                                             .d_ff = 1024,
+                                             .heads = 8,
+                                             .kv_heads = 8,
+                                             .layers = 16,
+                                             .vocabulary = 16000,
+                                             .context = 256,
+                                             .eps = 1e-6};
+inline constexpr decoder_shape babyllama_teacher_360m{.d_model = 1024,
+                                                      .d_ff = 3072,
+                                                      .heads = 8,
+                                                      .kv_heads = 8,
+                                                      .layers = 24,
+                                                      .vocabulary = 16000,
+                                                      .context = 256,
+                                                      .eps = 1e-6};
+inline constexpr decoder_shape babyllama_teacher_705m{.d_model = 1536,
+                                                      .d_ff = 6144,
+                                                      .heads = 16,
+                                                      .kv_heads = 16,
+                                                      .layers = 24,
+                                                      .vocabulary = 16000,
+                                                      .context = 256,
+                                                      .eps = 1e-5};
 inline constexpr decoder_shape mobilellm_125m{.d_model = 576,
                                               .d_ff = 1536,
                                               .heads = 9,
@@ -271,6 +297,13 @@ using gpt2_small = decoder<shapes::gpt2_small, norm::layer_norm, position::learn
 using stories260k = decoder<shapes::stories260k>;  ///< 260,032
 using tinyllama_1_1b =
     decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
+/// BabyLlama: 58,343,936, see babyllama_distillation. Its teachers are a Llama and a GPT-2.
+using babyllama_58m = decoder<shapes::babyllama_58m, position::rope_half, tie::untied>;
+using babyllama_teacher_360m =
+    decoder<shapes::babyllama_teacher_360m, position::rope_half, tie::untied>;  ///< 359,973,888
+using babyllama_teacher_705m =
+    decoder<shapes::babyllama_teacher_705m, norm::layer_norm, position::learned, ffn::gelu_tanh,
+            bias::all>;  ///< 704,928,768
 using mobilellm_125m =
     decoder<shapes::mobilellm_125m, position::rope_half>;    ///< MobileLLM (Liu et al. 2024)
 using smollm2_135m = decoder<shapes::smollm2_135m>;          ///< 134,515,008
