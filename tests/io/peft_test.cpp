@@ -211,6 +211,15 @@ BOOST_AUTO_TEST_CASE(own_files) {
   check_own_file<loaded<llama_gqa>::A::method>(base, changed);
   check_own_file<ln::dynamic_lora<2, 1, 1, ln::target_modules<"attention.q">>>(base, changed);
 }
+// Of GPT-2, too, whose queries need no common A there.
+BOOST_AUTO_TEST_CASE(own_files_of_fused_maps) {
+  const golden_case<gpt2> c("gpt2");
+  auto w = c.weights<double>();
+  const auto base = ln::pack(w);
+  w.tree().norm.weight[0] += 1;
+  const auto changed = ln::pack(w);
+  check_own_file<ln::lora<1, ln::target_modules<"q", "ffn.wo">>>(base, changed);
+}
 
 #if __has_include(<xxhash.h>)
 // A checkpoint is the adapter with its moments, and training goes on from it with the same bits.
@@ -316,6 +325,117 @@ BOOST_AUTO_TEST_CASE(fused_queries_keys_and_values) {
   BOOST_TEST(message(ln::load_peft(*part, golden("peft_gpt2"))) ==
              "load_peft: target_modules: expected q, k and v together or none of them, as PEFT has "
              "one adapter for all three of GPT-2, got 2 of them");
+}
+
+// Deltas of each Conv1D of GPT-2 under PEFT's names. A Conv1D keeps W as [in, out], so that a merged
+// one is W + s (B A)^T in the file.
+BOOST_AUTO_TEST_CASE(deltas_of_conv1d) {
+  const golden_case<gpt2> c("gpt2");
+  auto w = c.weights<double>();
+  const auto base = ln::pack(w);
+  const auto plain = ln::read_safetensors(golden("gpt2/model.safetensors"));
+  LINNET_REQUIRE_OK(plain);
+  struct delta {
+    std::string name;
+    index in, out;
+    std::vector<float> a, b;  // [2, in] and [out, 2]
+  };
+  std::vector<delta> deltas;
+  for (const auto& one : plain->tensors()) {
+    const std::string name(one.name);
+    if (name.find(".c_") == name.npos || !name.ends_with(".weight")) continue;
+    delta made{name.substr(0, name.size() - 7), one.shape()[0], one.shape()[1], {}, {}};
+    const auto small = [&](index i, index step) {
+      return static_cast<float>((i * step + std::ssize(deltas) * 7) % 41 - 20) / 64;
+    };
+    for (index i = 0; i < 2 * made.in; ++i) made.a.push_back(small(i, 13));
+    for (index i = 0; i < 2 * made.out; ++i) made.b.push_back(small(i, 17));
+    deltas.push_back(std::move(made));
+  }
+  BOOST_TEST(deltas.size() == 8u);  // c_attn, c_proj, c_fc and c_proj of two blocks
+  const auto write = [&](const std::string& folder, const ln::file_metadata& notes) {
+    std::vector<ln::named_tensor> tensors;
+    for (const delta& one : deltas) {
+      const std::string name = "base_model.model." + one.name;
+      tensors.push_back(
+          {name + ".lora_A.weight", ln::dtype::f32, {2, one.in}, std::as_bytes(std::span(one.a))});
+      tensors.push_back(
+          {name + ".lora_B.weight", ln::dtype::f32, {one.out, 2}, std::as_bytes(std::span(one.b))});
+    }
+    LINNET_REQUIRE_OK(
+        ln::write_safetensors(folder + "/adapter_model.safetensors", tensors, notes));
+  };
+  const scratch_folder given, saved, merged;
+  write(given.path(), {{"format", "pt"}});
+  const std::string config =
+      "{\"peft_type\": \"LORA\", \"task_type\": \"CAUSAL_LM\", \"r\": 2, \"lora_alpha\": 6,"
+      " \"fan_in_fan_out\": true, \"bias\": \"none\","
+      " \"target_modules\": [\"c_attn\", \"c_proj\", \"c_fc\"]}";
+  LINNET_REQUIRE_OK(ln::write_file(given.path("adapter_config.json"), bytes(config)));
+  auto made = ln::adapt<ln::lora<2>>(base);
+  LINNET_REQUIRE_OK(made);
+  LINNET_REQUIRE_OK(ln::load_peft(*made, given.path()));
+  BOOST_TEST(made->tree().base.how.alpha == 6);
+  LINNET_REQUIRE_OK(ln::merge(w, *made));
+  LINNET_REQUIRE_OK(ln::save_hugging_face(w, merged.path()));
+  const auto sums = ln::read_safetensors(merged.path("model.safetensors"));
+  LINNET_REQUIRE_OK(sums);
+  double worst = 0;
+  for (const delta& one : deltas) {
+    const auto before = *plain->values<double>(one.name + ".weight"),
+               after = *sums->values<double>(one.name + ".weight");
+    BOOST_REQUIRE(before.size() == after.size());
+    for (index i = 0; i < one.in; ++i)
+      for (index o = 0; o < one.out; ++o) {
+        double sum = 0;
+        for (index r = 0; r < 2; ++r)
+          sum += static_cast<double>(one.b[at(o * 2 + r)]) *
+                 static_cast<double>(one.a[at(r * one.in + i)]);
+        worst = (std::max)(worst, std::abs(after[at(i * one.out + o)] -
+                                           before[at(i * one.out + o)] - 6.0 / 2 * sum));
+      }
+  }
+  BOOST_TEST(worst <= 1e-14, worst);
+
+  // What linnet writes of it has PEFT's names and numbers, and a note of the base.
+  LINNET_REQUIRE_OK(ln::save_peft(*made, saved.path(), "gpt2"));
+  const auto ours = ln::read_safetensors(saved.path("adapter_model.safetensors"));
+  LINNET_REQUIRE_OK(ours);
+  BOOST_TEST(ours->tensors().size() == 16u);
+  for (const delta& one : deltas) {
+    const std::string name = "base_model.model." + one.name;
+    BOOST_TEST(*ours->values<float>(name + ".lora_A.weight") == one.a);
+    BOOST_TEST(*ours->values<float>(name + ".lora_B.weight") == one.b);
+  }
+  BOOST_TEST(ours->metadata().count("linnet.base") == 1u);
+  const std::string own = contents(saved.path("adapter_config.json"));
+  for (const char* text : {"\"target_modules\": [\"c_attn\", \"c_proj\", \"c_fc\"]",
+                           "\"fan_in_fan_out\": true", "\"lora_alpha\": 6"})
+    BOOST_TEST(own.find(text) != own.npos, text << " in " << own);
+
+  // On the merged base the note tells; PEFT's own file has none.
+  const auto other = ln::pack(w);
+  auto elsewhere = ln::adapt<ln::lora<2>>(other);
+  LINNET_REQUIRE_OK(elsewhere);
+  const auto refused = ln::load_peft(*elsewhere, saved.path());
+  BOOST_REQUIRE(!refused);
+  BOOST_TEST((refused.error().code == ln::errc::mismatch));
+  BOOST_TEST(refused.error().what == "linnet.base");
+  LINNET_REQUIRE_OK(ln::load_peft(*elsewhere, saved.path(), ln::peft_base::any));
+  LINNET_REQUIRE_OK(ln::load_peft(*elsewhere, given.path()));
+  BOOST_TEST(same_bytes(*elsewhere, *made));
+  write(given.path(), {{"format", "pt"}, {"linnet.base", "7"}});
+  BOOST_TEST(!ln::load_peft(*elsewhere, given.path()));
+
+  // One of the three maps of c_attn has no delta of its own in PEFT's files.
+  deltas[0].b.resize(at(deltas[0].out * 2 / 3 * 2));
+  deltas[0].out = deltas[0].out * 2 / 3;
+  write(given.path(), {});
+  const auto short_b = ln::load_peft(*elsewhere, given.path());
+  BOOST_REQUIRE(!short_b);
+  BOOST_TEST((short_b.error().code == ln::errc::mismatch));
+  BOOST_TEST(short_b.error().what == "base_model.model." + deltas[0].name + ".lora_B.weight");
+  BOOST_TEST(same_bytes(*elsewhere, *made));
 }
 
 // Options that change the mathematics are refused by their names.
