@@ -114,8 +114,7 @@ BOOST_AUTO_TEST_CASE(of_sessions) {
   const auto check = [&](const ln::top_logits& got, index row, index from) {
     for (index c = 0; c < 4; ++c) {
       BOOST_TEST(got.ids[at(row * 4 + c)] == want->ids[at(from * 4 + c)]);
-      BOOST_TEST(
-          std::abs(got.logits[at(row * 4 + c)] - want->logits[at(from * 4 + c)]) <= 1e-6f);
+      BOOST_TEST(std::abs(got.logits[at(row * 4 + c)] - want->logits[at(from * 4 + c)]) <= 1e-6f);
     }
   };
   auto s = ln::session<model, double>::open(p, {.batch = 2, .target = 6, .max_logits = 6});
@@ -266,8 +265,7 @@ BOOST_AUTO_TEST_CASE(two_teachers) {
   std::vector<token> inputs, labels;
   for (const text& one : all) {
     ln::loss_sum by_first, by_second;
-    const auto a = to_first->carry(one.labels, one.in_first,
-                                   rows_of(e, 0, one.in_first, by_first)),
+    const auto a = to_first->carry(one.labels, one.in_first, rows_of(e, 0, one.in_first, by_first)),
                b = to_second->carry(one.labels, one.in_second,
                                     rows_of(f, 4, one.in_second, by_second));
     BOOST_REQUIRE(a && b);
@@ -286,8 +284,7 @@ BOOST_AUTO_TEST_CASE(two_teachers) {
   randomize(w, 1);
   const ln::limits l{.batch = 2, .target = length};
   auto objective = ln::top_logits_objective<model>::open(l, {.alpha = 0, .temperature = 1});
-  auto train =
-      ln::trainer<model>::open(w, l, {.rate = ln::schedule::constant(3e-2)});
+  auto train = ln::trainer<model>::open(w, l, {.rate = ln::schedule::constant(3e-2)});
   BOOST_REQUIRE(objective && train);
   objective->teach(rows);
   const ln::decoder_batch batch{inputs.data(), labels.data(), 2, length};

@@ -327,8 +327,8 @@ BOOST_AUTO_TEST_CASE(fused_queries_keys_and_values) {
              "one adapter for all three of GPT-2, got 2 of them");
 }
 
-// Deltas of each Conv1D of GPT-2 under PEFT's names. A Conv1D keeps W as [in, out], so that a merged
-// one is W + s (B A)^T in the file.
+// Deltas of each Conv1D of GPT-2 under PEFT's names. A Conv1D keeps W as [in, out], so that a
+// merged one is W + s (B A)^T in the file.
 BOOST_AUTO_TEST_CASE(deltas_of_conv1d) {
   const golden_case<gpt2> c("gpt2");
   auto w = c.weights<double>();
@@ -362,8 +362,7 @@ BOOST_AUTO_TEST_CASE(deltas_of_conv1d) {
       tensors.push_back(
           {name + ".lora_B.weight", ln::dtype::f32, {one.out, 2}, std::as_bytes(std::span(one.b))});
     }
-    LINNET_REQUIRE_OK(
-        ln::write_safetensors(folder + "/adapter_model.safetensors", tensors, notes));
+    LINNET_REQUIRE_OK(ln::write_safetensors(folder + "/adapter_model.safetensors", tensors, notes));
   };
   const scratch_folder given, saved, merged;
   write(given.path(), {{"format", "pt"}});

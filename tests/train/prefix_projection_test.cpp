@@ -187,8 +187,8 @@ BOOST_AUTO_TEST_CASE(refusals) {
   const scratch_folder folder;
   BOOST_TEST(message(ln::save_peft(nobodys, folder.path())) == "fold" + want);
   adapted_pair<projected<learned>> p;
-  BOOST_TEST(message(ln::trainer<projected<learned>, ln::adamw, double>::open(
-                 p.adapter, {.target = 62})) ==
+  BOOST_TEST(message(ln::trainer<projected<learned>, ln::adamw, double>::open(p.adapter,
+                                                                              {.target = 62})) ==
              "trainer::open: limits.target: expected no more than 61, the model's context less the "
              "virtual tokens, got 62");
   p.adapter.fail({ln::errc::invalid, "somewhere", "", "", ""});

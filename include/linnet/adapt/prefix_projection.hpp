@@ -9,10 +9,10 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// Prefix tuning behind a projection (Li and Liang 2021, section 4.3), a method of adapted<>. The
-/// prefix is tanh(E A^T + a) B^T + b: of each of `Count` virtual tokens a narrow row E trains, and
-/// two maps for all of them, with `Hidden` values between. fold() makes a prefix_tuning of it, and
-/// the projection is thrown away.
+/// Prefix tuning behind a projection (Li and Liang 2021), a method of adapted<>. It trains the maps
+/// of tanh(E A^T + a) B^T + b, which is the prefix. Each of `Count` virtual tokens has a narrow row
+/// in E, and `Hidden` values stand between both maps. fold() makes a prefix_tuning of it, and the
+/// projection is thrown away.
 template <index Count, index Hidden>
 struct prefix_projection {
   static_assert(Hidden > 0 && Hidden <= 65536,
@@ -172,8 +172,8 @@ result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, seed s = 
 }
 LINNET_OR_OUT_OF_MEMORY("adapt")
 
-/// The prefix that a projection makes, for the same base, and nothing of the projection: what
-/// sessions take, save_peft() writes, and training can go on with. Errors: errc::invalid for an
+/// The prefix that a projection makes, without the projection. Sessions take it, save_peft() writes
+/// it, and training can go on with it. Errors: errc::invalid for an
 /// adapter without a base, errc::out_of_memory, and the error of `w` if it is not valid().
 template <class M, index Count, index Hidden, class T>
 result<weights<adapted<M, prefix_tuning<Count>>, T>> fold(

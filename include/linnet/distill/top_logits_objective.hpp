@@ -54,8 +54,8 @@ class top_logits_objective {
   }
   // Rows that would be gone before the step.
   void teach(const top_logits&&) = delete;
-  /// Why it does not serve a batch: each of its labels has a row that teach() named, with ids of the
-  /// vocabulary.
+  /// Why it does not serve a batch: each of its labels has a row that teach() named, with ids of
+  /// the vocabulary.
   template <class Any>
   refusal refuses(const batch& b, const limits& l) const {
     static_assert(M::vocabulary == Any::vocabulary,
@@ -65,8 +65,8 @@ class top_logits_objective {
     const index rows = b.batch * detail::labels_per_sequence<M>(b);
     bool fits = rows_->logits.size() == rows_->ids.size() && rows_->rows() == rows;
     for (index i = 0; fits && i < rows; ++i)
-      fits = b.labels[i] == ignored ||
-             rows_->ids[static_cast<std::size_t>(i * rows_->k)] != no_token;
+      fits =
+          b.labels[i] == ignored || rows_->ids[static_cast<std::size_t>(i * rows_->k)] != no_token;
     fits = fits && std::all_of(rows_->ids.begin(), rows_->ids.end(), [](token t) {
              return t == no_token || (t >= 0 && t < M::vocabulary);
            });

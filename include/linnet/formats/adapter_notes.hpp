@@ -59,7 +59,7 @@ std::vector<key_value> notes_of_adapter(const Tree& tree) {
   return notes;
 }
 /// Refuses a file whose notes are not those of an adapter. `find(key)` gives the file's value or
-/// null: what it does not say is not compared, and the base is read only for a hash to compare.
+/// null. What it does not say is not compared. The base is read only for a hash to compare.
 /// `rule` says in the error what to do about another base. Errors: errc::mismatch.
 template <class Tree, class Find>
 result<void> check_adapter_notes(const Tree& tree, const std::string& where, peft_base which,

@@ -36,8 +36,9 @@ concept says_whether = requires(L& l, const typename M::batch& b, const limits& 
 /// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
 ///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
 template <class L, class M>
-concept objective = (detail::says_why_not<L, M> || detail::says_whether<L, M>)&&requires(
-    L& l, const typename M::batch& b, const ops::execution& on) {
+concept objective = (detail::says_why_not<L, M> ||
+                     detail::says_whether<L, M>)&&requires(L& l, const typename M::batch& b,
+                                                           const ops::execution& on) {
   l.token_loss(on, b);
 };
 
