@@ -11,8 +11,8 @@ LINNET_NAMESPACE_BEGIN
 
 /// Prefix tuning behind a projection (Li and Liang 2021), a method of adapted<>. It trains the maps
 /// of tanh(E A^T + a) B^T + b, which is the prefix. Each of `Count` virtual tokens has a narrow row
-/// in E, and `Hidden` values stand between both maps. fold() makes a prefix_tuning of it, and the
-/// projection is thrown away.
+/// in E, and `Hidden` values stand between both maps. Afterwards fold() makes a prefix_tuning of
+/// it, and the projection is thrown away.
 template <index Count, index Hidden>
 struct prefix_projection {
   static_assert(Hidden > 0 && Hidden <= 65536,
