@@ -9,6 +9,7 @@
 #include <linnet/adapt/bottleneck.hpp>
 #include <linnet/adapt/dynamic_lora.hpp>
 #include <linnet/adapt/llama_adapter.hpp>
+#include <linnet/adapt/lora_switch.hpp>
 #include <linnet/adapt/prefix_projection.hpp>
 #include <linnet/data/curriculum.hpp>
 #include <linnet/data/denoiser_stream.hpp>

@@ -149,7 +149,7 @@ struct lora_product {
     by.inputs_backward(on, map, of_y, g.a, dx);
   }
 
- private:
+ protected:
   static constexpr index padded_experts = round_up((std::max)(experts, index{1}), ops::panel_width);
 
   static const lora_product& of(const void* self) {

@@ -70,6 +70,7 @@ enum class refusal : unsigned char {
   objective_exits,           ///< early exits beside an objective on the last layer's logits
   attention_recompute,       ///< limits.recompute beside an objective on attention
   attention_layer_dropout,   ///< layer dropout beside an objective on attention
+  switch_layer_dropout,      ///< layer dropout beside an adapter that routes tokens once
   attention_virtual,         ///< virtual tokens beside an objective on attention
   not_written,               ///< a batch that the objective did not write last
   other_texts,               ///< a saved state of other texts than those of the batch
@@ -231,6 +232,10 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::attention_layer_dropout:
       return "the objective watches attention in every layer, and layer dropout leaves some out: "
              "set training_options.layer_dropout.rate to 0";
+    case refusal::switch_layer_dropout:
+      return "the adapter routes tokens in the first layer for all layers, and layer dropout "
+             "leaves "
+             "some tokens out of others: set training_options.layer_dropout.rate to 0";
     case refusal::attention_virtual:
       return "the objective watches attention between the tokens of a text, and virtual tokens are "
              "none: train lora<> or bottleneck<> instead";

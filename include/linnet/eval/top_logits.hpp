@@ -3,9 +3,11 @@
 /// @file
 /// The most probable tokens that a model predicts: what a student with other tokens learns from it.
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include <linnet/core/finite.hpp>
 #include <linnet/distill/top_logits.hpp>

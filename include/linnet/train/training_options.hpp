@@ -57,6 +57,8 @@ namespace detail {
 /// ones are not.
 template <class M, class Objective>
 refusal refusal_beside(const training_options& how, const limits& l) {
+  constexpr bool routed = requires { M::routes_once; };
+  if (routed && how.layer_dropout.rate > 0) return refusal::switch_layer_dropout;
   if constexpr (sees_attention<Objective>) {
     constexpr bool fronted = requires { M::virtual_count; };
     if (fronted) return refusal::attention_virtual;
