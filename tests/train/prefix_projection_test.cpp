@@ -51,9 +51,10 @@ std::vector<double> prefix_of(const ln::weights<A, double>& w) {
   }
   return all;
 }
-template <class M>
+/// The loss of a model, or of one with an adapter, on the texts of its base `Base`.
+template <class Base, class M>
 double loss_of(const ln::packed<M, double>& p) {
-  const auto data = texts<M>();
+  const auto data = texts<Base>();
   auto e = ln::evaluator<M, double>::open(p, data.limits());
   LINNET_REQUIRE_OK(e);
   return e->loss(data.view()).nats;
@@ -65,16 +66,16 @@ void check(double dropout = 0) {
   using A = projected<M>;
   adapted_pair<A> p;
   randomize(p.adapter, 2);
-  check_weights(p.adapter, texts<A>(), dropout);
+  check_weights(p.adapter, texts<M>(), dropout);
   const auto folded = ln::fold(p.adapter);
   LINNET_REQUIRE_OK(folded);
   const auto want = prefix_of(p.adapter);
   BOOST_REQUIRE(std::ssize(want) == prefixed<M>::parameters());
   for (std::size_t i = 0; i < want.size(); ++i)
     BOOST_TEST(std::abs(folded->tree().prefix[i] - want[i]) <= 1e-14);
-  const double whole = loss_of(ln::pack(p.adapter));
-  BOOST_TEST(std::abs(loss_of(ln::pack(*folded)) - whole) <= 1e-12 * whole);
-  BOOST_TEST(loss_of(p.base) != whole);
+  const double whole = loss_of<M>(ln::pack(p.adapter));
+  BOOST_TEST(std::abs(loss_of<M>(ln::pack(*folded)) - whole) <= 1e-12 * whole);
+  BOOST_TEST(loss_of<M>(p.base) != whole);
 }
 
 }  // namespace
