@@ -456,25 +456,14 @@ class cached_logits_writer {
     auto* const best = reinterpret_cast<token*>(
         rows_at(0) + round_up(ops::head_rows(n) * how_.row_bytes(), alignment) +
         rank * round_up(k * static_cast<index>(sizeof(token)), alignment));
-    // The k best so far are a heap whose first is the least.
-    const auto better = [&](token a, token b) {
-      return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
-    };
-    for (token v = 0; v < n; ++v) {
-      if (v >= k) {
-        if (!better(v, best[0])) continue;
-        std::pop_heap(best, best + k, better);
-      }
-      best[v < k ? v : k - 1] = v;
-      std::push_heap(best, best + (v < k ? v + 1 : k), better);
-    }
-    const token least = best[0];
-    std::sort_heap(best, best + k, better);
+    detail::largest_logits(n, logits, k, best);
+    const token least = best[k - 1];
     const auto largest = static_cast<double>(logits[best[0]]);
     const auto relative = [&](token v) { return static_cast<double>(logits[v]) - largest; };
     double rest = 0;
     for (token v = 0; k < n && v < n; ++v)
-      if (better(least, v)) rest += std::exp(relative(v) / how_.temperature);
+      if (logits[v] < logits[least] || (logits[v] == logits[least] && v > least))
+        rest += std::exp(relative(v) / how_.temperature);
     put_logit(at, rest > 0 ? how_.temperature * std::log(rest / static_cast<double>(n - k)) : -1e9);
     for (index i = 0; i < k; ++i) put_logit(at, relative(best[i]));
     for (index i = 0; i < k; ++i)

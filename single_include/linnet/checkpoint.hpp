@@ -61,10 +61,9 @@ namespace detail {
 /// Key of the hash of an adapter's base.
 inline constexpr std::string_view base_note = "linnet.base";
 
-/// Notes of an adapter that its type does not say; none of parameters of other models. There is no
-/// hash for an adapter without a base.
+/// Notes of the options that decide what an adapter computes; none of parameters of other models.
 template <class Tree>
-std::vector<key_value> notes_of_adapter([[maybe_unused]] const Tree& tree) {
+std::vector<key_value> options_of_adapter([[maybe_unused]] const Tree& tree) {
   std::vector<key_value> notes;
   if constexpr (requires { tree.base.how; })
     tree.base.how.describe([&](const char* key, auto value) {
@@ -73,25 +72,44 @@ std::vector<key_value> notes_of_adapter([[maybe_unused]] const Tree& tree) {
       else
         notes.push_back({key, number_text(value)});
     });
-  if constexpr (requires { tree.base.hash(); })
-    if (tree.base.of) notes.push_back({std::string(base_note), std::to_string(tree.base.hash())});
+  return notes;
+}
+/// Whether parameters are those of an adapter that has a base, whose hash files note.
+template <class Tree>
+bool has_base([[maybe_unused]] const Tree& tree) {
+  if constexpr (requires { tree.base.hash(); }) return tree.base.of != nullptr;
+  return false;
+}
+/// The hash of an adapter's base as files note it. It reads the whole base.
+template <class Tree>
+std::string hash_of_base([[maybe_unused]] const Tree& tree) {
+  if constexpr (requires { tree.base.hash(); }) return std::to_string(tree.base.hash());
+  return {};
+}
+/// Notes of an adapter that its type does not say; none of parameters of other models. There is no
+/// hash for an adapter without a base.
+template <class Tree>
+std::vector<key_value> notes_of_adapter(const Tree& tree) {
+  std::vector<key_value> notes = options_of_adapter(tree);
+  if (has_base(tree)) notes.push_back({std::string(base_note), hash_of_base(tree)});
   return notes;
 }
 /// Refuses a file whose notes are not those of an adapter. `find(key)` gives the file's value or
-/// null: what it does not say is not compared. `rule` says in the error what to do about another
-/// base. Errors: errc::mismatch.
+/// null. What it does not say is not compared. The base is read only for a hash to compare.
+/// `rule` says in the error what to do about another base. Errors: errc::mismatch.
 template <class Tree, class Find>
 result<void> check_adapter_notes(const Tree& tree, const std::string& where, peft_base which,
                                  const char* rule, Find&& find) {
-  for (const key_value& own : notes_of_adapter(tree)) {
-    const std::string* const said = find(own.key);
-    const bool of_base = own.key == base_note;
-    if (!said || *said == own.value || (of_base && which == peft_base::any)) continue;
-    return failure(errc::mismatch, where, own.key,
-                   of_base ? "the hash of the adapter's base, " + own.value + " (" + rule + ")"
-                           : own.value + " (the adapter's lora_options)",
-                   printable(*said));
-  }
+  for (const key_value& own : options_of_adapter(tree))
+    if (const std::string* const said = find(own.key); said && *said != own.value)
+      return failure(errc::mismatch, where, own.key, own.value + " (the adapter's lora_options)",
+                     printable(*said));
+  if (which == peft_base::any || !has_base(tree)) return {};
+  const std::string* const said = find(std::string(base_note));
+  if (!said) return {};
+  if (const std::string own = hash_of_base(tree); *said != own)
+    return failure(errc::mismatch, where, base_note,
+                   "the hash of the adapter's base, " + own + " (" + rule + ")", printable(*said));
   return {};
 }
 /// Refuses a file of tensors whose notes are not those of an adapter; of PEFT, whose options are

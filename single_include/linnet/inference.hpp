@@ -31383,6 +31383,7 @@ enum class refusal : unsigned char {
   objective_exits,           ///< early exits beside an objective on the last layer's logits
   attention_recompute,       ///< limits.recompute beside an objective on attention
   attention_layer_dropout,   ///< layer dropout beside an objective on attention
+  switch_layer_dropout,      ///< layer dropout beside an adapter that routes tokens once
   attention_virtual,         ///< virtual tokens beside an objective on attention
   not_written,               ///< a batch that the objective did not write last
   other_texts,               ///< a saved state of other texts than those of the batch
@@ -31544,6 +31545,10 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::attention_layer_dropout:
       return "the objective watches attention in every layer, and layer dropout leaves some out: "
              "set training_options.layer_dropout.rate to 0";
+    case refusal::switch_layer_dropout:
+      return "the adapter routes tokens in the first layer for all layers, and layer dropout "
+             "leaves "
+             "some tokens out of others: set training_options.layer_dropout.rate to 0";
     case refusal::attention_virtual:
       return "the objective watches attention between the tokens of a text, and virtual tokens are "
              "none: train lora<> or bottleneck<> instead";
@@ -40630,6 +40635,242 @@ LINNET_NAMESPACE_END
 /// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
 /// limits are constants.
 
+/// @file
+/// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
+
+/// @file
+/// Loss of vectors of texts that belong together in pairs, against all others of a batch.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of a contrastive loss. The first n vectors of a batch are anchors, vector n + i is the
+/// positive of anchor i, and those behind are negatives of all. With s_ij the cosine of anchor i
+/// and of vector n + j over the temperature, a pair's loss is
+///   log sum_j exp(s_ij) - s_ii.
+/// This is InfoNCE (Oord et al. 2018), the multiple negatives ranking loss of
+/// Sentence-Transformers.
+struct contrastive_options {
+  double temperature = 0.05;  ///< of the cosines, positive
+  bool symmetric = false;     ///< half of the loss asks for the anchor of each positive
+  index negatives = 0;        ///< hard negatives per pair: n is batch / (2 + negatives)
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("temperature", self.temperature, detail::above(0));
+    f("symmetric", self.symmetric, detail::one_of(detail::false_or_true));
+    f("negatives", self.negatives, detail::count(0));
+  }
+};
+
+namespace ops {
+
+/// Arguments of contrastive(): vectors of length one, and scratch memory.
+template <class T>
+struct contrastive_call {
+  index batch = 0, d = 0;    ///< vectors, and their width
+  const T* x = nullptr;      ///< [batch, d]
+  T* scores = nullptr;       ///< scratch, contrastive_scores(batch)
+  double* sums = nullptr;    ///< scratch [batch]: log sums of rows, then of columns
+  double* losses = nullptr;  ///< scratch [batch]
+  T* dx = nullptr;           ///< receives the gradient [batch, d]; null for the loss alone
+  T* cosines = nullptr;      ///< receives each pair's cosine, then zeros [batch]; or null
+};
+/// Cosines of anchors and candidates in a batch, at most.
+constexpr index contrastive_scores(index batch) { return (batch * batch + 3) / 4; }
+
+/// Summed contrastive loss of a batch's pairs, and their number; see contrastive_options. Sums are
+/// in ascending order, without fused products, so it has the same bits everywhere. Called by every
+/// thread.
+template <class T>
+loss_sum contrastive(const execution& on, const contrastive_call<T>& c,
+                     const contrastive_options& how) {
+  const index n = c.batch / (2 + how.negatives), m = c.batch - n, d = c.d;
+  const double inverse = 1 / how.temperature, share = how.symmetric ? 0.5 : 1;
+  const T* const candidates = c.x + n * d;
+  using linnet::detail::portable_exp, linnet::detail::portable_log, linnet::detail::unfused;
+  const auto score = [&](index i, index j) { return static_cast<double>(c.scores[i * m + j]); };
+  /// log sum_k exp(at(k)), k < count
+  const auto log_sum = [](index count, auto&& at) {
+    double largest = at(0), sum = 0;
+    for (index k = 1; k < count; ++k) largest = (std::max)(largest, at(k));
+    for (index k = 0; k < count; ++k) sum += portable_exp(at(k) - largest);
+    return largest + portable_log(sum);
+  };
+  on.threads.each(n, [&](index i) {
+    for (index j = 0; j < m; ++j) {
+      T cosine = 0;
+      for (index k = 0; k < d; ++k) cosine += unfused(c.x[i * d + k] * candidates[j * d + k]);
+      c.scores[i * m + j] = cosine * static_cast<T>(inverse);
+      if (i == j && c.cosines) c.cosines[i] = cosine;
+    }
+    c.sums[i] = log_sum(m, [&](index j) { return score(i, j); });
+    c.losses[i] = share * (c.sums[i] - score(i, i));
+  });
+  if (how.symmetric)
+    on.threads.each(n, [&](index j) {
+      c.sums[n + j] = log_sum(n, [&](index i) { return score(i, j); });
+      c.losses[j] += share * (c.sums[n + j] - score(j, j));
+    });
+  if (c.cosines) on.threads.once([&] { std::fill_n(c.cosines + n, m, T(0)); });
+  loss_sum sum;
+  for (index i = 0; i < n; ++i) sum.nats += c.losses[i];
+  sum.tokens = n;
+  if (!c.dx) return sum;
+
+  on.threads.each(n, [&](index i) {
+    for (index j = 0; j < m; ++j) {
+      const double s = score(i, j), pair = i == j ? 1 : 0;
+      double slope = share * (portable_exp(s - c.sums[i]) - pair);
+      if (how.symmetric && j < n) slope += share * (portable_exp(s - c.sums[n + j]) - pair);
+      c.scores[i * m + j] = static_cast<T>(slope * inverse);
+    }
+  });
+  on.threads.each(c.batch, [&](index r) {
+    T* const to = c.dx + r * d;
+    std::fill_n(to, d, T(0));
+    const bool anchor = r < n;
+    for (index other = 0; other < (anchor ? m : n); ++other) {
+      const T slope = anchor ? c.scores[r * m + other] : c.scores[other * m + (r - n)];
+      const T* const from = anchor ? candidates + other * d : c.x + other * d;
+      for (index k = 0; k < d; ++k) to[k] += unfused(slope * from[k]);
+    }
+  });
+  return sum;
+}
+
+/// Criterion of contrastive heads; see contrastive_options.
+struct contrastive_criterion {
+  contrastive_options how{};
+};
+/// The settings that a criterion has for contrastive heads: the defaults if it is of labels.
+template <class Criterion>
+constexpr contrastive_options contrastive_settings(const Criterion& criterion) {
+  if constexpr (std::is_same_v<Criterion, contrastive_criterion>)
+    return criterion.how;
+  else
+    return {};
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+/// An objective that gives the reason for which it does not serve a batch.
+template <class L, class M>
+concept says_why_not = requires(L& l, const typename M::batch& b, const limits& m) {
+  { l.template refuses<M>(b, m) } -> std::same_as<refusal>;
+};
+/// An objective that says whether it serves a batch.
+template <class L, class M>
+concept says_whether = requires(L& l, const typename M::batch& b, const limits& m) {
+  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
+};
+}  // namespace detail
+
+/// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
+/// `contrastive_objective`, `distillation`, `cached_logits_reader`, `cached_logits_writer` or your
+/// own.
+/// - `refuses<M>(batch, limits)` is asked before anything is computed. It returns why the objective
+///   does not serve this batch within the caller's limits, or refusal::none. A call that is refused
+///   computes nothing, gives NaN nats, and words the refusal in last_refusal().
+/// - `accepts<M>(batch, limits)` says only whether it does, in place of refuses(). Of an objective
+///   that has both, refuses() alone is asked.
+/// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
+///   loss, see ops::label_cross_entropy.
+/// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
+///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
+template <class L, class M>
+concept objective = (detail::says_why_not<L, M> ||
+                     detail::says_whether<L, M>)&&requires(L& l, const typename M::batch& b,
+                                                           const ops::execution& on) {
+  l.token_loss(on, b);
+};
+
+namespace detail {
+/// Why an objective does not serve a batch.
+template <class M, class L>
+refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
+  if constexpr (says_why_not<L, M>)
+    return from.template refuses<M>(b, l);
+  else
+    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
+}
+/// An objective with a loss on attention: its attention_tap() watches forward and backward, and
+/// attention_nats() is what it adds to the loss.
+template <class L>
+concept sees_attention = requires(std::remove_cvref_t<L>& l) {
+  l.attention_tap();
+  l.attention_nats();
+};
+/// An objective that trainers with a z-loss or early exits refuse.
+template <class L>
+inline constexpr bool takes_plain_logits = requires {
+  requires std::remove_cvref_t<L>::plain_logits;
+};
+/// An objective that says which tokens have inputs of few bits, from an attention_tap() on.
+template <class L>
+concept chooses_bits = sees_attention<L> && requires(std::remove_cvref_t<L>& l) {
+  l.token_bits();
+};
+}  // namespace detail
+
+/// The default objective: cross-entropy with the labels of the batch.
+struct cross_entropy_objective {
+  template <class M>
+  static bool accepts(const typename M::batch&, const limits&) {
+    return true;
+  }
+  template <class Batch>
+  static ops::label_cross_entropy token_loss(const ops::execution&, const Batch&) {
+    return {};
+  }
+};
+
+/// Objective of encoders with head::contrastive: InfoNCE in a batch with settings of one's own.
+class contrastive_objective {
+ public:
+  /// An objective with the default settings.
+  contrastive_objective() = default;
+  /// Opens an objective. Errors: errc::invalid for an option out of its range, by its name.
+  static result<contrastive_objective> open(const contrastive_options& how) LINNET_TRY {
+    if (auto fit = detail::acceptable("contrastive_objective::open", "contrastive_options", how);
+        !fit)
+      return fit.error();
+    contrastive_objective made;
+    made.how_ = how;
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("contrastive_objective::open")
+
+  /// Whether every anchor of a batch has its positive and its hard negatives.
+  template <class M>
+  bool accepts(const typename M::batch& b, const limits&) const {
+    static_assert(contrasts<M>,
+                  "linnet::contrastive_objective: the model's head must be head::contrastive<>");
+    return b.batch % (2 + how_.negatives) == 0;
+  }
+  /// Returns the loss criterion.
+  template <class Batch>
+  ops::contrastive_criterion token_loss(const ops::execution&, const Batch&) const {
+    return {how_};
+  }
+  /// Settings of the loss.
+  const contrastive_options& settings() const { return how_; }
+
+ private:
+  template <class M>
+  static constexpr bool contrasts = requires {
+    requires M::head::contrasts;
+  };
+  contrastive_options how_;
+};
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
@@ -40706,14 +40947,6 @@ inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
                                  requires(const typename M::batch& b, const limits& l) {
   M::refuses_texts(b, l);
 };
-/// Why an objective does not serve a batch.
-template <class M, class L>
-refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
-  if constexpr (requires { from.template refuses<M>(b, l); })
-    return from.template refuses<M>(b, l);
-  else
-    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
-}
 /// Why a call with a batch, an objective and a span for logits is refused: the first cause.
 template <class M, class Objective, class T>
 refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
@@ -43292,219 +43525,6 @@ struct encoder_body {
     if constexpr (of_images)
       patches::template backward<T, S>(p.embedding, dp.embedding, w.d_summed, w.images, ctx);
   }
-};
-
-LINNET_NAMESPACE_END
-/// @file
-/// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
-
-/// @file
-/// Loss of vectors of texts that belong together in pairs, against all others of a batch.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Options of a contrastive loss. The first n vectors of a batch are anchors, vector n + i is the
-/// positive of anchor i, and those behind are negatives of all. With s_ij the cosine of anchor i
-/// and of vector n + j over the temperature, a pair's loss is
-///   log sum_j exp(s_ij) - s_ii.
-/// This is InfoNCE (Oord et al. 2018), the multiple negatives ranking loss of
-/// Sentence-Transformers.
-struct contrastive_options {
-  double temperature = 0.05;  ///< of the cosines, positive
-  bool symmetric = false;     ///< half of the loss asks for the anchor of each positive
-  index negatives = 0;        ///< hard negatives per pair: n is batch / (2 + negatives)
-
-  /// Calls f(name, value, range) for each option, see docs/options.md.
-  template <class Self, class F>
-  static constexpr void visit_options(Self& self, F&& f) {
-    f("temperature", self.temperature, detail::above(0));
-    f("symmetric", self.symmetric, detail::one_of(detail::false_or_true));
-    f("negatives", self.negatives, detail::count(0));
-  }
-};
-
-namespace ops {
-
-/// Arguments of contrastive(): vectors of length one, and scratch memory.
-template <class T>
-struct contrastive_call {
-  index batch = 0, d = 0;    ///< vectors, and their width
-  const T* x = nullptr;      ///< [batch, d]
-  T* scores = nullptr;       ///< scratch, contrastive_scores(batch)
-  double* sums = nullptr;    ///< scratch [batch]: log sums of rows, then of columns
-  double* losses = nullptr;  ///< scratch [batch]
-  T* dx = nullptr;           ///< receives the gradient [batch, d]; null for the loss alone
-  T* cosines = nullptr;      ///< receives each pair's cosine, then zeros [batch]; or null
-};
-/// Cosines of anchors and candidates in a batch, at most.
-constexpr index contrastive_scores(index batch) { return (batch * batch + 3) / 4; }
-
-/// Summed contrastive loss of a batch's pairs, and their number; see contrastive_options. Sums are
-/// in ascending order, without fused products, so it has the same bits everywhere. Called by every
-/// thread.
-template <class T>
-loss_sum contrastive(const execution& on, const contrastive_call<T>& c,
-                     const contrastive_options& how) {
-  const index n = c.batch / (2 + how.negatives), m = c.batch - n, d = c.d;
-  const double inverse = 1 / how.temperature, share = how.symmetric ? 0.5 : 1;
-  const T* const candidates = c.x + n * d;
-  using linnet::detail::portable_exp, linnet::detail::portable_log, linnet::detail::unfused;
-  const auto score = [&](index i, index j) { return static_cast<double>(c.scores[i * m + j]); };
-  /// log sum_k exp(at(k)), k < count
-  const auto log_sum = [](index count, auto&& at) {
-    double largest = at(0), sum = 0;
-    for (index k = 1; k < count; ++k) largest = (std::max)(largest, at(k));
-    for (index k = 0; k < count; ++k) sum += portable_exp(at(k) - largest);
-    return largest + portable_log(sum);
-  };
-  on.threads.each(n, [&](index i) {
-    for (index j = 0; j < m; ++j) {
-      T cosine = 0;
-      for (index k = 0; k < d; ++k) cosine += unfused(c.x[i * d + k] * candidates[j * d + k]);
-      c.scores[i * m + j] = cosine * static_cast<T>(inverse);
-      if (i == j && c.cosines) c.cosines[i] = cosine;
-    }
-    c.sums[i] = log_sum(m, [&](index j) { return score(i, j); });
-    c.losses[i] = share * (c.sums[i] - score(i, i));
-  });
-  if (how.symmetric)
-    on.threads.each(n, [&](index j) {
-      c.sums[n + j] = log_sum(n, [&](index i) { return score(i, j); });
-      c.losses[j] += share * (c.sums[n + j] - score(j, j));
-    });
-  if (c.cosines) on.threads.once([&] { std::fill_n(c.cosines + n, m, T(0)); });
-  loss_sum sum;
-  for (index i = 0; i < n; ++i) sum.nats += c.losses[i];
-  sum.tokens = n;
-  if (!c.dx) return sum;
-
-  on.threads.each(n, [&](index i) {
-    for (index j = 0; j < m; ++j) {
-      const double s = score(i, j), pair = i == j ? 1 : 0;
-      double slope = share * (portable_exp(s - c.sums[i]) - pair);
-      if (how.symmetric && j < n) slope += share * (portable_exp(s - c.sums[n + j]) - pair);
-      c.scores[i * m + j] = static_cast<T>(slope * inverse);
-    }
-  });
-  on.threads.each(c.batch, [&](index r) {
-    T* const to = c.dx + r * d;
-    std::fill_n(to, d, T(0));
-    const bool anchor = r < n;
-    for (index other = 0; other < (anchor ? m : n); ++other) {
-      const T slope = anchor ? c.scores[r * m + other] : c.scores[other * m + (r - n)];
-      const T* const from = anchor ? candidates + other * d : c.x + other * d;
-      for (index k = 0; k < d; ++k) to[k] += unfused(slope * from[k]);
-    }
-  });
-  return sum;
-}
-
-/// Criterion of contrastive heads; see contrastive_options.
-struct contrastive_criterion {
-  contrastive_options how{};
-};
-/// The settings that a criterion has for contrastive heads: the defaults if it is of labels.
-template <class Criterion>
-constexpr contrastive_options contrastive_settings(const Criterion& criterion) {
-  if constexpr (std::is_same_v<Criterion, contrastive_criterion>)
-    return criterion.how;
-  else
-    return {};
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
-/// `contrastive_objective`, `distillation`, `cached_logits_reader`, `cached_logits_writer` or your
-/// own.
-/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
-///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
-/// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
-///   loss, see ops::label_cross_entropy.
-/// - `refuses<M>(batch, limits)`, if there is one, returns the linnet::refusal that last_refusal()
-///   words, and is asked in place of accepts().
-/// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
-///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
-template <class L, class M>
-concept objective = requires(L& l, const typename M::batch& b, const limits& m,
-                             const ops::execution& on) {
-  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
-  l.token_loss(on, b);
-};
-
-namespace detail {
-/// An objective with a loss on attention: its attention_tap() watches forward and backward, and
-/// attention_nats() is what it adds to the loss.
-template <class L>
-concept sees_attention = requires(std::remove_cvref_t<L>& l) {
-  l.attention_tap();
-  l.attention_nats();
-};
-/// An objective that trainers with a z-loss or early exits refuse.
-template <class L>
-inline constexpr bool takes_plain_logits = requires {
-  requires std::remove_cvref_t<L>::plain_logits;
-};
-/// An objective that says which tokens have inputs of few bits, from an attention_tap() on.
-template <class L>
-concept chooses_bits = sees_attention<L> && requires(std::remove_cvref_t<L>& l) {
-  l.token_bits();
-};
-}  // namespace detail
-
-/// The default objective: cross-entropy with the labels of the batch.
-struct cross_entropy_objective {
-  template <class M>
-  static bool accepts(const typename M::batch&, const limits&) {
-    return true;
-  }
-  template <class Batch>
-  static ops::label_cross_entropy token_loss(const ops::execution&, const Batch&) {
-    return {};
-  }
-};
-
-/// Objective of encoders with head::contrastive: InfoNCE in a batch with settings of one's own.
-class contrastive_objective {
- public:
-  /// An objective with the default settings.
-  contrastive_objective() = default;
-  /// Opens an objective. Errors: errc::invalid for an option out of its range, by its name.
-  static result<contrastive_objective> open(const contrastive_options& how) LINNET_TRY {
-    if (auto fit = detail::acceptable("contrastive_objective::open", "contrastive_options", how);
-        !fit)
-      return fit.error();
-    contrastive_objective made;
-    made.how_ = how;
-    return made;
-  }
-  LINNET_OR_OUT_OF_MEMORY("contrastive_objective::open")
-
-  /// Whether every anchor of a batch has its positive and its hard negatives.
-  template <class M>
-  bool accepts(const typename M::batch& b, const limits&) const {
-    static_assert(contrasts<M>,
-                  "linnet::contrastive_objective: the model's head must be head::contrastive<>");
-    return b.batch % (2 + how_.negatives) == 0;
-  }
-  /// Returns the loss criterion.
-  template <class Batch>
-  ops::contrastive_criterion token_loss(const ops::execution&, const Batch&) const {
-    return {how_};
-  }
-  /// Settings of the loss.
-  const contrastive_options& settings() const { return how_; }
-
- private:
-  template <class M>
-  static constexpr bool contrasts = requires {
-    requires M::head::contrasts;
-  };
-  contrastive_options how_;
 };
 
 LINNET_NAMESPACE_END
@@ -47218,6 +47238,32 @@ inline constexpr decoder_shape tinyllama_1_1b{.d_model = 2048,
                                               .vocabulary = 32000,
                                               .context = 2048,
                                               .eps = 1e-5};
+// BabyLlama (Timiryasov and Tastet 2023) and its two teachers, by the authors' configurations: one
+// vocabulary for all three, and twice the length of their texts.
+inline constexpr decoder_shape babyllama_58m{.d_model = 512,
+                                             .d_ff = 1024,
+                                             .heads = 8,
+                                             .kv_heads = 8,
+                                             .layers = 16,
+                                             .vocabulary = 16000,
+                                             .context = 256,
+                                             .eps = 1e-6};
+inline constexpr decoder_shape babyllama_teacher_360m{.d_model = 1024,
+                                                      .d_ff = 3072,
+                                                      .heads = 8,
+                                                      .kv_heads = 8,
+                                                      .layers = 24,
+                                                      .vocabulary = 16000,
+                                                      .context = 256,
+                                                      .eps = 1e-6};
+inline constexpr decoder_shape babyllama_teacher_705m{.d_model = 1536,
+                                                      .d_ff = 6144,
+                                                      .heads = 16,
+                                                      .kv_heads = 16,
+                                                      .layers = 24,
+                                                      .vocabulary = 16000,
+                                                      .context = 256,
+                                                      .eps = 1e-5};
 inline constexpr decoder_shape mobilellm_125m{.d_model = 576,
                                               .d_ff = 1536,
                                               .heads = 9,
@@ -47347,6 +47393,13 @@ using gpt2_small = decoder<shapes::gpt2_small, norm::layer_norm, position::learn
 using stories260k = decoder<shapes::stories260k>;  ///< 260,032
 using tinyllama_1_1b =
     decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
+/// BabyLlama: 58,343,936, see babyllama_distillation. Its teachers are a Llama and a GPT-2.
+using babyllama_58m = decoder<shapes::babyllama_58m, position::rope_half, tie::untied>;
+using babyllama_teacher_360m =
+    decoder<shapes::babyllama_teacher_360m, position::rope_half, tie::untied>;  ///< 359,973,888
+using babyllama_teacher_705m =
+    decoder<shapes::babyllama_teacher_705m, norm::layer_norm, position::learned, ffn::gelu_tanh,
+            bias::all>;  ///< 704,928,768
 using mobilellm_125m =
     decoder<shapes::mobilellm_125m, position::rope_half>;    ///< MobileLLM (Liu et al. 2024)
 using smollm2_135m = decoder<shapes::smollm2_135m>;          ///< 134,515,008

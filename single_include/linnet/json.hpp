@@ -2631,6 +2631,12 @@ template <class A>
 inline constexpr bool is_prefix = requires {
   A::key_width;
 };
+/// An adapter whose numbers are the virtual tokens themselves.
+template <class A>
+concept has_virtual_rows = requires {
+  A::virtual_count;
+}
+&&!requires { A::row_width; };
 /// An adapter's token_dim, as PEFT calls it.
 template <class A>
 consteval index token_width() {
@@ -2733,9 +2739,10 @@ void each_virtual_number(F&& f) {
 /// Of an even number of decoder layers L, PEFT's layers l and l + L/2 of a T5 have one prefix:
 /// other ones are errc::unsupported.
 template <class A, class T>
-requires requires { A::virtual_count; }
-result<void> save_peft(const weights<A, T>& a, const std::string& directory,
-                       const std::string& base_name = {}) LINNET_TRY {
+requires detail::has_virtual_rows<A> result<void> save_peft(const weights<A, T>& a,
+                                                            const std::string& directory,
+                                                            const std::string& base_name = {})
+LINNET_TRY {
   if (!a.valid()) return a.error();
   if (auto fit = detail::check_base("save_peft", a.tree()); !fit) return fit;
   auto parts = detail::leaves_of(a);
@@ -2771,9 +2778,10 @@ LINNET_OR_OUT_OF_MEMORY(directory)
 /// tokens, another width, and another base by its hash; errc::invalid for an adapter without a
 /// base.
 template <class A, class T>
-requires requires { A::virtual_count; }
-result<void> load_peft(weights<A, T>& a, const std::string& directory,
-                       peft_base base = peft_base::same) LINNET_TRY {
+requires detail::has_virtual_rows<A> result<void> load_peft(weights<A, T>& a,
+                                                            const std::string& directory,
+                                                            peft_base base = peft_base::same)
+LINNET_TRY {
   if (!a.valid()) return a.error();
   if (auto fit = detail::check_base("load_peft", a.tree()); !fit) return fit;
   const std::string path = directory + "/adapter_config.json";
@@ -2799,6 +2807,15 @@ result<void> load_peft(weights<A, T>& a, const std::string& directory,
   return {};
 }
 LINNET_OR_OUT_OF_MEMORY(directory)
+
+/// Saves the prefix that a projection makes, as PEFT does. The projection is not in the file, so
+/// nothing can be loaded into one. Errors: those of fold() and of saving the prefix.
+template <class M, index Count, index Hidden, class T>
+result<void> save_peft(const weights<adapted<M, prefix_projection<Count, Hidden>>, T>& a,
+                       const std::string& directory, const std::string& base_name = {}) {
+  const auto prefix = fold(a);
+  return prefix ? save_peft(*prefix, directory, base_name) : result<void>(prefix.error());
+}
 
 LINNET_NAMESPACE_END
 /// @file

@@ -30534,6 +30534,7 @@ enum class refusal : unsigned char {
   objective_exits,           ///< early exits beside an objective on the last layer's logits
   attention_recompute,       ///< limits.recompute beside an objective on attention
   attention_layer_dropout,   ///< layer dropout beside an objective on attention
+  switch_layer_dropout,      ///< layer dropout beside an adapter that routes tokens once
   attention_virtual,         ///< virtual tokens beside an objective on attention
   not_written,               ///< a batch that the objective did not write last
   other_texts,               ///< a saved state of other texts than those of the batch
@@ -30695,6 +30696,10 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::attention_layer_dropout:
       return "the objective watches attention in every layer, and layer dropout leaves some out: "
              "set training_options.layer_dropout.rate to 0";
+    case refusal::switch_layer_dropout:
+      return "the adapter routes tokens in the first layer for all layers, and layer dropout "
+             "leaves "
+             "some tokens out of others: set training_options.layer_dropout.rate to 0";
     case refusal::attention_virtual:
       return "the objective watches attention between the tokens of a text, and virtual tokens are "
              "none: train lora<> or bottleneck<> instead";
@@ -46046,154 +46051,6 @@ LINNET_NAMESPACE_END
 /// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
 /// limits are constants.
 
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Bytes of each kind of memory that model M plans for a purpose.
-struct plan_sizes {
-  index state = 0, saved = 0, scratch = 0, converted = 0;
-  constexpr index total() const {
-    return add_sizes(add_sizes(state, saved), add_sizes(scratch, converted));
-  }
-};
-/// The most of ops::converted_bytes() that a matrix of a model of mixed storage `S` needs.
-template <class S>
-constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
-  index most = 0;
-  S::each([&](auto one) {
-    most = (std::max)(
-        most, ops::converted_bytes<typename decltype(one)::type>(rows, in, out, threads, training));
-  });
-  return most;
-}
-template <class S>
-constexpr planner planner_for() {
-  planner m;
-  if constexpr (ops::uses_scratch<S>) m.converted_bytes = &ops::converted_bytes<S>;
-  if constexpr (requires { S::mixes; }) m.converted_bytes = &converted_bytes<S>;
-  return m;
-}
-template <class M, class T, class S = storage_of<M, T>>
-LINNET_COLD constexpr plan_sizes plan_for(const limits& l, purpose use) {
-  planner m = planner_for<S>();
-  (void)M::template plan<T>(m, l, use);
-  return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
-}
-
-/// The workspace of model M inside memory, and where its products round their inputs.
-template <class M, class T>
-struct placed_workspace {
-  typename M::template workspace<T> work{};
-  void* converted = nullptr;
-};
-/// Places the workspace in `memory`, which is zeroed and large enough.
-template <class M, class T, class S = storage_of<M, T>>
-LINNET_COLD placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
-  const plan_sizes sizes = plan_for<M, T, S>(l, use);
-  auto* const at = static_cast<std::byte*>(memory);
-  planner m = planner_for<S>();
-  m.state = arena(at, sizes.state);
-  m.saved = arena(at + sizes.state, sizes.saved);
-  m.scratch = arena(at + sizes.state + sizes.saved, sizes.scratch);
-  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
-                                at + sizes.state + sizes.saved + sizes.scratch};
-  M::prepare(placed.work, l);
-  return placed;
-}
-
-/// Labels of each sequence of a batch.
-template <class M>
-constexpr index labels_per_sequence(const typename M::batch& b) {
-  if constexpr (requires { b.target_length; })
-    return b.target_length;
-  else
-    return M::label_per_sequence ? 1 : b.length;
-}
-/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
-template <class M, class T>
-bool logits_fit(const typename M::batch& b, std::span<T> logits) {
-  const index rows = b.batch * M::ids_per_token * labels_per_sequence<M>(b);
-  return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
-}
-/// Whether a model has no loss, as an encoder without a head.
-template <class M>
-inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
-                                 requires(const typename M::batch& b, const limits& l) {
-  M::refuses_texts(b, l);
-};
-/// Why an objective does not serve a batch.
-template <class M, class L>
-refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
-  if constexpr (requires { from.template refuses<M>(b, l); })
-    return from.template refuses<M>(b, l);
-  else
-    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
-}
-/// Why a call with a batch, an objective and a span for logits is refused: the first cause.
-template <class M, class Objective, class T>
-refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
-                   std::span<T> logits) {
-  if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
-  if (const refusal why = refusal_by<M>(from, b, l); why != refusal::none) return why;
-  return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
-}
-
-/// Why a model takes no batch of a text: of one without a loss, labels are not read.
-template <class M>
-refusal refusal_of_text(const typename M::batch& b, const limits& l) {
-  if constexpr (headless<M>)
-    return M::refuses_texts(b, l);
-  else
-    return refusal_of<M>(b, l);
-}
-/// The error of `where` for batch number `i` of a text, if it is refused.
-LINNET_COLD inline result<void> check_batch(const char* where, index i, refusal why) {
-  if (why == refusal::none) return {};
-  return failure(errc::invalid, where, "batch " + std::to_string(i),
-                 "one that the model and the limits take", to_string(why));
-}
-
-/// Checks limits for a model that has a key-value cache of blocks (`paged`) and rules of its own.
-LINNET_COLD inline result<void> acceptable(const char* where, const limits& l, index footprint,
-                                           bool paged, limits_refusal (*rules)(const limits&)) {
-  const auto refuse = [&](const char* field, std::string_view rule, index got) {
-    return detail::failure(errc::invalid, where, field, rule, std::to_string(got));
-  };
-  const auto no_more_than = [](index most, const char* what) {
-    return "no more than " + std::to_string(most) + ", " + what;
-  };
-  if (auto fit = acceptable(where, "limits", l); !fit) return fit;
-  if (l.kv_blocks > 0 && !paged)
-    return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
-  if (l.chunk > 0 && l.max_logits > l.chunk)
-    return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
-  if (const limits_refusal own = rules(l); own.field != nullptr)
-    return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
-  constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
-                                   "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
-  std::size_t largest = 0;
-  for (std::size_t i = 0; i < sizeof names / sizeof *names; ++i) {
-    const index value = l.*growing_limits[i];
-    if (value > most_positions) return refuse(names[i], "no more than 2147483647", value);
-    if (value > l.*growing_limits[largest]) largest = i;
-  }
-  if (footprint >= most_bytes)
-    return refuse(names[largest], "limits whose memory fits an address space",
-                  l.*growing_limits[largest]);
-  return {};
-}
-/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
-/// is what they need.
-template <class M>
-result<void> acceptable(const char* where, const limits& l, index footprint) {
-  return acceptable(where, l, footprint, M::cache::code != kv_code::int4,
-                    [](const limits& some) -> limits_refusal { return M::check_limits(some); });
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
 /// @file
 /// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
 
@@ -46317,25 +46174,47 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+/// An objective that gives the reason for which it does not serve a batch.
+template <class L, class M>
+concept says_why_not = requires(L& l, const typename M::batch& b, const limits& m) {
+  { l.template refuses<M>(b, m) } -> std::same_as<refusal>;
+};
+/// An objective that says whether it serves a batch.
+template <class L, class M>
+concept says_whether = requires(L& l, const typename M::batch& b, const limits& m) {
+  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
+};
+}  // namespace detail
+
 /// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
 /// `contrastive_objective`, `distillation`, `cached_logits_reader`, `cached_logits_writer` or your
 /// own.
-/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
-///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
+/// - `refuses<M>(batch, limits)` is asked before anything is computed. It returns why the objective
+///   does not serve this batch within the caller's limits, or refusal::none. A call that is refused
+///   computes nothing, gives NaN nats, and words the refusal in last_refusal().
+/// - `accepts<M>(batch, limits)` says only whether it does, in place of refuses(). Of an objective
+///   that has both, refuses() alone is asked.
 /// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
 ///   loss, see ops::label_cross_entropy.
-/// - `refuses<M>(batch, limits)`, if there is one, returns the linnet::refusal that last_refusal()
-///   words, and is asked in place of accepts().
 /// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
 ///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
 template <class L, class M>
-concept objective = requires(L& l, const typename M::batch& b, const limits& m,
-                             const ops::execution& on) {
-  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
+concept objective = (detail::says_why_not<L, M> ||
+                     detail::says_whether<L, M>)&&requires(L& l, const typename M::batch& b,
+                                                           const ops::execution& on) {
   l.token_loss(on, b);
 };
 
 namespace detail {
+/// Why an objective does not serve a batch.
+template <class M, class L>
+refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
+  if constexpr (says_why_not<L, M>)
+    return from.template refuses<M>(b, l);
+  else
+    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
+}
 /// An objective with a loss on attention: its attention_tap() watches forward and backward, and
 /// attention_nats() is what it adds to the loss.
 template <class L>
@@ -46405,6 +46284,147 @@ class contrastive_objective {
   };
   contrastive_options how_;
 };
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Bytes of each kind of memory that model M plans for a purpose.
+struct plan_sizes {
+  index state = 0, saved = 0, scratch = 0, converted = 0;
+  constexpr index total() const {
+    return add_sizes(add_sizes(state, saved), add_sizes(scratch, converted));
+  }
+};
+/// The most of ops::converted_bytes() that a matrix of a model of mixed storage `S` needs.
+template <class S>
+constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+  index most = 0;
+  S::each([&](auto one) {
+    most = (std::max)(
+        most, ops::converted_bytes<typename decltype(one)::type>(rows, in, out, threads, training));
+  });
+  return most;
+}
+template <class S>
+constexpr planner planner_for() {
+  planner m;
+  if constexpr (ops::uses_scratch<S>) m.converted_bytes = &ops::converted_bytes<S>;
+  if constexpr (requires { S::mixes; }) m.converted_bytes = &converted_bytes<S>;
+  return m;
+}
+template <class M, class T, class S = storage_of<M, T>>
+LINNET_COLD constexpr plan_sizes plan_for(const limits& l, purpose use) {
+  planner m = planner_for<S>();
+  (void)M::template plan<T>(m, l, use);
+  return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
+}
+
+/// The workspace of model M inside memory, and where its products round their inputs.
+template <class M, class T>
+struct placed_workspace {
+  typename M::template workspace<T> work{};
+  void* converted = nullptr;
+};
+/// Places the workspace in `memory`, which is zeroed and large enough.
+template <class M, class T, class S = storage_of<M, T>>
+LINNET_COLD placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
+  const plan_sizes sizes = plan_for<M, T, S>(l, use);
+  auto* const at = static_cast<std::byte*>(memory);
+  planner m = planner_for<S>();
+  m.state = arena(at, sizes.state);
+  m.saved = arena(at + sizes.state, sizes.saved);
+  m.scratch = arena(at + sizes.state + sizes.saved, sizes.scratch);
+  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
+                                at + sizes.state + sizes.saved + sizes.scratch};
+  M::prepare(placed.work, l);
+  return placed;
+}
+
+/// Labels of each sequence of a batch.
+template <class M>
+constexpr index labels_per_sequence(const typename M::batch& b) {
+  if constexpr (requires { b.target_length; })
+    return b.target_length;
+  else
+    return M::label_per_sequence ? 1 : b.length;
+}
+/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
+template <class M, class T>
+bool logits_fit(const typename M::batch& b, std::span<T> logits) {
+  const index rows = b.batch * M::ids_per_token * labels_per_sequence<M>(b);
+  return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
+}
+/// Whether a model has no loss, as an encoder without a head.
+template <class M>
+inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
+                                 requires(const typename M::batch& b, const limits& l) {
+  M::refuses_texts(b, l);
+};
+/// Why a call with a batch, an objective and a span for logits is refused: the first cause.
+template <class M, class Objective, class T>
+refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
+                   std::span<T> logits) {
+  if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
+  if (const refusal why = refusal_by<M>(from, b, l); why != refusal::none) return why;
+  return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
+}
+
+/// Why a model takes no batch of a text: of one without a loss, labels are not read.
+template <class M>
+refusal refusal_of_text(const typename M::batch& b, const limits& l) {
+  if constexpr (headless<M>)
+    return M::refuses_texts(b, l);
+  else
+    return refusal_of<M>(b, l);
+}
+/// The error of `where` for batch number `i` of a text, if it is refused.
+LINNET_COLD inline result<void> check_batch(const char* where, index i, refusal why) {
+  if (why == refusal::none) return {};
+  return failure(errc::invalid, where, "batch " + std::to_string(i),
+                 "one that the model and the limits take", to_string(why));
+}
+
+/// Checks limits for a model that has a key-value cache of blocks (`paged`) and rules of its own.
+LINNET_COLD inline result<void> acceptable(const char* where, const limits& l, index footprint,
+                                           bool paged, limits_refusal (*rules)(const limits&)) {
+  const auto refuse = [&](const char* field, std::string_view rule, index got) {
+    return detail::failure(errc::invalid, where, field, rule, std::to_string(got));
+  };
+  const auto no_more_than = [](index most, const char* what) {
+    return "no more than " + std::to_string(most) + ", " + what;
+  };
+  if (auto fit = acceptable(where, "limits", l); !fit) return fit;
+  if (l.kv_blocks > 0 && !paged)
+    return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
+  if (l.chunk > 0 && l.max_logits > l.chunk)
+    return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
+  if (const limits_refusal own = rules(l); own.field != nullptr)
+    return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
+  constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
+                                   "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
+  std::size_t largest = 0;
+  for (std::size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+    const index value = l.*growing_limits[i];
+    if (value > most_positions) return refuse(names[i], "no more than 2147483647", value);
+    if (value > l.*growing_limits[largest]) largest = i;
+  }
+  if (footprint >= most_bytes)
+    return refuse(names[largest], "limits whose memory fits an address space",
+                  l.*growing_limits[largest]);
+  return {};
+}
+/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
+/// is what they need.
+template <class M>
+result<void> acceptable(const char* where, const limits& l, index footprint) {
+  return acceptable(where, l, footprint, M::cache::code != kv_code::int4,
+                    [](const limits& some) -> limits_refusal { return M::check_limits(some); });
+}
+
+}  // namespace detail
 
 LINNET_NAMESPACE_END
 
@@ -50001,6 +50021,228 @@ inline result<std::vector<eval_item>> read_hellaswag(std::string_view text,
   return detail::some_items(std::move(items), where);
 }
 LINNET_OR_OUT_OF_MEMORY(where)
+
+LINNET_NAMESPACE_END
+/// @file
+/// The most probable tokens that a model predicts: what a student with other tokens learns from it.
+
+/// @file
+/// A teacher by the most probable tokens of each row and their logits.
+
+LINNET_NAMESPACE_BEGIN
+
+/// The most probable tokens of rows, and their logits: both [rows, k]. Where a row has fewer, the
+/// rest of its ids are `no_token`. A row's ids differ. top_logits_of() makes them of a model.
+struct top_logits {
+  index k = 0;
+  std::vector<token> ids{};
+  std::vector<float> logits{};
+
+  /// Number of rows.
+  index rows() const { return k > 0 ? std::ssize(ids) / k : 0; }
+  /// Rows [first, first + count), such as those of one sequence of a batch. Errors: errc::invalid
+  /// for rows that are not there, errc::out_of_memory.
+  result<top_logits> part(index first, index count) const LINNET_TRY {
+    if (first < 0 || count < 0 || first > rows() || count > rows() - first)
+      return error{errc::invalid, "top_logits::part", "rows",
+                   "some of " + std::to_string(rows()) + " rows",
+                   std::to_string(count) + " from row " + std::to_string(first) + " on"};
+    const auto begin = first * k, end = begin + count * k;
+    return top_logits{k,
+                      {ids.begin() + begin, ids.begin() + end},
+                      {logits.begin() + begin, logits.begin() + end}};
+  }
+  LINNET_OR_OUT_OF_MEMORY("top_logits::part")
+  /// Puts other rows behind these. Nothing changes unless all do. Errors: errc::invalid for rows of
+  /// another k, unless there is none here; errc::out_of_memory.
+  result<void> append(top_logits more) LINNET_TRY {
+    if (ids.empty()) {
+      *this = std::move(more);
+      return {};
+    }
+    if (more.k != k)
+      return error{errc::invalid, "top_logits::append", "k",
+                   std::to_string(k) + ", as the rows before have", std::to_string(more.k)};
+    ids.reserve(ids.size() + more.ids.size());
+    logits.reserve(logits.size() + more.logits.size());
+    ids.insert(ids.end(), more.ids.begin(), more.ids.end());
+    logits.insert(logits.end(), more.logits.begin(), more.logits.end());
+    return {};
+  }
+  LINNET_OR_OUT_OF_MEMORY("top_logits::append")
+  /// Cuts rows off, or puts some without ids behind: those of padding, whose labels are `ignored`.
+  /// Errors: errc::invalid for a negative number of rows, errc::out_of_memory.
+  result<void> resize(index rows) LINNET_TRY {
+    if (rows < 0)
+      return error{errc::invalid, "top_logits::resize", "rows", "at least 0", std::to_string(rows)};
+    if (!detail::has_memory(detail::array_bytes(rows, k, sizeof(token))))
+      return detail::out_of_memory("top_logits::resize");
+    const auto size = static_cast<std::size_t>(rows * k);
+    logits.reserve(size);
+    ids.resize(size, no_token);
+    logits.resize(size);
+    return {};
+  }
+  LINNET_OR_OUT_OF_MEMORY("top_logits::resize")
+};
+
+namespace detail {
+
+/// Finds the k largest of logits[n]; of equal ones those with the lowest ids. best[k] receives
+/// their ids, in descending order.
+template <class T>
+void largest_logits(index n, const T* logits, index k, token* best) {
+  // The k best so far are a heap whose first is the least.
+  const auto better = [&](token a, token b) {
+    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
+  };
+  for (token v = 0; v < n; ++v) {
+    if (v >= k) {
+      if (!better(v, best[0])) continue;
+      std::pop_heap(best, best + k, better);
+    }
+    best[v < k ? v : k - 1] = v;
+    std::push_heap(best, best + (v < k ? v + 1 : k), better);
+  }
+  std::sort_heap(best, best + k, better);
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Rows without ids, for a model of so many tokens. Errors: errc::invalid for k,
+/// errc::out_of_memory.
+inline result<top_logits> room_for_top_logits(index rows, index k, index vocabulary) LINNET_TRY {
+  constexpr const char* where = "top_logits_of";
+  if (k < 1 || k > vocabulary)
+    return error{errc::invalid, where, "k",
+                 "1 to " + std::to_string(vocabulary) + ", the model's vocabulary",
+                 std::to_string(k)};
+  if (rows > 0 && !has_memory(array_bytes(rows, k, sizeof(token)))) return out_of_memory(where);
+  top_logits made{k, {}, {}};
+  if (auto sized = made.resize((std::max)(rows, index{0})); !sized) return sized.error();
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("top_logits_of")
+/// Fills one row from logits[vocabulary].
+template <class T>
+void take_top_logits(top_logits& to, index row, index vocabulary, const T* logits) {
+  token* const ids = to.ids.data() + row * to.k;
+  float* const values = to.logits.data() + row * to.k;
+  largest_logits(vocabulary, logits, to.k, ids);
+  for (index c = 0; c < to.k; ++c) values[c] = static_cast<float>(logits[ids[c]]);
+}
+/// Refuses rows of logits that are not finite.
+inline result<void> check_top_logits(const top_logits& rows, bool finite) {
+  for (const float x : rows.logits) finite = finite && is_finite(x);
+  if (finite) return {};
+  return failure(errc::invalid, "top_logits_of", "the model's logits", "finite numbers", "others");
+}
+/// Refuses what a model refused.
+inline result<void> check_taken(const char* what, std::string_view why) {
+  if (why.empty()) return {};
+  return failure(errc::invalid, "top_logits_of", what, "what the model and the limits take", why);
+}
+
+/// An objective of an evaluator that keeps the largest logits of each row, and each sequence's loss
+/// if it is asked for. The loss is the cross-entropy.
+struct keeps_top_logits {
+  top_logits* rows;
+  std::span<loss_sum> losses;
+  index labels;  ///< of a sequence
+
+  template <class M>
+  static bool accepts(const typename M::batch&, const limits&) {
+    return true;
+  }
+  template <class Batch>
+  auto token_loss(const ops::execution&, const Batch&) const {
+    return [this](const ops::execution& on, const auto& h, index first, index count) {
+      on.threads.each(count, [&](index i) {
+        take_top_logits(*rows, first + i, h.vocabulary, h.chunk + i * h.vocabulary);
+      });
+      ops::label_cross_entropy{}(on, h, first, count);
+      on.threads.once([&] {
+        for (index i = first; i < first + count && !losses.empty(); ++i) {
+          loss_sum& of = losses[static_cast<std::size_t>(i / labels)];
+          of.nats += h.losses[i];
+          of.tokens += h.labels[i] != ignored;
+        }
+      });
+    };
+  }
+};
+
+template <class M>
+consteval bool predicts_tokens() {
+  static_assert(M::ids_per_token == 1,
+                "linnet::top_logits_of: this model's tokens consist of bytes, so it has no logits "
+                "of tokens");
+  return true;
+}
+
+}  // namespace detail
+
+/// The k largest logits of each label's row of a batch, [batch * labels of a sequence, k]. A row is
+/// what the model predicts its label by, and is there for labels that are `ignored`, too. Logits
+/// descend; of equal ones the lowest ids come first. They are those that loss() gives, with the
+/// same bits on any number of threads. `losses`[batch], unless empty, receives the cross-entropy of
+/// each sequence. Memory of one chunk of logits is all that it takes beside the rows. Errors:
+/// errc::invalid for k, `losses` of another size, a batch that the model refuses, and logits that
+/// are not finite. Also errc::out_of_memory. Wan et al. (2024) keep ten.
+template <class M, class T>
+result<top_logits> top_logits_of(evaluator<M, T>& teacher, const typename M::batch& b, index k = 10,
+                                 std::span<loss_sum> losses = {}) LINNET_TRY {
+  static_assert(detail::predicts_tokens<M>());
+  if (!losses.empty() && std::ssize(losses) != b.batch)
+    return error{errc::invalid, "top_logits_of", "losses",
+                 std::to_string(b.batch) + ", one for each sequence",
+                 std::to_string(losses.size())};
+  const index labels = detail::labels_per_sequence<M>(b);
+  auto made = detail::room_for_top_logits(multiply_sizes(b.batch, labels), k, M::vocabulary);
+  if (!made) return made;
+  for (loss_sum& one : losses) one = {};
+  const loss_sum sum = teacher.loss(b, detail::keeps_top_logits{&*made, losses, labels});
+  if (auto taken = detail::check_taken("batch", teacher.last_refusal()); !taken)
+    return taken.error();
+  if (auto fit = detail::check_top_logits(*made, is_finite(sum.nats)); !fit) return fit.error();
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("top_logits_of")
+
+/// The k largest logits of what follows each token that a session is fed, [batch * length, k]; see
+/// feed_all(), which takes the tokens. They stand behind those that the sequences have, and stay.
+/// Rows behind a sequence's valid tokens have no ids. Errors: errc::invalid for k, tokens that the
+/// session refuses, and logits that are not finite. Also errc::out_of_memory. Nothing is fed where
+/// k or the tokens are refused.
+template <class M, class T>
+result<top_logits> top_logits_of(session<M, T>& teacher, std::span<const token> tokens, index batch,
+                                 std::span<const index> lengths, index k = 10) LINNET_TRY {
+  static_assert(detail::predicts_tokens<M>());
+  auto made = detail::room_for_top_logits(std::ssize(tokens), k, M::vocabulary);
+  if (!made) return made;
+  const auto logits = teacher.feed_all(tokens, batch, lengths);
+  if (auto taken = detail::check_taken("tokens", teacher.last_refusal()); !taken)
+    return taken.error();
+  const index length = std::ssize(tokens) / batch;
+  for (index i = 0; i < batch * length; ++i)
+    if (lengths.empty() || i % length < lengths[static_cast<std::size_t>(i / length)])
+      detail::take_top_logits(*made, i, M::vocabulary, logits.data() + i * M::vocabulary);
+  if (auto fit = detail::check_top_logits(*made, true); !fit) return fit.error();
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("top_logits_of")
+/// @copydoc top_logits_of()
+template <class M, class T>
+result<top_logits> top_logits_of(session<M, T>& teacher, std::span<const token> tokens,
+                                 index k = 10) {
+  return top_logits_of(teacher, tokens, 1, {}, k);
+}
 
 LINNET_NAMESPACE_END
 /// @file
@@ -63032,7 +63274,7 @@ struct lora_product {
     by.inputs_backward(on, map, of_y, g.a, dx);
   }
 
- private:
+ protected:
   static constexpr index padded_experts = round_up((std::max)(experts, index{1}), ops::panel_width);
 
   static const lora_product& of(const void* self) {
@@ -64539,6 +64781,493 @@ result<weights<adapted<M, gated_prefix<Count, Layers>>, T>> fold(
   on.converted = scratch.data();
   A::template project<T>(on, base, w.tree().prompts, made.tree().keys, made.tree().values);
   std::copy_n(w.tree().gates, Layers * A::heads, made.tree().gates);
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("fold")
+
+LINNET_NAMESPACE_END
+/// @file
+/// LoRA-Switch: low-rank deltas that one router chooses for each token, for all layers at once.
+
+LINNET_NAMESPACE_BEGIN
+
+/// LoRA-Switch (Kong et al. 2024), a method of adapted<> for decoders. It has the deltas and gates
+/// of dynamic_lora, but one router for all matrices. The router reads what the first matrix reads,
+/// and each token keeps its gates in all layers. So a token meets the weights W + s sum of g_i B_i
+/// A_i of one choice. One expert is lora<Rank>.
+template <index Experts, index Rank, index Top = 2, class Targets = all_linear>
+struct lora_switch {
+  static_assert(Experts >= 1 && Experts <= 64 && Top >= 1 && Top <= Experts,
+                "linnet::lora_switch: 1 to 64 experts, of which 1 to all are chosen, such as "
+                "lora_switch<8, 4, 2>");
+  static_assert(Rank > 0 && Experts * Rank <= 1024,
+                "linnet::lora_switch: experts times rank is from 1 to 1024");
+  static constexpr index experts = Experts, expert_rank = Rank, chosen = Top;
+  using targets = Targets;
+};
+
+namespace detail {
+
+/// The matrices of an adapter whose router reads the input of the first.
+struct routed_targets {
+  index first = 0;    ///< the first matrices that read what the router reads
+  index columns = 0;  ///< its inputs
+  bool plain = true;  ///< whether all are maps of attention and feed-forwards, of whole rows
+};
+template <class M, class Targets>
+consteval routed_targets find_routed_targets() {
+  routed_targets found;
+  bool together = true;
+  index layer = -1;
+  std::string_view part;
+  each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
+    if (!is_target<M, Targets>(at, info)) return;
+    const parameter_path& map = *at.parent;
+    const std::string_view name = map.name, of = map.parent ? map.parent->name : name;
+    const bool reads = name == "q" || name == "k" || name == "v" || name == "gate" ||
+                       name == "up" || name == "wi",
+               writes = name == "o" || name == "down" || name == "wo";
+    found.plain = found.plain && (of == "attention" || of == "ffn") && (reads || writes);
+    const index number = at.enclosing_element().number;
+    if (found.columns == 0) {
+      found = {1, info.columns, found.plain};
+      layer = number;
+      part = of;
+      together = reads;
+      return;
+    }
+    together = together && reads && number == layer && of == part;
+    found.first += together;
+  });
+  return found;
+}
+/// Whether a model's tokens may keep their gates from layer to layer; words for the others.
+template <class M, class Targets>
+consteval bool routes_tokens_once() {
+  if constexpr (!is_decoder<M>)
+    static_assert(never<M>,
+                  "linnet::lora_switch: decoders route a token once; dynamic_lora routes it in "
+                  "each matrix of any model");
+  else if constexpr (!takes_virtual_keys<M>() || !M::self.projections.plain() ||
+                     M::depths::routes || !std::is_same_v<typename M::sharing, sharing::none>)
+    static_assert(never<M>,
+                  "linnet::lora_switch: all tokens go through layers of their own, with full "
+                  "attention or sliding windows; take dynamic_lora");
+  else
+    static_assert(find_routed_targets<M, Targets>().plain,
+                  "linnet::lora_switch: its matrices are those of attention and of standard or "
+                  "gated feed-forwards, which read a row for each token; take dynamic_lora");
+  return true;
+}
+
+/// Products with deltas by gates that tokens keep. `P` and `G` as of lora_product.
+template <index Experts, index Rank, index Top, class T, class P, class G>
+struct switch_product : lora_product<Experts * Rank, T, P, G> {
+  using shared = lora_product<Experts * Rank, T, P, G>;
+  using shared::most_rows;
+  using shared::padded;
+  using choice = expert_gates<Experts, Top>;
+  static constexpr index width = Experts * Rank,
+                         padded_experts = round_up(Experts, ops::panel_width);
+
+  index first = 1;        ///< matrices that read what the router reads
+  T* gates = nullptr;     ///< [rows, Experts] of all tokens, as choose() leaves them
+  T* d_scores = nullptr;  ///< [rows, Experts] summed over the products behind the first
+  T* own = nullptr;       ///< [rows, Experts] of one product
+
+  /// The hook of products. It must not outlive this object.
+  ops::product_adapter<T> hook() const {
+    const shared* const object = this;
+    return {object, &shared::covers, &add, this->dp ? &backward : nullptr};
+  }
+
+ private:
+  static const switch_product& of(const void* self) {
+    return static_cast<const switch_product&>(*static_cast<const shared*>(self));
+  }
+  /// gates[rows, Experts] of rows [i, i + rows), for the calling thread alone.
+  void route(const ops::execution& on, const ops::adapted_product<T>& to, index i, index rows,
+             T* some) const {
+    ops::detail::block_product<T, T, simd::epilogue<T>>{
+        rows,
+        Experts,
+        to.k,
+        {to.x + i * to.k, to.k, 1},
+        {this->p.router.panels, ops::panel_width, ops::panel_width * to.k},
+        some,
+        padded_experts,
+        {nullptr, T(1), false},
+        padded_experts - Experts}
+        .run(on.level);
+    for (index r = 0; r < rows; ++r) choice::choose(some + r * padded_experts);
+  }
+  static void add(const void* self, const ops::execution& on, const ops::adapted_product<T>& to,
+                  const ops::output_block& block) {
+    const switch_product& by = of(self);
+    const index map = by.p.base.find(to.panels);
+    const auto& b = by.p.maps[map].b;
+    const T scale = T(by.p.base.how.scale(Rank)) * to.alpha;
+    alignas(64) T some[std::size_t{most_rows * padded}];
+    alignas(64) T routed[std::size_t{most_rows * padded_experts}];
+    for (index i = block.i0; i < block.i1; i += most_rows) {
+      const index rows = (std::min)(most_rows, block.i1 - i);
+      by.reduce(on, map, to, i, rows, some, padded);
+      const bool routes = map < by.first;  // nobody has waited for gates that another thread keeps
+      if (routes) by.route(on, to, i, rows, routed);
+      for (index r = 0; r < rows; ++r) {
+        T* const kept = by.gates + (i + r) * Experts;
+        if (map == 0 && block.j0 == 0) std::copy_n(routed + r * padded_experts, Experts, kept);
+        choice::apply(routes ? routed + r * padded_experts : kept, Rank, some + r * padded);
+      }
+      ops::detail::block_product<T, T, simd::epilogue<T>>{
+          rows,
+          block.j1 - block.j0,
+          width,
+          {some, padded, 1},
+          {b.panels + block.j0 * width, ops::panel_width, ops::panel_width * width},
+          to.y + i * to.n + block.j0,
+          to.n,
+          {nullptr, scale, true},
+          round_up(block.j1, ops::panel_width) - block.j1}
+          .run(on.level);
+    }
+  }
+  /// The first matrix comes last, and takes to the router what all behind it have added. Those
+  /// that read what the router reads give it their own at once.
+  static void backward(const void* self, const ops::execution& on,
+                       const ops::adapted_product<T>& of_y, const T* dy, T* dx) {
+    const switch_product& by = of(self);
+    const index map = by.p.base.find(of_y.panels), m = of_y.m, n = of_y.n;
+    const auto& w = by.p.maps[map];
+    auto& g = by.dp->maps[map];
+    const T scale = T(by.p.base.how.scale(Rank)) * of_y.alpha;
+    const auto [begin, end] = on.threads.range(m);
+    T *const inner = by.inner, *const passed = by.inner + m * width;
+    by.reduce(on, map, of_y, begin, end - begin, inner + begin * width, width);
+    std::copy(inner + begin * width, inner + end * width, passed + begin * width);
+    for (index i = begin; i < end; ++i)
+      choice::apply(by.gates + i * Experts, Rank, passed + i * width);
+    ops::fill(on, m * width, T(0), by.d_inner);  // and waits
+    ops::matmul_dw(on, m, n, width, dy, passed, g.b, scale);
+    ops::matmul_dx(on, m, n, width, dy, w.b, by.d_inner, scale);
+    const bool routes = map < by.first;
+    on.threads.each(m, [&](index i) {
+      T some[Experts];
+      choice::backward(by.gates + i * Experts, Rank, inner + i * width, by.d_inner + i * width,
+                       some);
+      T *const sum = by.d_scores + i * Experts, *const to = routes ? by.own + i * Experts : sum;
+      for (index e = 0; e < Experts; ++e) {
+        const T before = !routes || map == 0 ? sum[e] : T(0);
+        to[e] = before + some[e];
+      }
+    });
+    if (routes) {
+      ops::matmul_dw(on, m, Experts, of_y.k, by.own, of_y.x, by.dp->router);
+      ops::matmul_dx(on, m, Experts, of_y.k, by.own, by.p.router, dx);
+    }
+    by.inputs_backward(on, map, of_y, g.a, dx);
+  }
+};
+
+/// Buffers of a model with gates that tokens keep.
+template <class M, class T>
+struct switch_workspace {
+  adapted_workspace<M, T> model{};
+  index rows = 0;                                           ///< of a product, at most
+  T *gates = nullptr, *d_scores = nullptr, *own = nullptr;  ///< see switch_product
+};
+
+}  // namespace detail
+
+/// Model `M` with deltas and one router. Tensors are named as dynamic_lora's, but for
+/// lora_router.weight, which comes first.
+template <class M, index Experts, index Rank, index Top, class Targets>
+struct adapted<M, lora_switch<Experts, Rank, Top, Targets>>
+    : detail::adapted_model<M, lora_switch<Experts, Rank, Top, Targets>> {
+  static constexpr std::size_t count = detail::count_targets<M, Targets>();
+  static_assert(count > 0 && detail::names_fit<M, Targets>,
+                "linnet::lora_switch: a name of target_modules<...> is that of no matrix of this "
+                "model; M::visit() has the names, such as blocks.0.attention.q.weight");
+  static_assert(detail::routes_tokens_once<M, Targets>());
+  static constexpr detail::routed_targets routed = detail::find_routed_targets<M, Targets>();
+  static constexpr bool serves_sequences = false;  ///< sessions keep no gates
+  static constexpr bool routes_once = true;        ///< layers must see all tokens
+
+  template <class Form>
+  struct params {
+    struct map {
+      typename Form::matrix a{}, b{};
+    };
+    typename Form::matrix router{};
+    map maps[count]{};
+    lora_base<count> base{};  ///< what the adapter was made for
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    const auto spread = [](index inputs) {
+      return 1 / detail::sqrt(3 * static_cast<double>(inputs));
+    };
+    const parameter_path router = at / "lora_router";
+    f(router / "weight", tensor_info{Experts, routed.columns, role::matrix, spread(routed.columns)},
+      p.router...);
+    std::size_t i = 0;
+    M::visit(
+        [&](const parameter_path& weight, const tensor_info& info) {
+          if (!detail::is_target<M, Targets>(weight, info)) return;
+          const parameter_path a = *weight.parent / "lora_A", b = *weight.parent / "lora_B";
+          f(a / "weight",
+            tensor_info{Experts * Rank, info.columns, role::matrix, spread(info.columns)},
+            p.maps[i].a...);
+          f(b / "weight", tensor_info{info.rows, Experts * Rank, role::matrix, 0, &start_zero},
+            p.maps[i].b...);
+          ++i;
+        },
+        at);
+  }
+  /// Calls f(key, value) for what decides what the adapter computes.
+  template <class F>
+  static void describe(F&& f) {
+    M::describe(f);
+    f("adapter", "lora_switch");
+    f("experts", Experts);
+    f("rank", Rank);
+    f("chosen", Top);
+    f("target_modules", Targets::name());
+  }
+
+  template <class T>
+  using workspace = detail::switch_workspace<M, T>;
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    workspace<T> w;
+    planner rows;
+    rows.converted_bytes = [](index some, index, index, index, bool) { return some; };
+    (void)M::template plan<T>(rows, l, use);
+    w.rows = rows.converted;
+    const index size = multiply_sizes(w.rows, Experts);
+    w.gates = m.state.take<T>(size);
+    if (use == purpose::training) {
+      w.d_scores = m.state.take<T>(size);
+      w.own = m.state.take<T>(size);
+    }
+    w.model = detail::plan_adapted<M, T>(m, l, use, 2 * Experts * Rank);
+    return w;
+  }
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    M::prepare(w.model.base, l);
+  }
+
+  /// Summed loss of a batch with the adapter, see M::loss(). With `dp`, adds the adapter's
+  /// gradient. Called by every thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const typename M::batch& b, workspace<T>& w, const ops::execution& on,
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    adapted::template check_storage<S, T>();
+    using product = detail::switch_product<Experts, Rank, Top, T, params<form::packed<T, S>>,
+                                           params<form::gradient<T>>>;
+    product added{
+        {p, dp, w.model.inner, w.model.d_inner}, routed.first, w.gates, w.d_scores, w.own};
+    added.key = call.dropout;
+    added.key.rate = dp || call.dropout.rate > 0 ? p.base.how.dropout : 0;
+    added.sequences = b.batch;
+    if (dp) ops::fill(on, w.rows * Experts, T(0), w.d_scores);
+    return adapted::loss_with(p, dp != nullptr, b, w.model, on,
+                              ops::adapter_hooks<T>{.object = &p, .products = added.hook()}, call,
+                              criterion);
+  }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Prefix tuning behind a projection, which trains in place of the prefix and is thrown away.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Prefix tuning behind a projection (Li and Liang 2021), a method of adapted<>. It trains the maps
+/// of tanh(E A^T + a) B^T + b, which is the prefix. Each of `Count` virtual tokens has a narrow row
+/// in E, and `Hidden` values stand between both maps. Afterwards fold() makes a prefix_tuning of
+/// it, and the projection is thrown away.
+template <index Count, index Hidden>
+struct prefix_projection {
+  static_assert(Hidden > 0 && Hidden <= 65536,
+                "linnet::prefix_projection: 1 to 65536 hidden values, such as "
+                "prefix_projection<10, 512>");
+  static constexpr index virtual_count = Count, projection_width = Hidden;
+};
+
+namespace detail {
+
+/// Initial values of a linear map of `In` inputs and of its bias, as PyTorch has them.
+template <index In>
+double start_uniform(const parameter_path&, index, random_stream& random) {
+  return (2 * random.uniform() - 1) / sqrt(static_cast<double>(In));
+}
+
+/// The values between the maps of a projection, and the prefix.
+template <class T>
+struct projected_rows {
+  T* inner = nullptr;   ///< [Count, Hidden] before their tanh
+  T* active = nullptr;  ///< [Count, Hidden] behind it; may be `inner` where nothing trains
+  T* prefix = nullptr;  ///< [Count, layers, 2, width of keys]
+};
+
+/// Buffers of a model with a projected prefix.
+template <class M, class T>
+struct projection_workspace {
+  virtual_workspace<M, T> model{};
+  projected_rows<T> rows{}, d_rows{};  ///< and their gradients, while training
+};
+
+}  // namespace detail
+
+/// Model `M` with a projected prefix. Tensors have the names of PEFT's PrefixEncoder.
+template <class M, index Count, index Hidden>
+struct adapted<M, prefix_projection<Count, Hidden>>
+    : detail::virtual_model<M, prefix_projection<Count, Hidden>, Count> {
+  using shared = detail::virtual_model<M, prefix_projection<Count, Hidden>, Count>;
+  using prefix = adapted<M, prefix_tuning<Count>>;  ///< what fold() makes of it
+  static constexpr bool serves_sequences = false;   ///< see fold()
+  /// Values of a virtual token's row: those of the keys of one layer.
+  static constexpr index row_width = prefix::key_width;
+  static constexpr index width = prefix::width;
+
+  template <class Form>
+  struct params {
+    typename Form::vector embedding{};
+    typename Form::matrix first{};
+    typename Form::vector first_bias{};
+    typename Form::matrix second{};
+    typename Form::vector second_bias{};
+    adapter_base base{};  ///< what the adapter was made for
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    const parameter_path rows = at / "embedding", maps = at / "transform", first = maps / "0",
+                         second = maps / "2";
+    constexpr auto in = &detail::start_uniform<row_width>, inner = &detail::start_uniform<Hidden>;
+    f(rows / "weight", tensor_info{Count, row_width, role::position, 1}, p.embedding...);
+    f(first / "weight", tensor_info{Hidden, row_width, role::matrix, 0, in}, p.first...);
+    f(first / "bias", tensor_info{1, Hidden, role::bias, 0, in}, p.first_bias...);
+    f(second / "weight", tensor_info{width, Hidden, role::matrix, 0, inner}, p.second...);
+    f(second / "bias", tensor_info{1, width, role::bias, 0, inner}, p.second_bias...);
+  }
+  /// Calls f(key, value) for what decides what the adapter computes.
+  template <class F>
+  static void describe(F&& f) {
+    M::describe(f);
+    f("adapter", "prefix_projection");
+    f("virtual_tokens", Count);
+    f("projection_width", Hidden);
+  }
+
+  template <class T>
+  using workspace = detail::projection_workspace<M, T>;
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    const auto take = [&](bool apart) {
+      detail::projected_rows<T> rows;
+      rows.inner = m.state.take<T>(Count * Hidden);
+      rows.active = apart ? m.state.take<T>(Count * Hidden) : rows.inner;
+      rows.prefix = m.state.take<T>(Count * width);
+      return rows;
+    };
+    const bool trains = use == purpose::training;
+    workspace<T> w;
+    w.rows = take(trains);
+    if (trains) w.d_rows = take(true);
+    w.model = shared::template plan<T>(m, l, use);
+    return w;
+  }
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    shared::prepare(w.model, l);
+  }
+
+  /// Computes the prefix. Called by every thread.
+  template <class T, class S>
+  static void project(const ops::execution& on, const params<form::packed<T, S>>& p,
+                      const detail::projected_rows<T>& to) {
+    ops::matmul(on, Count, Hidden, row_width, p.embedding, p.first, to.inner, {p.first_bias});
+    ops::activation<activation_kind::tanh>(on, Count * Hidden, to.inner, to.active);
+    ops::matmul(on, Count, width, Hidden, to.active, p.second, to.prefix, {p.second_bias});
+  }
+
+  /// Summed loss of a batch behind the prefix, see M::loss(). With `dp`, adds the gradient of the
+  /// projection. Called by every thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const typename M::batch& b, workspace<T>& w, const ops::execution& on,
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    adapted::template check_storage<S, T>();
+    if (p.base.of == nullptr) return loss_sum::refused();
+    project<T, S>(on, p, w.rows);
+    if (dp) ops::fill(on, Count * width, T(0), w.d_rows.prefix);
+    const ops::adapter_hooks<T> hooks{.object = &p,
+                                      .front = {.count = Count,
+                                                .keys_values = w.rows.prefix,
+                                                .d_keys_values = dp ? w.d_rows.prefix : nullptr,
+                                                .stride = width}};
+    const loss_sum sum =
+        adapted::loss_behind(p, dp != nullptr, b, w.model, on, hooks, call, criterion);
+    if (dp) backward<T, S>(on, p, *dp, w);
+    return sum;
+  }
+
+ private:
+  /// Adds the gradients of project() from that of the prefix.
+  template <class T, class S>
+  static void backward(const ops::execution& on, const params<form::packed<T, S>>& p,
+                       params<form::gradient<T>>& dp, const workspace<T>& w) {
+    const auto& [inner, active, rows] = w.rows;
+    const auto& [d_inner, d_active, d_rows] = w.d_rows;
+    on.threads.wait();
+    ops::fill(on, Count * Hidden, T(0), d_inner);
+    ops::fill(on, Count * Hidden, T(0), d_active);
+    ops::bias_gradient(on, Count, width, d_rows, dp.second_bias);
+    ops::matmul_dw(on, Count, width, Hidden, d_rows, active, dp.second);
+    ops::matmul_dx(on, Count, width, Hidden, d_rows, p.second, d_active);
+    ops::activation_backward<activation_kind::tanh>(on, Count * Hidden, inner, d_active, d_inner);
+    ops::bias_gradient(on, Count, Hidden, d_inner, dp.first_bias);
+    ops::matmul_dw(on, Count, Hidden, row_width, d_inner, p.embedding, dp.first);
+    ops::matmul_dx(on, Count, Hidden, row_width, d_inner, p.first, dp.embedding);
+  }
+};
+
+/// A prefix before the texts of packed weights, behind a projection. The base must outlive it and
+/// not move. Rows are normal values of deviation 1. A map of n inputs and its bias are uniform
+/// between -n^-1/2 and n^-1/2. Errors: errc::out_of_memory, and the error of `base` if it is not
+/// valid().
+template <class Method, class M, class T>
+requires requires { Method::projection_width; }
+result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, seed s = {}) LINNET_TRY {
+  auto made = detail::begin_adapter<Method>(base);
+  if (made) initialize(*made, s);
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("adapt")
+
+/// The prefix that a projection makes, without the projection. Sessions take it, save_peft() writes
+/// it, and training can go on with it. Errors: errc::invalid for an
+/// adapter without a base, errc::out_of_memory, and the error of `w` if it is not valid().
+template <class M, index Count, index Hidden, class T>
+result<weights<adapted<M, prefix_tuning<Count>>, T>> fold(
+    const weights<adapted<M, prefix_projection<Count, Hidden>>, T>& w) LINNET_TRY {
+  using A = adapted<M, prefix_projection<Count, Hidden>>;
+  if (!w.valid()) return w.error();
+  if (auto fit = detail::check_base("fold", w.tree()); !fit) return fit.error();
+  weights<adapted<M, prefix_tuning<Count>>, T> made;
+  if (!made.valid()) return made.error();
+  made.tree().base = w.tree().base;
+  const auto maps = pack(w);
+  if (!maps.valid()) return maps.error();
+  constexpr index bytes = Count * Hidden * static_cast<index>(sizeof(T));
+  memory_block inner(bytes);
+  if (!inner.data()) return detail::out_of_memory("fold", bytes);
+  auto* const rows = static_cast<T*>(inner.data());
+  A::template project<T, storage_of<A, T>>(ops::execution{}, maps.tree(),
+                                           {rows, rows, made.tree().prefix});
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("fold")
@@ -67295,7 +68024,7 @@ class one_teacher {
   }
   /// Whether the teacher takes a batch in a call with these limits.
   bool takes(const typename N::batch& b, const limits& l) const {
-    return l.threads <= limits_.threads && N::accepts(b, limits_);
+    return refuses(b, l) == refusal::none;
   }
 
  private:
@@ -69871,12 +70600,7 @@ class minillm {
 
   /// Trainers with a z-loss or early exits refuse it: a ratio to the rollout has neither.
   static constexpr bool plain_logits = true;
-  /// Whether the batch is the last one that write() or adopt() returned.
-  template <class Any>
-  bool accepts(const batch& b, const limits& l) const {
-    return refuses<Any>(b, l) == refusal::none;
-  }
-  /// Why it does not serve a batch.
+  /// Why it does not serve a batch: only the last one that write() or adopt() returned is served.
   template <class Any>
   refusal refuses(const batch& b, const limits& l) const {
     if (!current_.labels || b.labels != current_.labels || b.batch != current_.batch)
@@ -70692,12 +71416,7 @@ class spin {
 
   /// Trainers with a z-loss or early exits refuse it: a margin has neither.
   static constexpr bool plain_logits = true;
-  /// Whether the batch is the last one that write() or pair() returned.
-  template <class Any>
-  bool accepts(const batch& b, const limits& l) const {
-    return refuses<Any>(b, l) == refusal::none;
-  }
-  /// Why it does not serve a batch.
+  /// Why it does not serve a batch: only the last one that write() or pair() returned is served.
   template <class Any>
   refusal refuses(const batch& b, const limits&) const {
     const bool own = pairs_ > 0 && b.labels == at_.labels && b.batch == 2 * pairs_;
@@ -70884,12 +71603,7 @@ class token_adaptive {
 
   /// Whether trainers with a z-loss or early exits refuse it: as they do the inner objective.
   static constexpr bool plain_logits = detail::takes_plain_logits<Objective>;
-  /// Whether the batch fits.
-  template <class Model>
-  bool accepts(const batch& b, const limits& l) const {
-    return refuses<Model>(b, l) == refusal::none;
-  }
-  /// Why it does not serve a batch.
+  /// Why it does not serve a batch: one that is too large, or what the inner objective says.
   template <class Model>
   refusal refuses(const batch& b, const limits& l) const {
     return b.batch * b.length <= rows_ ? detail::refusal_by<Model>(inner_, b, l)
@@ -70999,17 +71713,6 @@ LINNET_NAMESPACE_END
 /// FuseLLM, Wan et al. 2024).
 
 LINNET_NAMESPACE_BEGIN
-
-/// The most probable tokens of rows, and their logits: both [rows, k]. Where a row has fewer, the
-/// rest of its ids are `no_token`. A row's ids differ.
-struct top_logits {
-  index k = 0;
-  std::vector<token> ids{};
-  std::vector<float> logits{};
-
-  /// Number of rows.
-  index rows() const { return k > 0 ? std::ssize(ids) / k : 0; }
-};
 
 /// Tokens [first, first + count) of another text that a token is aligned with.
 struct aligned_tokens {
@@ -71240,12 +71943,8 @@ class top_logits_objective {
   }
   // Rows that would be gone before the step.
   void teach(const top_logits&&) = delete;
-  /// Whether there is a row with an id of the vocabulary for each of the batch's.
-  template <class Any>
-  bool accepts(const batch& b, const limits& l) const {
-    return refuses<Any>(b, l) == refusal::none;
-  }
-  /// Why it does not serve a batch.
+  /// Why it does not serve a batch: each of its labels has a row that teach() named, with ids of
+  /// the vocabulary.
   template <class Any>
   refusal refuses(const batch& b, const limits& l) const {
     static_assert(M::vocabulary == Any::vocabulary,
@@ -71255,7 +71954,8 @@ class top_logits_objective {
     const index rows = b.batch * detail::labels_per_sequence<M>(b);
     bool fits = rows_->logits.size() == rows_->ids.size() && rows_->rows() == rows;
     for (index i = 0; fits && i < rows; ++i)
-      fits = rows_->ids[static_cast<std::size_t>(i * rows_->k)] != no_token;
+      fits =
+          b.labels[i] == ignored || rows_->ids[static_cast<std::size_t>(i * rows_->k)] != no_token;
     fits = fits && std::all_of(rows_->ids.begin(), rows_->ids.end(), [](token t) {
              return t == no_token || (t >= 0 && t < M::vocabulary);
            });
@@ -71405,12 +72105,7 @@ class uld {
     taught_ = b;
     mark_ = 0;
   }
-  /// Whether both batches fit and have as many sequences, and belong together.
-  template <class Any>
-  bool accepts(const batch& b, const limits& l) const {
-    return refuses<Any>(b, l) == refusal::none;
-  }
-  /// Why it does not serve a batch.
+  /// Why it does not serve a batch: both batches fit, have as many sequences and belong together.
   template <class Any>
   refusal refuses(const batch& b, const limits& l) const {
     const limits& most = teacher_.planned();
@@ -73336,6 +74031,32 @@ inline constexpr decoder_shape tinyllama_1_1b{.d_model = 2048,
                                               .vocabulary = 32000,
                                               .context = 2048,
                                               .eps = 1e-5};
+// BabyLlama (Timiryasov and Tastet 2023) and its two teachers, by the authors' configurations: one
+// vocabulary for all three, and twice the length of their texts.
+inline constexpr decoder_shape babyllama_58m{.d_model = 512,
+                                             .d_ff = 1024,
+                                             .heads = 8,
+                                             .kv_heads = 8,
+                                             .layers = 16,
+                                             .vocabulary = 16000,
+                                             .context = 256,
+                                             .eps = 1e-6};
+inline constexpr decoder_shape babyllama_teacher_360m{.d_model = 1024,
+                                                      .d_ff = 3072,
+                                                      .heads = 8,
+                                                      .kv_heads = 8,
+                                                      .layers = 24,
+                                                      .vocabulary = 16000,
+                                                      .context = 256,
+                                                      .eps = 1e-6};
+inline constexpr decoder_shape babyllama_teacher_705m{.d_model = 1536,
+                                                      .d_ff = 6144,
+                                                      .heads = 16,
+                                                      .kv_heads = 16,
+                                                      .layers = 24,
+                                                      .vocabulary = 16000,
+                                                      .context = 256,
+                                                      .eps = 1e-5};
 inline constexpr decoder_shape mobilellm_125m{.d_model = 576,
                                               .d_ff = 1536,
                                               .heads = 9,
@@ -73465,6 +74186,13 @@ using gpt2_small = decoder<shapes::gpt2_small, norm::layer_norm, position::learn
 using stories260k = decoder<shapes::stories260k>;  ///< 260,032
 using tinyllama_1_1b =
     decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
+/// BabyLlama: 58,343,936, see babyllama_distillation. Its teachers are a Llama and a GPT-2.
+using babyllama_58m = decoder<shapes::babyllama_58m, position::rope_half, tie::untied>;
+using babyllama_teacher_360m =
+    decoder<shapes::babyllama_teacher_360m, position::rope_half, tie::untied>;  ///< 359,973,888
+using babyllama_teacher_705m =
+    decoder<shapes::babyllama_teacher_705m, norm::layer_norm, position::learned, ffn::gelu_tanh,
+            bias::all>;  ///< 704,928,768
 using mobilellm_125m =
     decoder<shapes::mobilellm_125m, position::rope_half>;    ///< MobileLLM (Liu et al. 2024)
 using smollm2_135m = decoder<shapes::smollm2_135m>;          ///< 134,515,008
@@ -76445,6 +77173,8 @@ namespace detail {
 /// ones are not.
 template <class M, class Objective>
 refusal refusal_beside(const training_options& how, const limits& l) {
+  constexpr bool routed = requires { M::routes_once; };
+  if (routed && how.layer_dropout.rate > 0) return refusal::switch_layer_dropout;
   if constexpr (sees_attention<Objective>) {
     constexpr bool fronted = requires { M::virtual_count; };
     if (fronted) return refusal::attention_virtual;
