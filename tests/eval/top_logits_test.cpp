@@ -55,6 +55,12 @@ void check_evaluator(const Data& data, index labels) {
         sum.tokens += one.tokens;
       }
       const auto want = teacher->loss(data.view());
+      if constexpr (requires { data.part(0, 1); })
+        for (index b = 0; b < batch; ++b) {
+          const auto alone = teacher->loss(data.part(b, 1));
+          BOOST_TEST(losses[at(b)].tokens == alone.tokens);
+          BOOST_TEST(std::abs(losses[at(b)].nats - alone.nats) <= 1e-5 * alone.nats);
+        }
       BOOST_TEST(sum.tokens == want.tokens);
       BOOST_TEST(std::abs(sum.nats - want.nats) <= 1e-12 * want.nats);
     }
