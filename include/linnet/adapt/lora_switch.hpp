@@ -174,7 +174,7 @@ struct switch_product : lora_product<Experts * Rank, T, P, G> {
     ops::matmul_dx(on, m, n, width, dy, w.b, by.d_inner, scale);
     const bool routes = map < by.first;
     on.threads.each(m, [&](index i) {
-      T some[Experts];
+      T some[std::size_t{Experts}];
       choice::backward(by.gates + i * Experts, Rank, inner + i * width, by.d_inner + i * width,
                        some);
       T *const sum = by.d_scores + i * Experts, *const to = routes ? by.own + i * Experts : sum;
