@@ -2,6 +2,7 @@
 // Masked language modelling: exact counts, every token as likely as another, special tokens never;
 // the stream as a pure function of its number; and an encoder that learns from it.
 
+#include <algorithm>
 #include <map>
 #include <numeric>
 #include <set>
@@ -125,6 +126,9 @@ BOOST_AUTO_TEST_CASE(refused) {
   BOOST_TEST(says({}, ids, 1, 2) ==
              "masking_stream::open: length: expected at least 3 tokens, got 2");
   BOOST_TEST(says({}, ids, 1, 3) == "success");
+  const std::vector<ln::token_source> two(2, ln::token_source(untouched, {}));
+  BOOST_TEST(message(stream::open(two, ln::mixture(), {}, ids, 1, 8, ln::seed{1})) ==
+             "masking_stream::open: texts: expected 1 as the mixture has, got 2");
 }
 
 // An epoch has every token of the text once, between its special tokens; a cursor is one number.
@@ -180,6 +184,45 @@ BOOST_AUTO_TEST_CASE(stream_of_windows) {
   BOOST_TEST(s->in_order(6).batch == 0);
   BOOST_TEST(s->in_order(-1).batch == 0);
   BOOST_TEST(heap_use_of([&] { (void)s->batch(17), (void)s->in_order(0); }).calls == 0);
+}
+
+// Of several texts an example has one, and its rows are those of that text's own stream.
+BOOST_AUTO_TEST_CASE(texts_are_mixed) {
+  const auto one = counting(53);
+  const std::vector<token> other(70, 49);
+  const std::vector<ln::token_source> texts{{one, {}}, {other, {}}};
+  const double weights[] = {1, 3};
+  const auto which = ln::mixture::open(weights, ln::seed{9});
+  LINNET_REQUIRE_OK(which);
+  auto mixed = stream::open(texts, *which, {}, ids, 4, 12, ln::seed{5});
+  auto first = stream::open({one, {}}, {}, ids, 4, 12, ln::seed{5});
+  LINNET_REQUIRE_OK(mixed);
+  LINNET_REQUIRE_OK(first);
+  BOOST_TEST(mixed->epoch(0) == 6);
+  BOOST_TEST(mixed->epoch(1) == 7);
+  index of_first = 0;
+  for (std::uint64_t i = 0; i < 400; i += 4) {
+    const ln::encoder_batch b = mixed->batch(i), alone = first->batch(i);
+    for (index r = 0; r < 4; ++r) {
+      const std::uint64_t example = i + static_cast<std::uint64_t>(r);
+      const token* const row = b.tokens + r * 12;
+      const token* const labels = b.labels + r * 12;
+      if (mixed->text(example) == 0) {
+        ++of_first;
+        BOOST_TEST(std::equal(row, row + 12, alone.tokens + r * 12));
+        BOOST_TEST(std::equal(labels, labels + 12, alone.labels + r * 12));
+      } else {
+        BOOST_TEST(std::all_of(labels, labels + 12,
+                               [](token id) { return id == ln::ignored || id == 49; }));
+      }
+    }
+  }
+  BOOST_TEST((of_first > 70 && of_first < 130));
+  // In order, each text by itself.
+  BOOST_TEST(mixed->in_order(4, 0).batch == 2);
+  BOOST_TEST(mixed->in_order(4, 1).batch == 3);
+  BOOST_TEST(mixed->in_order(0, 2).batch == 0);
+  BOOST_TEST(mixed->in_order(0, -1).batch == 0);
 }
 
 // The objective trains: a text of period four can be told from its other tokens alone.
