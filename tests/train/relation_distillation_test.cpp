@@ -143,6 +143,7 @@ BOOST_AUTO_TEST_CASE(differences) {
   check_differences<text, text>(encoder_data<text>(2, 5),
                                 {.weights = {1, 2, 3}, .labels = 0.3, .attention = 1.5}, 13);
   check_differences<both, deep>(short_targets(), {.weights = {1, 2, 3}, .labels = 0.3}, 13);
+  check_differences<both, deep>(short_targets(), {.weights = {0, 0, 0}, .attention = 1.5}, 3);
 }
 
 // A T5 learns its encoder's last self-attention and its decoder's, each by half: those that are
@@ -193,9 +194,87 @@ BOOST_AUTO_TEST_CASE(both_stacks_by_definition) {
   BOOST_TEST(why({.layer = 1}) ==
              "relation_distillation::open: relation_options.layer: expected -1, as both of a T5's "
              "stacks learn their last layer, got 1");
-  BOOST_TEST(why(ln::minilm_options) ==
-             "relation_distillation::open: relation_options.attention: expected 0, as a T5's "
-             "attention has biases and no scale, got 1");
+}
+
+/// What decides the attention maps of a T5's call, copied.
+struct copied_call {
+  std::vector<double> q, k, bias;
+  double scale;
+};
+template <class M>
+std::vector<copied_call> calls_in(const ln::packed<M, double>& p, const ln::t5_batch& b,
+                                  const ln::limits& l) {
+  std::vector<copied_call> all;
+  ln::memory_block memory(ln::detail::plan_for<M, double>(l, ln::purpose::scoring).total());
+  auto work = ln::detail::place_workspace<M, double>(l, ln::purpose::scoring, memory.data()).work;
+  const ln::ops::attention_tap<double> tap{
+      &all, [](void* self, const ln::ops::execution&, const ln::ops::attention_call<double>& a,
+               const ln::ops::attention_gradient<double>*) {
+        copied_call one{{a.q, a.q + a.batch * a.queries * a.heads * a.h},
+                        {a.k.data, a.k.data + a.batch * a.keys * a.heads * a.h},
+                        {},
+                        a.scale};
+        // By head and distance -5 .. 5, of texts of up to six tokens.
+        for (index head = 0; a.bias && head < a.heads; ++head)
+          for (index distance = -5; distance <= 5; ++distance) {
+            const bool met = std::abs(distance) <= a.bias_origin;
+            one.bias.push_back(
+                met ? a.bias[head * (2 * a.bias_origin + 1) + a.bias_origin + distance] : 0);
+          }
+        static_cast<std::vector<copied_call>*>(self)->push_back(std::move(one));
+      }};
+  ln::ops::execution on{ln::team{}, ln::simd::best()};
+  on.attention = &tap;
+  (void)M::template loss<double, ln::storage::f64>(p.tree(), nullptr, b, work, on, {});
+  return all;
+}
+// MiniLM's attention maps of a T5 are those that it computes: with biases of positions, without a
+// scale. Sources see both ways, targets backward.
+BOOST_AUTO_TEST_CASE(attention_maps_of_both_stacks_by_definition) {
+  constexpr index heads = 2, width = 4, d = 2;
+  const auto data = short_targets();
+  const pair_of<both, deep> pair;
+  const auto mine = calls_in(ln::pack(pair.w), data.view(), data.limits()),
+             theirs = calls_in(pair.p, data.view(), data.limits());
+  BOOST_REQUIRE((mine.size() == 5 && theirs.size() == 7));
+  double want = 0, scales = 0, biases = 0;
+  for (const bool source : {true, false})
+    for (index b = 0; b < 3; ++b)
+      for (index head = 0; head < heads; ++head) {
+        const index tokens = source ? 4 : 6,
+                    valid = source ? data.lengths[at(b)] : std::array{6, 4, 0}[at(b)];
+        for (index i = 0; i < valid; ++i) {
+          const auto row = [&](const std::vector<copied_call>& all) {
+            const copied_call& a = all[source ? all.size() - 5 : all.size() - 2];
+            scales = (std::max)(scales, std::abs(a.scale - 1));
+            std::vector<double> r;
+            double sum = 0;
+            for (index j = 0; j < (source ? valid : i + 1); ++j) {
+              double score = a.bias[at(head * 11 + 5 + j - i)];
+              biases += std::abs(score);
+              for (index k = head * d; k < (head + 1) * d; ++k)
+                score +=
+                    a.q[at((b * tokens + i) * width + k)] * a.k[at((b * tokens + j) * width + k)];
+              sum += r.emplace_back(std::exp(score));
+            }
+            for (double& one : r) one /= sum;
+            return r;
+          };
+          const auto p = row(theirs), q = row(mine);
+          for (std::size_t j = 0; j < p.size(); ++j)
+            want += 0.5 * p[j] * std::log(p[j] / q[j]) / static_cast<double>(3 * heads * valid);
+        }
+      }
+  BOOST_TEST((want > 1e-3 && biases > 1e-1 && scales == 0));
+  auto w = pair.w.clone();
+  auto train = pair_of<both, deep>::trainer::open(w, data.limits());
+  auto maps = pair.open(data.limits(), {.weights = {0, 0, 0}, .attention = 1});
+  BOOST_TEST(distance_of(train->accumulate(data.view(), maps).mean(), want) < 1e-11);
+  // The first MiniLM adds relations of values.
+  auto values = pair.open(data.limits(), {.weights = {0, 0, 1}});
+  auto minilm = pair.open(data.limits(), ln::minilm_options);
+  const double of_values = train->accumulate(data.view(), values).mean();
+  BOOST_TEST(distance_of(train->accumulate(data.view(), minilm).mean(), want + of_values) < 1e-11);
 }
 
 // Padding relates to nothing; a model is its own perfect student.

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <functional>
 #include <limits>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -46,7 +47,8 @@ inline constexpr relation_options minilm_options{.weights = {0, 0, 1}, .attentio
 ///   labels cross-entropy + mean over sequences of sum_x w_x mean over heads and tokens
 ///   of KL(A^t || A^s).
 /// One more x, weighted by `attention`, relates queries to keys: softmax(q k^T / sqrt(d)). These
-/// are attention maps, so both models have as many heads, which are then the relation heads.
+/// are attention maps, so both models have as many heads, which are then the relation heads. Those
+/// of a T5 have its biases of positions, and no scale.
 /// Otherwise widths, layers and heads may differ. An encoder's padding is left out; a decoder's
 /// batch has no lengths, so there all tokens count. Of a T5, the last self-attention of the encoder
 /// and that of the decoder learn, each with half the weight. There a target ends with its last
@@ -82,8 +84,8 @@ class relation_distillation {
   /// Opens the objective for batches up to these limits, with at least the trainer's number of
   /// threads. The packed weights must outlive it. Errors: errc::invalid for limits and options out
   /// of their range, and for models without softmax attention. Also for relation heads that do not
-  /// divide the width of queries or of keys, and for a layer or attention maps of a T5. Also for
-  /// attention maps of unlike heads. Else the error of the weights, or errc::out_of_memory.
+  /// divide the width of queries or of keys, and for a layer of a T5. Also for attention maps of
+  /// unlike heads. Else the error of the weights, or errc::out_of_memory.
   static result<relation_distillation> open(std::reference_wrapper<const teacher_form> p,
                                             const limits& l,
                                             const relation_options& how = {}) LINNET_TRY {
@@ -106,10 +108,6 @@ class relation_distillation {
         return linnet::error{errc::invalid, where, "relation_options.layer",
                              "-1, as both of a T5's stacks learn their last layer",
                              std::to_string(how.layer)};
-      if (how.attention > 0)
-        return linnet::error{errc::invalid, where, "relation_options.attention",
-                             "0, as a T5's attention has biases and no scale",
-                             detail::number_text(how.attention)};
     }
     if (how.layer >= theirs.calls)
       return linnet::error{errc::invalid, where, "relation_options.layer",
@@ -204,6 +202,8 @@ class relation_distillation {
   struct places {
     U* taught = nullptr;  ///< queries, keys and values of the teacher's layers
     index stack = 0;      ///< numbers of one of them
+    U* biases = nullptr;  ///< of positions, of a T5's stacks
+    index lines = 0;      ///< numbers of one of them
     double *scratch = nullptr, *sums = nullptr;
     index* targets = nullptr;  ///< tokens of each target, up to its last label
 
@@ -216,7 +216,11 @@ class relation_distillation {
       at.taught = from.take<U>(multiply_sizes(static_cast<index>(stacks), at.stack));
       at.scratch = from.take<double>(l.threads * ops::relation_scratch(tokens));
       at.sums = from.take<double>(l.batch * (std::max)(s.q_width, index{1}));
-      if (two) at.targets = from.take<index>(l.batch);
+      if constexpr (two) {
+        at.targets = from.take<index>(l.batch);
+        at.lines = multiply_sizes(e.heads / (std::max)(e.calls, index{1}), 2 * tokens);
+        at.biases = from.take<U>(multiply_sizes(static_cast<index>(stacks), at.lines));
+      }
       return at;
     }
   };
@@ -257,9 +261,33 @@ class relation_distillation {
         });
         to += a.batch * from.tokens * from.width;
       }
+      if constexpr (two) keep_call(on, a, stack);
     }
     on.threads.wait();
     on.threads.once([&] { ++taught_; });
+  }
+  /// Keeps what else decides an attention map: a T5's encoder lends its decoder the memory of its
+  /// biases.
+  void keep_call(const ops::execution& on, const ops::attention_call<U>& a, std::size_t stack) {
+    U* const biases = teacher_.at.biases + static_cast<index>(stack) * teacher_.at.lines;
+    if (a.bias)
+      on.threads.each(a.heads, [&](index head) {
+        const index line = 2 * a.bias_origin + 1;
+        std::copy_n(a.bias + head * line, line, biases + head * line);
+      });
+    on.threads.once([&] {
+      ops::attention_call<U>& kept = calls_[stack].emplace(a);
+      kept.q = kept_[stack][0].x;
+      kept.k.data = kept_[stack][1].x;
+      kept.k.stride = kept_[stack][1].stride;
+      kept.bias = a.bias ? biases : nullptr;
+      kept.query_lengths = lengths_of(a, stack);
+    });
+  }
+  /// Valid tokens of the sequences of a call.
+  template <class V>
+  const index* lengths_of(const ops::attention_call<V>& a, std::size_t stack) const {
+    return two && stack == 1 ? teacher_.at.targets : a.query_lengths;
   }
   /// Compares the student's last layers in forward, and adds to their gradients in backward.
   void meet(const ops::execution& on, const ops::attention_call<T>& a,
@@ -267,7 +295,7 @@ class relation_distillation {
     const index layer = gradient ? shown_ - 1 : shown_;
     if (const std::size_t stack = stack_of(mine_, layer); stack < stacks) {
       const auto& kept = kept_[stack];
-      const index* const lengths = two && stack == 1 ? teacher_.at.targets : a.query_lengths;
+      const index* const lengths = lengths_of(a, stack);
       const ops::relation_call c{a.batch, how_.heads, lengths, a.window, a.prefix, a.documents};
       const double scale =
           static_cast<double>(labels_) / static_cast<double>(a.batch * static_cast<index>(stacks));
@@ -276,6 +304,11 @@ class relation_distillation {
         const double weight =
             scale * (pair < 3 ? how_.weights[static_cast<std::size_t>(pair)] : how_.attention);
         if (weight == 0) continue;
+        if constexpr (two)
+          if (pair == 3) {
+            meet_map(on, a, gradient, weight, stack);
+            continue;
+          }
         const ops::relation_pair<T> mine{ops::relation_rows_of(a, from),
                                          ops::relation_rows_of(a, to)};
         const ops::relation_pair<U> theirs{kept[static_cast<std::size_t>(from)],
@@ -296,9 +329,24 @@ class relation_distillation {
     on.threads.once([&] { shown_ += gradient ? -1 : 1; });
   }
 
+  /// Compares attention maps with their biases.
+  void meet_map(const ops::execution& on, const ops::attention_call<T>& a,
+                const ops::attention_gradient<T>* gradient, double weight, std::size_t stack) {
+    ops::attention_call<T> mine = a;
+    mine.query_lengths = lengths_of(a, stack);
+    if (gradient)
+      return ops::attention_divergence_backward(on, mine, *calls_[stack], weight,
+                                                teacher_.at.scratch, *gradient);
+    ops::attention_divergence(on, mine, *calls_[stack], teacher_.at.scratch, teacher_.at.sums);
+    on.threads.once([&] {
+      for (index i = 0; i < a.batch * a.heads; ++i) sum_ += weight * teacher_.at.sums[i];
+    });
+  }
+
   relation_options how_;
   one teacher_;
   std::array<std::array<ops::relation_rows<U>, 3>, stacks> kept_{};
+  std::array<std::optional<ops::attention_call<U>>, stacks> calls_{};  ///< of a T5's teacher
   ops::attention_tap<U> teacher_tap_{};
   ops::attention_tap<T> student_tap_{};
   std::array<index, stacks> mine_, theirs_;  ///< calls that are compared

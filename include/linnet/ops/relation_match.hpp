@@ -2,12 +2,12 @@
 #pragma once
 /// @file
 /// Losses on self-attention relations (MiniLMv2, Wang et al. 2021): how like each other a
-/// sequence's queries, keys or values are. MiniLM also relates queries to keys.
+/// sequence's queries, keys or values are. MiniLM also relates queries to keys, which is attention.
 
 #include <algorithm>
 #include <cmath>
 
-#include <linnet/ops/attention_call.hpp>
+#include <linnet/ops/attention_match.hpp>
 #include <linnet/ops/execution.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -133,6 +133,48 @@ void relation_divergence_backward(const execution& on, const relation_pair<T>& s
         dx[x_begin + i * x.stride + k] += static_cast<T>(scale * of_row);
         dy[y_begin + i * y.stride + k] += static_cast<T>(scale * of_column);
       }
+  });
+}
+
+/// Computes sums[batch * heads] of KL(teacher || student) of attention maps with their biases, over
+/// the student's valid queries. They are means as those of relation_divergence(), whose scratch it
+/// needs. Both calls are of self-attention, with as many heads of queries as of keys.
+template <class T, class U>
+void attention_divergence(const execution& on, const attention_call<T>& student,
+                          const attention_call<U>& teacher, double* scratch, double* sums) {
+  const index size = student.queries * student.keys;
+  double* const mine = scratch + on.threads.rank() * 2 * size;
+  double* const theirs = mine + size;
+  on.threads.each(student.batch * student.heads, [&](index number) {
+    const index b = number / student.heads, head = number % student.heads;
+    const index n = detail::valid_queries(student, b);
+    attention_map(student, b, head, mine);
+    attention_map(teacher, b, head, theirs);
+    double sum = 0;
+    for (index i = 0; i < n * student.keys; ++i)
+      if (theirs[i] > 0) sum += theirs[i] * std::log(theirs[i] / mine[i]);
+    sums[number] = n > 0 ? sum / static_cast<double>(student.heads * n) : 0;
+  });
+}
+/// Adds the derivative of `factor` times the sum of attention_divergence() to the student's
+/// queries, keys and biases.
+template <class T, class U>
+void attention_divergence_backward(const execution& on, const attention_call<T>& student,
+                                   const attention_call<U>& teacher, double factor, double* scratch,
+                                   const attention_gradient<T>& to) {
+  constexpr double least = 1e-300;
+  const index size = student.queries * student.keys;
+  double* const mine = scratch + on.threads.rank() * 2 * size;
+  double* const theirs = mine + size;
+  on.threads.each(student.batch * student.heads, [&](index number) {
+    const index b = number / student.heads, head = number % student.heads;
+    const index n = detail::valid_queries(student, b);
+    if (n == 0) return;
+    attention_map(student, b, head, mine);
+    attention_map(teacher, b, head, theirs);
+    const double scale = factor / static_cast<double>(student.heads * n);
+    for (index i = 0; i < n * student.keys; ++i) theirs[i] *= -scale / (std::max)(mine[i], least);
+    attention_map_backward(student, b, head, mine, theirs, to);
   });
 }
 
