@@ -12,7 +12,13 @@ beginning find_beginning(std::string_view option, const std::string& model,
                          const std::string& weights) {
   if (is_trained(weights)) {
     const trained_model t = open_trained(weights);
-    refuse_adapter(t, option == "teacher" ? "distil" : "finetune");
+    const char* const command = option == "teacher" ? "distil" : "finetune";
+    refuse_adapter(t, command);
+    if (t.model.embeds())
+      throw failure(
+          fmt::format("{}: holds an encoder, which zoo {} does not take; zoo train "
+                      "trains encoders from fresh weights",
+                      weights, command));
     if (!model.empty() && parse_model(option, model).name() != t.model.name())
       throw failure(
           fmt::format("{}: is a {}, not the {} of --{}", weights, t.model.name(), model, option));

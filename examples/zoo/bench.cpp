@@ -15,6 +15,7 @@
 #include "model_spec.hpp"
 #include "presets.hpp"
 #include "profile_report.hpp"
+#include "storage_words.hpp"
 #include "support.hpp"
 
 namespace zoo {

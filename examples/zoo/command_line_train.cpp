@@ -88,8 +88,8 @@ CLI::Option* add_text_options(CLI::App& c, train_options& o) {
   add("--tokenizer", o.tokenizer, "bytes, byt5, gpt2:DIR, sentencepiece:FILE, or a tokenizer.json")
       ->type_name("TOKENIZER");
   add("--objective", o.objective,
-      "next_token, prefix, fim, spans, independent, ul2 or ul2r; without, next_token for a decoder "
-      "and spans for an encoder-decoder")
+      "next_token, prefix, fim, spans, independent, ul2, ul2r or masked; without, next_token for a "
+      "decoder, spans for an encoder-decoder and masked for an encoder")
       ->type_name("WORD");
   add("--length", o.length, "tokens of an example; 0: the model's context, 256 at most")
       ->transform(whole_in(0L, 1'000'000L));
@@ -172,8 +172,9 @@ void add_train(CLI::App& app, train_options& o) {
   minutes->remove_excludes(steps);
   c.get_option("--model")->description(
       "byte-decoder or byte-t5; with --text any preset, a preset with other numbers such as "
-      "stlm-10m:vocabulary=4096, or a shape such as decoder:layers=4,d_model=128,heads=4; what zoo "
-      "was not built with is compiled once");
+      "stlm-10m:vocabulary=4096, or a shape such as decoder:layers=4,d_model=128,heads=4; "
+      "encoders, "
+      "too; what zoo was not built with is compiled once");
   c.get_option("--steps")->description("optimizer steps; makes a run repeatable; 2000 with --text");
   c.get_option("--minutes")
       ->description(

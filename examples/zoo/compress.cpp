@@ -22,6 +22,7 @@
 #include "compress_words.hpp"
 #include "compressor.hpp"
 #include "models.hpp"
+#include "storage_words.hpp"
 #include "support.hpp"
 #include "trained.hpp"
 
@@ -69,6 +70,10 @@ subject subject_of(const compress_options& o) {
           "--model is required, unless --weights is a folder that zoo train --text wrote");
     const trained_model trained = open_trained(o.weights);
     refuse_adapter(trained, "compress");
+    if (trained.model.embeds())
+      throw failure(o.weights +
+                    ": holds an encoder of masked tokens; zoo compress takes encoders "
+                    "that give vectors, such as --model minilm");
     s.what.model = trained.model;
     s.what.ffn = trained.kind.ffn;
     s.weights = trained.weights();

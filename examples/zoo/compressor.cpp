@@ -10,6 +10,8 @@
 
 #include "compiled.hpp"
 #include "compress_words.hpp"
+#include "narrower.hpp"
+#include "storage_words.hpp"
 #include "support.hpp"
 
 namespace zoo {

@@ -12,11 +12,11 @@
 #include "commands.hpp"
 #include "course.hpp"
 #include "models.hpp"
+#include "objectives.hpp"
 #include "running.hpp"
 #include "support.hpp"
 #include "tokenizing.hpp"
 #include "trained.hpp"
-#include "training_text.hpp"
 
 namespace zoo {
 

@@ -273,9 +273,10 @@ void add_chat(CLI::App& app, chat_options& o) {
 void add_embed(CLI::App& app, embed_options& o) {
   CLI::App& c = *app.add_subcommand("embed", "Print the vectors of texts, one a line");
   c.add_option("--model", o.model, "minilm")->capture_default_str();
-  c.add_option("--weights", o.weights,
-               "Hugging Face directory with tokenizer.json, or a file of zoo compress, which knows "
-               "its model; without, what zoo fetch got")
+  c.add_option(
+       "--weights", o.weights,
+       "Hugging Face directory with tokenizer.json; or a file of zoo compress or a folder of "
+       "zoo train, which know their model; without, what zoo fetch got")
       ->check(CLI::ExistingPath);
   c.add_option("--tokenizer", o.tokenizer,
                "tokenizer.json; without, the one of the directory, or of what zoo fetch got")

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include <linnet/adapt/lora_product.hpp>
 #include <linnet/model/encoder.hpp>
@@ -21,7 +22,7 @@
 namespace zoo {
 
 /// Number of this interface; a module for another one is not loaded.
-inline constexpr int module_interface = 7;
+inline constexpr int module_interface = 8;
 
 /// Examples of any family.
 using any_batch = std::variant<ln::decoder_batch, ln::t5_batch, ln::encoder_batch>;
@@ -30,7 +31,7 @@ using any_batch = std::variant<ln::decoder_batch, ln::t5_batch, ln::encoder_batc
 struct training_plan {
   ln::index batch = 1;   ///< examples at a time
   ln::index source = 0;  ///< tokens of an encoder-decoder's source
-  ln::index target = 0;  ///< tokens of a window, or of a target
+  ln::index target = 0;  ///< tokens of a row, or of a target
   ln::schedule rate{};
   double decay = 0;  ///< of weights, where the optimizer has one
   double clip = 1;   ///< largest norm of a gradient
@@ -73,6 +74,20 @@ class trainee {
   virtual void save(const std::string& path) = 0;
 };
 
+/// An encoder with weights, ready to run.
+class running_encoder {
+ public:
+  running_encoder() = default;
+  running_encoder(const running_encoder&) = delete;
+  running_encoder& operator=(const running_encoder&) = delete;
+  virtual ~running_encoder() = default;
+
+  /// Vectors of texts, one after the other, valid until the next call.
+  virtual std::span<const float> embed(const ln::encoder_batch& b) = 0;
+  /// The likeliest token at each place of a batch with labels.
+  virtual std::vector<ln::token> likeliest(const ln::encoder_batch& b) = 0;
+};
+
 /// A model type.
 class module {
  public:
@@ -90,8 +105,10 @@ class module {
   /// What is trained before train(), and saved as `training_plan::filters`; null where there is
   /// nothing.
   virtual std::unique_ptr<trainee> prepare(const training_plan&) const { return nullptr; }
-  /// Weights that a trainee saved, ready to run.
+  /// Weights that a trainee saved, ready to run: of a model that writes, and of an encoder.
   virtual std::unique_ptr<running> open(const std::string& weights, const ln::limits& l) const = 0;
+  virtual std::unique_ptr<running_encoder> open_encoder(const std::string& weights,
+                                                        const ln::limits& l) const = 0;
   /// Waits for the other processes that train together.
   virtual void meet() const {}
   /// The same for the last time, however long the others take; nothing of the module follows. No

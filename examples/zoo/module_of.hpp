@@ -2,10 +2,15 @@
 #pragma once
 // What every module is made of: one model type with one way of training it.
 
+#include <algorithm>
 #include <optional>
+#include <string_view>
+#include <vector>
 
 #include <linnet/compress/quantize.hpp>
+#include <linnet/eval/evaluator.hpp>
 #include <linnet/formats/weights_file.hpp>
+#include <linnet/generate/embedder.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/train/adafactor.hpp>
 #include <linnet/train/adamw_8bit.hpp>
@@ -123,6 +128,40 @@ class trainee_of final
   }
 };
 
+/// An encoder of masked tokens.
+template <class M>
+class running_encoder_of final : public running_encoder {
+ public:
+  running_encoder_of(std::shared_ptr<const ln::packed<M>> weights, const ln::limits& l)
+      : weights_(std::move(weights)), limits_(l) {}
+
+  std::span<const float> embed(const ln::encoder_batch& b) override {
+    if (!embeds_) embeds_.emplace(take(ln::embedder<M>::open(*weights_, limits_)));
+    const auto vectors = embeds_->embed(b);
+    if (vectors.empty()) give_up(embeds_->last_refusal());
+    return vectors;
+  }
+  std::vector<ln::token> likeliest(const ln::encoder_batch& b) override {
+    auto run = take(ln::evaluator<M>::open(*weights_, limits_));
+    std::vector<float> logits(static_cast<std::size_t>(b.batch * b.length * M::vocabulary));
+    (void)run.loss(b, logits);
+    if (!run.last_refusal().empty()) give_up(run.last_refusal());
+    std::vector<ln::token> best;
+    for (auto row = logits.begin(); row != logits.end(); row += M::vocabulary)
+      best.push_back(static_cast<ln::token>(std::max_element(row, row + M::vocabulary) - row));
+    return best;
+  }
+
+ private:
+  std::shared_ptr<const ln::packed<M>> weights_;
+  ln::limits limits_;
+  std::optional<ln::embedder<M>> embeds_{};
+
+  [[noreturn]] static void give_up(std::string_view why) {
+    throw failure("the model gives nothing: " + std::string(why));
+  }
+};
+
 /// `Start` gives the weights to begin with and the objective. `Deployed` is the model as it runs,
 /// with its weights in another storage if that is not `M`.
 template <class M, class Optimizer, class Compute, class Start = from_scratch, class Deployed = M>
@@ -146,17 +185,34 @@ class module_of : public module {
       return nullptr;
   }
   std::unique_ptr<running> open(const std::string& path, const ln::limits& l) const override {
+    if constexpr (ln::detail::is_encoder<M>) {
+      throw failure(path + ": an encoder alone writes no text");
+    } else {
+      const ln::weights<M> w = saved(path);
+      if constexpr (requires { Start::stays; })
+        if constexpr (Start::stays) return Start::template open<M>(packed_of(w), path, l);
+      if constexpr (std::is_same_v<Deployed, M>)
+        return std::make_unique<running_of<M>>(packed_of(w), l);
+      else
+        return std::make_unique<running_of<Deployed>>(
+            packed_of(ln::quantize<typename Deployed::storage>(w)), l);
+    }
+  }
+  std::unique_ptr<running_encoder> open_encoder(const std::string& path,
+                                                const ln::limits& l) const override {
+    if constexpr (ln::detail::is_encoder<M>)
+      return std::make_unique<running_encoder_of<M>>(packed_of(saved(path)), l);
+    else
+      throw failure(path + ": only an encoder gives vectors of texts");
+  }
+
+ private:
+  static ln::weights<M> saved(const std::string& path) {
     ln::weights<M> w;
     if (!w.valid()) throw failure("not enough memory for the weights");
     take(ln::load_safetensors(w, path));
     take(ln::check_finite(w, path));
-    if constexpr (requires { Start::stays; })
-      if constexpr (Start::stays) return Start::template open<M>(packed_of(w), path, l);
-    if constexpr (std::is_same_v<Deployed, M>)
-      return std::make_unique<running_of<M>>(packed_of(w), l);
-    else
-      return std::make_unique<running_of<Deployed>>(
-          packed_of(ln::quantize<typename Deployed::storage>(w)), l);
+    return w;
   }
 };
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "compressor.hpp"
+#include "storage_words.hpp"
 #include "support.hpp"
 #include "trained.hpp"
 

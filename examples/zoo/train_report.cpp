@@ -158,7 +158,7 @@ std::string page(const training_record& r, const std::vector<logged>& log,
                   table("option", "value", r.settings));
   html += section(
       "What it writes",
-      r.denoises ? "Grey: a held-out source with gaps. Behind it what the model puts there."
+      r.denoises ? "Grey: a held-out text with gaps. Behind it what the model puts there."
                  : "Grey: the beginning of the held-out text. Temperature 0.8, top-p 0.95.",
       fmt::format("<div class=\"samples\"><figure class=\"standard\"><p><span>{}</span>{}{}</p>"
                   "</figure></div>\n",

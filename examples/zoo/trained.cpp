@@ -7,6 +7,7 @@
 #include <linnet/file/file.hpp>
 
 #include "compiled.hpp"
+#include "storage_words.hpp"
 #include "support.hpp"
 
 namespace zoo {
@@ -91,10 +92,11 @@ trained_model open_trained(const std::string& folder) {
         fmt::format("{}: tokenizer: expected a name in the folder, got {}", path, tokenizer));
   trained_model made{
       folder,
-      parse_model("model", text_of(all, "model", path)),
+      parse_model("model", text_of(all, "model", path), true),
       {text_of(all, "ffn", path), text_of(all, "optimizer", path), text_of(all, "compute", path)},
       tokenizer,
       all};
+  made.model.masked = made.model.embeds();
   for (const char* const kind : {"prompt", "prefix", "bottleneck"})
     if (const auto at = all.find(kind); at != all.end()) {
       if (!at->is_number_integer() || at->get<long>() < 1 || at->get<long>() > most_adapter)
@@ -126,6 +128,8 @@ void refuse_adapter(const trained_model& trained, std::string_view command) {
 runnable_preset runnable_of(const trained_model& trained) {
   const model_spec& m = trained.model;
   const std::string file = trained.weights();
+  if (m.embeds())
+    throw failure(trained.folder + ": holds an encoder, which writes nothing; zoo embed takes it");
   const auto rounded = [m, trained, file](const std::string&, const ln::limits& l,
                                           const rounding& how) {
     if (!how.none() && !trained.adapter.empty())

@@ -7,7 +7,7 @@
 
 #include <linnet/linnet.hpp>
 
-#include "program.hpp"
+#include "workshop.hpp"
 
 #ifndef LINNET_MPIEXEC  // the launcher of the MPI that zoo is built with
 #define LINNET_MPIEXEC "mpirun"
@@ -19,48 +19,14 @@ using test::check_refused;
 namespace fs = std::filesystem;
 namespace ln = linnet;
 
-/// One type for all tests but the last, so that it is compiled once: room for 1,100 ids.
-constexpr const char* small =
-    "decoder:layers=1,d_model=16,heads=2,context=32,vocabulary=1100,d_ff=24";
+/// What all tests but the last train.
+constexpr const char* small = test::small_decoder;
 
 constexpr const char* small_copy = "decoder:layers=1,d_model=8,heads=2,context=32,d_ff=16";
 
-/// Compiles fast and keeps what it compiled for the other cases.
-struct workshop {
-  test::scratch_folder folder;
-  std::string text = written("text.txt", 1'500, "the linnet sings ");
-  test::compiling_into there{cache().path()};
-
-  static const test::scratch_folder& cache() {
-    static const test::scratch_folder kept;
-    return kept;
-  }
-  std::string written(const std::string& name, int lines, const std::string& words) const {
-    const std::string path = folder.path(name);
-    fs::create_directories(fs::path(path).parent_path());
-    std::ofstream to(path);
-    for (int i = 0; i < lines; ++i) to << words << i % 7 << ".\n";
-    return path;
-  }
-  /// The arguments of a training of the small model.
-  std::vector<std::string> train(const std::string& out, const std::string& steps,
-                                 const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> all{"train",   "--model", small,     "--text", text,
-                                 "--steps", steps,     "--batch", "2",      "--threads",
-                                 "1",       "--out",   out};
-    all.insert(all.end(), more.begin(), more.end());
-    return all;
-  }
-};
+using workshop = test::training_workshop;
 
 namespace {
-
-/// Bits per byte of held-out text, as a training says them.
-double bits_of(const std::string& said) {
-  const std::size_t at = said.find("held out ");
-  BOOST_REQUIRE_MESSAGE(at != said.npos, said);
-  return std::stod(said.substr(at + 9));
-}
 
 /// Runs a command of a shell in which $ZOO is the program; its status.
 int shell(const std::string& command) {
