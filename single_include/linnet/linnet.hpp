@@ -66844,7 +66844,7 @@ class instruction_stream {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Pre-training examples of encoders: windows of a text, masked.
+/// Pre-training examples of encoders: windows of one or more texts, masked.
 
 /// @file
 /// BERT's masked language modelling on token ids (Devlin et al. 2019, section 3.1): some tokens are
@@ -66949,24 +66949,35 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Stream of masked examples from a text: example i is a pure function of (seed, i). Nothing
-/// depends on earlier calls, so a cursor is one integer and a run resumes exactly. Worker r of n
-/// trains on examples n B t + r B + [0, B) in step t.
+/// Stream of masked examples: example i is a pure function of (seed, i). Nothing depends on earlier
+/// calls, so a cursor is one integer and a run resumes exactly. Worker r of n trains on examples
+/// n B t + r B + [0, B) in step t.
 ///
 /// A text is cut into windows, packed: they run over the ends of documents. Special tokens stand
 /// around each, which fill its `length` together. Each epoch visits every window once, in an order
-/// of its own and with masks of its own; the last window may be shorter.
+/// of its own and with masks of its own; the last window may be shorter. Among several texts a
+/// mixture chooses.
 ///
 /// `Source` has `size()` and `read(first, span<token>)`: byte_source, token_source or your own.
 /// What it views must outlive the stream.
 template <class Source = token_source>
 class masking_stream {
  public:
-  /// Opens a stream with memory for batches of [batch, length] tokens. Errors: errc::invalid.
-  /// It is for numbers out of their ranges, ids outside the vocabulary and a batch below 1. It is
-  /// also for a length that leaves no room for a token of text, and for no text.
+  /// Opens a stream of one text with memory for batches of [batch, length] tokens. Errors:
+  /// errc::invalid. It is for numbers out of their ranges, ids outside the vocabulary and a batch
+  /// below 1. It is also for a length that leaves no room for a token of text, and for no text.
   static result<masking_stream> open(Source text, const token_masking& how, const bert_ids& ids,
                                      index batch, index length, seed key) LINNET_TRY {
+    std::vector<Source> texts;
+    texts.push_back(std::move(text));
+    return open(std::move(texts), mixture(), how, ids, batch, length, key);
+  }
+  LINNET_OR_OUT_OF_MEMORY("masking_stream::open")
+  /// A stream of several texts. Errors: as above; errc::invalid for a mixture of another number of
+  /// them.
+  static result<masking_stream> open(std::vector<Source> texts, mixture which,
+                                     const token_masking& how, const bert_ids& ids, index batch,
+                                     index length, seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, auto got) {
       return error{errc::invalid, "masking_stream::open", std::move(what), std::move(expected),
                    std::to_string(got)};
@@ -66979,57 +66990,69 @@ class masking_stream {
     if (batch < 1) return wrong("batch", "at least 1", batch);
     if (length <= ids.around())
       return wrong("length", "at least " + std::to_string(ids.around() + 1) + " tokens", length);
-    if (text.size() < 1) return wrong("tokens of text", "at least 1", text.size());
+    if (which.streams() != std::ssize(texts))
+      return wrong("texts", std::to_string(which.streams()) + " as the mixture has",
+                   std::ssize(texts));
+    for (const Source& text : texts)
+      if (text.size() < 1) return wrong("tokens of text", "at least 1", text.size());
     if (!detail::has_memory(2 * detail::array_bytes(batch, length, sizeof(token))))
       return detail::out_of_memory("masking_stream::open");
-    return masking_stream(std::move(text), how, ids, batch, length, key);
+    return masking_stream(std::move(texts), std::move(which), how, ids, batch, length, key);
   }
   LINNET_OR_OUT_OF_MEMORY("masking_stream::open")
 
   /// Tokens of text in a window.
   index raw_length() const { return length_ - ids_.around(); }
-  /// Examples per epoch.
-  index epoch() const { return (text_.size() - 1) / raw_length() + 1; }
-  /// The window of example `i`.
-  index window(std::uint64_t i) const { return order_(i); }
+  /// Windows of a text, which are its examples in an epoch.
+  index epoch(index text = 0) const { return (of(text).size() - 1) / raw_length() + 1; }
+  /// The text of example `i`.
+  index text(std::uint64_t i) const { return which_(i); }
+  /// The window of example `i`, in its text.
+  index window(std::uint64_t i) const { return orders_[static_cast<std::size_t>(text(i))](i); }
 
   /// Examples first, first + 1, … of the endless sequence; valid until the next call. Allocates
   /// nothing.
   encoder_batch batch(std::uint64_t first) {
     for (index b = 0; b < batch_; ++b) {
       const std::uint64_t i = first + static_cast<std::uint64_t>(b);
-      fill(b, window(i), i);
+      fill(b, of(text(i)), window(i), i);
     }
     return view(batch_);
   }
-  /// Windows first, first + 1, … of the text, fewer at its end and none outside; for evaluation.
+  /// Windows first, first + 1, … of a text, fewer at its end and none outside; for evaluation.
   /// Each has one mask, whenever it is asked for.
-  encoder_batch in_order(index first) {
-    const index left = first < 0 ? 0 : (std::max)(index{0}, epoch() - first);
+  encoder_batch in_order(index first, index text = 0) {
+    const bool known = first >= 0 && text >= 0 && text < std::ssize(texts_);
+    const index left = known ? (std::max)(index{0}, epoch(text) - first) : 0;
     const index count = (std::min)(batch_, left);
-    for (index b = 0; b < count; ++b) fill(b, first + b, ~static_cast<std::uint64_t>(first + b));
+    for (index b = 0; b < count; ++b)
+      fill(b, of(text), first + b, ~static_cast<std::uint64_t>(first + b));
     return view(count);
   }
 
  private:
-  masking_stream(Source text, const token_masking& how, const bert_ids& ids, index batch,
-                 index length, seed key)
-      : text_(std::move(text)),
+  masking_stream(std::vector<Source> texts, mixture which, const token_masking& how,
+                 const bert_ids& ids, index batch, index length, seed key)
+      : texts_(std::move(texts)),
+        which_(std::move(which)),
         how_(how),
         ids_(ids),
         batch_(batch),
         length_(length),
         key_(key),
-        order_(epoch(), key),
         tokens_(static_cast<std::size_t>(batch * length)),
         labels_(tokens_.size()),
-        lengths_(static_cast<std::size_t>(batch)) {}
+        lengths_(static_cast<std::size_t>(batch)) {
+    for (index k = 0; k < std::ssize(texts_); ++k)
+      orders_.emplace_back(epoch(k), seed{key.value + static_cast<std::uint64_t>(k)});
+  }
 
-  void fill(index b, index number, std::uint64_t example) {
-    const index at = number * raw_length(), n = (std::min)(raw_length(), text_.size() - at);
-    const auto row = [&](std::vector<token>& of) {
-      return std::span(of).subspan(static_cast<std::size_t>(b * length_),
-                                   static_cast<std::size_t>(length_));
+  const Source& of(index text) const { return texts_[static_cast<std::size_t>(text)]; }
+  void fill(index b, const Source& text, index number, std::uint64_t example) {
+    const index at = number * raw_length(), n = (std::min)(raw_length(), text.size() - at);
+    const auto row = [&](std::vector<token>& all) {
+      return std::span(all).subspan(static_cast<std::size_t>(b * length_),
+                                    static_cast<std::size_t>(length_));
     };
     const auto tokens = row(tokens_), labels = row(labels_);
     std::fill(tokens.begin(), tokens.end(), ids_.padding);
@@ -67037,7 +67060,7 @@ class masking_stream {
     const std::size_t before = ids_.first >= 0 ? 1 : 0, size = static_cast<std::size_t>(n);
     if (before > 0) tokens[0] = ids_.first;
     if (ids_.last >= 0) tokens[before + size] = ids_.last;
-    text_.read(at, tokens.subspan(before, size));
+    text.read(at, tokens.subspan(before, size));
     const auto words = philox(key_.value, stream_of("linnet::masking_stream"), example);
     (void)mask_tokens(how_, ids_, tokens.subspan(before, size),
                       seed{std::uint64_t{words[1]} << 32 | words[0]}, labels.subspan(before, size));
@@ -67047,12 +67070,13 @@ class masking_stream {
     return {tokens_.data(), lengths_.data(), labels_.data(), count, length_};
   }
 
-  Source text_;
+  std::vector<Source> texts_;
+  mixture which_;
   token_masking how_;
   bert_ids ids_;
   index batch_, length_;
   seed key_;
-  epoch_sampler order_;
+  std::vector<epoch_sampler> orders_;   ///< of each text
   std::vector<token> tokens_, labels_;  ///< [batch, length]
   std::vector<index> lengths_;          ///< [batch]
 };
@@ -70794,7 +70818,7 @@ LINNET_NAMESPACE_END
 
 /// @file
 /// Losses on self-attention relations (MiniLMv2, Wang et al. 2021): how like each other a
-/// sequence's queries, keys or values are. MiniLM also relates queries to keys.
+/// sequence's queries, keys or values are. MiniLM also relates queries to keys, which is attention.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -70922,6 +70946,48 @@ void relation_divergence_backward(const execution& on, const relation_pair<T>& s
   });
 }
 
+/// Computes sums[batch * heads] of KL(teacher || student) of attention maps with their biases, over
+/// the student's valid queries. They are means as those of relation_divergence(), whose scratch it
+/// needs. Both calls are of self-attention, with as many heads of queries as of keys.
+template <class T, class U>
+void attention_divergence(const execution& on, const attention_call<T>& student,
+                          const attention_call<U>& teacher, double* scratch, double* sums) {
+  const index size = student.queries * student.keys;
+  double* const mine = scratch + on.threads.rank() * 2 * size;
+  double* const theirs = mine + size;
+  on.threads.each(student.batch * student.heads, [&](index number) {
+    const index b = number / student.heads, head = number % student.heads;
+    const index n = detail::valid_queries(student, b);
+    attention_map(student, b, head, mine);
+    attention_map(teacher, b, head, theirs);
+    double sum = 0;
+    for (index i = 0; i < n * student.keys; ++i)
+      if (theirs[i] > 0) sum += theirs[i] * std::log(theirs[i] / mine[i]);
+    sums[number] = n > 0 ? sum / static_cast<double>(student.heads * n) : 0;
+  });
+}
+/// Adds the derivative of `factor` times the sum of attention_divergence() to the student's
+/// queries, keys and biases.
+template <class T, class U>
+void attention_divergence_backward(const execution& on, const attention_call<T>& student,
+                                   const attention_call<U>& teacher, double factor, double* scratch,
+                                   const attention_gradient<T>& to) {
+  constexpr double least = 1e-300;
+  const index size = student.queries * student.keys;
+  double* const mine = scratch + on.threads.rank() * 2 * size;
+  double* const theirs = mine + size;
+  on.threads.each(student.batch * student.heads, [&](index number) {
+    const index b = number / student.heads, head = number % student.heads;
+    const index n = detail::valid_queries(student, b);
+    if (n == 0) return;
+    attention_map(student, b, head, mine);
+    attention_map(teacher, b, head, theirs);
+    const double scale = factor / static_cast<double>(student.heads * n);
+    for (index i = 0; i < n * student.keys; ++i) theirs[i] *= -scale / (std::max)(mine[i], least);
+    attention_map_backward(student, b, head, mine, theirs, to);
+  });
+}
+
 }  // namespace ops
 
 LINNET_NAMESPACE_END
@@ -70957,7 +71023,8 @@ inline constexpr relation_options minilm_options{.weights = {0, 0, 1}, .attentio
 ///   labels cross-entropy + mean over sequences of sum_x w_x mean over heads and tokens
 ///   of KL(A^t || A^s).
 /// One more x, weighted by `attention`, relates queries to keys: softmax(q k^T / sqrt(d)). These
-/// are attention maps, so both models have as many heads, which are then the relation heads.
+/// are attention maps, so both models have as many heads, which are then the relation heads. Those
+/// of a T5 have its biases of positions, and no scale.
 /// Otherwise widths, layers and heads may differ. An encoder's padding is left out; a decoder's
 /// batch has no lengths, so there all tokens count. Of a T5, the last self-attention of the encoder
 /// and that of the decoder learn, each with half the weight. There a target ends with its last
@@ -70993,8 +71060,8 @@ class relation_distillation {
   /// Opens the objective for batches up to these limits, with at least the trainer's number of
   /// threads. The packed weights must outlive it. Errors: errc::invalid for limits and options out
   /// of their range, and for models without softmax attention. Also for relation heads that do not
-  /// divide the width of queries or of keys, and for a layer or attention maps of a T5. Also for
-  /// attention maps of unlike heads. Else the error of the weights, or errc::out_of_memory.
+  /// divide the width of queries or of keys, and for a layer of a T5. Also for attention maps of
+  /// unlike heads. Else the error of the weights, or errc::out_of_memory.
   static result<relation_distillation> open(std::reference_wrapper<const teacher_form> p,
                                             const limits& l,
                                             const relation_options& how = {}) LINNET_TRY {
@@ -71017,10 +71084,6 @@ class relation_distillation {
         return linnet::error{errc::invalid, where, "relation_options.layer",
                              "-1, as both of a T5's stacks learn their last layer",
                              std::to_string(how.layer)};
-      if (how.attention > 0)
-        return linnet::error{errc::invalid, where, "relation_options.attention",
-                             "0, as a T5's attention has biases and no scale",
-                             detail::number_text(how.attention)};
     }
     if (how.layer >= theirs.calls)
       return linnet::error{errc::invalid, where, "relation_options.layer",
@@ -71115,6 +71178,8 @@ class relation_distillation {
   struct places {
     U* taught = nullptr;  ///< queries, keys and values of the teacher's layers
     index stack = 0;      ///< numbers of one of them
+    U* biases = nullptr;  ///< of positions, of a T5's stacks
+    index lines = 0;      ///< numbers of one of them
     double *scratch = nullptr, *sums = nullptr;
     index* targets = nullptr;  ///< tokens of each target, up to its last label
 
@@ -71127,7 +71192,11 @@ class relation_distillation {
       at.taught = from.take<U>(multiply_sizes(static_cast<index>(stacks), at.stack));
       at.scratch = from.take<double>(l.threads * ops::relation_scratch(tokens));
       at.sums = from.take<double>(l.batch * (std::max)(s.q_width, index{1}));
-      if (two) at.targets = from.take<index>(l.batch);
+      if constexpr (two) {
+        at.targets = from.take<index>(l.batch);
+        at.lines = multiply_sizes(e.heads / (std::max)(e.calls, index{1}), 2 * tokens);
+        at.biases = from.take<U>(multiply_sizes(static_cast<index>(stacks), at.lines));
+      }
       return at;
     }
   };
@@ -71168,9 +71237,33 @@ class relation_distillation {
         });
         to += a.batch * from.tokens * from.width;
       }
+      if constexpr (two) keep_call(on, a, stack);
     }
     on.threads.wait();
     on.threads.once([&] { ++taught_; });
+  }
+  /// Keeps what else decides an attention map: a T5's encoder lends its decoder the memory of its
+  /// biases.
+  void keep_call(const ops::execution& on, const ops::attention_call<U>& a, std::size_t stack) {
+    U* const biases = teacher_.at.biases + static_cast<index>(stack) * teacher_.at.lines;
+    if (a.bias)
+      on.threads.each(a.heads, [&](index head) {
+        const index line = 2 * a.bias_origin + 1;
+        std::copy_n(a.bias + head * line, line, biases + head * line);
+      });
+    on.threads.once([&] {
+      ops::attention_call<U>& kept = calls_[stack].emplace(a);
+      kept.q = kept_[stack][0].x;
+      kept.k.data = kept_[stack][1].x;
+      kept.k.stride = kept_[stack][1].stride;
+      kept.bias = a.bias ? biases : nullptr;
+      kept.query_lengths = lengths_of(a, stack);
+    });
+  }
+  /// Valid tokens of the sequences of a call.
+  template <class V>
+  const index* lengths_of(const ops::attention_call<V>& a, std::size_t stack) const {
+    return two && stack == 1 ? teacher_.at.targets : a.query_lengths;
   }
   /// Compares the student's last layers in forward, and adds to their gradients in backward.
   void meet(const ops::execution& on, const ops::attention_call<T>& a,
@@ -71178,7 +71271,7 @@ class relation_distillation {
     const index layer = gradient ? shown_ - 1 : shown_;
     if (const std::size_t stack = stack_of(mine_, layer); stack < stacks) {
       const auto& kept = kept_[stack];
-      const index* const lengths = two && stack == 1 ? teacher_.at.targets : a.query_lengths;
+      const index* const lengths = lengths_of(a, stack);
       const ops::relation_call c{a.batch, how_.heads, lengths, a.window, a.prefix, a.documents};
       const double scale =
           static_cast<double>(labels_) / static_cast<double>(a.batch * static_cast<index>(stacks));
@@ -71187,6 +71280,11 @@ class relation_distillation {
         const double weight =
             scale * (pair < 3 ? how_.weights[static_cast<std::size_t>(pair)] : how_.attention);
         if (weight == 0) continue;
+        if constexpr (two)
+          if (pair == 3) {
+            meet_map(on, a, gradient, weight, stack);
+            continue;
+          }
         const ops::relation_pair<T> mine{ops::relation_rows_of(a, from),
                                          ops::relation_rows_of(a, to)};
         const ops::relation_pair<U> theirs{kept[static_cast<std::size_t>(from)],
@@ -71207,9 +71305,24 @@ class relation_distillation {
     on.threads.once([&] { shown_ += gradient ? -1 : 1; });
   }
 
+  /// Compares attention maps with their biases.
+  void meet_map(const ops::execution& on, const ops::attention_call<T>& a,
+                const ops::attention_gradient<T>* gradient, double weight, std::size_t stack) {
+    ops::attention_call<T> mine = a;
+    mine.query_lengths = lengths_of(a, stack);
+    if (gradient)
+      return ops::attention_divergence_backward(on, mine, *calls_[stack], weight,
+                                                teacher_.at.scratch, *gradient);
+    ops::attention_divergence(on, mine, *calls_[stack], teacher_.at.scratch, teacher_.at.sums);
+    on.threads.once([&] {
+      for (index i = 0; i < a.batch * a.heads; ++i) sum_ += weight * teacher_.at.sums[i];
+    });
+  }
+
   relation_options how_;
   one teacher_;
   std::array<std::array<ops::relation_rows<U>, 3>, stacks> kept_{};
+  std::array<std::optional<ops::attention_call<U>>, stacks> calls_{};  ///< of a T5's teacher
   ops::attention_tap<U> teacher_tap_{};
   ops::attention_tap<T> student_tap_{};
   std::array<index, stacks> mine_, theirs_;  ///< calls that are compared

@@ -91,7 +91,8 @@ BOOST_AUTO_TEST_CASE(an_encoder_learns_masked_tokens_and_gives_vectors) {
   check_refused({"distil", "--teacher-weights", out, "--model", "decoder", "--text", text, "--out",
                  folder.path("more")},
                 "which zoo distil does not take");
-  check_refused({"compress", "--weights", out, "--storage", "int8", "--out", folder.path("small")},
+  check_refused({"compress", "--weights", out, "--storage", "int8", "--method", "rtn", "--out",
+                 folder.path("small")},
                 "holds an encoder of masked tokens");
 }
 
