@@ -25,7 +25,9 @@ std::unique_ptr<running> open_kept(const std::string& path, const ln::limits& l)
       model, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>>,
       A>;
   if (!path.ends_with(".gguf")) throw failure("--storage q4_1: " + path + " is no GGUF file");
-  return std::make_unique<running_of<kept>>(packed_at<kept>(path), l);
+  auto packed = std::make_shared<const ln::packed<kept>>(
+      take(ln::pack_gguf<kept>(path, ln::nonfinite::refuse)));
+  return std::make_unique<running_of<kept>>(std::move(packed), l);
 }
 
 }  // namespace
