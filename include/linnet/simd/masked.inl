@@ -116,18 +116,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -137,6 +146,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 

@@ -88,6 +88,7 @@ using reproducible_neonmmla = reproducible_portable;
 LINNET_UNFUSED_END
 #undef LINNET_KERNEL
 #undef LINNET_KEEP
+#undef LINNET_KEEP_ADDRESS
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 }
 #endif
