@@ -2754,6 +2754,9 @@ namespace detail {
 #define LINNET_KEEP(x) __asm__("" : "+m"(x))
 #endif
 
+/// Likewise of an address, which then stands in a register of its own.
+#define LINNET_KEEP_ADDRESS(p) __asm__("" : "+r"(p))
+
 #if defined(__SSE2__) && defined(__x86_64__)
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
@@ -5051,18 +5054,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -5072,6 +5084,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -7605,18 +7618,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -7626,6 +7648,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -10167,18 +10190,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -10188,6 +10220,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -13756,7 +13789,8 @@ LINNET_UNFUSED_BEGIN
 struct unfused_portable {
 /// @file
 /// All kernels, for one set of those without fused multiply-adds: included inside a struct by
-/// simd/reproducible.inl.
+/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
+/// would depend on the level.
 
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
@@ -16034,18 +16068,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -16055,6 +16098,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -17057,7 +17101,8 @@ LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, cons
 struct unfused_avx2 {
 /// @file
 /// All kernels, for one set of those without fused multiply-adds: included inside a struct by
-/// simd/reproducible.inl.
+/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
+/// would depend on the level.
 
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
@@ -19335,18 +19380,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -19356,6 +19410,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -20356,7 +20411,8 @@ LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, cons
 struct reproducible_avx512 {
 /// @file
 /// All kernels, for one set of those without fused multiply-adds: included inside a struct by
-/// simd/reproducible.inl.
+/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
+/// would depend on the level.
 
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
@@ -22634,18 +22690,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -22655,6 +22720,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -22861,6 +22927,7 @@ using reproducible_neonmmla = reproducible_portable;
 LINNET_UNFUSED_END
 #undef LINNET_KERNEL
 #undef LINNET_KEEP
+#undef LINNET_KEEP_ADDRESS
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 }
 #endif

@@ -1726,9 +1726,12 @@ enum class level {
   avx512dot,  ///< the same with dot products of int8 and bf16 (VNNI, BF16)
   neondot,    ///< portable on aarch64, with dot products of int8 (FEAT_DotProd)
   neonmmla,   ///< the same with matrix products of int8 and bf16 (FEAT_I8MM, FEAT_BF16)
-  reproducible_portable,  ///< reproducible kernels at level portable,
-  reproducible_avx2,      ///< avx2
-  reproducible_avx512     ///< or avx512; no program asks for these, see reproducible()
+  reproducible_portable,   ///< reproducible kernels at level portable,
+  reproducible_avx2,       ///< avx2
+  reproducible_avx512,     ///< and so on, in the same order; no program asks for these, see
+  reproducible_avx512dot,  ///< reproducible()
+  reproducible_neondot,
+  reproducible_neonmmla
 };
 /// All levels, those of each architecture from the plainest, without those of reproducible kernels.
 inline constexpr level levels[] = {level::portable,  level::avx2,    level::avx512,
@@ -1756,15 +1759,15 @@ constexpr const char* name(level l) {
 constexpr bool is_reproducible(level l) { return l >= level::reproducible_portable; }
 /// The level of reproducible kernels with the instructions of level `l`, which is not automatic.
 constexpr level reproducible(level l) {
-  switch (l) {
-    case level::avx2:
-      return level::reproducible_avx2;
-    case level::avx512:
-    case level::avx512dot:
-      return level::reproducible_avx512;
-    default:
-      return is_reproducible(l) ? l : level::reproducible_portable;
-  }
+  constexpr int offset =
+      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
+  return is_reproducible(l) ? l : static_cast<level>(static_cast<int>(l) + offset);
+}
+/// The level whose instructions reproducible kernels of level `l` have; `l`, if it has others.
+constexpr level without_reproducible(level l) {
+  constexpr int offset =
+      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
+  return is_reproducible(l) ? static_cast<level>(static_cast<int>(l) - offset) : l;
 }
 
 namespace detail {
@@ -1812,7 +1815,7 @@ inline bool runs(level l) {
 #else
   constexpr level plainest = level::neondot;
 #endif
-  if (is_reproducible(l)) return l <= reproducible(detect());
+  l = without_reproducible(l);
   return l == level::portable || (l >= plainest && l <= detect());
 }
 
@@ -1865,6 +1868,20 @@ namespace simd {
 enum class bf16_code : std::uint16_t {};
 /// The code of an IEEE half precision value.
 enum class f16_code : std::uint16_t {};
+
+/// The number of a bf16 code.
+constexpr float number_of(bf16_code x) {
+  return __builtin_bit_cast(float, static_cast<std::uint32_t>(x) << 16);
+}
+/// The number of an f16 code, NaNs and infinities included.
+constexpr float number_of(f16_code x) {
+  const auto code = static_cast<std::uint32_t>(x), magnitude = code & 0x7fffu;
+  const float steps = static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24f;
+  const auto subnormal = __builtin_bit_cast(std::uint32_t, steps);
+  const std::uint32_t placed = (magnitude << 13) + (magnitude < 0x7c00u ? 112u << 23 : 224u << 23);
+  return __builtin_bit_cast(float,
+                            (code & 0x8000u) << 16 | (magnitude < 0x400u ? subnormal : placed));
+}
 
 /// For each mask of 8 lanes the number that goes to each: 0, 1, ... where a bit is set, else -1.
 struct expansions {
@@ -2153,6 +2170,9 @@ namespace detail {
 #define LINNET_KEEP(x) __asm__("" : "+m"(x))
 #endif
 
+/// Likewise of an address, which then stands in a register of its own.
+#define LINNET_KEEP_ADDRESS(p) __asm__("" : "+r"(p))
+
 #if defined(__SSE2__) && defined(__x86_64__)
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
@@ -2162,6 +2182,7 @@ namespace detail {
 #endif
 #if defined(__AARCH64EL__)  // that every processor has; a signalling NaN becomes a quiet one
 #define LINNET_WIDEN_HALVES(x, u) __asm__("fcvtl %0.4s, %1.4h" : "=w"(x) : "w"(u))
+#define LINNET_NARROW_HALVES(u, x) __asm__("fcvtn %0.4h, %1.4s" : "=w"(u) : "w"(x))
 #endif
 #define LINNET_TARGET
 #define LINNET_KERNEL __attribute__((noinline))  // as those of other levels are, by their target
@@ -2192,6 +2213,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -2275,11 +2312,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -2297,14 +2366,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -2313,7 +2396,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -2352,6 +2442,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -2383,6 +2482,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -2628,11 +2728,134 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
 #endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
 }
 
 /// @file
@@ -2640,11 +2863,13 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -2833,12 +3058,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -2954,17 +3181,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -2985,27 +3201,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -3013,13 +3212,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -3159,48 +3354,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -3390,7 +3543,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -3738,6 +3893,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -3748,6 +3904,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -3763,6 +3920,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -3795,6 +3953,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -4205,7 +4364,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -4217,17 +4377,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -4310,18 +4470,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -4331,6 +4500,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -4571,6 +4741,10 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_HALVES(p)        \
   reinterpret_cast<vec<float>>( \
       _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_FEW_HALVES(p)                            \
+  reinterpret_cast<typename vector_of<float, 4>::type>( \
+      _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_TO_HALVES(x) _mm256_cvtps_ph(reinterpret_cast<__m256>(x), _MM_FROUND_TO_NEAREST_INT)
 #define LINNET_TARGET __attribute__((target("avx2,fma,f16c")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -4595,6 +4769,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -4678,11 +4868,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -4700,14 +4922,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -4716,7 +4952,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -4755,6 +4998,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -4786,6 +5038,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -5031,11 +5284,134 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
 #endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
 }
 
 /// @file
@@ -5043,11 +5419,13 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -5236,12 +5614,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -5357,17 +5737,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -5388,27 +5757,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -5416,13 +5768,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -5562,48 +5910,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -5793,7 +6099,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -6141,6 +6449,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -6151,6 +6460,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -6166,6 +6476,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -6198,6 +6509,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -6616,7 +6928,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -6628,17 +6941,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -6721,18 +7034,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -6742,6 +7064,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -6954,6 +7277,8 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES
+#undef LINNET_FEW_HALVES
+#undef LINNET_TO_HALVES
 
 #define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
 #define LINNET_LOAD_FIRST(p, n) reinterpret_cast<vec<T>>(_mm512_maskz_loadu_ps(LINNET_FIRST(n), p))
@@ -6994,6 +7319,12 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_HALVES(p)                              \
   reinterpret_cast<vec<float>>(_mm512_maskz_cvtph_ps( \
       static_cast<__mmask16>(-1), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))))
+#define LINNET_FEW_HALVES(p)                                                  \
+  reinterpret_cast<typename vector_of<float, 8>::type>(_mm256_maskz_cvtph_ps( \
+      static_cast<__mmask8>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_TO_HALVES(x)                                                      \
+  _mm512_maskz_cvtps_ph(static_cast<__mmask16>(-1), reinterpret_cast<__m512>(x), \
+                        _MM_FROUND_TO_NEAREST_INT)
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -7018,6 +7349,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -7101,11 +7448,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -7123,14 +7502,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -7139,7 +7532,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -7178,6 +7578,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -7209,6 +7618,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -7454,11 +7864,134 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
 #endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
 }
 
 /// @file
@@ -7466,11 +7999,13 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -7659,12 +8194,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -7780,17 +8317,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -7811,27 +8337,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -7839,13 +8348,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -7985,48 +8490,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -8216,7 +8679,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -8564,6 +9029,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -8574,6 +9040,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -8589,6 +9056,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -8621,6 +9089,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -9031,7 +9500,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -9043,17 +9513,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -9136,18 +9606,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -9157,6 +9636,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -9527,27 +10007,12 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
-
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
 
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
@@ -9569,27 +10034,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -9597,13 +10045,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -9743,48 +10187,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -9974,7 +10376,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -10333,6 +10737,8 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES
+#undef LINNET_FEW_HALVES
+#undef LINNET_TO_HALVES
 #undef LINNET_DOT_BF16
 #undef LINNET_DOT_INT8
 #undef LINNET_KERNEL
@@ -10643,27 +11049,12 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
-
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
 
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
@@ -10685,27 +11076,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -10713,13 +11087,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -10859,48 +11229,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -11090,7 +11418,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -11731,27 +12061,12 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
-
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
 
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
@@ -11773,27 +12088,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -11801,13 +12099,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -11947,48 +12241,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -12178,7 +12430,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -12530,6 +12784,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_SQUARE_INT8
 #undef LINNET_SQUARE_BF16
 #undef LINNET_WIDEN_HALVES
+#undef LINNET_NARROW_HALVES
 #undef LINNET_FEATURES
 #undef LINNET_STEP
 #undef LINNET_STEP_LANE
@@ -12566,6 +12821,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -12649,11 +12920,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -12671,14 +12974,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -12687,7 +13004,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -12726,6 +13050,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -12757,6 +13090,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -12853,22 +13187,27 @@ LINNET_UNFUSED_END
 #undef LINNET_KEEP
 
 // Reproducible kernels: the same text at every level, without intrinsics. Fused multiply-adds are
-// forbidden function by function, as g++ makes them by default.
+// forbidden function by function, as g++ makes them by default. Sums of rows are over 16 numbers
+// side by side, then by halves. Where registers hold fewer, in_order.inl has those; all else is of
+// registers, as each output is one sum, in whatever tile.
 #if defined(LINNET_REPRODUCIBLE)
 // They are in no compiled library: where others are, units of other flags must not share these.
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 inline namespace LINNET_ABI_KEY {
 #endif
-// An output of a product is one sum, in whatever tile, so products have the registers that there
-// are.
 #define LINNET_KEEP(x)
 #define LINNET_KERNEL __attribute__((noinline)) LINNET_TARGET
 LINNET_UNFUSED_BEGIN
 #define LINNET_TARGET LINNET_UNFUSED
 #define LINNET_WIDTH 16
 #define LINNET_ROWS 6
-/// Products for any machine.
-struct unfused_products_portable {
+/// Kernels without fused multiply-adds for any machine.
+struct unfused_portable {
+/// @file
+/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
+/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
+/// would depend on the level.
+
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
 /// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
@@ -12888,6 +13227,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -12971,11 +13326,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -12993,14 +13380,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -13009,7 +13410,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -13048,6 +13456,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -13079,6 +13496,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -13324,485 +13742,134 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
-};
-#undef LINNET_WIDTH
-#undef LINNET_ROWS
-#define LINNET_WIDTH 64
-#define LINNET_ROWS 4
-#define LINNET_PRODUCTS unfused_products_portable
-/// Reproducible kernels for any machine.
-struct reproducible_portable {
-/// @file
-/// All kernels, for one set of reproducible ones: included inside a struct by
-/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
-/// numbers of a row are added side by side, then by halves. No product melts with a sum.
 
 /// @file
-/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
 
-template <class T, int Lanes>
-struct vector_of {
-  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
-  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
-};
-/// Values of type T in one register.
-template <class T>
-static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
-/// One register of T.
-template <class T>
-using vec = typename vector_of<T, lanes<T>>::type;
-/// As many integers as a register holds T.
-template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
-                                   lanes<T>>::type;
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
 
-template <class T>
-LINNET_TARGET static inline vec<T> load(const T* p) {
-  vec<T> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
 }
-template <class T>
-LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-/// The first `n` values, zeros behind them.
-template <class T>
-LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
-#if defined(LINNET_LOAD_FIRST)
-  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
-#endif
-  T values[lanes<T>] = {};
-  for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load(values);
-}
-template <class T>
-LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
-#if defined(LINNET_STORE_FIRST)
-  if constexpr (sizeof(T) == 4) {
-    LINNET_STORE_FIRST(p, v, n);
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
     return;
   }
 #endif
-  T values[lanes<T>];
-  store(values, v);
-  for (index l = 0; l < n; ++l) p[l] = values[l];
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
 }
-/// All lanes or the first `count`.
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
   else
-    store_first(p, v, count);
-}
-/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
-template <int First, class Vector, int... Lane>
-LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(v, v, (First + Lane)...);
-}
-/// Sum of the lanes, halves first, in a fixed order.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] + v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
-  }
-}
-/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
-}
-/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
-}
-/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
-template <int Odd, class Vector, int... Lane>
-LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
-                                                   std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
-}
-/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
-/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  vec<T> s[Count / 4];
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    const vec<T>* const p = v + 4 * i;
-    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
-    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
-    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-  }
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 8; ++i)
-    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
-           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
-  if constexpr (Count == 16)
-    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
-  y = s[0];
-}
-/// Lanes [first, last) of v, zeros around them.
-template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  const vec_int<T> lane = {Lane...};
-  const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-}
-/// Half a vector from each of two places.
-template <class T, int... Lane>
-LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
-                                             std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
-  __builtin_memcpy(&low, a, sizeof low);
-  __builtin_memcpy(&high, b, sizeof high);
-  return __builtin_shufflevector(low, high, Lane...);
-}
-/// Largest lane.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] > v[1] ? v[0] : v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
-    return largest<T, half>(low > high ? low : high);
-  }
-}
-
-/// Square root of each lane.
-template <class T>
-LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
-#if defined(LINNET_ROOT_FLOAT)
-  vec<T> y;
-  if constexpr (sizeof(T) == 4) {
-    const auto r = LINNET_ROOT_FLOAT(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  } else {
-    const auto r = LINNET_ROOT_DOUBLE(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  }
-  return y;
+    x = LINNET_FEW_HALVES(p);
 #else
-  T values[lanes<T>];
-  store(values, x);
-  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
-  return load(values);
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
 #endif
 }
 
-/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    const vec<T> most = zero + T(88), least = zero + T(-87.3);
-    vec<T> c = x > most ? most : x;
-    c = c < least ? least : c;
-    // In the sum with 3 * 2^22 the last bits are the nearest integer.
-    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
-    LINNET_KEEP(shifted);
-    const vec<T> fn = shifted - T(12582912);
-    vec<T> high = c - fn * T(0.693359375);
-    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
-    const vec<T> r = high + fn * T(2.12194440e-4);
-    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
-    p = p * r + T(8.3334519073e-3);
-    p = p * r + T(4.1665795894e-2);
-    p = p * r + T(1.6666665459e-1);
-    p = p * r + T(5.0000001201e-1);
-    p = p * (r * r) + r + T(1);
-    vec_int<T> bits;
-    __builtin_memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits + 127) << 23;
-    vec<T> power;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    p = p * power;
-    return x < least ? zero : p;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
-    return load(values);
-  }
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
 }
-/// tanh x. float: absolute error below 3e-7; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> e = exp<T>(T(-2) * a);
-    const vec<T> t = (T(1) - e) / (T(1) + e);
-    return x < T(0) ? -t : t;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
-    return load(values);
-  }
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
 }
-/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
-    vec<T> p = t * T(1.061405429) - T(1.453152027);
-    p = p * t + T(1.421413741);
-    p = p * t - T(0.284496736);
-    p = p * t + T(0.254829592);
-    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
-    return x < T(0) ? -y : y;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
-    return load(values);
-  }
-}
-
-/// f(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
-  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
-  if constexpr (A == activation_kind::gelu_tanh)
-    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
-  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
-  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
-  if constexpr (A == activation_kind::relu_squared) {
-    const vec<T> y = activate<activation_kind::relu, T>(x);
-    return y * y;
-  }
-  if constexpr (A == activation_kind::shifted_relu)
-    return activate<activation_kind::relu, T>(x - T(1));
-}
-/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
-  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
-  return T(4) * e / ((T(1) + e) * (T(1) + e));
-}
-/// f'(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu)
-    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
-           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
-  if constexpr (A == activation_kind::gelu_tanh) {
-    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) *
-               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
-  }
-  if constexpr (A == activation_kind::silu) {
-    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
-    return s * (T(1) + x * (T(1) - s));
-  }
-  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
-  if constexpr (A == activation_kind::relu_squared)
-    return T(2) * activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::shifted_relu)
-    return derivative<activation_kind::relu, T>(x - T(1));
-}
-
-/// @file
-/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-/// Each output is one sum over k in ascending order, whatever tile it falls into.
-
-/// Steps of a product in T: one k at a time, fused where the level can.
-template <class T>
-struct real_steps {
-  using left = T;
-  using right = vec<T>;
-  using sum = vec<T>;
-  static constexpr bool has_lanes = false, has_squares = false;
-  LINNET_TARGET static inline void prepare(right&) {}
-  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
-};
-
-/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
-template <class T>
-struct real_finish {
-  vec<T> bias;
-  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
-    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
-  }
-  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
-    y = e.alpha * sum + bias;
-  }
-};
-
-/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
-/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
-/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
-/// vectors, the few last ones may not.
-template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
-                                      const columns_operand<Value>& b, T* c, index ldc, index row,
-                                      index column, const E& e, const Value* ahead, index count = 0,
-                                      index safe = 0) {
-  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
-  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
-  const typename Steps::left* const left = a.data + row * a.row;
-  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
-  if constexpr (!Ragged) count = lanes<T>, safe = K;
-  // A pointer for every three rows: their places are then parts of instructions, not additions.
-  const typename Steps::left* rows[std::size_t{R + 2} / 3];
-  LINNET_UNROLL
-  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
-  index first = 0;
-#if defined(LINNET_DOT_INT8_LANE)
-  // Where numbers of a row lie side by side.
-  if (a.column == 1) {
-    if constexpr (Steps::has_squares && R % 2 == 0)
-      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
-    else if constexpr (Steps::has_lanes)
-      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
-    LINNET_UNROLL
-    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
-  }
-#endif
-  for (index k = first; k < safe; ++k) {
-    typename Steps::right r[std::size_t{W}];
-    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
-    LINNET_UNROLL
-    for (int v = 0; v < W; ++v)
-      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
-                       sizeof r[v]);
-    LINNET_UNROLL
-    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) {
-      // The difference spreads a number over a vector.
-      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
-      LINNET_UNROLL
-      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
-    }
-    LINNET_UNROLL
-    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
-  }
-  if constexpr (Ragged)
-    for (index k = safe; k < K; ++k) {
-      Value values[lanes<T>] = {};
-      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
-      typename Steps::right r;
-      __builtin_memcpy(&r, values, sizeof r);
-      Steps::prepare(r);
-      LINNET_UNROLL
-      for (int i = 0; i < R; ++i)
-        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
-    }
-  LINNET_UNROLL
-  for (int v = 0; v < W; ++v) {
-    Finish finish;
-    finish.begin(e, column + v * lanes<T>, count);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) {
-      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
-      vec<T> y;
-      finish.value(e, acc[i][v], row + i, y);
-      if constexpr (!Ragged) {
-        if (e.accumulate) y += load(out);
-        store(out, y);
-      } else {
-        if (e.accumulate) y += load_first<T>(out, count);
-        store_first(out, y, count);
-      }
-    }
-  }
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
-/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
-template <class Steps, class Finish, class T, class Value, class E>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static inline void product(index M, index N, index K,
-                                         const rows_operand<typename Steps::left>& a,
-                                         const columns_operand<Value>& b, T* c, index ldc,
-                                         const E& e, index slack) {
-  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
-  index j = 0;
-  if (M == 1) {
-    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
-      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
-    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
-      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
-  }
-  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
-    // The first tiles of these columns fetch the next panel, a line of each row at a time.
-    const Value* const here = b.data + j / panel_width * b.panel;
-    const Value* const next = j + panel_width < N ? here + b.panel : here;
-    constexpr index line = 64 / static_cast<index>(sizeof(Value));
-    index i = 0;
-    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
-    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
-      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
-    if constexpr (LINNET_ROWS > 8)
-      for (; i + 8 <= M; i += 8)
-        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
-    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
-  }
-  for (; j < N; j += lanes<T>) {
-    const index count = N - j < lanes<T> ? N - j : lanes<T>;
-    // A full vector at row k stays inside B as long as it ends before the end of the last row.
-    index safe = K;
-    const index end = (K - 1) * b.ld + count + slack;
-    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
-    index i = 0;
-    for (; i + 4 <= M; i += 4)
-      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
-    for (; i < M; ++i)
-      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
-  }
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
-template <class T>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
-                                   const columns_operand<T>& b, T* c, index ldc,
-                                   const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
 #else
-  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
 #endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
 }
 
 /// @file
@@ -13810,11 +13877,13 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -14003,12 +14072,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -14124,17 +14195,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -14155,27 +14215,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -14183,13 +14226,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -14329,48 +14368,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -14560,7 +14557,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -14908,6 +14907,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -14918,6 +14918,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -14933,6 +14934,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -14965,6 +14967,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -15375,7 +15378,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -15387,17 +15391,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -15480,18 +15484,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -15501,6 +15514,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -15696,17 +15710,816 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
   }
 }
 };
-#undef LINNET_TARGET
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
-#undef LINNET_PRODUCTS
+#define LINNET_WIDTH 64
+#define LINNET_REGISTERS unfused_portable
+/// Reproducible kernels for any machine.
+struct reproducible_portable : unfused_portable {
+/// @file
+/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold. Included by
+/// simd/reproducible.inl inside a struct that has the others from its base, LINNET_REGISTERS.
+
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
+template <class T, int... Lane>
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
+  return __builtin_shufflevector(low, high, Lane...);
+#endif
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+#endif
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
+
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
+  if constexpr (std::is_same_v<T, Code>) {
+    __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
+  } else {
+    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using word_part = typename vector_of<word, Lanes>::type;
+    using int_part = typename vector_of<std::int32_t, Lanes>::type;
+    typename vector_of<raw, Lanes>::type u;
+    __builtin_memcpy(&u, p, sizeof u);
+#if defined(LINNET_BYTES)
+    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
+      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
+      return;
+    }
+#endif
+    if constexpr (sizeof(raw) == 2)
+      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
+    else
+      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
+                                  typename vector_of<T, Lanes>::type);
+  }
+}
+/// Loads the first `count` of them, zeros behind.
+template <class T, class Code>
+LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
+  if constexpr (std::is_same_v<T, Code>) {
+    return get(p, count);
+  } else {
+    Code some[lanes<T>] = {};
+    if (count == lanes<T> / 2)
+      __builtin_memcpy(some, p, sizeof some / 2);
+    else if (count < lanes<T>)
+      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    vec<T> x;
+    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
+    return x;
+  }
+}
+/// Sum of x_i k_i.
+template <class T, class Code>
+LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
+  return sum<T>(total);
+}
+/// Products of x with as many rows as a vector has lanes, four at a time.
+template <class T, class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
+    index n, const T* x, const Code* const* k, vec<T>& y) {
+  vec<T> total[lanes<T>] = {};
+  LINNET_UNROLL
+  for (int four = 0; four < lanes<T>; four += 4) {
+    const Code* const* const row = k + four;
+    index i = 0;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> xi = load(x + i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
+    }
+    if (i < n) {
+      const vec<T> xi = load_first<T>(x + i, n - i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
+    }
+  }
+  sums<T>(total, y);
+}
+/// Products of x with rows of half a vector, two at a time.
+template <class T>
+LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> both{};
+  const vec<T> twice = load_halves(x, x, both);
+  vec<T> products[lanes<T> / 2];
+  LINNET_UNROLL
+  for (int i = 0; i < lanes<T> / 2; ++i) {
+    const int r = i / 4 * 8 + i % 4;
+    products[i] = twice * load_halves(k[r], k[r + 4], both);
+  }
+  sums<T>(products, y);
+}
+/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
+/// always: g++ leaves out calls of functions that do nothing else.
+template <class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
+    index first, index last, index n, const token_rows<Code>& k, index end) {
+  constexpr index line = 64 / static_cast<index>(sizeof(Code));
+  if (last > end || k.run(first, last) != last) return;
+  const Code* row = k.row(first);
+  for (index j = first; j < last; ++j, row += k.stride)
+    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
+}
+/// The rows of a head that lies so far behind that of `k`.
+template <class Code>
+LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
+  k.data += behind;
+  return k;
+}
+/// Whether tokens are more than caches are likely to hold when they are read.
+template <class Code>
+LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
+  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
+}
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
+/// heads. What follows each other in memory is read in this order, which is faster.
+template <class T, class Code>
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
+                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
+  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
+  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
+  const bool fetch = many_bytes(last - first, k);
+  for (index next = first; next < last; next += step) {
+    const index j = next < last - step ? next : last - step;
+    const bool together = k.run(j, j + step) == j + step;
+    const Code* const begin = k.row(j);
+    for (index g = 0; g < heads.groups; ++g) {
+      const Code* rows[lanes<T>] = {begin + g * heads.slot};
+      LINNET_UNROLL
+      for (int r = 1; r < lanes<T>; ++r)
+        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
+      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
+      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
+        const T* const xr = x + r * heads.inputs;
+        T* const yr = y + r * heads.outputs + (j - first);
+        if (step == 1) {
+          *yr = scale * dot_code(n, xr, rows[0]);
+          continue;
+        }
+        vec<T> some = {};
+        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+          if (n == lanes<T> / 2)
+            dots_of_halves(xr, rows, some);
+          else
+            dots_of_rows(n, xr, rows, some);
+        } else if constexpr (lanes<T> >= 4) {
+          dots_of_rows(n, xr, rows, some);
+        }
+        store<T>(yr, scale * some);
+      }
+    }
+  }
+}
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
+}
+/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
+/// token, so that the result does not depend on blocks.
+template <int Lanes, int R, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate,
+                                           const head_rows& heads) {
+  using part = typename vector_of<T, Lanes>::type;
+  part total[std::size_t{R}][4] = {}, x;
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
+    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
+  for (index j = first; j < last;) {
+    const Code* row = v.row(j);
+    const index end = v.run(j, last);
+    while (j < end) {
+      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
+      if (count == 4) {
+        LINNET_UNROLL
+        for (int t = 0; t < 4; ++t) {
+          widen_lanes<Lanes, T>(row + t * v.stride, x);
+          LINNET_UNROLL
+          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
+        }
+      } else {
+        widen_lanes<Lanes, T>(row, x);
+        LINNET_UNROLL
+        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
+      }
+      j += count;
+      row += count * v.stride;
+    }
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
+    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
+  }
+}
+/// mix() for R rows of weights and one head's values.
+template <int R, class T, class Code>
+LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
+                                          token_rows<Code> v, T* y, bool accumulate,
+                                          const head_rows& heads) {
+  index i = 0;
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
+    }
+  for (index r = 0; r < R && i < n; ++r) {
+    vec<T> total = {};
+    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
+    for (index j = first; j < last; ++j)
+      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
+    store_first(y + r * heads.outputs + i, total, n - i);
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
+/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
+template <class T, class Code>
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false,
+                              const head_rows& heads = {}) {
+  const bool fetch = many_bytes(last - first, v);
+  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
+    end = (j / token_block + 1) * token_block;
+    end = end < last ? end : last;
+    for (index g = 0; g < heads.groups; ++g) {
+      const token_rows<Code> rows = rows_of(v, g * heads.slot);
+      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
+      const T* x = p + g * heads.size * heads.inputs + (j - first);
+      T* out = y + g * heads.size * heads.outputs;
+      index left = heads.size;
+      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
+        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
+      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
+        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
+    }
+  }
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
+template <class T>
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  mix<T, T>(0, rows, n, p, {v, stride}, y);
+}
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
+
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
+/// y = a + b; y may be a or b
+template <class T>
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
+}
+/// x *= a
+template <class T>
+LINNET_KERNEL static void scale(index n, T a, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
+}
+#endif
+/// sum of x_i y_i
+template <class T>
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
+  return sum<T>(total);
+}
+
+/// sum of x_i
+template <class T>
+LINNET_KERNEL static T total(index n, const T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
+  return sum<T>(all);
+}
+#if !defined(LINNET_REGISTERS)
+/// largest x_i; n > 0
+template <class T>
+LINNET_KERNEL static T maximum(index n, const T* x) {
+  if (n < lanes<T>) {
+    T m = x[0];
+    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
+    return m;
+  }
+  vec<T> best = load(x);
+  for (index i = lanes<T>; i < n; i += lanes<T>) {
+    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
+    best = v > best ? v : best;
+  }
+  return largest<T>(best);
+}
+
+/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
+template <class T>
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
+  vec_int<T> found{};
+  for (index row = 0; row < rows; ++row, x += stride) LINNET_FOR_VECTORS(T, i, c, n) {
+      const vec<T> v = get(x + i, c);
+      vec_int<T> bits;
+      __builtin_memcpy(&bits, &v, sizeof bits);
+      found |= (bits & exponent) == exponent;
+    }
+  number any = 0;
+  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
+  return any == 0;
+}
+#endif
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
+
+/// x = exp(x - shift); returns the sum.
+template <class T>
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  if (n < lanes<T>) {
+    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    store_first(x, e, n);
+    return sum<T>(some_lanes<T>(e, 0, n, all));
+  }
+  // The last values in a full vector, some of them twice.
+  const index last = n - lanes<T>;
+  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> total = {};
+  index i = 0;
+  for (; i < last; i += lanes<T>) {
+    const vec<T> e = exp<T>(load(x + i) - shift);
+    store(x + i, e);
+    total += e;
+  }
+  store(x + last, ending);
+  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+}
+/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
+template <class T>
+LINNET_KERNEL static void softmax(index n, T* x) {
+  const T m = maximum(n, x);
+  const T s = exp_sum(n, m, x);
+  scale(n, T(1) / s, x);
+}
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
+}
+
+/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
+template <class T>
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
+  return r;
+}
+/// dx += r u - x r^3 mean(u x), u = dy gamma.
+template <class T>
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+                                            T* dx) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
+  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
+  }
+}
+/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
+template <class T>
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+                                     T* y, T* statistics) {
+  const T mean = total(n, x) / static_cast<T>(n);
+  vec<T> all = {};
+  const index whole = n - n % lanes<T>;
+  for (index i = 0; i < whole; i += lanes<T>) {
+    const vec<T> d = load(x + i) - mean;
+    all += d * d;
+  }
+  T spread = sum<T>(all);
+  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, j, c, n)
+  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
+  statistics[0] = mean;
+  statistics[1] = r;
+}
+/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
+template <class T>
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
+                                              const T* gamma, const T* dy, T* dx) {
+  const T mean = statistics[0], r = statistics[1];
+  vec<T> us = {}, uxs = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    us += u;
+    uxs += u * ((get(x + i, c) - mean) * r);
+  }
+  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
+  }
+}
+};
+#undef LINNET_TARGET
+#undef LINNET_WIDTH
+#undef LINNET_REGISTERS
 
 #if defined(__x86_64__)
 #define LINNET_TARGET LINNET_UNFUSED __attribute__((target("avx2")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
-/// Products for AVX2.
-struct unfused_products_avx2 {
+/// Kernels without fused multiply-adds for AVX2.
+struct unfused_avx2 {
+/// @file
+/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
+/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
+/// would depend on the level.
+
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
 /// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
@@ -15726,6 +16539,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -15809,11 +16638,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -15831,14 +16692,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -15847,7 +16722,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -15886,6 +16768,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -15917,6 +16808,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -16162,485 +17054,134 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
-};
-#undef LINNET_WIDTH
-#undef LINNET_ROWS
-#define LINNET_WIDTH 64
-#define LINNET_ROWS 4
-#define LINNET_PRODUCTS unfused_products_avx2
-/// Reproducible kernels for AVX2.
-struct reproducible_avx2 {
-/// @file
-/// All kernels, for one set of reproducible ones: included inside a struct by
-/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
-/// numbers of a row are added side by side, then by halves. No product melts with a sum.
 
 /// @file
-/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
 
-template <class T, int Lanes>
-struct vector_of {
-  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
-  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
-};
-/// Values of type T in one register.
-template <class T>
-static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
-/// One register of T.
-template <class T>
-using vec = typename vector_of<T, lanes<T>>::type;
-/// As many integers as a register holds T.
-template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
-                                   lanes<T>>::type;
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
 
-template <class T>
-LINNET_TARGET static inline vec<T> load(const T* p) {
-  vec<T> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
 }
-template <class T>
-LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-/// The first `n` values, zeros behind them.
-template <class T>
-LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
-#if defined(LINNET_LOAD_FIRST)
-  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
-#endif
-  T values[lanes<T>] = {};
-  for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load(values);
-}
-template <class T>
-LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
-#if defined(LINNET_STORE_FIRST)
-  if constexpr (sizeof(T) == 4) {
-    LINNET_STORE_FIRST(p, v, n);
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
     return;
   }
 #endif
-  T values[lanes<T>];
-  store(values, v);
-  for (index l = 0; l < n; ++l) p[l] = values[l];
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
 }
-/// All lanes or the first `count`.
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
   else
-    store_first(p, v, count);
-}
-/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
-template <int First, class Vector, int... Lane>
-LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(v, v, (First + Lane)...);
-}
-/// Sum of the lanes, halves first, in a fixed order.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] + v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
-  }
-}
-/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
-}
-/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
-}
-/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
-template <int Odd, class Vector, int... Lane>
-LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
-                                                   std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
-}
-/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
-/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  vec<T> s[Count / 4];
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    const vec<T>* const p = v + 4 * i;
-    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
-    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
-    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-  }
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 8; ++i)
-    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
-           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
-  if constexpr (Count == 16)
-    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
-  y = s[0];
-}
-/// Lanes [first, last) of v, zeros around them.
-template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  const vec_int<T> lane = {Lane...};
-  const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-}
-/// Half a vector from each of two places.
-template <class T, int... Lane>
-LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
-                                             std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
-  __builtin_memcpy(&low, a, sizeof low);
-  __builtin_memcpy(&high, b, sizeof high);
-  return __builtin_shufflevector(low, high, Lane...);
-}
-/// Largest lane.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] > v[1] ? v[0] : v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
-    return largest<T, half>(low > high ? low : high);
-  }
-}
-
-/// Square root of each lane.
-template <class T>
-LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
-#if defined(LINNET_ROOT_FLOAT)
-  vec<T> y;
-  if constexpr (sizeof(T) == 4) {
-    const auto r = LINNET_ROOT_FLOAT(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  } else {
-    const auto r = LINNET_ROOT_DOUBLE(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  }
-  return y;
+    x = LINNET_FEW_HALVES(p);
 #else
-  T values[lanes<T>];
-  store(values, x);
-  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
-  return load(values);
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
 #endif
 }
 
-/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    const vec<T> most = zero + T(88), least = zero + T(-87.3);
-    vec<T> c = x > most ? most : x;
-    c = c < least ? least : c;
-    // In the sum with 3 * 2^22 the last bits are the nearest integer.
-    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
-    LINNET_KEEP(shifted);
-    const vec<T> fn = shifted - T(12582912);
-    vec<T> high = c - fn * T(0.693359375);
-    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
-    const vec<T> r = high + fn * T(2.12194440e-4);
-    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
-    p = p * r + T(8.3334519073e-3);
-    p = p * r + T(4.1665795894e-2);
-    p = p * r + T(1.6666665459e-1);
-    p = p * r + T(5.0000001201e-1);
-    p = p * (r * r) + r + T(1);
-    vec_int<T> bits;
-    __builtin_memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits + 127) << 23;
-    vec<T> power;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    p = p * power;
-    return x < least ? zero : p;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
-    return load(values);
-  }
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
 }
-/// tanh x. float: absolute error below 3e-7; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> e = exp<T>(T(-2) * a);
-    const vec<T> t = (T(1) - e) / (T(1) + e);
-    return x < T(0) ? -t : t;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
-    return load(values);
-  }
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
 }
-/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
-    vec<T> p = t * T(1.061405429) - T(1.453152027);
-    p = p * t + T(1.421413741);
-    p = p * t - T(0.284496736);
-    p = p * t + T(0.254829592);
-    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
-    return x < T(0) ? -y : y;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
-    return load(values);
-  }
-}
-
-/// f(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
-  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
-  if constexpr (A == activation_kind::gelu_tanh)
-    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
-  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
-  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
-  if constexpr (A == activation_kind::relu_squared) {
-    const vec<T> y = activate<activation_kind::relu, T>(x);
-    return y * y;
-  }
-  if constexpr (A == activation_kind::shifted_relu)
-    return activate<activation_kind::relu, T>(x - T(1));
-}
-/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
-  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
-  return T(4) * e / ((T(1) + e) * (T(1) + e));
-}
-/// f'(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu)
-    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
-           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
-  if constexpr (A == activation_kind::gelu_tanh) {
-    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) *
-               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
-  }
-  if constexpr (A == activation_kind::silu) {
-    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
-    return s * (T(1) + x * (T(1) - s));
-  }
-  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
-  if constexpr (A == activation_kind::relu_squared)
-    return T(2) * activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::shifted_relu)
-    return derivative<activation_kind::relu, T>(x - T(1));
-}
-
-/// @file
-/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-/// Each output is one sum over k in ascending order, whatever tile it falls into.
-
-/// Steps of a product in T: one k at a time, fused where the level can.
-template <class T>
-struct real_steps {
-  using left = T;
-  using right = vec<T>;
-  using sum = vec<T>;
-  static constexpr bool has_lanes = false, has_squares = false;
-  LINNET_TARGET static inline void prepare(right&) {}
-  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
-};
-
-/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
-template <class T>
-struct real_finish {
-  vec<T> bias;
-  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
-    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
-  }
-  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
-    y = e.alpha * sum + bias;
-  }
-};
-
-/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
-/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
-/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
-/// vectors, the few last ones may not.
-template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
-                                      const columns_operand<Value>& b, T* c, index ldc, index row,
-                                      index column, const E& e, const Value* ahead, index count = 0,
-                                      index safe = 0) {
-  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
-  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
-  const typename Steps::left* const left = a.data + row * a.row;
-  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
-  if constexpr (!Ragged) count = lanes<T>, safe = K;
-  // A pointer for every three rows: their places are then parts of instructions, not additions.
-  const typename Steps::left* rows[std::size_t{R + 2} / 3];
-  LINNET_UNROLL
-  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
-  index first = 0;
-#if defined(LINNET_DOT_INT8_LANE)
-  // Where numbers of a row lie side by side.
-  if (a.column == 1) {
-    if constexpr (Steps::has_squares && R % 2 == 0)
-      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
-    else if constexpr (Steps::has_lanes)
-      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
-    LINNET_UNROLL
-    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
-  }
-#endif
-  for (index k = first; k < safe; ++k) {
-    typename Steps::right r[std::size_t{W}];
-    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
-    LINNET_UNROLL
-    for (int v = 0; v < W; ++v)
-      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
-                       sizeof r[v]);
-    LINNET_UNROLL
-    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) {
-      // The difference spreads a number over a vector.
-      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
-      LINNET_UNROLL
-      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
-    }
-    LINNET_UNROLL
-    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
-  }
-  if constexpr (Ragged)
-    for (index k = safe; k < K; ++k) {
-      Value values[lanes<T>] = {};
-      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
-      typename Steps::right r;
-      __builtin_memcpy(&r, values, sizeof r);
-      Steps::prepare(r);
-      LINNET_UNROLL
-      for (int i = 0; i < R; ++i)
-        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
-    }
-  LINNET_UNROLL
-  for (int v = 0; v < W; ++v) {
-    Finish finish;
-    finish.begin(e, column + v * lanes<T>, count);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) {
-      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
-      vec<T> y;
-      finish.value(e, acc[i][v], row + i, y);
-      if constexpr (!Ragged) {
-        if (e.accumulate) y += load(out);
-        store(out, y);
-      } else {
-        if (e.accumulate) y += load_first<T>(out, count);
-        store_first(out, y, count);
-      }
-    }
-  }
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
-/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
-template <class Steps, class Finish, class T, class Value, class E>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static inline void product(index M, index N, index K,
-                                         const rows_operand<typename Steps::left>& a,
-                                         const columns_operand<Value>& b, T* c, index ldc,
-                                         const E& e, index slack) {
-  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
-  index j = 0;
-  if (M == 1) {
-    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
-      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
-    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
-      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
-  }
-  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
-    // The first tiles of these columns fetch the next panel, a line of each row at a time.
-    const Value* const here = b.data + j / panel_width * b.panel;
-    const Value* const next = j + panel_width < N ? here + b.panel : here;
-    constexpr index line = 64 / static_cast<index>(sizeof(Value));
-    index i = 0;
-    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
-    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
-      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
-    if constexpr (LINNET_ROWS > 8)
-      for (; i + 8 <= M; i += 8)
-        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
-    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
-  }
-  for (; j < N; j += lanes<T>) {
-    const index count = N - j < lanes<T> ? N - j : lanes<T>;
-    // A full vector at row k stays inside B as long as it ends before the end of the last row.
-    index safe = K;
-    const index end = (K - 1) * b.ld + count + slack;
-    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
-    index i = 0;
-    for (; i + 4 <= M; i += 4)
-      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
-    for (; i < M; ++i)
-      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
-  }
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
-template <class T>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
-                                   const columns_operand<T>& b, T* c, index ldc,
-                                   const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
 #else
-  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
 #endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
 }
 
 /// @file
@@ -16648,11 +17189,13 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -16841,12 +17384,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -16962,17 +17507,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -16993,27 +17527,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -17021,13 +17538,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -17167,48 +17680,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -17398,7 +17869,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -17746,6 +18219,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -17756,6 +18230,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -17771,6 +18246,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -17803,6 +18279,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -18213,7 +18690,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -18225,17 +18703,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -18318,18 +18796,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -18339,6 +18826,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -18534,9 +19022,803 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
   }
 }
 };
-#undef LINNET_TARGET
+#undef LINNET_WIDTH
 #undef LINNET_ROWS
-#undef LINNET_PRODUCTS
+#define LINNET_WIDTH 64
+#define LINNET_REGISTERS unfused_avx2
+/// Reproducible kernels for AVX2.
+struct reproducible_avx2 : unfused_avx2 {
+/// @file
+/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold. Included by
+/// simd/reproducible.inl inside a struct that has the others from its base, LINNET_REGISTERS.
+
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
+template <class T, int... Lane>
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
+  return __builtin_shufflevector(low, high, Lane...);
+#endif
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+#endif
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
+
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
+  if constexpr (std::is_same_v<T, Code>) {
+    __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
+  } else {
+    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using word_part = typename vector_of<word, Lanes>::type;
+    using int_part = typename vector_of<std::int32_t, Lanes>::type;
+    typename vector_of<raw, Lanes>::type u;
+    __builtin_memcpy(&u, p, sizeof u);
+#if defined(LINNET_BYTES)
+    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
+      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
+      return;
+    }
+#endif
+    if constexpr (sizeof(raw) == 2)
+      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
+    else
+      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
+                                  typename vector_of<T, Lanes>::type);
+  }
+}
+/// Loads the first `count` of them, zeros behind.
+template <class T, class Code>
+LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
+  if constexpr (std::is_same_v<T, Code>) {
+    return get(p, count);
+  } else {
+    Code some[lanes<T>] = {};
+    if (count == lanes<T> / 2)
+      __builtin_memcpy(some, p, sizeof some / 2);
+    else if (count < lanes<T>)
+      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    vec<T> x;
+    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
+    return x;
+  }
+}
+/// Sum of x_i k_i.
+template <class T, class Code>
+LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
+  return sum<T>(total);
+}
+/// Products of x with as many rows as a vector has lanes, four at a time.
+template <class T, class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
+    index n, const T* x, const Code* const* k, vec<T>& y) {
+  vec<T> total[lanes<T>] = {};
+  LINNET_UNROLL
+  for (int four = 0; four < lanes<T>; four += 4) {
+    const Code* const* const row = k + four;
+    index i = 0;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> xi = load(x + i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
+    }
+    if (i < n) {
+      const vec<T> xi = load_first<T>(x + i, n - i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
+    }
+  }
+  sums<T>(total, y);
+}
+/// Products of x with rows of half a vector, two at a time.
+template <class T>
+LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> both{};
+  const vec<T> twice = load_halves(x, x, both);
+  vec<T> products[lanes<T> / 2];
+  LINNET_UNROLL
+  for (int i = 0; i < lanes<T> / 2; ++i) {
+    const int r = i / 4 * 8 + i % 4;
+    products[i] = twice * load_halves(k[r], k[r + 4], both);
+  }
+  sums<T>(products, y);
+}
+/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
+/// always: g++ leaves out calls of functions that do nothing else.
+template <class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
+    index first, index last, index n, const token_rows<Code>& k, index end) {
+  constexpr index line = 64 / static_cast<index>(sizeof(Code));
+  if (last > end || k.run(first, last) != last) return;
+  const Code* row = k.row(first);
+  for (index j = first; j < last; ++j, row += k.stride)
+    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
+}
+/// The rows of a head that lies so far behind that of `k`.
+template <class Code>
+LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
+  k.data += behind;
+  return k;
+}
+/// Whether tokens are more than caches are likely to hold when they are read.
+template <class Code>
+LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
+  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
+}
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
+/// heads. What follows each other in memory is read in this order, which is faster.
+template <class T, class Code>
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
+                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
+  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
+  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
+  const bool fetch = many_bytes(last - first, k);
+  for (index next = first; next < last; next += step) {
+    const index j = next < last - step ? next : last - step;
+    const bool together = k.run(j, j + step) == j + step;
+    const Code* const begin = k.row(j);
+    for (index g = 0; g < heads.groups; ++g) {
+      const Code* rows[lanes<T>] = {begin + g * heads.slot};
+      LINNET_UNROLL
+      for (int r = 1; r < lanes<T>; ++r)
+        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
+      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
+      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
+        const T* const xr = x + r * heads.inputs;
+        T* const yr = y + r * heads.outputs + (j - first);
+        if (step == 1) {
+          *yr = scale * dot_code(n, xr, rows[0]);
+          continue;
+        }
+        vec<T> some = {};
+        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+          if (n == lanes<T> / 2)
+            dots_of_halves(xr, rows, some);
+          else
+            dots_of_rows(n, xr, rows, some);
+        } else if constexpr (lanes<T> >= 4) {
+          dots_of_rows(n, xr, rows, some);
+        }
+        store<T>(yr, scale * some);
+      }
+    }
+  }
+}
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
+}
+/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
+/// token, so that the result does not depend on blocks.
+template <int Lanes, int R, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate,
+                                           const head_rows& heads) {
+  using part = typename vector_of<T, Lanes>::type;
+  part total[std::size_t{R}][4] = {}, x;
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
+    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
+  for (index j = first; j < last;) {
+    const Code* row = v.row(j);
+    const index end = v.run(j, last);
+    while (j < end) {
+      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
+      if (count == 4) {
+        LINNET_UNROLL
+        for (int t = 0; t < 4; ++t) {
+          widen_lanes<Lanes, T>(row + t * v.stride, x);
+          LINNET_UNROLL
+          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
+        }
+      } else {
+        widen_lanes<Lanes, T>(row, x);
+        LINNET_UNROLL
+        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
+      }
+      j += count;
+      row += count * v.stride;
+    }
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
+    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
+  }
+}
+/// mix() for R rows of weights and one head's values.
+template <int R, class T, class Code>
+LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
+                                          token_rows<Code> v, T* y, bool accumulate,
+                                          const head_rows& heads) {
+  index i = 0;
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
+    }
+  for (index r = 0; r < R && i < n; ++r) {
+    vec<T> total = {};
+    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
+    for (index j = first; j < last; ++j)
+      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
+    store_first(y + r * heads.outputs + i, total, n - i);
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
+/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
+template <class T, class Code>
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false,
+                              const head_rows& heads = {}) {
+  const bool fetch = many_bytes(last - first, v);
+  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
+    end = (j / token_block + 1) * token_block;
+    end = end < last ? end : last;
+    for (index g = 0; g < heads.groups; ++g) {
+      const token_rows<Code> rows = rows_of(v, g * heads.slot);
+      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
+      const T* x = p + g * heads.size * heads.inputs + (j - first);
+      T* out = y + g * heads.size * heads.outputs;
+      index left = heads.size;
+      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
+        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
+      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
+        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
+    }
+  }
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
+template <class T>
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  mix<T, T>(0, rows, n, p, {v, stride}, y);
+}
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
+
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
+/// y = a + b; y may be a or b
+template <class T>
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
+}
+/// x *= a
+template <class T>
+LINNET_KERNEL static void scale(index n, T a, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
+}
+#endif
+/// sum of x_i y_i
+template <class T>
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
+  return sum<T>(total);
+}
+
+/// sum of x_i
+template <class T>
+LINNET_KERNEL static T total(index n, const T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
+  return sum<T>(all);
+}
+#if !defined(LINNET_REGISTERS)
+/// largest x_i; n > 0
+template <class T>
+LINNET_KERNEL static T maximum(index n, const T* x) {
+  if (n < lanes<T>) {
+    T m = x[0];
+    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
+    return m;
+  }
+  vec<T> best = load(x);
+  for (index i = lanes<T>; i < n; i += lanes<T>) {
+    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
+    best = v > best ? v : best;
+  }
+  return largest<T>(best);
+}
+
+/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
+template <class T>
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
+  vec_int<T> found{};
+  for (index row = 0; row < rows; ++row, x += stride) LINNET_FOR_VECTORS(T, i, c, n) {
+      const vec<T> v = get(x + i, c);
+      vec_int<T> bits;
+      __builtin_memcpy(&bits, &v, sizeof bits);
+      found |= (bits & exponent) == exponent;
+    }
+  number any = 0;
+  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
+  return any == 0;
+}
+#endif
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
+
+/// x = exp(x - shift); returns the sum.
+template <class T>
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  if (n < lanes<T>) {
+    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    store_first(x, e, n);
+    return sum<T>(some_lanes<T>(e, 0, n, all));
+  }
+  // The last values in a full vector, some of them twice.
+  const index last = n - lanes<T>;
+  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> total = {};
+  index i = 0;
+  for (; i < last; i += lanes<T>) {
+    const vec<T> e = exp<T>(load(x + i) - shift);
+    store(x + i, e);
+    total += e;
+  }
+  store(x + last, ending);
+  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+}
+/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
+template <class T>
+LINNET_KERNEL static void softmax(index n, T* x) {
+  const T m = maximum(n, x);
+  const T s = exp_sum(n, m, x);
+  scale(n, T(1) / s, x);
+}
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
+}
+
+/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
+template <class T>
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
+  return r;
+}
+/// dx += r u - x r^3 mean(u x), u = dy gamma.
+template <class T>
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+                                            T* dx) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
+  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
+  }
+}
+/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
+template <class T>
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+                                     T* y, T* statistics) {
+  const T mean = total(n, x) / static_cast<T>(n);
+  vec<T> all = {};
+  const index whole = n - n % lanes<T>;
+  for (index i = 0; i < whole; i += lanes<T>) {
+    const vec<T> d = load(x + i) - mean;
+    all += d * d;
+  }
+  T spread = sum<T>(all);
+  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, j, c, n)
+  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
+  statistics[0] = mean;
+  statistics[1] = r;
+}
+/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
+template <class T>
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
+                                              const T* gamma, const T* dy, T* dx) {
+  const T mean = statistics[0], r = statistics[1];
+  vec<T> us = {}, uxs = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    us += u;
+    uxs += u * ((get(x + i, c) - mean) * r);
+  }
+  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
+  }
+}
+};
+#undef LINNET_TARGET
+#undef LINNET_REGISTERS
 
 #define LINNET_TARGET \
   LINNET_UNFUSED __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2")))
@@ -18544,9 +19826,9 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 /// Reproducible kernels for AVX-512.
 struct reproducible_avx512 {
 /// @file
-/// All kernels, for one set of reproducible ones: included inside a struct by
-/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
-/// numbers of a row are added side by side, then by halves. No product melts with a sum.
+/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
+/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
+/// would depend on the level.
 
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
@@ -18567,6 +19849,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -18650,11 +19948,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -18672,14 +20002,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -18688,7 +20032,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -18727,6 +20078,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -18758,6 +20118,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -19003,11 +20364,134 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
 #endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
 }
 
 /// @file
@@ -19015,11 +20499,13 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -19208,12 +20694,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -19329,17 +20817,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -19360,27 +20837,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -19388,13 +20848,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -19534,48 +20990,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -19765,7 +21179,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -20113,6 +21529,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -20123,6 +21540,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -20138,6 +21556,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -20170,6 +21589,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -20580,7 +22000,8 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  index end = 0;
+  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
+  index end = first, g = (group ? first / group : 0) - 1;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -20592,17 +22013,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (group % lanes<float> == 0) {
-            const index g = group && c < group * groups ? c / group : groups - 1;
+          if (whole) {
+            ++g;  // a division for each group would take as long as decoding it
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = group ? (g + 1) * group : last + n;
-          } else {  // a vector has numbers of several groups
+            end = g + 1 < groups ? (g + 1) * group : last + n;
+          } else {
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[g];
-              some[1][l] = zeros ? zeros[g] : origin;
+              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[of_lane];
+              some[1][l] = zeros ? zeros[of_lane] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -20685,18 +22106,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -20706,6 +22136,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -20912,6 +22343,7 @@ using reproducible_neonmmla = reproducible_portable;
 LINNET_UNFUSED_END
 #undef LINNET_KERNEL
 #undef LINNET_KEEP
+#undef LINNET_KEEP_ADDRESS
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 }
 #endif
@@ -20930,7 +22362,8 @@ auto with_reproducible([[maybe_unused]] level l, F&& f) {
 #undef LINNET_REPRODUCIBLE_OF
 #else
 #if defined(__x86_64__)
-  if (l == level::reproducible_avx512) return f(reproducible_avx512{});
+  if (l == level::reproducible_avx512 || l == level::reproducible_avx512dot)
+    return f(reproducible_avx512{});
   if (l == level::reproducible_avx2) return f(reproducible_avx2{});
 #endif
   return f(reproducible_portable{});
@@ -20950,7 +22383,7 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
 #if defined(LINNET_REPRODUCIBLE)
   if (is_reproducible(l)) return detail::with_reproducible(l, f);
 #else
-  if (is_reproducible(l)) l = level::portable;  // no model asks for it here
+  l = without_reproducible(l);  // no model asks for it here
 #endif
 #if defined(LINNET_ONLY_LEVEL)
   return f(detail::LINNET_ONLY_LEVEL{});
@@ -20962,9 +22395,11 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
   return f(detail::portable{});
 #endif
 }
-/// Calls `f(kernels)` with the kernels of level `l` for products of low-precision activations.
+/// Calls `f(kernels)` with the kernels of level `l` for products of low-precision activations. All
+/// levels give the same bits of products of int8, so reproducible models have the usual kernels.
 template <class F>
 inline auto dispatch_dot(level l, F&& f) {
+  l = without_reproducible(l);
 #if defined(__x86_64__) && !defined(LINNET_ONLY_LEVEL)
   if (l == level::avx512dot) return f(detail::avx512dot{});
 #elif defined(__AARCH64EL__) && !defined(LINNET_ONLY_LEVEL)
@@ -21043,7 +22478,8 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_DECODE(L, float, code::u2, false)                                                      \
   LINNET_DECODE(L, float, code::f4_e2m1, false)                                                 \
   LINNET_DECODE(L, float, code::nf4, false)                                                     \
-  LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                \
+  LINNET_EXTERN void detail::L::to_16_bits<float>(index, const float*, bf16_code*);             \
+  LINNET_EXTERN void detail::L::to_16_bits<float>(index, const float*, f16_code*);              \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*); \
   LINNET_EXTERN std::int32_t detail::L::keep_outliers<float>(                                   \
       index, const float*, const int8_rounding&, index, float*, std::int32_t*);                 \
@@ -21099,6 +22535,7 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_PRODUCT(L, double)               \
   LINNET_CODES(L)                         \
   LINNET_ATTENTION(L, float, bf16_code)   \
+  LINNET_ATTENTION(L, float, f16_code)    \
   LINNET_ATTENTION(L, float, std::int8_t) \
   LINNET_ROWS_OF(L, float)                \
   LINNET_ROWS_OF(L, double)               \
@@ -21144,6 +22581,7 @@ namespace ops {
 
 using simd::best;
 using simd::bf16_code;
+using simd::f16_code;
 using simd::resolve;
 using simd::token_block;
 using packed_word = simd::word;  ///< what packed panels of codes are made of
@@ -21151,6 +22589,7 @@ using packed_word = simd::word;  ///< what packed panels of codes are made of
 struct input_tap;
 struct layer_tap;
 struct gradient_tap;
+struct weight_tap;
 
 /// Rows of inputs that are rounded to fewer codes than the compute type says, see token_adaptive.
 struct token_bits {
@@ -21175,6 +22614,7 @@ struct execution {
   float loss_scale = 1;                     ///< of gradients that products round to f16
   bool notes_ranges = false;                ///< whether 8-bit training notes the largest magnitudes
   const gradient_tap* gradients = nullptr;  ///< is told whose gradients are complete, or null
+  const weight_tap* weights = nullptr;      ///< brings the weights of a layer, or null
   expert_load* experts = nullptr;           ///< sums up what routers do in backward, or null
   const float* key_scales = nullptr;  ///< [layers, kv_heads, d_kv] of keys that a cache rounds
                                       ///< by channel, or null
@@ -21229,6 +22669,14 @@ struct layer_tap {
 struct gradient_tap {
   void* object = nullptr;
   void (*call)(void* object, const execution& on, index layer) = nullptr;
+};
+
+/// A hook that brings the weights of a layer of a stack before its forward, or its backward. They
+/// may take the place of another layer's. Called by every thread, of each layer, also of one that
+/// the batch leaves out.
+struct weight_tap {
+  void* object = nullptr;
+  void (*call)(void* object, const execution& on, index layer, bool backward) = nullptr;
 };
 
 }  // namespace ops
@@ -24799,7 +26247,7 @@ void pack(const execution& on, index n, index k, const matrix_ref<storage::f32>&
         const float* const row = from.data + (first + i) * k;
         for (index j = 0; j < k; j += stretch) {
           const index some = (std::min)(stretch, k - j);
-          K::template to_bf16<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
+          K::template to_16_bits<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
           for (index d = 0; d < matrix::depth(some); ++d)
             out[(j / 2 + d) * panel_width + i] = codes[d];
         }
@@ -25978,8 +27426,8 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
           *scale = K::template to_int8<float, outliers>(k, x + i * k, codes, *sum, by);
         }
       } else {
-        K::template to_bf16<float>(k, x + i * k,
-                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
+        K::template to_16_bits<float>(k, x + i * k,
+                                      reinterpret_cast<simd::bf16_code*>(words + i * width));
       }
     });
   };
@@ -26562,13 +28010,14 @@ struct matmul_gradient {
 /// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
 /// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W. Gradients pass
 /// straight through what fake quantization rounds, weights and inputs (Bengio et al. 2013). Frozen
-/// weights have no derivative, but those of an adapter have.
+/// weights have no derivative, but those of an adapter have: deltas, and matrices with dw.
 template <class T, class S>
 void matmul_backward(const execution& on, index m, index n, index k, const T* dy, const T* x,
                      const packed_matrix<T, S>& w, const matmul_gradient<T>& to) {
   const auto [dw, dx, alpha] = to;
   if constexpr (linnet::detail::is_frozen<S>) {
     if (on.adapter) detail::adapt_backward<T>(on, {w.panels, m, n, k, x, nullptr, alpha}, dy, dx);
+    matmul_dw(on, m, n, k, dy, x, dw, alpha);
     matmul_dx(on, m, n, k, dy, w, dx, alpha);
   } else if constexpr (S::per_word == 1) {
     if constexpr (linnet::detail::is_mixed_precision<S>) {
@@ -26598,8 +28047,8 @@ void matmul_backward(const execution& on, index m, index n, index k, const T* dy
                                      x_pairs + i * k);
         K::template to_bf16_pairs<T>(n, one, both ? one + n : nullptr, dy_pairs + i * n);
         for (index r = 2 * i; r <= 2 * i + both; ++r)
-          K::template to_bf16<T>(n, dy + r * n,
-                                 reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
+          K::template to_16_bits<T>(n, dy + r * n,
+                                    reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
       });
     });
     detail::split_sum<simd::word>(on, n, k, pairs, {dy_pairs, 1, n}, x_pairs, dw, alpha);
@@ -27130,14 +28579,10 @@ struct kv_rows {
   /// A stored number, without its scale.
   template <class T>
   static T number(Code x) {
-    if constexpr (std::is_same_v<Code, simd::bf16_code>) {
-      const auto bits = static_cast<std::uint32_t>(x) << 16;
-      float y = 0;
-      __builtin_memcpy(&y, &bits, sizeof y);
-      return y;
-    } else {
+    if constexpr (requires { simd::number_of(x); })
+      return static_cast<T>(simd::number_of(x));
+    else
       return static_cast<T>(x);
-    }
   }
   /// Whether tokens are numbers that follow each other in memory.
   constexpr bool plain() const { return !scales && !ring && !paged(); }
@@ -28829,6 +30274,7 @@ LINNET_NAMESPACE_BEGIN
 enum class kv_code {
   exact,         ///< in the model's scalar type
   bf16,          ///< bfloat16, half the bytes
+  f16,           ///< IEEE half precision, half the bytes
   int8,          ///< 8-bit integers with one scale for each head of each token, about a quarter
   int4,          ///< 4-bit integers, keys with a scale for each channel of 32 tokens, about a sixth
   channel_int8,  ///< 8-bit integers, keys before their rotation with a scale for each channel
@@ -28849,6 +30295,12 @@ struct exact : policy {
 /// Keys and values rounded to bfloat16, nearest even.
 struct bf16 : policy {
   static constexpr kv_code code = kv_code::bf16;
+};
+/// Keys and values rounded to IEEE half precision, nearest even: 11 bits, where bf16 has 8. What
+/// is beyond 65504 becomes that, so that finite keys and values stay finite. Infinities and NaN
+/// stay.
+struct f16 : policy {
+  static constexpr kv_code code = kv_code::f16;
 };
 /// Keys and values rounded to int8, symmetric, with one scale for each head of each token. The
 /// error is at most half a scale, max|x| / 254.
@@ -28941,10 +30393,11 @@ struct kv_memory {
 template <class T, kv_code Code>
 struct kv_number {
   static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
-  static_assert(exact || Code == kv_code::bf16 || Code == kv_code::int8);
-  using type =
-      std::conditional_t<exact, T,
-                         std::conditional_t<Code == kv_code::bf16, ops::bf16_code, std::int8_t>>;
+  static_assert(exact || Code == kv_code::bf16 || Code == kv_code::f16 || Code == kv_code::int8);
+  using rounded =
+      std::conditional_t<Code == kv_code::bf16, ops::bf16_code,
+                         std::conditional_t<Code == kv_code::f16, ops::f16_code, std::int8_t>>;
+  using type = std::conditional_t<exact, T, rounded>;
   /// Numbers from head to head: kernels write whole words of codes.
   static constexpr index slot(index h) {
     return round_up(h, exact ? 1 : 4 / static_cast<index>(sizeof(type)));
@@ -28985,7 +30438,7 @@ struct kv_buffer : kv_memory<typename kv_number<T, Code>::type, Heads, kv_number
             scales[row * Heads + head] =
                 K::template to_int8<T>(H, x + head * H, to + head * slot, sum);
           else
-            K::template to_bf16<T>(H, x + head * H, to + head * slot);
+            K::template to_16_bits<T>(H, x + head * H, to + head * slot);
         }
       });
     }
@@ -29002,7 +30455,7 @@ struct kv_buffer : kv_memory<typename kv_number<T, Code>::type, Heads, kv_number
           if constexpr (scaled)
             scale = K::template to_int8<T>(H, head, codes, sum);
           else
-            K::template to_bf16<T>(H, head, codes);
+            K::template to_16_bits<T>(H, head, codes);
           for (index c = 0; c < H; ++c)
             head[c] = scale * ops::kv_rows<code>::template number<T>(codes[c]);
         });
@@ -31137,6 +32590,15 @@ struct attention_shape {
   constexpr index kv() const { return kv_heads * d_kv; }
 };
 
+namespace detail {
+/// Attention with another number of query heads, and as many queries for each key.
+constexpr attention_shape with_heads(attention_shape a, index count) {
+  a.kv_heads = count * a.kv_heads / a.heads;
+  a.heads = count;
+  return a;
+}
+}  // namespace detail
+
 /// Attention policies: `layer<shape>` is a layer (see nn/layer.hpp) from width d_model to d_model.
 /// It also has `state_values(tokens)`: the numbers that it keeps for each sequence of up to
 /// `tokens` tokens while decoding.
@@ -31171,8 +32633,9 @@ struct policy {
   static constexpr bool supports_pages = true;      ///< sessions may ask for limits.kv_blocks
   static constexpr index least_context = 0;         ///< tokens that a model's context must have
   static constexpr index longest = 0;               ///< most tokens an encoder may read; 0 for any
-  static constexpr bool first_differs = false;  ///< the first layer of a stack is of another type
-  static constexpr bool rotary = true;          ///< can take rotary positions
+  static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
+  static constexpr bool heads_by_layer = false;  ///< layers of a decoder have unlike heads
+  static constexpr bool rotary = true;           ///< can take rotary positions
   static constexpr bool supports_low_rank =
       false;                                     ///< its linear maps may be of any projection_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
@@ -31193,6 +32656,12 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// Whether row `t` of sequence `b` in this call is one of its virtual tokens.
+template <class T>
+bool is_virtual(const context<T>& ctx, index b, index t) {
+  return t < (std::min)(ctx.front, ctx.length_of(b)) &&
+         ctx.past_of(b) + t < ops::adapter_hooks<T>::in(ctx.on)->front_of(b);
+}
 /// Calls f(b, t, i, virtual_tokens) for the rows of virtual tokens in this call: row t of sequence
 /// b is virtual token i. Rows are divided among the threads, and all have finished.
 template <class T, class F>
@@ -31200,8 +32669,7 @@ void each_virtual(const context<T>& ctx, F&& f) {
   const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
   ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
     const index b = at / ctx.front, t = at % ctx.front, i = ctx.past_of(b) + t;
-    const ops::virtual_tokens<T>& front = hooks.of(b).front;
-    if (t < ctx.length_of(b) && i < hooks.front_of(b)) f(b, t, i, front);
+    if (is_virtual(ctx, b, t)) f(b, t, i, hooks.of(b).front);
   });
 }
 
@@ -31506,6 +32974,7 @@ constexpr index kept_bytes(kv_code code, index numbers) {
     case kv_code::exact:
       break;
     case kv_code::bf16:
+    case kv_code::f16:
       return 2 * numbers;
     case kv_code::int8:
     case kv_code::channel_int8:
@@ -32529,6 +33998,7 @@ struct layer_loop {
       if (!ctx.stack.layers.holds(layer)) continue;
       ctx.stack.layer = layer;
       ctx.stack.hook(layer, x.data(), nullptr);
+      if (ctx.on.weights) ctx.on.weights->call(ctx.on.weights->object, ctx.on, layer, false);
       const bool last = l + 1 == Count || !ctx.stack.layers.holds(layer + 1);
       const view<T, D> next = last ? y : view<T, D>(stream[l], x.rows());
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
@@ -32553,6 +34023,7 @@ struct layer_loop {
       const view<T, D> d_input = l > 0 ? view<T, D>(gradient[l % 2], x.rows()) : dx;
       if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
       const index layer = ctx.stack.layer = first + static_cast<index>(l);
+      if (ctx.on.weights) ctx.on.weights->call(ctx.on.weights->object, ctx.on, layer, true);
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
       if (mask) {
         T* const rest = gradient[(l + 1) % 2];  // dy itself, or free
@@ -34122,6 +35593,36 @@ struct contextual : Kind {
 }  // namespace attention
 LINNET_NAMESPACE_END
 /// @file
+/// Attention with a number of heads for each layer of a decoder.
+
+LINNET_NAMESPACE_BEGIN
+namespace attention {
+
+/// Attention `Kind` with a number of query heads for each layer of a decoder. The shape's heads are
+/// the most of them. All heads have one width. Those of keys and values are as many for each query
+/// as in the shape. narrow() makes weights of it from those of `Kind`.
+template <class Kind, index... Heads>
+struct per_layer : Kind {
+  static_assert(Kind::supports_low_rank,
+                "linnet::attention::per_layer: this kind's heads are not of its making; full, "
+                "prefix, sliding_window and sinks are");
+  static_assert(sizeof...(Heads) > 0 && ((Heads > 0) && ...),
+                "linnet::attention::per_layer: give a positive number of heads for each layer");
+  static constexpr bool heads_by_layer = true, supports_low_rank = false, supports_channels = false;
+  static constexpr index heads[] = {Heads...};  ///< of queries
+  static constexpr index layers = sizeof...(Heads), most = (std::max)({Heads...});
+  using each = Kind;  ///< that of each layer
+  using kind = per_layer;
+  static std::string name() {
+    std::string all = "per_layer";
+    for (const index count : {Heads...}) all += ' ' + std::to_string(count);
+    return all + ' ' + Kind::name();
+  }
+};
+
+}  // namespace attention
+LINNET_NAMESPACE_END
+/// @file
 /// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
 
 LINNET_NAMESPACE_BEGIN
@@ -35427,6 +36928,15 @@ struct expert_load {
   double balance = 0;  ///< load-balancing losses N sum_e f_e P_e, without expert_choice::balance
   double z = 0;        ///< squared log-sum-exps, without expert_choice::z
 
+  /// Adds what routers did with other tokens.
+  constexpr expert_load& operator+=(const expert_load& more) {
+    tokens += more.tokens;
+    choices += more.choices;
+    dropped += more.dropped;
+    balance += more.balance;
+    z += more.z;
+    return *this;
+  }
   /// Share of the choices that found no room, in [0, 1].
   constexpr double dropped_share() const {
     return choices > 0 ? static_cast<double>(dropped) / static_cast<double>(choices) : 0;
@@ -36464,6 +37974,197 @@ struct mixture_of_depths : policy {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Two feed-forwards side by side: one for rows of images, one for tokens (Luo et al. 2024,
+/// arXiv:2410.08202).
+
+LINNET_NAMESPACE_BEGIN
+
+/// y = Text(x) (1 - m) + Visual(x) m on rows [rows, in]: two layers of one type. The mask m is 1
+/// for rows that stand before a text, see virtual_tokens, and else 0. A row passes one of the two,
+/// and weights of the other are not read for it.
+template <class Expert>
+struct visual_expert_layer {
+  static constexpr index in = Expert::in, out = Expert::in;
+  static_assert(Expert::in == Expert::out,
+                "linnet::ffn::visual_expert: an expert must keep the width of the stream");
+  static constexpr bool adds_residual = linnet::detail::adds_residual<Expert>();
+
+  template <class Form>
+  struct params {
+    typename Expert::template params<Form> text{}, visual{};
+  };
+  /// The expert of texts has the names of the feed-forward alone.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    Expert::visit(f, at, p.text...);
+    Expert::visit(f, at / "visual", p.visual...);
+  }
+  /// Both read and write the same channels.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    linnet::detail::describe_channels<Expert>(c, p.text);
+    linnet::detail::describe_channels<Expert>(c, p.visual);
+  }
+
+  template <class T>
+  struct cache {
+    typename Expert::template cache<T> text{}, visual{};
+    std::int32_t* order = nullptr;     ///< [rows] rows of images, then all others
+    index* begins = nullptr;           ///< [2 * sequences + 1] where those of a sequence begin in
+                                       ///< `order`, of images first
+    index sequences = 0;               ///< that are planned for
+    T *x = nullptr, *y = nullptr;      ///< [rows, in] in that order
+    T *d_x = nullptr, *d_y = nullptr;  ///< while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    static_assert(!linnet::detail::keeps_state<Expert, T>(),
+                  "linnet::ffn::visual_expert: an expert must keep nothing of earlier tokens");
+    const index size = e.rows() * in, mark = m.scratch.mark();
+    cache<T> c;
+    c.order = m.saved.take<std::int32_t>(e.rows());
+    c.begins = m.saved.take<index>(2 * e.batch + 1);
+    c.sequences = e.batch;
+    c.x = m.scratch.take<T>(size);
+    c.y = m.scratch.take<T>(size);
+    if (e.training) {
+      c.d_x = m.scratch.take<T>(size);
+      c.d_y = m.scratch.take<T>(size);
+    }
+    c.text = Expert::template plan<T>(m, e);
+    // Without backward, one may overwrite what the other has made.
+    c.visual = e.training ? Expert::template plan<T>(m, e) : c.text;
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
+    if (ctx.front == 0) {
+      if constexpr (adds_residual)
+        Expert::template forward<T, S>(p.text, x, y, c.text, ctx, residual);
+      else
+        Expert::template forward<T, S>(p.text, x, y, c.text, ctx);
+      return;
+    }
+    ctx.on.threads.once([&] { sort(c, ctx); });
+    gather(x, c.x, c, ctx);
+    run<T, S>(0, p.visual, c.visual, c, ctx);
+    run<T, S>(1, p.text, c.text, c, ctx);
+    ctx.on.threads.each(ctx.rows(), [&](index i) {
+      const index row = c.order[i];
+      for (index j = 0; j < in; ++j)
+        y(row, j) = residual ? residual[row * in + j] + c.y[i * in + j] : c.y[i * in + j];
+    });
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    if (ctx.front == 0)
+      return Expert::template backward<T, S>(p.text, dp.text, x, dy, dx, c.text, ctx);
+    gather(x, c.x, c, ctx);
+    gather(dy, c.d_y, c, ctx);
+    ops::fill(ctx.on, x.size(), T(0), c.d_x);
+    run_backward<T, S>(0, p.visual, dp.visual, c.visual, c, ctx);
+    run_backward<T, S>(1, p.text, dp.text, c.text, c, ctx);
+    ctx.on.threads.each(ctx.rows(), [&](index i) {
+      for (index j = 0; j < in; ++j) dx(c.order[i], j) += c.d_x[i * in + j];
+    });
+  }
+
+  /// Each row passes one of both.
+  static constexpr index flops(const call_shape& e) { return Expert::flops(e); }
+
+ private:
+  /// Puts the rows of images first, and those of a sequence in their order.
+  template <class T>
+  static void sort(cache<T>& c, const context<T>& ctx) {
+    std::int32_t* next = c.order;
+    for (index side = 0; side < 2; ++side)
+      for (index b = 0; b < c.sequences; ++b) {
+        c.begins[side * c.sequences + b] = next - c.order;
+        for (index t = 0; b < ctx.batch && t < ctx.length; ++t)
+          if (linnet::detail::is_virtual(ctx, b, t) == (side == 0))
+            *next++ = static_cast<std::int32_t>(b * ctx.length + t);
+      }
+    c.begins[2 * c.sequences] = next - c.order;
+  }
+  /// to = the rows of x in the order of the experts.
+  template <class T>
+  static void gather(view<const T, in> x, T* to, const cache<T>& c, const context<T>& ctx) {
+    ctx.on.threads.each(ctx.rows(),
+                        [&](index i) { std::copy_n(x.row(c.order[i]), in, to + i * in); });
+  }
+  /// The rows of one side: where they begin, how many there are, and the call on them.
+  template <class T>
+  struct part {
+    index first, rows;
+    const index* begins;
+    context<T> inner;
+
+    part(index side, const cache<T>& c, const context<T>& ctx)
+        : first(c.begins[side * c.sequences]),
+          rows(c.begins[(side + 1) * c.sequences] - first),
+          begins(c.begins + side * c.sequences),
+          inner(ctx) {
+      inner.batch = 1;
+      inner.length = rows;
+      inner.lengths = inner.past = inner.prefix = inner.documents = nullptr;
+      inner.pages = {};
+      inner.front = 0;
+      inner.stack.mask = nullptr;
+    }
+  };
+  template <class T, class S>
+  static void run(index side, const typename Expert::template params<form::packed<T, S>>& p,
+                  typename Expert::template cache<T>& expert, const cache<T>& c,
+                  const context<T>& ctx) {
+    part<T> of(side, c, ctx);
+    if (of.rows == 0) return;
+    const auto* const given = ops::adapter_hooks<T>::in(ctx.on);
+    const ops::sequence_adapters<T> adapters(given->each, ctx.batch, of.begins);
+    const ops::adapter_hooks<T> hooks = adapters.hooks();
+    if (given->each) of.inner.on.adapter = &hooks;
+    Expert::template forward<T, S>(p, {c.x + of.first * in, of.rows},
+                                   {c.y + of.first * in, of.rows}, expert, of.inner);
+  }
+  template <class T, class S>
+  static void run_backward(index side,
+                           const typename Expert::template params<form::packed<T, S>>& p,
+                           typename Expert::template params<form::gradient<T>>& dp,
+                           typename Expert::template cache<T>& expert, const cache<T>& c,
+                           const context<T>& ctx) {
+    part<T> of(side, c, ctx);
+    if (of.rows == 0) return;
+    const index at = of.first * in;
+    Expert::template backward<T, S>(p, dp, {c.x + at, of.rows}, {c.d_y + at, of.rows},
+                                    {c.d_x + at, of.rows}, expert, of.inner);
+  }
+};
+
+namespace ffn {
+
+/// Two feed-forwards `Of` beside each other, each row through one of them (Luo et al. 2024). Rows
+/// of an image before a text pass the visual expert, and so do an adapter's soft tokens. All others
+/// pass the expert of texts, whose tensors have the names of `Of` alone. A text without an image is
+/// computed as by `Of`, to the bit. A mask of positions decides, no router. See
+/// copy_to_visual_experts() and visual_parts for how one is trained.
+template <class Of = swiglu>
+struct visual_expert : policy {
+  static_assert(!Of::skipped && Of::can_truncate,
+                "linnet::ffn::visual_expert: is of a feed-forward that keeps nothing of earlier "
+                "tokens");
+  static constexpr bool couples_tokens = Of::couples_tokens;
+  template <index D, index F, bool Bias>
+  using layer = visual_expert_layer<typename Of::template layer<D, F, Bias>>;
+};
+
+}  // namespace ffn
+
+LINNET_NAMESPACE_END
+/// @file
 /// Sharing policies: which parameters the blocks of a stack have in common.
 
 LINNET_NAMESPACE_BEGIN
@@ -36898,6 +38599,15 @@ struct policy_set {
   using with = policy_set<std::conditional_t<std::is_base_of_v<Slot, Ps>, Other, Ps>...>;
 };
 
+/// A model of causal blocks of one kind that names its policies and replaces one by
+/// `with<Slot, Other>`, as decoders do. `self` is the shape of its attention.
+template <class M>
+concept replaces_policies = requires {
+  typename M::template with<linnet::ffn::policy, typename M::ffn>;
+  typename M::template with<linnet::attention::policy, typename M::attention>;
+  M::self.kv();
+};
+
 /// The storage type in the list, or f32, with the list's compute type.
 template <class... Ps>
 struct pick_storage {
@@ -37143,24 +38853,62 @@ template <class First, class Rest>
 struct stack_of<First, Rest, 1, true, sharing::none> {
   using type = repeat<First, 1>;
 };
-/// The stack of a decoder. Block<F, First> holds a block of hidden width F, the first one of the
-/// stack where `First`.
-template <class Policies, template <index, bool> class Block, auto Shape, index Rotary,
-          class Ffn = typename Policies::template of<ffn::policy>>
+/// The attention of each layer.
+template <class Attention>
+struct attention_of_layers {
+  using type = Attention;
+};
+template <class Kind, index... Heads>
+struct attention_of_layers<attention::per_layer<Kind, Heads...>> {
+  using type = Kind;
+};
+/// Whether the layers of a model have heads of their own number.
+template <class M>
+inline constexpr bool has_heads_by_layer = [] {
+  if constexpr (requires { M::attention::heads_by_layer; }) return M::attention::heads_by_layer;
+  return false;
+}();
+/// Whether a decoder's layers have hidden widths or heads of their own.
+template <class Ffn, class Attention>
+inline constexpr bool unlike_widths = has_layer_widths<Ffn> || Attention::heads_by_layer;
+/// The hidden width of layer `l`, and its query heads, where all others have `same`.
+template <class Ffn>
+constexpr index width_of_layer(std::size_t l, index same) {
+  if constexpr (has_layer_widths<Ffn>) return Ffn::widths[l];
+  return same;
+}
+template <class Attention>
+constexpr index heads_of_layer(std::size_t l, index same) {
+  if constexpr (Attention::heads_by_layer) return Attention::heads[l];
+  return same;
+}
+
+/// The stack of a decoder. Block<F, A> holds a block of hidden width F and attention A, which is
+/// `First` in the first layer and `Rest` in the others.
+template <class Policies, template <index, attention_shape> class Block, auto Shape,
+          attention_shape First, attention_shape Rest, index Rotary,
+          class Ffn = typename Policies::template of<ffn::policy>,
+          class Attention = typename Policies::template of<attention::policy>>
 struct stack_of_decoder {
-  using first = typename Block<Shape.d_ff, true>::type;
-  using rest = Block<Shape.d_ff, false>;
+  using first = typename Block<Shape.d_ff, First>::type;
+  using rest = Block<Shape.d_ff, Rest>;
   using type = typename Policies::template of<depths::policy>::template stack<
-      stack_of<first, rest, Shape.layers, Policies::template of<attention::policy>::first_differs,
+      stack_of<first, rest, Shape.layers, Attention::first_differs,
                typename Policies::template of<sharing::policy>>,
       typename rest::type, Shape.layers, Rotary>;
 };
-template <class Policies, template <index, bool> class Block, auto Shape, index Rotary, class Of,
-          index... Widths>
-struct stack_of_decoder<Policies, Block, Shape, Rotary, ffn::per_layer<Of, Widths...>> {
+template <class Policies, template <index, attention_shape> class Block, auto Shape,
+          attention_shape First, attention_shape Rest, index Rotary, class Ffn, class Attention>
+requires(unlike_widths<Ffn, Attention>)  //
+    struct stack_of_decoder<Policies, Block, Shape, First, Rest, Rotary, Ffn, Attention> {
+  template <std::size_t Layer>
+  static constexpr attention_shape attention_at =
+      with_heads(Layer == 0 ? First : Rest, heads_of_layer<Attention>(Layer, Shape.heads));
   template <std::size_t... Layer>
-  static layer_list<typename Block<Widths, Layer == 0>::type...> of(std::index_sequence<Layer...>);
-  using type = decltype(of(std::make_index_sequence<sizeof...(Widths)>()));
+  static layer_list<
+      typename Block<width_of_layer<Ffn>(Layer, Shape.d_ff), attention_at<Layer>>::type...>
+      of(std::index_sequence<Layer...>);
+  using type = decltype(of(std::make_index_sequence<static_cast<std::size_t>(Shape.layers)>()));
 };
 
 }  // namespace detail
@@ -37217,6 +38965,8 @@ template <>
 inline constexpr bool covers_policy<kv::exact> = true;
 template <>
 inline constexpr bool covers_policy<kv::bf16> = true;
+template <>
+inline constexpr bool covers_policy<kv::f16> = true;
 template <>
 inline constexpr bool covers_policy<kv::int8> = true;
 template <>
@@ -37585,6 +39335,27 @@ constexpr bool widths_fit() {
   }
   return true;
 }
+/// Words for heads that are not those of a shape's layers; true for others.
+template <class Attention, decoder_shape S>
+constexpr bool heads_fit() {
+  if constexpr (Attention::heads_by_layer) {
+    constexpr bool whole = [] {
+      for (const index count : Attention::heads)
+        if (count % (S.heads / S.kv_heads) != 0) return false;
+      return true;
+    }();
+    static_assert(Attention::layers == S.layers,
+                  "linnet::attention::per_layer: give one number of heads for each of the shape's "
+                  "layers");
+    static_assert(Attention::most == S.heads,
+                  "linnet::attention::per_layer: heads of the shape must be the most of its heads");
+    static_assert(whole,
+                  "linnet::attention::per_layer: heads go in whole groups: each number must be a "
+                  "multiple of the shape's heads / kv_heads");
+    return Attention::layers == S.layers && Attention::most == S.heads && whole;
+  }
+  return true;
+}
 /// Words for the first rule that a decoder's policies or shape break; true where they keep all.
 template <decoder_shape S, class... Ps>
 constexpr bool decoder_fits() {
@@ -37682,6 +39453,14 @@ constexpr bool decoder_fits() {
         never<Ps...>,
         "linnet::ffn::per_layer: blocks of unlike widths share nothing and are not routed; take "
         "sharing::none and depths::all");
+  else if constexpr (!heads_fit<Attention, S>())
+    return false;
+  else if constexpr (Attention::heads_by_layer &&
+                     (Depths::routes || !std::is_same_v<Sharing, sharing::none>))
+    static_assert(
+        never<Ps...>,
+        "linnet::attention::per_layer: blocks of unlike heads share nothing and are not routed; "
+        "take sharing::none and depths::all");
   else if constexpr (Depths::routes && !(Attention::supports_token_subset && Ffn::can_truncate))
     static_assert(
         never<Ps...>,
@@ -37792,7 +39571,8 @@ struct checked_decoder {
   static constexpr bool alike =
       !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none> ||
       pick<depths::policy, depths::all, Ps...>::routes ||
-      has_layer_widths<pick<ffn::policy, ffn::swiglu, Ps...>>;
+      unlike_widths<pick<ffn::policy, ffn::swiglu, Ps...>,
+                    pick<attention::policy, attention::full, Ps...>>;
   static constexpr bool fits =
       policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
       reproducible_fits<covers_decoder<Ps...>, Ps...>() &&
@@ -37980,6 +39760,12 @@ struct ffn_metadata<ffn::experts<N, K, Of, Choice>> : ffn_metadata<void> {
            (ffn::experts<N, K, Of, Choice>::normalised || K == 1 ? " " : " not normalised ") +
            ffn_metadata<Of>::name();
   }
+};
+
+template <class Of>
+struct ffn_metadata<ffn::visual_expert<Of>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() { return "visual_expert " + ffn_metadata<Of>::name(); }
 };
 
 /// The activation of a feed-forward policy; exact GELU for those that are neither standard nor
@@ -38348,10 +40134,10 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   using block_with = typename detail::block_of<
       Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
       template make<d, F, biased, eps, Sharing::projections>::type;
-  template <index F, bool First>
-  struct block_of_width : std::type_identity<block_with<First ? self_first : self, F>> {};
-  using blocks = typename detail::stack_of_decoder<Policies, block_of_width, Shape,
-                                                   rotary ? self.d_kv : 0>::type;
+  template <index F, attention_shape A>
+  struct block_of_shape : std::type_identity<block_with<A, F>> {};
+  using blocks = typename detail::stack_of_decoder<Policies, block_of_shape, Shape, self_first,
+                                                   self, rotary ? self.d_kv : 0>::type;
   /// The layer between the embedding's table and the residual stream, at both ends of the model.
   using embedding_projection = typename Embedding::template projection<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
@@ -38892,6 +40678,10 @@ constexpr bool t5_fits() {
     static_assert(
         never<Ps...>,
         "linnet::t5: the source is seen both ways already; attention::prefix is for decoders");
+  else if constexpr (EncoderAttention::heads_by_layer || DecoderAttention::heads_by_layer)
+    static_assert(never<Ps...>,
+                  "linnet::attention::per_layer: its heads are those of the layers of a decoder; "
+                  "the blocks of a T5 read one table of relative positions");
   else if constexpr (DecoderAttention::block_tokens > 1)
     static_assert(never<Ps...>,
                   "linnet::t5: a target is written token by token; attention::block_causal is for "
@@ -40211,6 +42001,10 @@ constexpr bool encoder_fits() {
   else if constexpr (!Attention::bidirectional)
     static_assert(never<Ps...>,
                   "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");
+  else if constexpr (Attention::heads_by_layer)
+    static_assert(never<Ps...>,
+                  "linnet::attention::per_layer: its heads are those of the layers of a decoder; "
+                  "the blocks of an encoder are of one type");
   else if constexpr (Attention::takes_prefix)
     static_assert(never<Ps...>,
                   "linnet::encoder: all tokens see each other already; attention::prefix is for "
@@ -45189,21 +46983,49 @@ enum class topology {
   tree   ///< ceil(log2 N) messages of all values, along a binomial tree
 };
 
+/// Messages that a rank sends.
+struct simulated_traffic {
+  double messages = 0, bytes = 0;
+
+  constexpr simulated_traffic& operator+=(const simulated_traffic& more) {
+    messages += more.messages;
+    bytes += more.bytes;
+    return *this;
+  }
+};
+
 /// A network whose ranks all send at the same time.
 struct simulated_network {
   double latency = 0;         ///< seconds of each message
   double seconds_a_byte = 0;  ///< 1 / bandwidth of a rank
   topology way = topology::ring;
 
-  /// Seconds until each of `ranks` ranks has its share of a sum of `bytes`, or all have gathered so
-  /// many from their shares. A sum that all have takes twice that.
-  constexpr double pass(index ranks, double bytes) const {
+  /// Messages of a rank until each of `ranks` ranks has its share of a sum of `bytes`. As many are
+  /// sent until all have gathered shares of `bytes`, so a sum that all have takes twice that.
+  constexpr simulated_traffic traffic(index ranks, double bytes) const {
     const auto n = static_cast<double>(ranks);
     const auto depth =  // ceil(log2 N)
         static_cast<double>(std::bit_width(static_cast<std::uint64_t>(ranks - 1)));
-    return way == topology::ring ? (n - 1) * (latency + bytes / n * seconds_a_byte)
-                                 : depth * (latency + bytes * seconds_a_byte);
+    if (way == topology::ring) return {n - 1, (n - 1) * (bytes / n)};
+    return {depth, depth * bytes};
   }
+  /// Seconds until these messages have come, one after the other.
+  constexpr double seconds(const simulated_traffic& sent) const {
+    return sent.messages * latency + sent.bytes * seconds_a_byte;
+  }
+  /// Seconds of traffic().
+  constexpr double pass(index ranks, double bytes) const { return seconds(traffic(ranks, bytes)); }
+};
+
+/// Nodes of equally many ranks. The ranks of a node share out values among them, and each node has
+/// all of them (hybrid sharding, Zhao et al. 2023).
+struct simulated_nodes {
+  simulated_network inside{};  ///< of the ranks of a node
+  /// Of the nodes. Ranks with the same place in their nodes send to each other, those of all places
+  /// at the same time. Each has the latency, and 1 / ranks of the bandwidth.
+  simulated_network between{};
+  index ranks = 1;  ///< of a node
+  index nodes = 1;
 };
 
 /// Costs of a layer on one rank, or of the tensors outside of layers.
@@ -45222,26 +47044,39 @@ struct simulated_step {
 
 /// Seconds of a step of one rank.
 struct simulated_time {
-  double computes = 0;  ///< layers and optimizer
-  double all = 0;       ///< until the last message has come
+  double computes = 0;          ///< layers and optimizer
+  double all = 0;               ///< until the last message has come
+  simulated_traffic inside{};   ///< that it sends to ranks of its node, which are all without nodes
+  simulated_traffic between{};  ///< that it sends to other nodes
 
   /// Part of the step in which the rank computes: 1 if no message is waited for.
   constexpr double efficiency() const { return all > 0 ? computes / all : 1; }
 };
 
-/// Plays a step of `layers`, in order of forward, on each of `ranks` ranks with a batch of its own.
-/// Stages 0 and 1 send all gradients at the end of backward, in one sum. Stage 2 sends each layer's
-/// when backward has made them. Stage 3 also gathers each layer's weights before its forward and
-/// its backward, the next ones while a layer runs if `how.overlaps`. Messages of a rank go one
-/// after the other; linnet's own trainers wait for each, without `overlaps`.
+/// Plays a step of `layers`, in order of forward, on each rank of all nodes, with a batch of its
+/// own. Stages 0 and 1 send all gradients at the end of backward, in one sum. Stage 2 sends each
+/// layer's when backward has made them. Stage 3 also gathers each layer's weights before its
+/// forward and its backward, the next ones while a layer runs if `how.overlaps`. Gradients are
+/// added inside nodes; then each rank adds its share to those of the other nodes. All else is sent
+/// inside nodes. Messages of a rank go one after the other; linnet's own trainers wait for each,
+/// without `overlaps`.
 constexpr simulated_time simulate(std::span<const simulated_layer> layers,
-                                  const simulated_network& net, index ranks,
-                                  const simulated_step& how) {
-  assert(ranks >= 1 && how.stage >= 0 && how.stage <= 3);
+                                  const simulated_nodes& cluster, const simulated_step& how) {
+  assert(cluster.ranks >= 1 && cluster.nodes >= 1 && how.stage >= 0 && how.stage <= 3);
   double now = 0, sent = 0;  // when the rank is free, and when its last message has come
   simulated_time t;
-  const auto send = [&](double parameters, double begin) {
-    sent = (std::max)(sent, begin) + net.pass(ranks, parameters * how.bytes_of_value);
+  const double sharers = static_cast<double>(cluster.ranks);
+  const auto send = [&](double parameters, bool sums, double begin) {
+    const double bytes = parameters * how.bytes_of_value;
+    const simulated_traffic near = cluster.inside.traffic(cluster.ranks, bytes);
+    double seconds = cluster.inside.seconds(near);
+    t.inside += near;
+    for (int pass = 0; sums && pass < 2; ++pass) {  // the share's sum, and then all have it
+      const simulated_traffic far = cluster.between.traffic(cluster.nodes, bytes / sharers);
+      seconds += cluster.between.seconds({far.messages, far.bytes * sharers});
+      t.between += far;
+    }
+    sent = (std::max)(sent, begin) + seconds;
     if (!how.overlaps) now = (std::max)(now, sent);
   };
   const auto compute = [&](double seconds) {
@@ -45254,7 +47089,7 @@ constexpr simulated_time simulate(std::span<const simulated_layer> layers,
   double parameters = 0, arrived = 0;  // when the weights of the layer have come
   const auto gather = [&](std::size_t i) {
     if (how.stage < 3 || i >= 2 * count) return;
-    send(layer(i).parameters, now);
+    send(layer(i).parameters, false, now);
     arrived = sent;
   };
   if (how.overlaps) gather(0);
@@ -45265,16 +47100,22 @@ constexpr simulated_time simulate(std::span<const simulated_layer> layers,
     const bool forward = i < count;
     compute(forward ? layer(i).forward : layer(i).backward);
     if (forward) parameters += layer(i).parameters;
-    if (!forward && how.stage >= 2) send(layer(i).parameters, now);
+    if (!forward && how.stage >= 2) send(layer(i).parameters, true, now);
   }
-  if (how.stage < 2) send(parameters, now);
+  if (how.stage < 2) send(parameters, true, now);
   now = (std::max)(now, sent);
-  if (how.stage == 0) send(parameters, now);
+  if (how.stage == 0) send(parameters, false, now);
   now = (std::max)(now, sent);
-  compute(how.update * parameters / (how.stage > 0 ? static_cast<double>(ranks) : 1));
-  if (how.stage == 1 || how.stage == 2) send(parameters, now);
+  compute(how.update * parameters / (how.stage > 0 ? sharers : 1));
+  if (how.stage == 1 || how.stage == 2) send(parameters, false, now);
   t.all = (std::max)(now, sent);
   return t;
+}
+/// Plays a step on `ranks` ranks that all share out values among them, as those of one node.
+constexpr simulated_time simulate(std::span<const simulated_layer> layers,
+                                  const simulated_network& net, index ranks,
+                                  const simulated_step& how) {
+  return simulate(layers, simulated_nodes{.inside = net, .ranks = ranks}, how);
 }
 
 LINNET_NAMESPACE_END
@@ -47497,8 +49338,8 @@ template <class M>
 consteval bool takes_trees() {
   static_assert(M::supports_trees,
                 "linnet::session::feed_tree: this model's cache keeps texts, not trees; decoders "
-                "with attention::full, a feed-forward without a state and kv::exact, kv::bf16 or "
-                "kv::int8 take them");
+                "with attention::full, a feed-forward without a state and kv::exact, kv::bf16, "
+                "kv::f16 or kv::int8 take them");
   return true;
 }
 
@@ -53665,20 +55506,10 @@ constexpr const ggml_layout& ggml_layout_of(ggml_type type) {
   return *ggml_layout_of(static_cast<std::uint32_t>(type));
 }
 
-/// The float of a half-precision number, assembled from its bits.
-inline float float_of_half(std::uint16_t half) {
-  const std::uint32_t sign = std::uint32_t{half & 0x8000u} << 16, magnitude = half & 0x7fffu;
-  if (magnitude < 0x400) {  // subnormal
-    const float steps = static_cast<float>(magnitude) * 0x1p-24f;
-    return sign ? -steps : steps;
-  }
-  const std::uint32_t bits =
-      sign | ((magnitude << 13) + (magnitude < 0x7c00 ? 112u << 23 : 224u << 23));
-  float x = 0;
-  __builtin_memcpy(&x, &bits, sizeof x);
-  return x;
+/// The float of a half-precision number.
+inline float half_at(const std::byte* from) {
+  return simd::number_of(load_as<simd::f16_code>(from));
 }
-inline float half_at(const std::byte* from) { return float_of_half(load_as<std::uint16_t>(from)); }
 inline int byte_at(const std::byte* from, index i) { return std::to_integer<int>(from[i]); }
 
 /// Bits of code number i of a super-block: `bits` of byte i % `span` in the run of `span` bytes
@@ -63701,87 +65532,78 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The stack of a model that reads what virtual keys stand before: an encoder-decoder's decoder.
+/// Which stack of a model reads what virtual keys stand before, its attention and its layers.
+/// `width` is that of soft tokens. Models that are not `known` take neither.
 template <class M>
 struct virtual_stack {
-  using of = M;
-  using attention = typename M::attention;
+  static constexpr bool known = false;
 };
 template <class M>
-requires is_encoder<M>
+requires is_decoder<M>
 struct virtual_stack<M> {
+  static constexpr bool known = true;
+  using of = M;
+  using attention = typename M::attention;
+  static constexpr index layers = M::shape.layers, width = M::d;
+};
+template <class M>
+requires is_encoder<M>  // whose soft tokens stand before its norm, as embedded tokens
+struct virtual_stack<M> {
+  static constexpr bool known = true;
   using of = typename M::body;
   using attention = typename M::attention;
+  static constexpr index layers = M::shape.layers, width = M::width;
 };
 template <class M>
 requires is_t5<M>
 struct virtual_stack<M> {
+  static constexpr bool known = true;
   using of = typename M::decoder;
   using attention = typename M::decoder_attention;
+  static constexpr index layers = M::shape.decoder_layers, width = M::d;
 };
-/// The shape of that attention, and its layers.
+/// The shape of that attention.
 template <class M>
 inline constexpr attention_shape virtual_self = virtual_stack<M>::of::self;
-template <class M>
-consteval index virtual_layers() {
-  if constexpr (is_t5<M>)
-    return M::shape.decoder_layers;
-  else
-    return M::shape.layers;
-}
-/// Width of the rows that soft tokens are: an encoder's stand before its norm, as embedded tokens.
-template <class M>
-consteval index virtual_width() {
-  if constexpr (is_encoder<M>)
-    return M::width;
-  else
-    return M::d;
-}
 
-/// Whether the attention that reads virtual tokens counts tokens from the first; of a T5 they stand
-/// before the source or the target.
+/// Whether the attention that reads virtual tokens counts tokens from the first.
 template <class M, bool BeforeSource>
 consteval bool virtual_tokens_count() {
-  if constexpr (is_t5<M> && BeforeSource)
+  if constexpr (BeforeSource)
     return M::encoder_attention::counts_tokens;
-  else if constexpr (is_t5<M> || is_decoder<M> || is_encoder<M>)
-    return virtual_stack<M>::attention::counts_tokens;
   else
-    return false;  // refused in other words
+    return virtual_stack<M>::attention::counts_tokens;
 }
 
 /// Whether a model's texts may have virtual tokens before them; words for the others.
 template <class M, bool BeforeSource>
 consteval bool takes_virtual_tokens() {
-  if constexpr (virtual_tokens_count<M, BeforeSource>())
+  if constexpr (!virtual_stack<M>::known)
+    static_assert(never<M>,
+                  "linnet::prompt_tuning and prefix_tuning: decoders, encoders and T5 take virtual "
+                  "tokens, other models do not");
+  else if constexpr (virtual_tokens_count<M, BeforeSource>())
     static_assert(
         never<M>,
         "linnet::prompt_tuning and prefix_tuning: this kind of attention counts blocks or "
         "positions from a text's first token, and virtual ones are not among them");
-  else if constexpr (is_t5<M>)
-    return true;
   else if constexpr (is_encoder<M>)
     static_assert(!M::of_images,
                   "linnet::prompt_tuning and prefix_tuning: they stand before texts; an encoder of "
                   "images reads none");
-  else if constexpr (!is_decoder<M>)
-    static_assert(never<M>,
-                  "linnet::prompt_tuning and prefix_tuning: decoders, encoders and T5 take virtual "
-                  "tokens, other models do not");
-  else if constexpr (M::depths::routes)
+  else if constexpr (is_decoder<M>) {
     static_assert(
-        never<M>,
+        !M::depths::routes,
         "linnet::prompt_tuning and prefix_tuning: a mixture of depths would count virtual "
         "tokens among those that it chooses from");
-  else if constexpr (!M::embedding::whole_rows)
     static_assert(
-        never<M>,
+        M::embedding::whole_rows,
         "linnet::prompt_tuning and prefix_tuning: a tensor train has a row for each token alone");
-  else if constexpr (M::takes_prefix)
     static_assert(
-        never<M>,
+        !M::takes_prefix,
         "linnet::prompt_tuning and prefix_tuning: attention::prefix counts a text's first "
         "tokens, and virtual ones are not among them");
+  }
   return true;
 }
 
@@ -63832,7 +65654,7 @@ struct virtual_model : adapted_model<M, Method> {
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
     workspace<T> w;
-    if (BeforeSource || is_encoder<M>) w.lengths = m.saved.take<index>(l.batch);
+    if (has_lengths) w.lengths = m.saved.take<index>(l.batch);
     static_cast<adapted_workspace<M, T>&>(w) = plan_adapted<M, T>(m, whole(l), use, 0);
     return w;
   }
@@ -63855,11 +65677,12 @@ struct virtual_model : adapted_model<M, Method> {
   }
 
  private:
+  static constexpr bool has_lengths = BeforeSource || requires(const batch& b) { b.lengths; };
   /// Lengths of the texts that virtual tokens stand before, where a batch has them.
   static const index* lengths_of([[maybe_unused]] const batch& b) {
     if constexpr (BeforeSource)
       return b.source_lengths;
-    else if constexpr (is_encoder<M>)
+    else if constexpr (has_lengths)
       return b.lengths;
     else
       return nullptr;
@@ -63893,7 +65716,8 @@ namespace detail {
 /// Whether every layer's attention takes keys that are given.
 template <class M>
 consteval bool takes_virtual_keys() {
-  if constexpr (is_decoder<M> || is_encoder<M> || is_t5<M>) {
+  if constexpr (virtual_stack<M>::known) {
+    if constexpr (virtual_stack<M>::attention::heads_by_layer) return false;  // keys have one width
     using layer = typename virtual_stack<M>::attention::template layer<virtual_self<M>>;
     if constexpr (requires { layer::takes_virtual_keys; }) return layer::takes_virtual_keys;
     return false;
@@ -63911,7 +65735,7 @@ struct adapted<M, prefix_tuning<Count>> : detail::virtual_model<M, prefix_tuning
   /// Values of the keys of a token in one layer.
   static constexpr index key_width =
       detail::virtual_self<M>.kv_heads * detail::virtual_self<M>.d_kv;
-  static constexpr index width = detail::virtual_layers<M>() * 2 * key_width;
+  static constexpr index width = detail::virtual_stack<M>::layers * 2 * key_width;
 
   template <class Form>
   struct params {
@@ -63970,7 +65794,7 @@ struct prompt_tuning {
 template <class M, index Count>
 struct adapted<M, prompt_tuning<Count>>
     : detail::virtual_model<M, prompt_tuning<Count>, Count, M::encodes> {
-  static constexpr index width = detail::virtual_width<M>();
+  static constexpr index width = detail::virtual_stack<M>::width;
   template <class Form>
   struct params {
     typename Form::vector prompt{};
@@ -64952,7 +66776,7 @@ struct switch_product : lora_product<Experts * Rank, T, P, G> {
     ops::matmul_dx(on, m, n, width, dy, w.b, by.d_inner, scale);
     const bool routes = map < by.first;
     on.threads.each(m, [&](index i) {
-      T some[Experts];
+      T some[std::size_t{Experts}];
       choice::backward(by.gates + i * Experts, Rank, inner + i * width, by.d_inner + i * width,
                        some);
       T *const sum = by.d_scores + i * Experts, *const to = routes ? by.own + i * Experts : sum;
@@ -65271,6 +67095,192 @@ result<weights<adapted<M, prefix_tuning<Count>>, T>> fold(
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("fold")
+
+LINNET_NAMESPACE_END
+/// @file
+/// How a language model learns to see without change: its visual parts train, and the rest is
+/// frozen (Luo et al. 2024, arXiv:2410.08202).
+
+/// @file
+/// Training of some tensors of a model, while all others are frozen.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Training of the tensors for which `Parts::trains(parameter_path)` is true, a method of
+/// adapted<>. `Parts::name()` is what files say of them; see visual_parts.
+template <class Parts>
+struct partial_tuning {
+  using parts = Parts;
+};
+
+namespace detail {
+template <class M, class Parts>
+consteval std::size_t count_trained() {
+  std::size_t count = 0;
+  each_tensor<M>([&](const parameter_path& at, const tensor_info&) { count += Parts::trains(at); });
+  return count;
+}
+}  // namespace detail
+
+/// Model `M` with some tensors of its own beside packed weights, which no training changes. They
+/// have the names of the base's. Gradients, moments and files are those of the tensors that train.
+template <class M, class Parts>
+struct adapted<M, partial_tuning<Parts>> : detail::adapted_model<M, partial_tuning<Parts>> {
+  static_assert(detail::count_trained<M, Parts>() > 0,
+                "linnet::partial_tuning: Parts::trains() is false for all tensors of the model");
+  static_assert(std::is_same_v<typename M::storage, linnet::storage::f32>,
+                "linnet::partial_tuning: tensors of the base train, so that its storage must be "
+                "f32; quantize() what comes out");
+  static constexpr bool serves_sequences = false;  ///< merge() it to run it
+
+  template <class Form>
+  struct params {
+    typename M::template params<Form> own{};  ///< null where a tensor is frozen
+    adapter_base base{};                      ///< what the adapter was made for
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    M::visit(
+        [&](const parameter_path& where, const tensor_info& info, auto&... leaf) {
+          if (Parts::trains(where)) f(where, info, leaf...);
+        },
+        at, p.own...);
+  }
+  /// Calls f(key, value) for what decides what the adapter computes.
+  template <class F>
+  static void describe(F&& f) {
+    M::describe(f);
+    f("adapter", "partial_tuning");
+    f("parts", std::string(Parts::name()));
+  }
+
+  template <class T>
+  using workspace = detail::adapted_workspace<M, T>;
+
+  /// Summed loss of a batch with these tensors, see M::loss(). With `dp`, adds their gradient.
+  /// Called by every thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const typename M::batch& b, workspace<T>& w, const ops::execution& on,
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    adapted::template check_storage<S, T>();
+    if (p.base.of == nullptr) return loss_sum::refused();
+    auto frozen = detail::frozen_params<M, T>(static_cast<const packed<M, T>*>(p.base.of)->tree());
+    auto gradient = detail::frozen_gradients<M, T>(w.unread);
+    const typename M::template params<form::gradient<T>> none{};
+    M::visit(
+        [&](const parameter_path& at, const tensor_info&, auto& value, auto& slope, const auto& own,
+            const auto& own_slope) {
+          if (!Parts::trains(at)) return;
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(value)>>)
+            value = own;
+          else
+            value = ops::frozen_matrix(own);
+          if (dp) slope = own_slope;
+        },
+        parameter_path{}, frozen, gradient, p.own, dp ? std::as_const(dp->own) : none);
+    return M::template loss<T, detail::frozen_base<M, T>>(frozen, dp ? &gradient : nullptr, b,
+                                                          w.base, on, call, criterion);
+  }
+};
+
+/// The tensors of packed weights that `Method`, a partial_tuning, trains; `base` must outlive them
+/// and not move. Train them with trainer<adapted<M, Method>>. Errors: errc::out_of_memory, and the
+/// error of `base` if it is not valid().
+template <class Method, class M, class T>
+requires requires { typename Method::parts; }
+result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base) LINNET_TRY {
+  auto made = detail::begin_adapter<Method>(base);
+  if (!made) return made;
+  M::visit(
+      [](const parameter_path& at, const tensor_info& info, auto& to, const auto& from) {
+        if (!Method::parts::trains(at)) return;
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
+          std::copy_n(from, info.size(), to);
+        else
+          for (index r = 0; r < info.rows; ++r)
+            for (index j = 0; j < info.columns; ++j)
+              to.data[r * info.columns + j] = from.at(r, j, info.columns);
+      },
+      parameter_path{}, made->tree().own, base.tree());
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("adapt")
+
+/// Puts tensors that were trained alone into the weights of their base; no other bit changes.
+/// Errors: the error of what is not valid().
+template <class M, class Parts, class T>
+result<void> merge(weights<M, T>& w, const weights<adapted<M, partial_tuning<Parts>>, T>& adapter) {
+  if (!w.valid()) return w.error();
+  if (!adapter.valid()) return adapter.error();
+  M::visit(
+      [](const parameter_path& at, const tensor_info& info, auto& to, const auto& from) {
+        if (Parts::trains(at))
+          std::copy_n(detail::numbers_in(from), info.size(), detail::numbers_in(to));
+      },
+      parameter_path{}, w.tree(), adapter.tree().own);
+  return {};
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The tensors of an image_text that see. They are its encoder of images, its projector, and the
+/// visual experts of ffn::visual_expert. Where they alone train, by partial_tuning, it is the first
+/// stage of Mono-InternVL: every bit of the language model stays as it is.
+struct visual_parts {
+  static constexpr std::string_view name() { return "visual"; }
+  /// Whether a tensor is one of them.
+  static constexpr bool trains(const parameter_path& at) {
+    for (const parameter_path* p = &at; p; p = p->parent)
+      if (p->name == "vision" || p->name == "projector" || p->name == "visual") return true;
+    return false;
+  }
+};
+
+namespace detail {
+/// Whether a tensor belongs to a visual expert.
+constexpr bool of_visual_expert(const parameter_path& at) {
+  for (const parameter_path* p = &at; p; p = p->parent)
+    if (p->name == "visual") return true;
+  return false;
+}
+template <class M>
+consteval std::size_t count_of_visual_experts() {
+  std::size_t count = 0;
+  each_tensor<M>(
+      [&](const parameter_path& at, const tensor_info&) { count += of_visual_expert(at); });
+  return count;
+}
+}  // namespace detail
+
+/// Copies each expert of texts to the visual expert beside it, which is where Mono-InternVL begins.
+/// The model then computes what it would with the feed-forward alone. Errors: the error of `w` if
+/// it is not valid(), and errc::out_of_memory.
+template <class M, class T>
+result<void> copy_to_visual_experts(weights<M, T>& w) LINNET_TRY {
+  static_assert(detail::count_of_visual_experts<M>() > 0,
+                "linnet::copy_to_visual_experts: the model has none; give its decoder "
+                "ffn::visual_expert<>");
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::copy_to_visual_experts: copies f32 (or double) weights; quantize() "
+                "afterwards");
+  if (!w.valid()) return w.error();
+  std::map<std::string, const T*> texts;
+  w.visit([&](const parameter_path& at, const tensor_info&, auto& leaf) {
+    if (!detail::of_visual_expert(at)) texts[at.str()] = detail::numbers_in(leaf);
+  });
+  w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+    if (!detail::of_visual_expert(at)) return;
+    constexpr std::string_view part = ".visual";
+    std::string name = at.str();
+    name.erase(name.rfind(part), part.size());
+    std::copy_n(texts.at(name), info.size(), detail::numbers_in(leaf));
+  });
+  return {};
+}
+LINNET_OR_OUT_OF_MEMORY("copy_to_visual_experts")
 
 LINNET_NAMESPACE_END
 /// @file
@@ -71061,7 +73071,7 @@ class relation_distillation {
   /// threads. The packed weights must outlive it. Errors: errc::invalid for limits and options out
   /// of their range, and for models without softmax attention. Also for relation heads that do not
   /// divide the width of queries or of keys, and for a layer of a T5. Also for attention maps of
-  /// unlike heads. Else the error of the weights, or errc::out_of_memory.
+  /// unlike heads, and for heads by layer. Else the error of the weights, or errc::out_of_memory.
   static result<relation_distillation> open(std::reference_wrapper<const teacher_form> p,
                                             const limits& l,
                                             const relation_options& how = {}) LINNET_TRY {
@@ -71073,6 +73083,10 @@ class relation_distillation {
     if (mine.calls == 0 || theirs.calls == 0)
       return linnet::error{errc::invalid, where, "layers", "softmax attention in both models",
                            "none"};
+    if constexpr (detail::has_heads_by_layer<M> || detail::has_heads_by_layer<N>)
+      return linnet::error{errc::invalid, where, "heads",
+                           "as many in all layers, of the student and of the teacher",
+                           "attention::per_layer"};
     if constexpr (two) {
       if (mine.calls != calls_of<M> || theirs.calls != calls_of<N>)
         return linnet::error{errc::invalid, where, "layers",
@@ -71677,15 +73691,17 @@ inline void choose_tokens(index n, const double* scores, const token_adaptive_op
 /// summed over heads. Tokens of low score have inputs of few bits in the rest of the layer, and in
 /// the queries, keys and values of the next. All others have those of the compute type, such as
 /// compute::int8. So has every token where the head reads it. For trainers and evaluators of
-/// decoders. Where products do not round their inputs to integers it changes nothing. Sequences of
-/// a batch, and documents packed in one, choose for themselves. Layer dropout is refused, as of
+/// decoders, and of models that read decoder_batch and count their layers as `exits`. Where
+/// products do not round their inputs to integers it changes nothing. Sequences of a batch, and
+/// documents packed in one, choose for themselves. Layer dropout is refused, as of
 /// attention_distillation.
 template <class M, class Objective = cross_entropy_objective>
 class token_adaptive {
   using T = float;
-  static_assert(detail::is_decoder<M>,
-                "linnet::token_adaptive: chooses the tokens of a decoder's self-attention; train "
-                "another model with compute::int8 alone");
+  static_assert(M::exits > 0 && std::is_same_v<typename M::batch, decoder_batch>,
+                "linnet::token_adaptive: chooses the tokens of a decoder's self-attention, or of a "
+                "model that reads decoder_batch and counts its layers as `exits`; train another "
+                "model with compute::int8 alone");
 
  public:
   using batch = typename M::batch;
@@ -74611,6 +76627,21 @@ struct gradients_for<Optimizer, M, T> {
   using type = typename Optimizer::template gradient_block<M, T>;
 };
 
+/// The weights that a trainer moves and those that it computes with: whole blocks, or what an
+/// optimizer that keeps a part of them says. The latter's packed weights have attach(weights) and
+/// pack_held(execution, weights), and `tap`, an ops::weight_tap or null.
+template <class Optimizer, class M, class T, class S>
+struct weights_for {
+  using type = weights<M, T>;
+  using packed = linnet::packed<M, T, S>;
+};
+template <class Optimizer, class M, class T, class S>
+requires requires { typename Optimizer::template weight_block<M, T>; }
+struct weights_for<Optimizer, M, T, S> {
+  using type = typename Optimizer::template weight_block<M, T>;
+  using packed = typename Optimizer::template packed_block<M, T, S>;
+};
+
 /// Fills gradients with a number.
 template <class T>
 struct fills_leaves {
@@ -76680,9 +78711,9 @@ namespace compute {
 
 /// Quantization-aware training (Jacob et al. 2018), for trainers: each step computes in the weights
 /// of quantize<S, A>(w), as f32 numbers. With `A` = compute::int8 inputs of products are rounded as
-/// the quantized model rounds them. A model with kv::int8 or kv::bf16 also rounds keys and values
-/// of softmax attention. Gradients pass straight through all rounding to the f32 master weights.
-/// `Steps` says how scales are found.
+/// the quantized model rounds them. A model with kv::int8, bf16 or f16 also rounds keys and
+/// values of softmax attention. Gradients pass straight through all rounding to the f32 master
+/// weights. `Steps` says how scales are found.
 template <class S, class A = f32, class Steps = steps::from_range>
 struct fake_quantized : policy {
   /// The description of learned steps in checkpoints, which hold them.
@@ -76707,8 +78738,12 @@ struct master_form {
   static constexpr bool learns_steps = false, trains_weights = true;
   static constexpr index bytes() { return 0; }
   static constexpr bool valid() { return true; }
-  static void pack(const ops::execution& on, const weights<M, T>& w, packed<M, T, storage>& to) {
-    pack_into(on, w, to);
+  template <class W, class P>
+  static void pack(const ops::execution& on, const W& w, P& to) {
+    if constexpr (requires { to.pack_held(on, w); })
+      to.pack_held(on, w);
+    else
+      pack_into(on, w, to);
   }
 };
 
@@ -77347,13 +79382,13 @@ void each_stored_value(const ops::execution& on, weights<M, T>& w, gradients<M, 
 }
 /// The name of the first matrix that starts as 0, such as B of an adapter, and is so now. Empty if
 /// there is none.
-template <class M, class T>
-std::string first_untrained_zeros(const weights<M, T>& w) {
+template <class W>
+std::string first_untrained_zeros(const W& w) {
   std::string found;
   w.visit([&](const parameter_path& at, const tensor_info& info, const auto& values) {
     if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
       if (found.empty() && info.start == &start_zero &&
-          std::all_of(values.data, values.data + info.size(), [](T x) { return x == T(0); }))
+          std::all_of(values.data, values.data + info.size(), [](auto x) { return x == 0; }))
         found = at.str();
   });
   return found;
@@ -77411,6 +79446,9 @@ class trainer {
   using optimizer_state = typename std::conditional_t<master_form::trains_weights, Optimizer,
                                                       detail::no_optimizer>::template state<M, T>;
   using gradient_block = typename detail::gradients_for<Optimizer, M, T>::type;
+  using weight_block = typename detail::weights_for<Optimizer, M, T, S>::type;
+  using packed_block = typename detail::weights_for<Optimizer, M, T, S>::packed;
+  static constexpr bool has_all_weights = std::is_same_v<weight_block, weights<M, T>>;
   static constexpr bool has_all_gradients = std::is_same_v<gradient_block, gradients<M, T>>;
   static constexpr bool adapts = detail::is_mixed_precision<S>;  ///< its rounding, in each step
   static constexpr bool needs_curvature =
@@ -77436,7 +79474,7 @@ class trainer {
     return detail::bounded_bytes(l, [](const limits& some) {
       const auto block = [](index bytes) { return round_up(bytes, alignment); };
       return add_sizes(workspace_bytes(some),
-                       block(packed<M, T, S>::bytes()) + block(gradient_block::bytes()) +
+                       block(packed_block::bytes()) + block(gradient_block::bytes()) +
                            block(master_form::bytes()) + optimizer_state::bytes());
     });
   }
@@ -77445,7 +79483,7 @@ class trainer {
   /// `w` must outlive it and not move. Errors: errc::invalid for limits or options that make no
   /// sense, by the name of the field. Also errc::out_of_memory, and the error of `w` if it is not
   /// valid().
-  static result<trainer> open(weights<M, T>& w, const limits& l, const Optimizer& optimizer = {},
+  static result<trainer> open(weight_block& w, const limits& l, const Optimizer& optimizer = {},
                               const training_options& how = {}) LINNET_TRY {
     if (auto fit = detail::acceptable<M>("trainer::open", l, footprint(l)); !fit)
       return fit.error();
@@ -77473,17 +79511,15 @@ class trainer {
     arena more(static_cast<std::byte*>(t.memory_.data()) + planned, workspace_bytes(l) - planned);
     t.partial_ = more.take<double>(detail::norm_chunks<M>());
     detail::share_base(w.tree(), t.packed_.tree());
-    each_tensor_of(
-        [&](const parameter_path&, [[maybe_unused]] const tensor_info& info, auto& to,
-            const auto& from) {
-          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-            if constexpr (master_form::own_rows)
-              to.rows = more.take<typename master_form::word>(master_form::row_words(info));
-            else
-              to.rows = from.data;
-          }
-        },
-        t.packed_, w);
+    if constexpr (!has_all_weights)
+      t.packed_.attach(w);
+    else if constexpr (!master_form::own_rows)
+      detail::attach_rows<M>(w, t.packed_);
+    else
+      t.packed_.visit([&](const parameter_path&, const tensor_info& info, auto& to) {
+        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(to)>>)
+          to.rows = more.take<typename master_form::word>(master_form::row_words(info));
+      });
     run(l, nullptr, [&](const ops::execution& on) {
       if constexpr (master_form::learns_steps) t.form_.start(on, w);
       t.form_.pack(on, w, t.packed_);
@@ -77585,7 +79621,9 @@ class trainer {
     if (why != refusal::none) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
-      const loss_sum sum = M::template loss<T, S>(packed_.tree(), nullptr, b, work_.work, on,
+      ops::execution watched = on;
+      if constexpr (!has_all_weights) watched.weights = packed_.tap;
+      const loss_sum sum = M::template loss<T, S>(packed_.tree(), nullptr, b, work_.work, watched,
                                                   {.logits = logits.data()});
       if (on.threads.rank() == 0) loss = sum;
     });
@@ -77614,7 +79652,7 @@ class trainer {
   /// Gradients accumulated since the last step (sums over tokens, not yet divided).
   gradient_block& gradient() { return gradients_; }
   /// The packed weights, current after each step.
-  const packed<M, T, S>& current() const { return packed_; }
+  const packed_block& current() const { return packed_; }
   /// The quantized weights that compute::fake_quantized computes in, current after each step. They
   /// have the bits of quantize<S, A>(weights).
   const auto& quantized() const {
@@ -77694,8 +79732,7 @@ class trainer {
  private:
   friend struct detail::counters_of;  // of trainers that share a batch
 
-  trainer(weights<M, T>& w, const limits& l, const Optimizer& optimizer,
-          const training_options& how)
+  trainer(weight_block& w, const limits& l, const Optimizer& optimizer, const training_options& how)
       : weights_(&w),
         limits_(detail::arithmetic_limits<M>(l)),
         optimizer_(optimizer),
@@ -77768,6 +79805,7 @@ class trainer {
     if constexpr (detail::sees_attention<Objective>) watched.attention = from.attention_tap();
     if constexpr (detail::chooses_bits<Objective>) watched.bits = from.token_bits();
     if constexpr (!has_all_gradients) watched.gradients = gradients_.tap;
+    if constexpr (!has_all_weights) watched.weights = packed_.tap;
     if (on.threads.rank() == 0 && !progress_.accumulating()) experts_ = {};
     watched.experts = &experts_;
     loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
@@ -77848,12 +79886,12 @@ class trainer {
     progress_.nats = 0;
   }
 
-  weights<M, T>* weights_;
+  weight_block* weights_;
   detail::owned_limits limits_;
   Optimizer optimizer_;
   training_options how_;
   memory_block memory_;
-  packed<M, T, S> packed_;
+  packed_block packed_;
   gradient_block gradients_;
   [[no_unique_address]] master_form form_;
   [[no_unique_address]] optimizer_state state_;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// @file
 /// All kernels, for one set of those without fused multiply-adds: included inside a struct by
-/// simd/reproducible.inl.
+/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
+/// would depend on the level.
 
 #include <linnet/simd/vector.inl>
 
