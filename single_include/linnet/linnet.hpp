@@ -2153,6 +2153,9 @@ namespace detail {
 #define LINNET_KEEP(x) __asm__("" : "+m"(x))
 #endif
 
+/// Likewise of an address, which then stands in a register of its own.
+#define LINNET_KEEP_ADDRESS(p) __asm__("" : "+r"(p))
+
 #if defined(__SSE2__) && defined(__x86_64__)
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
@@ -4205,8 +4208,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -4218,17 +4220,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -4311,18 +4313,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -4332,6 +4343,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -6617,8 +6629,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -6630,17 +6641,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -6723,18 +6734,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -6744,6 +6764,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -9033,8 +9054,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -9046,17 +9066,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -9139,18 +9159,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -9160,6 +9189,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -15378,8 +15408,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -15391,17 +15420,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -15484,18 +15513,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -15505,6 +15543,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -18217,8 +18256,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -18230,17 +18268,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -18323,18 +18361,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -18344,6 +18391,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -20585,8 +20633,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -20598,17 +20645,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -20691,18 +20738,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -20712,6 +20768,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -20918,6 +20975,7 @@ using reproducible_neonmmla = reproducible_portable;
 LINNET_UNFUSED_END
 #undef LINNET_KERNEL
 #undef LINNET_KEEP
+#undef LINNET_KEEP_ADDRESS
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 }
 #endif
