@@ -2737,7 +2737,7 @@ namespace detail {
 #define LINNET_KEEP(x) __asm__("" : "+m"(x))
 #endif
 
-/// Likewise of an address, which then stands in a register of its own.
+/// Hides from the optimizer how an address came about, which then has a register of its own.
 #define LINNET_KEEP_ADDRESS(p) __asm__("" : "+r"(p))
 
 #if defined(__SSE2__) && defined(__x86_64__)
