@@ -2310,12 +2310,9 @@ enum class level {
   avx512dot,  ///< the same with dot products of int8 and bf16 (VNNI, BF16)
   neondot,    ///< portable on aarch64, with dot products of int8 (FEAT_DotProd)
   neonmmla,   ///< the same with matrix products of int8 and bf16 (FEAT_I8MM, FEAT_BF16)
-  reproducible_portable,   ///< reproducible kernels at level portable,
-  reproducible_avx2,       ///< avx2
-  reproducible_avx512,     ///< and so on, in the same order; no program asks for these, see
-  reproducible_avx512dot,  ///< reproducible()
-  reproducible_neondot,
-  reproducible_neonmmla
+  reproducible_portable,  ///< reproducible kernels at level portable,
+  reproducible_avx2,      ///< avx2
+  reproducible_avx512     ///< or avx512; no program asks for these, see reproducible()
 };
 /// All levels, those of each architecture from the plainest, without those of reproducible kernels.
 inline constexpr level levels[] = {level::portable,  level::avx2,    level::avx512,
@@ -2343,15 +2340,15 @@ constexpr const char* name(level l) {
 constexpr bool is_reproducible(level l) { return l >= level::reproducible_portable; }
 /// The level of reproducible kernels with the instructions of level `l`, which is not automatic.
 constexpr level reproducible(level l) {
-  constexpr int offset =
-      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
-  return is_reproducible(l) ? l : static_cast<level>(static_cast<int>(l) + offset);
-}
-/// The level whose instructions reproducible kernels of level `l` have; `l`, if it has others.
-constexpr level without_reproducible(level l) {
-  constexpr int offset =
-      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
-  return is_reproducible(l) ? static_cast<level>(static_cast<int>(l) - offset) : l;
+  switch (l) {
+    case level::avx2:
+      return level::reproducible_avx2;
+    case level::avx512:
+    case level::avx512dot:
+      return level::reproducible_avx512;
+    default:
+      return is_reproducible(l) ? l : level::reproducible_portable;
+  }
 }
 
 namespace detail {
@@ -2399,7 +2396,7 @@ inline bool runs(level l) {
 #else
   constexpr level plainest = level::neondot;
 #endif
-  l = without_reproducible(l);
+  if (is_reproducible(l)) return l <= reproducible(detect());
   return l == level::portable || (l >= plainest && l <= detect());
 }
 
@@ -2452,20 +2449,6 @@ namespace simd {
 enum class bf16_code : std::uint16_t {};
 /// The code of an IEEE half precision value.
 enum class f16_code : std::uint16_t {};
-
-/// The number of a bf16 code.
-constexpr float number_of(bf16_code x) {
-  return __builtin_bit_cast(float, static_cast<std::uint32_t>(x) << 16);
-}
-/// The number of an f16 code, NaNs and infinities included.
-constexpr float number_of(f16_code x) {
-  const auto code = static_cast<std::uint32_t>(x), magnitude = code & 0x7fffu;
-  const float steps = static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24f;
-  const auto subnormal = __builtin_bit_cast(std::uint32_t, steps);
-  const std::uint32_t placed = (magnitude << 13) + (magnitude < 0x7c00u ? 112u << 23 : 224u << 23);
-  return __builtin_bit_cast(float,
-                            (code & 0x8000u) << 16 | (magnitude < 0x400u ? subnormal : placed));
-}
 
 /// For each mask of 8 lanes the number that goes to each: 0, 1, ... where a bit is set, else -1.
 struct expansions {
@@ -2754,7 +2737,7 @@ namespace detail {
 #define LINNET_KEEP(x) __asm__("" : "+m"(x))
 #endif
 
-/// Hides the same of an address, which then stands in a register of its own.
+/// Hides from the optimizer how an address came about, which then has a register of its own.
 #define LINNET_KEEP_ADDRESS(p) __asm__("" : "+r"(p))
 
 #if defined(__SSE2__) && defined(__x86_64__)
@@ -2766,7 +2749,6 @@ namespace detail {
 #endif
 #if defined(__AARCH64EL__)  // that every processor has; a signalling NaN becomes a quiet one
 #define LINNET_WIDEN_HALVES(x, u) __asm__("fcvtl %0.4s, %1.4h" : "=w"(x) : "w"(u))
-#define LINNET_NARROW_HALVES(u, x) __asm__("fcvtn %0.4h, %1.4s" : "=w"(u) : "w"(x))
 #endif
 #define LINNET_TARGET
 #define LINNET_KERNEL __attribute__((noinline))  // as those of other levels are, by their target
@@ -2797,22 +2779,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -2896,43 +2862,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -2950,28 +2884,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Lanes [first, last) of v, zeros around them.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -2980,14 +2900,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -3026,15 +2939,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -3066,7 +2970,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -3312,134 +3215,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-}
-
-/// @file
-/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
-/// simd/levels.hpp.
-
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-/// As many codes of 16 bits as a register holds floats.
-using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
-/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
-/// and infinities included.
-template <code C, int Lanes>
-LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
-                                                     typename vector_of<float, Lanes>::type& y) {
-  using some_words = typename vector_of<word, Lanes>::type;
-  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
-  using some_floats = typename vector_of<float, Lanes>::type;
-#if defined(LINNET_WIDEN_HALVES)
-  if constexpr (C == code::f16 && Lanes == 4) {
-    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
-    LINNET_WIDEN_HALVES(y, codes);
-    return;
-  }
 #endif
-  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-  constexpr word smallest = 1u << fraction;                              // normal code
-  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-  const some_words m = u & magnitude, placed = m << (23 - fraction);
-  const some_words subnormal =
-      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
-  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-  x = m < last ? x : placed | 0x7f800000u;
-  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
-}
-/// Loads lanes of f16, which are a register of floats or half of one.
-template <int Lanes>
-LINNET_TARGET static inline void load_f16(const f16_code* p,
-                                          typename vector_of<float, Lanes>::type& x) {
-#if defined(LINNET_HALVES)
-  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
-  if constexpr (Lanes == lanes<float>)
-    x = LINNET_HALVES(p);
-  else
-    x = LINNET_FEW_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, Lanes>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  decode_small_floats<code::f16, Lanes>(
-      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
-#endif
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// @copydoc round_to_bf16()
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
-  words u;
-  round_to_bf16(x, u);
-  y = __builtin_convertvector(u, codes_of_16);
-}
-/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
-  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
-  words u = bits_as<words>(x), m = u & 0x7fffffffu;
-  const words sign = u ^ m;
-  m = (m > largest) & (m < infinity) ? words{} + largest : m;
-#if defined(LINNET_TO_HALVES)
-  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
-#elif defined(LINNET_NARROW_HALVES)
-  const vec<float> within = bits_as<vec<float>>(sign | m);
-  LINNET_NARROW_HALVES(y, within);
-#else
-  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
-  constexpr word normal = 113u << 23, half = 126u << 23;
-  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
-  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
-  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
-  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
-#endif
-}
-/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
-template <class T, class Code>
-LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    codes_of_16 some;
-    round_to_16(get(x + i, count), some, Code{});
-    if (count == lanes<float>)
-      __builtin_memcpy(y + i, &some, sizeof some);
-    else
-      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
-  }
-  if (n % 2) y[n] = Code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
-  }
 }
 
 /// @file
@@ -3447,13 +3227,11 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
-  } else if constexpr (std::is_same_v<Code, f16_code>) {
-    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -3642,14 +3420,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  const index end = n - n % half;
-  for (; i + step <= end; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8 && half < step)
-    if (i < end) {
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += half, v.data += half;
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -3765,6 +3541,17 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -3785,10 +3572,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -3796,9 +3600,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -3938,6 +3746,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -4127,9 +3977,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -4477,7 +4325,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -4488,7 +4335,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -4504,7 +4350,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -4537,7 +4382,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -4948,8 +4792,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -4961,17 +4804,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -5325,10 +5168,6 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_HALVES(p)        \
   reinterpret_cast<vec<float>>( \
       _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
-#define LINNET_FEW_HALVES(p)                            \
-  reinterpret_cast<typename vector_of<float, 4>::type>( \
-      _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))
-#define LINNET_TO_HALVES(x) _mm256_cvtps_ph(reinterpret_cast<__m256>(x), _MM_FROUND_TO_NEAREST_INT)
 #define LINNET_TARGET __attribute__((target("avx2,fma,f16c")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -5353,22 +5192,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -5452,43 +5275,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -5506,28 +5297,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Lanes [first, last) of v, zeros around them.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -5536,14 +5313,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -5582,15 +5352,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -5622,7 +5383,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -5868,134 +5628,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-}
-
-/// @file
-/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
-/// simd/levels.hpp.
-
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-/// As many codes of 16 bits as a register holds floats.
-using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
-/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
-/// and infinities included.
-template <code C, int Lanes>
-LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
-                                                     typename vector_of<float, Lanes>::type& y) {
-  using some_words = typename vector_of<word, Lanes>::type;
-  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
-  using some_floats = typename vector_of<float, Lanes>::type;
-#if defined(LINNET_WIDEN_HALVES)
-  if constexpr (C == code::f16 && Lanes == 4) {
-    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
-    LINNET_WIDEN_HALVES(y, codes);
-    return;
-  }
 #endif
-  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-  constexpr word smallest = 1u << fraction;                              // normal code
-  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-  const some_words m = u & magnitude, placed = m << (23 - fraction);
-  const some_words subnormal =
-      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
-  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-  x = m < last ? x : placed | 0x7f800000u;
-  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
-}
-/// Loads lanes of f16, which are a register of floats or half of one.
-template <int Lanes>
-LINNET_TARGET static inline void load_f16(const f16_code* p,
-                                          typename vector_of<float, Lanes>::type& x) {
-#if defined(LINNET_HALVES)
-  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
-  if constexpr (Lanes == lanes<float>)
-    x = LINNET_HALVES(p);
-  else
-    x = LINNET_FEW_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, Lanes>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  decode_small_floats<code::f16, Lanes>(
-      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
-#endif
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// @copydoc round_to_bf16()
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
-  words u;
-  round_to_bf16(x, u);
-  y = __builtin_convertvector(u, codes_of_16);
-}
-/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
-  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
-  words u = bits_as<words>(x), m = u & 0x7fffffffu;
-  const words sign = u ^ m;
-  m = (m > largest) & (m < infinity) ? words{} + largest : m;
-#if defined(LINNET_TO_HALVES)
-  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
-#elif defined(LINNET_NARROW_HALVES)
-  const vec<float> within = bits_as<vec<float>>(sign | m);
-  LINNET_NARROW_HALVES(y, within);
-#else
-  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
-  constexpr word normal = 113u << 23, half = 126u << 23;
-  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
-  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
-  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
-  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
-#endif
-}
-/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
-template <class T, class Code>
-LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    codes_of_16 some;
-    round_to_16(get(x + i, count), some, Code{});
-    if (count == lanes<float>)
-      __builtin_memcpy(y + i, &some, sizeof some);
-    else
-      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
-  }
-  if (n % 2) y[n] = Code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
-  }
 }
 
 /// @file
@@ -6003,13 +5640,11 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
-  } else if constexpr (std::is_same_v<Code, f16_code>) {
-    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -6198,14 +5833,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  const index end = n - n % half;
-  for (; i + step <= end; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8 && half < step)
-    if (i < end) {
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += half, v.data += half;
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -6321,6 +5954,17 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -6341,10 +5985,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -6352,9 +6013,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -6494,6 +6159,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -6683,9 +6390,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -7033,7 +6738,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -7044,7 +6748,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -7060,7 +6763,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -7093,7 +6795,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -7512,8 +7213,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -7525,17 +7225,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -7861,8 +7561,6 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES
-#undef LINNET_FEW_HALVES
-#undef LINNET_TO_HALVES
 
 #define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
 #define LINNET_LOAD_FIRST(p, n) reinterpret_cast<vec<T>>(_mm512_maskz_loadu_ps(LINNET_FIRST(n), p))
@@ -7903,12 +7601,6 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_HALVES(p)                              \
   reinterpret_cast<vec<float>>(_mm512_maskz_cvtph_ps( \
       static_cast<__mmask16>(-1), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))))
-#define LINNET_FEW_HALVES(p)                                                  \
-  reinterpret_cast<typename vector_of<float, 8>::type>(_mm256_maskz_cvtph_ps( \
-      static_cast<__mmask8>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
-#define LINNET_TO_HALVES(x)                                                      \
-  _mm512_maskz_cvtps_ph(static_cast<__mmask16>(-1), reinterpret_cast<__m512>(x), \
-                        _MM_FROUND_TO_NEAREST_INT)
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -7933,22 +7625,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -8032,43 +7708,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -8086,28 +7730,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Lanes [first, last) of v, zeros around them.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -8116,14 +7746,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -8162,15 +7785,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -8202,7 +7816,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -8448,134 +8061,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-}
-
-/// @file
-/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
-/// simd/levels.hpp.
-
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-/// As many codes of 16 bits as a register holds floats.
-using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
-/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
-/// and infinities included.
-template <code C, int Lanes>
-LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
-                                                     typename vector_of<float, Lanes>::type& y) {
-  using some_words = typename vector_of<word, Lanes>::type;
-  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
-  using some_floats = typename vector_of<float, Lanes>::type;
-#if defined(LINNET_WIDEN_HALVES)
-  if constexpr (C == code::f16 && Lanes == 4) {
-    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
-    LINNET_WIDEN_HALVES(y, codes);
-    return;
-  }
 #endif
-  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-  constexpr word smallest = 1u << fraction;                              // normal code
-  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-  const some_words m = u & magnitude, placed = m << (23 - fraction);
-  const some_words subnormal =
-      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
-  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-  x = m < last ? x : placed | 0x7f800000u;
-  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
-}
-/// Loads lanes of f16, which are a register of floats or half of one.
-template <int Lanes>
-LINNET_TARGET static inline void load_f16(const f16_code* p,
-                                          typename vector_of<float, Lanes>::type& x) {
-#if defined(LINNET_HALVES)
-  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
-  if constexpr (Lanes == lanes<float>)
-    x = LINNET_HALVES(p);
-  else
-    x = LINNET_FEW_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, Lanes>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  decode_small_floats<code::f16, Lanes>(
-      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
-#endif
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// @copydoc round_to_bf16()
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
-  words u;
-  round_to_bf16(x, u);
-  y = __builtin_convertvector(u, codes_of_16);
-}
-/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
-  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
-  words u = bits_as<words>(x), m = u & 0x7fffffffu;
-  const words sign = u ^ m;
-  m = (m > largest) & (m < infinity) ? words{} + largest : m;
-#if defined(LINNET_TO_HALVES)
-  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
-#elif defined(LINNET_NARROW_HALVES)
-  const vec<float> within = bits_as<vec<float>>(sign | m);
-  LINNET_NARROW_HALVES(y, within);
-#else
-  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
-  constexpr word normal = 113u << 23, half = 126u << 23;
-  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
-  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
-  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
-  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
-#endif
-}
-/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
-template <class T, class Code>
-LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    codes_of_16 some;
-    round_to_16(get(x + i, count), some, Code{});
-    if (count == lanes<float>)
-      __builtin_memcpy(y + i, &some, sizeof some);
-    else
-      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
-  }
-  if (n % 2) y[n] = Code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
-  }
 }
 
 /// @file
@@ -8583,13 +8073,11 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
-  } else if constexpr (std::is_same_v<Code, f16_code>) {
-    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -8778,14 +8266,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  const index end = n - n % half;
-  for (; i + step <= end; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8 && half < step)
-    if (i < end) {
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += half, v.data += half;
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -8901,6 +8387,17 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -8921,10 +8418,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -8932,9 +8446,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -9074,6 +8592,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -9263,9 +8823,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -9613,7 +9171,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -9624,7 +9181,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -9640,7 +9196,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -9673,7 +9228,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -10084,8 +9638,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -10097,17 +9650,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -10591,12 +10144,27 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
 
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
@@ -10618,10 +10186,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -10629,9 +10214,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -10771,6 +10360,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -10960,9 +10591,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -11321,8 +10950,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES
-#undef LINNET_FEW_HALVES
-#undef LINNET_TO_HALVES
 #undef LINNET_DOT_BF16
 #undef LINNET_DOT_INT8
 #undef LINNET_KERNEL
@@ -11633,12 +11260,27 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
 
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
@@ -11660,10 +11302,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -11671,9 +11330,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -11813,6 +11476,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -12002,9 +11707,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -12645,12 +12348,27 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
 
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
@@ -12672,10 +12390,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -12683,9 +12418,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -12825,6 +12564,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -13014,9 +12795,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -13368,7 +13147,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_SQUARE_INT8
 #undef LINNET_SQUARE_BF16
 #undef LINNET_WIDEN_HALVES
-#undef LINNET_NARROW_HALVES
 #undef LINNET_FEATURES
 #undef LINNET_STEP
 #undef LINNET_STEP_LANE
@@ -13405,22 +13183,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -13504,43 +13266,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -13558,28 +13288,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Lanes [first, last) of v, zeros around them.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -13588,14 +13304,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -13634,15 +13343,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -13674,7 +13374,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -13771,27 +13470,22 @@ LINNET_UNFUSED_END
 #undef LINNET_KEEP
 
 // Reproducible kernels: the same text at every level, without intrinsics. Fused multiply-adds are
-// forbidden function by function, as g++ makes them by default. Sums of rows are over 16 numbers
-// side by side, then by halves. Where registers hold fewer, in_order.inl has those; all else is of
-// registers, as each output is one sum, in whatever tile.
+// forbidden function by function, as g++ makes them by default.
 #if defined(LINNET_REPRODUCIBLE)
 // They are in no compiled library: where others are, units of other flags must not share these.
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 inline namespace LINNET_ABI_KEY {
 #endif
+// An output of a product is one sum, in whatever tile, so products have the registers that there
+// are.
 #define LINNET_KEEP(x)
 #define LINNET_KERNEL __attribute__((noinline)) LINNET_TARGET
 LINNET_UNFUSED_BEGIN
 #define LINNET_TARGET LINNET_UNFUSED
 #define LINNET_WIDTH 16
 #define LINNET_ROWS 6
-/// Kernels without fused multiply-adds for any machine.
-struct unfused_portable {
-/// @file
-/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
-/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
-/// would depend on the level.
-
+/// Products for any machine.
+struct unfused_products_portable {
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
 /// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
@@ -13811,22 +13505,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -13910,43 +13588,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -13964,28 +13610,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Lanes [first, last) of v, zeros around them.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -13994,14 +13626,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -14040,15 +13665,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -14080,7 +13696,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -14326,134 +13941,485 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
+};
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+#define LINNET_WIDTH 64
+#define LINNET_ROWS 4
+#define LINNET_PRODUCTS unfused_products_portable
+/// Reproducible kernels for any machine.
+struct reproducible_portable {
+/// @file
+/// All kernels, for one set of reproducible ones: included inside a struct by
+/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
+/// numbers of a row are added side by side, then by halves. No product melts with a sum.
 
 /// @file
-/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
-/// simd/levels.hpp.
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-/// As many codes of 16 bits as a register holds floats.
-using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
 
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
 }
-
-/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
-/// and infinities included.
-template <code C, int Lanes>
-LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
-                                                     typename vector_of<float, Lanes>::type& y) {
-  using some_words = typename vector_of<word, Lanes>::type;
-  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
-  using some_floats = typename vector_of<float, Lanes>::type;
-#if defined(LINNET_WIDEN_HALVES)
-  if constexpr (C == code::f16 && Lanes == 4) {
-    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
-    LINNET_WIDEN_HALVES(y, codes);
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
     return;
   }
 #endif
-  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-  constexpr word smallest = 1u << fraction;                              // normal code
-  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-  const some_words m = u & magnitude, placed = m << (23 - fraction);
-  const some_words subnormal =
-      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
-  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-  x = m < last ? x : placed | 0x7f800000u;
-  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
 }
-/// Loads lanes of f16, which are a register of floats or half of one.
-template <int Lanes>
-LINNET_TARGET static inline void load_f16(const f16_code* p,
-                                          typename vector_of<float, Lanes>::type& x) {
-#if defined(LINNET_HALVES)
-  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
-  if constexpr (Lanes == lanes<float>)
-    x = LINNET_HALVES(p);
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
   else
-    x = LINNET_FEW_HALVES(p);
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+  return __builtin_shufflevector(low, high, Lane...);
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
 #else
-  typename vector_of<std::uint16_t, Lanes>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  decode_small_floats<code::f16, Lanes>(
-      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
 #endif
 }
 
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// @copydoc round_to_bf16()
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
-  words u;
-  round_to_bf16(x, u);
-  y = __builtin_convertvector(u, codes_of_16);
-}
-/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
-  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
-  words u = bits_as<words>(x), m = u & 0x7fffffffu;
-  const words sign = u ^ m;
-  m = (m > largest) & (m < infinity) ? words{} + largest : m;
-#if defined(LINNET_TO_HALVES)
-  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
-#elif defined(LINNET_NARROW_HALVES)
-  const vec<float> within = bits_as<vec<float>>(sign | m);
-  LINNET_NARROW_HALVES(y, within);
-#else
-  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
-  constexpr word normal = 113u << 23, half = 126u << 23;
-  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
-  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
-  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
-  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
-#endif
-}
-/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
-template <class T, class Code>
-LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    codes_of_16 some;
-    round_to_16(get(x + i, count), some, Code{});
-    if (count == lanes<float>)
-      __builtin_memcpy(y + i, &some, sizeof some);
-    else
-      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
-  }
-  if (n % 2) y[n] = Code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
   }
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
+
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
+};
+
+/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, const Value* ahead, index count = 0,
+                                      index safe = 0) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
+    typename Steps::right r[std::size_t{W}];
+    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
+  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if constexpr (!Ragged) {
+        if (e.accumulate) y += load(out);
+        store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
+      }
+    }
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
+template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  index j = 0;
+  if (M == 1) {
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
+  }
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    // The first tiles of these columns fetch the next panel, a line of each row at a time.
+    const Value* const here = b.data + j / panel_width * b.panel;
+    const Value* const next = j + panel_width < N ? here + b.panel : here;
+    constexpr index line = 64 / static_cast<index>(sizeof(Value));
+    index i = 0;
+    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8)
+        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
+  }
+  for (; j < N; j += lanes<T>) {
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
+    // A full vector at row k stays inside B as long as it ends before the end of the last row.
+    index safe = K;
+    const index end = (K - 1) * b.ld + count + slack;
+    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
+    index i = 0;
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+    for (; i < M; ++i)
+      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -14461,13 +14427,11 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
-  } else if constexpr (std::is_same_v<Code, f16_code>) {
-    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -14656,14 +14620,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  const index end = n - n % half;
-  for (; i + step <= end; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8 && half < step)
-    if (i < end) {
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += half, v.data += half;
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -14779,6 +14741,17 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -14799,10 +14772,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -14810,9 +14800,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -14952,6 +14946,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -15141,9 +15177,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -15491,7 +15525,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -15502,7 +15535,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -15518,7 +15550,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -15551,7 +15582,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -15962,8 +15992,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -15975,17 +16004,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -16294,816 +16323,17 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
   }
 }
 };
-#undef LINNET_WIDTH
-#undef LINNET_ROWS
-#define LINNET_WIDTH 64
-#define LINNET_REGISTERS unfused_portable
-/// Reproducible kernels for any machine.
-struct reproducible_portable : unfused_portable {
-/// @file
-/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold. Included by
-/// simd/reproducible.inl inside a struct that has the others from its base, LINNET_REGISTERS.
-
-/// @file
-/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
-
-template <class T, int Lanes>
-struct vector_of {
-  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
-  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
-};
-/// Values of type T in one register.
-template <class T>
-static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
-/// One register of T.
-template <class T>
-using vec = typename vector_of<T, lanes<T>>::type;
-/// As many integers as a register holds T.
-template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
-                                   lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
-
-template <class T>
-LINNET_TARGET static inline vec<T> load(const T* p) {
-  vec<T> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-template <class T>
-LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-/// The first `n` values, zeros behind them.
-template <class T>
-LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
-#if defined(LINNET_LOAD_FIRST)
-  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
-#endif
-  T values[lanes<T>] = {};
-  for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load(values);
-}
-template <class T>
-LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
-#if defined(LINNET_STORE_FIRST)
-  if constexpr (sizeof(T) == 4) {
-    LINNET_STORE_FIRST(p, v, n);
-    return;
-  }
-#endif
-  T values[lanes<T>];
-  store(values, v);
-  for (index l = 0; l < n; ++l) p[l] = values[l];
-}
-/// All lanes or the first `count`.
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
-  else
-    store_first(p, v, count);
-}
-/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
-template <int First, class Vector, int... Lane>
-LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(v, v, (First + Lane)...);
-}
-/// Sum of the lanes, halves first, in a fixed order.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] + v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
-  }
-}
-/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
-}
-/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
-}
-/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
-template <int Odd, class Vector, int... Lane>
-LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
-                                                   std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
-}
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
-/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
-/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  vec<T> s[Count / 4];
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    const vec<T>* const p = v + 4 * i;
-    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
-    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
-    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-  }
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 8; ++i)
-    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
-           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
-  if constexpr (Count == 16)
-    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
-  y = s[0];
-}
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
-template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  const vec_int<T> lane = {Lane...};
-  const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
-}
-/// Half a vector from each of two places.
-template <class T, int... Lane>
-LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
-                                             std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
-  __builtin_memcpy(&low, a, sizeof low);
-  __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
-  return __builtin_shufflevector(low, high, Lane...);
-#endif
-}
-/// Largest lane.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] > v[1] ? v[0] : v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
-    return largest<T, half>(low > high ? low : high);
-  }
-}
-
-/// Square root of each lane.
-template <class T>
-LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
-#if defined(LINNET_ROOT_FLOAT)
-  vec<T> y;
-  if constexpr (sizeof(T) == 4) {
-    const auto r = LINNET_ROOT_FLOAT(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  } else {
-    const auto r = LINNET_ROOT_DOUBLE(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  }
-  return y;
-#else
-  T values[lanes<T>];
-  store(values, x);
-  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
-  return load(values);
-#endif
-}
-
-/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    const vec<T> most = zero + T(88), least = zero + T(-87.3);
-    vec<T> c = x > most ? most : x;
-    c = c < least ? least : c;
-    // In the sum with 3 * 2^22 the last bits are the nearest integer.
-    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
-    LINNET_KEEP(shifted);
-    const vec<T> fn = shifted - T(12582912);
-    vec<T> high = c - fn * T(0.693359375);
-    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
-    const vec<T> r = high + fn * T(2.12194440e-4);
-    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
-    p = p * r + T(8.3334519073e-3);
-    p = p * r + T(4.1665795894e-2);
-    p = p * r + T(1.6666665459e-1);
-    p = p * r + T(5.0000001201e-1);
-    p = p * (r * r) + r + T(1);
-    vec_int<T> bits;
-    __builtin_memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits + 127) << 23;
-    vec<T> power;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    p = p * power;
-    return x < least ? zero : p;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
-    return load(values);
-  }
-#endif
-}
-/// tanh x. float: absolute error below 3e-7; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> e = exp<T>(T(-2) * a);
-    const vec<T> t = (T(1) - e) / (T(1) + e);
-    return x < T(0) ? -t : t;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
-    return load(values);
-  }
-}
-/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
-    vec<T> p = t * T(1.061405429) - T(1.453152027);
-    p = p * t + T(1.421413741);
-    p = p * t - T(0.284496736);
-    p = p * t + T(0.254829592);
-    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
-    return x < T(0) ? -y : y;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
-    return load(values);
-  }
-}
-
-/// f(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
-  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
-  if constexpr (A == activation_kind::gelu_tanh)
-    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
-  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
-  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
-  if constexpr (A == activation_kind::relu_squared) {
-    const vec<T> y = activate<activation_kind::relu, T>(x);
-    return y * y;
-  }
-  if constexpr (A == activation_kind::shifted_relu)
-    return activate<activation_kind::relu, T>(x - T(1));
-}
-/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
-  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
-  return T(4) * e / ((T(1) + e) * (T(1) + e));
-}
-/// f'(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu)
-    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
-           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
-  if constexpr (A == activation_kind::gelu_tanh) {
-    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) *
-               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
-  }
-  if constexpr (A == activation_kind::silu) {
-    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
-    return s * (T(1) + x * (T(1) - s));
-  }
-  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
-  if constexpr (A == activation_kind::relu_squared)
-    return T(2) * activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::shifted_relu)
-    return derivative<activation_kind::relu, T>(x - T(1));
-}
-
-/// @file
-/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
-/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
-/// masked vector at the end.
-
-/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
-template <int Lanes, class T, class Code>
-LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
-  if constexpr (std::is_same_v<T, Code>) {
-    __builtin_memcpy(&x, p, sizeof x);
-  } else if constexpr (std::is_same_v<Code, f16_code>) {
-    load_f16<Lanes>(p, x);
-  } else {
-    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
-    using word_part = typename vector_of<word, Lanes>::type;
-    using int_part = typename vector_of<std::int32_t, Lanes>::type;
-    typename vector_of<raw, Lanes>::type u;
-    __builtin_memcpy(&u, p, sizeof u);
-#if defined(LINNET_BYTES)
-    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
-      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
-      return;
-    }
-#endif
-    if constexpr (sizeof(raw) == 2)
-      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
-    else
-      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
-                                  typename vector_of<T, Lanes>::type);
-  }
-}
-/// Loads the first `count` of them, zeros behind.
-template <class T, class Code>
-LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
-  if constexpr (std::is_same_v<T, Code>) {
-    return get(p, count);
-  } else {
-    Code some[lanes<T>] = {};
-    if (count == lanes<T> / 2)
-      __builtin_memcpy(some, p, sizeof some / 2);
-    else if (count < lanes<T>)
-      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
-    vec<T> x;
-    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
-    return x;
-  }
-}
-/// Sum of x_i k_i.
-template <class T, class Code>
-LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
-  vec<T> total = {};
-  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
-  return sum<T>(total);
-}
-/// Products of x with as many rows as a vector has lanes, four at a time.
-template <class T, class Code>
-__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
-    index n, const T* x, const Code* const* k, vec<T>& y) {
-  vec<T> total[lanes<T>] = {};
-  LINNET_UNROLL
-  for (int four = 0; four < lanes<T>; four += 4) {
-    const Code* const* const row = k + four;
-    index i = 0;
-    for (; i + lanes<T> <= n; i += lanes<T>) {
-      const vec<T> xi = load(x + i);
-      LINNET_UNROLL
-      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
-    }
-    if (i < n) {
-      const vec<T> xi = load_first<T>(x + i, n - i);
-      LINNET_UNROLL
-      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
-    }
-  }
-  sums<T>(total, y);
-}
-/// Products of x with rows of half a vector, two at a time.
-template <class T>
-LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
-  constexpr std::make_integer_sequence<int, lanes<T>> both{};
-  const vec<T> twice = load_halves(x, x, both);
-  vec<T> products[lanes<T> / 2];
-  LINNET_UNROLL
-  for (int i = 0; i < lanes<T> / 2; ++i) {
-    const int r = i / 4 * 8 + i % 4;
-    products[i] = twice * load_halves(k[r], k[r + 4], both);
-  }
-  sums<T>(products, y);
-}
-/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
-/// always: g++ leaves out calls of functions that do nothing else.
-template <class Code>
-__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
-    index first, index last, index n, const token_rows<Code>& k, index end) {
-  constexpr index line = 64 / static_cast<index>(sizeof(Code));
-  if (last > end || k.run(first, last) != last) return;
-  const Code* row = k.row(first);
-  for (index j = first; j < last; ++j, row += k.stride)
-    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
-}
-/// The rows of a head that lies so far behind that of `k`.
-template <class Code>
-LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
-  k.data += behind;
-  return k;
-}
-/// Whether tokens are more than caches are likely to hold when they are read.
-template <class Code>
-LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
-  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
-}
-/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
-/// heads. What follows each other in memory is read in this order, which is faster.
-template <class T, class Code>
-LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
-                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
-  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
-  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
-  const bool fetch = many_bytes(last - first, k);
-  for (index next = first; next < last; next += step) {
-    const index j = next < last - step ? next : last - step;
-    const bool together = k.run(j, j + step) == j + step;
-    const Code* const begin = k.row(j);
-    for (index g = 0; g < heads.groups; ++g) {
-      const Code* rows[lanes<T>] = {begin + g * heads.slot};
-      LINNET_UNROLL
-      for (int r = 1; r < lanes<T>; ++r)
-        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
-      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
-      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
-        const T* const xr = x + r * heads.inputs;
-        T* const yr = y + r * heads.outputs + (j - first);
-        if (step == 1) {
-          *yr = scale * dot_code(n, xr, rows[0]);
-          continue;
-        }
-        vec<T> some = {};
-        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
-          if (n == lanes<T> / 2)
-            dots_of_halves(xr, rows, some);
-          else
-            dots_of_rows(n, xr, rows, some);
-        } else if constexpr (lanes<T> >= 4) {
-          dots_of_rows(n, xr, rows, some);
-        }
-        store<T>(yr, scale * some);
-      }
-    }
-  }
-}
-/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
-template <class T>
-LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
-                               T* y) {
-  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
-}
-/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
-/// token, so that the result does not depend on blocks.
-template <int Lanes, int R, class T, class Code>
-LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
-                                           const token_rows<Code>& v, T* y, bool accumulate,
-                                           const head_rows& heads) {
-  using part = typename vector_of<T, Lanes>::type;
-  part total[std::size_t{R}][4] = {}, x;
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r)
-    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
-  for (index j = first; j < last;) {
-    const Code* row = v.row(j);
-    const index end = v.run(j, last);
-    while (j < end) {
-      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
-      if (count == 4) {
-        LINNET_UNROLL
-        for (int t = 0; t < 4; ++t) {
-          widen_lanes<Lanes, T>(row + t * v.stride, x);
-          LINNET_UNROLL
-          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
-        }
-      } else {
-        widen_lanes<Lanes, T>(row, x);
-        LINNET_UNROLL
-        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
-      }
-      j += count;
-      row += count * v.stride;
-    }
-  }
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r) {
-    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
-    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
-  }
-}
-/// mix() for R rows of weights and one head's values.
-template <int R, class T, class Code>
-LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
-                                          token_rows<Code> v, T* y, bool accumulate,
-                                          const head_rows& heads) {
-  index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  const index end = n - n % half;
-  for (; i + step <= end; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8 && half < step)
-    if (i < end) {
-      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += half, v.data += half;
-    }
-  for (index r = 0; r < R && i < n; ++r) {
-    vec<T> total = {};
-    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
-    for (index j = first; j < last; ++j)
-      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
-    store_first(y + r * heads.outputs + i, total, n - i);
-  }
-}
-/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
-/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
-template <class T, class Code>
-LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
-                              const token_rows<Code>& v, T* y, bool accumulate = false,
-                              const head_rows& heads = {}) {
-  const bool fetch = many_bytes(last - first, v);
-  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
-    end = (j / token_block + 1) * token_block;
-    end = end < last ? end : last;
-    for (index g = 0; g < heads.groups; ++g) {
-      const token_rows<Code> rows = rows_of(v, g * heads.slot);
-      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
-      const T* x = p + g * heads.size * heads.inputs + (j - first);
-      T* out = y + g * heads.size * heads.outputs;
-      index left = heads.size;
-      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
-        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
-      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
-        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
-    }
-  }
-}
-/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
-template <class T>
-LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
-  mix<T, T>(0, rows, n, p, {v, stride}, y);
-}
-/// @file
-/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
-/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
-/// end.
-
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
-/// y = a + b; y may be a or b
-template <class T>
-LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
-}
-/// x *= a
-template <class T>
-LINNET_KERNEL static void scale(index n, T a, T* x) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
-}
-#endif
-/// sum of x_i y_i
-template <class T>
-LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
-  vec<T> total = {};
-  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
-  return sum<T>(total);
-}
-
-/// sum of x_i
-template <class T>
-LINNET_KERNEL static T total(index n, const T* x) {
-  vec<T> all = {};
-  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
-  return sum<T>(all);
-}
-#if !defined(LINNET_REGISTERS)
-/// largest x_i; n > 0
-template <class T>
-LINNET_KERNEL static T maximum(index n, const T* x) {
-  if (n < lanes<T>) {
-    T m = x[0];
-    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
-    return m;
-  }
-  vec<T> best = load(x);
-  for (index i = lanes<T>; i < n; i += lanes<T>) {
-    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
-    best = v > best ? v : best;
-  }
-  return largest<T>(best);
-}
-
-/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
-template <class T>
-LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
-  vec_int<T> found{};
-  for (index row = 0; row < rows; ++row, x += stride) LINNET_FOR_VECTORS(T, i, c, n) {
-      const vec<T> v = get(x + i, c);
-      vec_int<T> bits;
-      __builtin_memcpy(&bits, &v, sizeof bits);
-      found |= (bits & exponent) == exponent;
-    }
-  number any = 0;
-  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
-  return any == 0;
-}
-#endif
-/// @file
-/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
-/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-/// vector at the end.
-
-/// x = exp(x - shift); returns the sum.
-template <class T>
-LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
-    store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
-  }
-  // The last values in a full vector, some of them twice.
-  const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
-  vec<T> total = {};
-  index i = 0;
-  for (; i < last; i += lanes<T>) {
-    const vec<T> e = exp<T>(load(x + i) - shift);
-    store(x + i, e);
-    total += e;
-  }
-  store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
-}
-/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
-template <class T>
-LINNET_KERNEL static void softmax(index n, T* x) {
-  const T m = maximum(n, x);
-  const T s = exp_sum(n, m, x);
-  scale(n, T(1) / s, x);
-}
-/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
-template <class T>
-LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
-}
-template <class T>
-LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
-  softmax_backward(n, dot(n, p, dp), p, dp, dx);
-}
-
-/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
-template <class T>
-LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
-  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
-  return r;
-}
-/// dx += r u - x r^3 mean(u x), u = dy gamma.
-template <class T>
-LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
-                                            T* dx) {
-  vec<T> all = {};
-  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
-  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
-  }
-}
-/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
-template <class T>
-LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
-                                     T* y, T* statistics) {
-  const T mean = total(n, x) / static_cast<T>(n);
-  vec<T> all = {};
-  const index whole = n - n % lanes<T>;
-  for (index i = 0; i < whole; i += lanes<T>) {
-    const vec<T> d = load(x + i) - mean;
-    all += d * d;
-  }
-  T spread = sum<T>(all);
-  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
-  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
-  LINNET_FOR_VECTORS(T, j, c, n)
-  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
-  statistics[0] = mean;
-  statistics[1] = r;
-}
-/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
-template <class T>
-LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
-                                              const T* gamma, const T* dy, T* dx) {
-  const T mean = statistics[0], r = statistics[1];
-  vec<T> us = {}, uxs = {};
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    us += u;
-    uxs += u * ((get(x + i, c) - mean) * r);
-  }
-  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
-  }
-}
-};
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
-#undef LINNET_REGISTERS
+#undef LINNET_ROWS
+#undef LINNET_PRODUCTS
 
 #if defined(__x86_64__)
 #define LINNET_TARGET LINNET_UNFUSED __attribute__((target("avx2")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
-/// Kernels without fused multiply-adds for AVX2.
-struct unfused_avx2 {
-/// @file
-/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
-/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
-/// would depend on the level.
-
+/// Products for AVX2.
+struct unfused_products_avx2 {
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
 /// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
@@ -17123,22 +16353,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -17222,43 +16436,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -17276,28 +16458,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Lanes [first, last) of v, zeros around them.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -17306,14 +16474,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -17352,15 +16513,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -17392,7 +16544,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -17638,134 +16789,485 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
+};
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+#define LINNET_WIDTH 64
+#define LINNET_ROWS 4
+#define LINNET_PRODUCTS unfused_products_avx2
+/// Reproducible kernels for AVX2.
+struct reproducible_avx2 {
+/// @file
+/// All kernels, for one set of reproducible ones: included inside a struct by
+/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
+/// numbers of a row are added side by side, then by halves. No product melts with a sum.
 
 /// @file
-/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
-/// simd/levels.hpp.
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-/// As many codes of 16 bits as a register holds floats.
-using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
 
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
 }
-
-/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
-/// and infinities included.
-template <code C, int Lanes>
-LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
-                                                     typename vector_of<float, Lanes>::type& y) {
-  using some_words = typename vector_of<word, Lanes>::type;
-  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
-  using some_floats = typename vector_of<float, Lanes>::type;
-#if defined(LINNET_WIDEN_HALVES)
-  if constexpr (C == code::f16 && Lanes == 4) {
-    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
-    LINNET_WIDEN_HALVES(y, codes);
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
     return;
   }
 #endif
-  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-  constexpr word smallest = 1u << fraction;                              // normal code
-  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-  const some_words m = u & magnitude, placed = m << (23 - fraction);
-  const some_words subnormal =
-      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
-  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-  x = m < last ? x : placed | 0x7f800000u;
-  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
 }
-/// Loads lanes of f16, which are a register of floats or half of one.
-template <int Lanes>
-LINNET_TARGET static inline void load_f16(const f16_code* p,
-                                          typename vector_of<float, Lanes>::type& x) {
-#if defined(LINNET_HALVES)
-  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
-  if constexpr (Lanes == lanes<float>)
-    x = LINNET_HALVES(p);
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
   else
-    x = LINNET_FEW_HALVES(p);
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+  return __builtin_shufflevector(low, high, Lane...);
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
 #else
-  typename vector_of<std::uint16_t, Lanes>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  decode_small_floats<code::f16, Lanes>(
-      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
 #endif
 }
 
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// @copydoc round_to_bf16()
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
-  words u;
-  round_to_bf16(x, u);
-  y = __builtin_convertvector(u, codes_of_16);
-}
-/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
-  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
-  words u = bits_as<words>(x), m = u & 0x7fffffffu;
-  const words sign = u ^ m;
-  m = (m > largest) & (m < infinity) ? words{} + largest : m;
-#if defined(LINNET_TO_HALVES)
-  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
-#elif defined(LINNET_NARROW_HALVES)
-  const vec<float> within = bits_as<vec<float>>(sign | m);
-  LINNET_NARROW_HALVES(y, within);
-#else
-  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
-  constexpr word normal = 113u << 23, half = 126u << 23;
-  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
-  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
-  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
-  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
-#endif
-}
-/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
-template <class T, class Code>
-LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    codes_of_16 some;
-    round_to_16(get(x + i, count), some, Code{});
-    if (count == lanes<float>)
-      __builtin_memcpy(y + i, &some, sizeof some);
-    else
-      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
-  }
-  if (n % 2) y[n] = Code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
   }
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
+
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
+};
+
+/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, const Value* ahead, index count = 0,
+                                      index safe = 0) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
+    typename Steps::right r[std::size_t{W}];
+    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
+  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if constexpr (!Ragged) {
+        if (e.accumulate) y += load(out);
+        store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
+      }
+    }
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
+template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  index j = 0;
+  if (M == 1) {
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
+  }
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    // The first tiles of these columns fetch the next panel, a line of each row at a time.
+    const Value* const here = b.data + j / panel_width * b.panel;
+    const Value* const next = j + panel_width < N ? here + b.panel : here;
+    constexpr index line = 64 / static_cast<index>(sizeof(Value));
+    index i = 0;
+    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8)
+        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
+  }
+  for (; j < N; j += lanes<T>) {
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
+    // A full vector at row k stays inside B as long as it ends before the end of the last row.
+    index safe = K;
+    const index end = (K - 1) * b.ld + count + slack;
+    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
+    index i = 0;
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+    for (; i < M; ++i)
+      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -17773,13 +17275,11 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
-  } else if constexpr (std::is_same_v<Code, f16_code>) {
-    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -17968,14 +17468,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  const index end = n - n % half;
-  for (; i + step <= end; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8 && half < step)
-    if (i < end) {
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += half, v.data += half;
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -18091,6 +17589,17 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -18111,10 +17620,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -18122,9 +17648,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -18264,6 +17794,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -18453,9 +18025,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -18803,7 +18373,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -18814,7 +18383,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -18830,7 +18398,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -18863,7 +18430,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -19274,8 +18840,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -19287,17 +18852,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -19606,803 +19171,9 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
   }
 }
 };
-#undef LINNET_WIDTH
-#undef LINNET_ROWS
-#define LINNET_WIDTH 64
-#define LINNET_REGISTERS unfused_avx2
-/// Reproducible kernels for AVX2.
-struct reproducible_avx2 : unfused_avx2 {
-/// @file
-/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold. Included by
-/// simd/reproducible.inl inside a struct that has the others from its base, LINNET_REGISTERS.
-
-/// @file
-/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
-
-template <class T, int Lanes>
-struct vector_of {
-  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
-  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
-};
-/// Values of type T in one register.
-template <class T>
-static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
-/// One register of T.
-template <class T>
-using vec = typename vector_of<T, lanes<T>>::type;
-/// As many integers as a register holds T.
-template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
-                                   lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
-
-template <class T>
-LINNET_TARGET static inline vec<T> load(const T* p) {
-  vec<T> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-template <class T>
-LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-/// The first `n` values, zeros behind them.
-template <class T>
-LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
-#if defined(LINNET_LOAD_FIRST)
-  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
-#endif
-  T values[lanes<T>] = {};
-  for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load(values);
-}
-template <class T>
-LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
-#if defined(LINNET_STORE_FIRST)
-  if constexpr (sizeof(T) == 4) {
-    LINNET_STORE_FIRST(p, v, n);
-    return;
-  }
-#endif
-  T values[lanes<T>];
-  store(values, v);
-  for (index l = 0; l < n; ++l) p[l] = values[l];
-}
-/// All lanes or the first `count`.
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
-  else
-    store_first(p, v, count);
-}
-/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
-template <int First, class Vector, int... Lane>
-LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(v, v, (First + Lane)...);
-}
-/// Sum of the lanes, halves first, in a fixed order.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] + v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
-  }
-}
-/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
-}
-/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
-}
-/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
-template <int Odd, class Vector, int... Lane>
-LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
-                                                   std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
-}
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
-/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
-/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  vec<T> s[Count / 4];
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    const vec<T>* const p = v + 4 * i;
-    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
-    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
-    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-  }
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 8; ++i)
-    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
-           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
-  if constexpr (Count == 16)
-    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
-  y = s[0];
-}
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
-template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  const vec_int<T> lane = {Lane...};
-  const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
-}
-/// Half a vector from each of two places.
-template <class T, int... Lane>
-LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
-                                             std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
-  __builtin_memcpy(&low, a, sizeof low);
-  __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
-  return __builtin_shufflevector(low, high, Lane...);
-#endif
-}
-/// Largest lane.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] > v[1] ? v[0] : v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
-    return largest<T, half>(low > high ? low : high);
-  }
-}
-
-/// Square root of each lane.
-template <class T>
-LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
-#if defined(LINNET_ROOT_FLOAT)
-  vec<T> y;
-  if constexpr (sizeof(T) == 4) {
-    const auto r = LINNET_ROOT_FLOAT(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  } else {
-    const auto r = LINNET_ROOT_DOUBLE(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  }
-  return y;
-#else
-  T values[lanes<T>];
-  store(values, x);
-  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
-  return load(values);
-#endif
-}
-
-/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    const vec<T> most = zero + T(88), least = zero + T(-87.3);
-    vec<T> c = x > most ? most : x;
-    c = c < least ? least : c;
-    // In the sum with 3 * 2^22 the last bits are the nearest integer.
-    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
-    LINNET_KEEP(shifted);
-    const vec<T> fn = shifted - T(12582912);
-    vec<T> high = c - fn * T(0.693359375);
-    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
-    const vec<T> r = high + fn * T(2.12194440e-4);
-    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
-    p = p * r + T(8.3334519073e-3);
-    p = p * r + T(4.1665795894e-2);
-    p = p * r + T(1.6666665459e-1);
-    p = p * r + T(5.0000001201e-1);
-    p = p * (r * r) + r + T(1);
-    vec_int<T> bits;
-    __builtin_memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits + 127) << 23;
-    vec<T> power;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    p = p * power;
-    return x < least ? zero : p;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
-    return load(values);
-  }
-#endif
-}
-/// tanh x. float: absolute error below 3e-7; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> e = exp<T>(T(-2) * a);
-    const vec<T> t = (T(1) - e) / (T(1) + e);
-    return x < T(0) ? -t : t;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
-    return load(values);
-  }
-}
-/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
-    vec<T> p = t * T(1.061405429) - T(1.453152027);
-    p = p * t + T(1.421413741);
-    p = p * t - T(0.284496736);
-    p = p * t + T(0.254829592);
-    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
-    return x < T(0) ? -y : y;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
-    return load(values);
-  }
-}
-
-/// f(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
-  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
-  if constexpr (A == activation_kind::gelu_tanh)
-    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
-  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
-  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
-  if constexpr (A == activation_kind::relu_squared) {
-    const vec<T> y = activate<activation_kind::relu, T>(x);
-    return y * y;
-  }
-  if constexpr (A == activation_kind::shifted_relu)
-    return activate<activation_kind::relu, T>(x - T(1));
-}
-/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
-  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
-  return T(4) * e / ((T(1) + e) * (T(1) + e));
-}
-/// f'(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu)
-    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
-           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
-  if constexpr (A == activation_kind::gelu_tanh) {
-    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) *
-               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
-  }
-  if constexpr (A == activation_kind::silu) {
-    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
-    return s * (T(1) + x * (T(1) - s));
-  }
-  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
-  if constexpr (A == activation_kind::relu_squared)
-    return T(2) * activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::shifted_relu)
-    return derivative<activation_kind::relu, T>(x - T(1));
-}
-
-/// @file
-/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
-/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
-/// masked vector at the end.
-
-/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
-template <int Lanes, class T, class Code>
-LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
-  if constexpr (std::is_same_v<T, Code>) {
-    __builtin_memcpy(&x, p, sizeof x);
-  } else if constexpr (std::is_same_v<Code, f16_code>) {
-    load_f16<Lanes>(p, x);
-  } else {
-    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
-    using word_part = typename vector_of<word, Lanes>::type;
-    using int_part = typename vector_of<std::int32_t, Lanes>::type;
-    typename vector_of<raw, Lanes>::type u;
-    __builtin_memcpy(&u, p, sizeof u);
-#if defined(LINNET_BYTES)
-    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
-      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
-      return;
-    }
-#endif
-    if constexpr (sizeof(raw) == 2)
-      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
-    else
-      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
-                                  typename vector_of<T, Lanes>::type);
-  }
-}
-/// Loads the first `count` of them, zeros behind.
-template <class T, class Code>
-LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
-  if constexpr (std::is_same_v<T, Code>) {
-    return get(p, count);
-  } else {
-    Code some[lanes<T>] = {};
-    if (count == lanes<T> / 2)
-      __builtin_memcpy(some, p, sizeof some / 2);
-    else if (count < lanes<T>)
-      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
-    vec<T> x;
-    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
-    return x;
-  }
-}
-/// Sum of x_i k_i.
-template <class T, class Code>
-LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
-  vec<T> total = {};
-  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
-  return sum<T>(total);
-}
-/// Products of x with as many rows as a vector has lanes, four at a time.
-template <class T, class Code>
-__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
-    index n, const T* x, const Code* const* k, vec<T>& y) {
-  vec<T> total[lanes<T>] = {};
-  LINNET_UNROLL
-  for (int four = 0; four < lanes<T>; four += 4) {
-    const Code* const* const row = k + four;
-    index i = 0;
-    for (; i + lanes<T> <= n; i += lanes<T>) {
-      const vec<T> xi = load(x + i);
-      LINNET_UNROLL
-      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
-    }
-    if (i < n) {
-      const vec<T> xi = load_first<T>(x + i, n - i);
-      LINNET_UNROLL
-      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
-    }
-  }
-  sums<T>(total, y);
-}
-/// Products of x with rows of half a vector, two at a time.
-template <class T>
-LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
-  constexpr std::make_integer_sequence<int, lanes<T>> both{};
-  const vec<T> twice = load_halves(x, x, both);
-  vec<T> products[lanes<T> / 2];
-  LINNET_UNROLL
-  for (int i = 0; i < lanes<T> / 2; ++i) {
-    const int r = i / 4 * 8 + i % 4;
-    products[i] = twice * load_halves(k[r], k[r + 4], both);
-  }
-  sums<T>(products, y);
-}
-/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
-/// always: g++ leaves out calls of functions that do nothing else.
-template <class Code>
-__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
-    index first, index last, index n, const token_rows<Code>& k, index end) {
-  constexpr index line = 64 / static_cast<index>(sizeof(Code));
-  if (last > end || k.run(first, last) != last) return;
-  const Code* row = k.row(first);
-  for (index j = first; j < last; ++j, row += k.stride)
-    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
-}
-/// The rows of a head that lies so far behind that of `k`.
-template <class Code>
-LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
-  k.data += behind;
-  return k;
-}
-/// Whether tokens are more than caches are likely to hold when they are read.
-template <class Code>
-LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
-  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
-}
-/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
-/// heads. What follows each other in memory is read in this order, which is faster.
-template <class T, class Code>
-LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
-                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
-  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
-  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
-  const bool fetch = many_bytes(last - first, k);
-  for (index next = first; next < last; next += step) {
-    const index j = next < last - step ? next : last - step;
-    const bool together = k.run(j, j + step) == j + step;
-    const Code* const begin = k.row(j);
-    for (index g = 0; g < heads.groups; ++g) {
-      const Code* rows[lanes<T>] = {begin + g * heads.slot};
-      LINNET_UNROLL
-      for (int r = 1; r < lanes<T>; ++r)
-        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
-      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
-      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
-        const T* const xr = x + r * heads.inputs;
-        T* const yr = y + r * heads.outputs + (j - first);
-        if (step == 1) {
-          *yr = scale * dot_code(n, xr, rows[0]);
-          continue;
-        }
-        vec<T> some = {};
-        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
-          if (n == lanes<T> / 2)
-            dots_of_halves(xr, rows, some);
-          else
-            dots_of_rows(n, xr, rows, some);
-        } else if constexpr (lanes<T> >= 4) {
-          dots_of_rows(n, xr, rows, some);
-        }
-        store<T>(yr, scale * some);
-      }
-    }
-  }
-}
-/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
-template <class T>
-LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
-                               T* y) {
-  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
-}
-/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
-/// token, so that the result does not depend on blocks.
-template <int Lanes, int R, class T, class Code>
-LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
-                                           const token_rows<Code>& v, T* y, bool accumulate,
-                                           const head_rows& heads) {
-  using part = typename vector_of<T, Lanes>::type;
-  part total[std::size_t{R}][4] = {}, x;
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r)
-    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
-  for (index j = first; j < last;) {
-    const Code* row = v.row(j);
-    const index end = v.run(j, last);
-    while (j < end) {
-      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
-      if (count == 4) {
-        LINNET_UNROLL
-        for (int t = 0; t < 4; ++t) {
-          widen_lanes<Lanes, T>(row + t * v.stride, x);
-          LINNET_UNROLL
-          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
-        }
-      } else {
-        widen_lanes<Lanes, T>(row, x);
-        LINNET_UNROLL
-        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
-      }
-      j += count;
-      row += count * v.stride;
-    }
-  }
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r) {
-    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
-    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
-  }
-}
-/// mix() for R rows of weights and one head's values.
-template <int R, class T, class Code>
-LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
-                                          token_rows<Code> v, T* y, bool accumulate,
-                                          const head_rows& heads) {
-  index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  const index end = n - n % half;
-  for (; i + step <= end; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8 && half < step)
-    if (i < end) {
-      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += half, v.data += half;
-    }
-  for (index r = 0; r < R && i < n; ++r) {
-    vec<T> total = {};
-    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
-    for (index j = first; j < last; ++j)
-      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
-    store_first(y + r * heads.outputs + i, total, n - i);
-  }
-}
-/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
-/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
-template <class T, class Code>
-LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
-                              const token_rows<Code>& v, T* y, bool accumulate = false,
-                              const head_rows& heads = {}) {
-  const bool fetch = many_bytes(last - first, v);
-  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
-    end = (j / token_block + 1) * token_block;
-    end = end < last ? end : last;
-    for (index g = 0; g < heads.groups; ++g) {
-      const token_rows<Code> rows = rows_of(v, g * heads.slot);
-      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
-      const T* x = p + g * heads.size * heads.inputs + (j - first);
-      T* out = y + g * heads.size * heads.outputs;
-      index left = heads.size;
-      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
-        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
-      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
-        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
-    }
-  }
-}
-/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
-template <class T>
-LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
-  mix<T, T>(0, rows, n, p, {v, stride}, y);
-}
-/// @file
-/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
-/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
-/// end.
-
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
-/// y = a + b; y may be a or b
-template <class T>
-LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
-}
-/// x *= a
-template <class T>
-LINNET_KERNEL static void scale(index n, T a, T* x) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
-}
-#endif
-/// sum of x_i y_i
-template <class T>
-LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
-  vec<T> total = {};
-  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
-  return sum<T>(total);
-}
-
-/// sum of x_i
-template <class T>
-LINNET_KERNEL static T total(index n, const T* x) {
-  vec<T> all = {};
-  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
-  return sum<T>(all);
-}
-#if !defined(LINNET_REGISTERS)
-/// largest x_i; n > 0
-template <class T>
-LINNET_KERNEL static T maximum(index n, const T* x) {
-  if (n < lanes<T>) {
-    T m = x[0];
-    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
-    return m;
-  }
-  vec<T> best = load(x);
-  for (index i = lanes<T>; i < n; i += lanes<T>) {
-    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
-    best = v > best ? v : best;
-  }
-  return largest<T>(best);
-}
-
-/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
-template <class T>
-LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
-  vec_int<T> found{};
-  for (index row = 0; row < rows; ++row, x += stride) LINNET_FOR_VECTORS(T, i, c, n) {
-      const vec<T> v = get(x + i, c);
-      vec_int<T> bits;
-      __builtin_memcpy(&bits, &v, sizeof bits);
-      found |= (bits & exponent) == exponent;
-    }
-  number any = 0;
-  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
-  return any == 0;
-}
-#endif
-/// @file
-/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
-/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-/// vector at the end.
-
-/// x = exp(x - shift); returns the sum.
-template <class T>
-LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
-    store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
-  }
-  // The last values in a full vector, some of them twice.
-  const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
-  vec<T> total = {};
-  index i = 0;
-  for (; i < last; i += lanes<T>) {
-    const vec<T> e = exp<T>(load(x + i) - shift);
-    store(x + i, e);
-    total += e;
-  }
-  store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
-}
-/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
-template <class T>
-LINNET_KERNEL static void softmax(index n, T* x) {
-  const T m = maximum(n, x);
-  const T s = exp_sum(n, m, x);
-  scale(n, T(1) / s, x);
-}
-/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
-template <class T>
-LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
-}
-template <class T>
-LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
-  softmax_backward(n, dot(n, p, dp), p, dp, dx);
-}
-
-/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
-template <class T>
-LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
-  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
-  return r;
-}
-/// dx += r u - x r^3 mean(u x), u = dy gamma.
-template <class T>
-LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
-                                            T* dx) {
-  vec<T> all = {};
-  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
-  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
-  }
-}
-/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
-template <class T>
-LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
-                                     T* y, T* statistics) {
-  const T mean = total(n, x) / static_cast<T>(n);
-  vec<T> all = {};
-  const index whole = n - n % lanes<T>;
-  for (index i = 0; i < whole; i += lanes<T>) {
-    const vec<T> d = load(x + i) - mean;
-    all += d * d;
-  }
-  T spread = sum<T>(all);
-  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
-  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
-  LINNET_FOR_VECTORS(T, j, c, n)
-  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
-  statistics[0] = mean;
-  statistics[1] = r;
-}
-/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
-template <class T>
-LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
-                                              const T* gamma, const T* dy, T* dx) {
-  const T mean = statistics[0], r = statistics[1];
-  vec<T> us = {}, uxs = {};
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    us += u;
-    uxs += u * ((get(x + i, c) - mean) * r);
-  }
-  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
-  }
-}
-};
 #undef LINNET_TARGET
-#undef LINNET_REGISTERS
+#undef LINNET_ROWS
+#undef LINNET_PRODUCTS
 
 #define LINNET_TARGET \
   LINNET_UNFUSED __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2")))
@@ -20410,9 +19181,9 @@ LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, cons
 /// Reproducible kernels for AVX-512.
 struct reproducible_avx512 {
 /// @file
-/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
-/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
-/// would depend on the level.
+/// All kernels, for one set of reproducible ones: included inside a struct by
+/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
+/// numbers of a row are added side by side, then by halves. No product melts with a sum.
 
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
@@ -20433,22 +19204,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -20532,43 +19287,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -20586,28 +19309,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Lanes [first, last) of v, zeros around them.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -20616,14 +19325,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -20662,15 +19364,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -20702,7 +19395,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -20948,134 +19640,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-}
-
-/// @file
-/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
-/// simd/levels.hpp.
-
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-/// As many codes of 16 bits as a register holds floats.
-using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
-/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
-/// and infinities included.
-template <code C, int Lanes>
-LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
-                                                     typename vector_of<float, Lanes>::type& y) {
-  using some_words = typename vector_of<word, Lanes>::type;
-  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
-  using some_floats = typename vector_of<float, Lanes>::type;
-#if defined(LINNET_WIDEN_HALVES)
-  if constexpr (C == code::f16 && Lanes == 4) {
-    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
-    LINNET_WIDEN_HALVES(y, codes);
-    return;
-  }
 #endif
-  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-  constexpr word smallest = 1u << fraction;                              // normal code
-  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-  const some_words m = u & magnitude, placed = m << (23 - fraction);
-  const some_words subnormal =
-      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
-  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-  x = m < last ? x : placed | 0x7f800000u;
-  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
-}
-/// Loads lanes of f16, which are a register of floats or half of one.
-template <int Lanes>
-LINNET_TARGET static inline void load_f16(const f16_code* p,
-                                          typename vector_of<float, Lanes>::type& x) {
-#if defined(LINNET_HALVES)
-  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
-  if constexpr (Lanes == lanes<float>)
-    x = LINNET_HALVES(p);
-  else
-    x = LINNET_FEW_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, Lanes>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  decode_small_floats<code::f16, Lanes>(
-      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
-#endif
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// @copydoc round_to_bf16()
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
-  words u;
-  round_to_bf16(x, u);
-  y = __builtin_convertvector(u, codes_of_16);
-}
-/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
-  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
-  words u = bits_as<words>(x), m = u & 0x7fffffffu;
-  const words sign = u ^ m;
-  m = (m > largest) & (m < infinity) ? words{} + largest : m;
-#if defined(LINNET_TO_HALVES)
-  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
-#elif defined(LINNET_NARROW_HALVES)
-  const vec<float> within = bits_as<vec<float>>(sign | m);
-  LINNET_NARROW_HALVES(y, within);
-#else
-  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
-  constexpr word normal = 113u << 23, half = 126u << 23;
-  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
-  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
-  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
-  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
-#endif
-}
-/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
-template <class T, class Code>
-LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    codes_of_16 some;
-    round_to_16(get(x + i, count), some, Code{});
-    if (count == lanes<float>)
-      __builtin_memcpy(y + i, &some, sizeof some);
-    else
-      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
-  }
-  if (n % 2) y[n] = Code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
-  }
 }
 
 /// @file
@@ -21083,13 +19652,11 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
-  } else if constexpr (std::is_same_v<Code, f16_code>) {
-    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -21278,14 +19845,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  const index end = n - n % half;
-  for (; i + step <= end; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8 && half < step)
-    if (i < end) {
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += half, v.data += half;
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -21401,6 +19966,17 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -21421,10 +19997,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -21432,9 +20025,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -21574,6 +20171,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -21763,9 +20402,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -22113,7 +20750,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -22124,7 +20760,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -22140,7 +20775,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -22173,7 +20807,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -22584,8 +21217,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -22597,17 +21229,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -22946,8 +21578,7 @@ auto with_reproducible([[maybe_unused]] level l, F&& f) {
 #undef LINNET_REPRODUCIBLE_OF
 #else
 #if defined(__x86_64__)
-  if (l == level::reproducible_avx512 || l == level::reproducible_avx512dot)
-    return f(reproducible_avx512{});
+  if (l == level::reproducible_avx512) return f(reproducible_avx512{});
   if (l == level::reproducible_avx2) return f(reproducible_avx2{});
 #endif
   return f(reproducible_portable{});
@@ -22967,7 +21598,7 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
 #if defined(LINNET_REPRODUCIBLE)
   if (is_reproducible(l)) return detail::with_reproducible(l, f);
 #else
-  l = without_reproducible(l);  // no model asks for it here
+  if (is_reproducible(l)) l = level::portable;  // no model asks for it here
 #endif
 #if defined(LINNET_ONLY_LEVEL)
   return f(detail::LINNET_ONLY_LEVEL{});
@@ -22979,11 +21610,9 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
   return f(detail::portable{});
 #endif
 }
-/// Calls `f(kernels)` with the kernels of level `l` for products of low-precision activations. All
-/// levels give the same bits of products of int8, so reproducible models have the usual kernels.
+/// Calls `f(kernels)` with the kernels of level `l` for products of low-precision activations.
 template <class F>
 inline auto dispatch_dot(level l, F&& f) {
-  l = without_reproducible(l);
 #if defined(__x86_64__) && !defined(LINNET_ONLY_LEVEL)
   if (l == level::avx512dot) return f(detail::avx512dot{});
 #elif defined(__AARCH64EL__) && !defined(LINNET_ONLY_LEVEL)
@@ -23062,8 +21691,7 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_DECODE(L, float, code::u2, false)                                                      \
   LINNET_DECODE(L, float, code::f4_e2m1, false)                                                 \
   LINNET_DECODE(L, float, code::nf4, false)                                                     \
-  LINNET_EXTERN void detail::L::to_16_bits<float>(index, const float*, bf16_code*);             \
-  LINNET_EXTERN void detail::L::to_16_bits<float>(index, const float*, f16_code*);              \
+  LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*); \
   LINNET_EXTERN std::int32_t detail::L::keep_outliers<float>(                                   \
       index, const float*, const int8_rounding&, index, float*, std::int32_t*);                 \
@@ -23119,7 +21747,6 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_PRODUCT(L, double)               \
   LINNET_CODES(L)                         \
   LINNET_ATTENTION(L, float, bf16_code)   \
-  LINNET_ATTENTION(L, float, f16_code)    \
   LINNET_ATTENTION(L, float, std::int8_t) \
   LINNET_ROWS_OF(L, float)                \
   LINNET_ROWS_OF(L, double)               \
@@ -23165,7 +21792,6 @@ namespace ops {
 
 using simd::best;
 using simd::bf16_code;
-using simd::f16_code;
 using simd::resolve;
 using simd::token_block;
 using packed_word = simd::word;  ///< what packed panels of codes are made of
@@ -23173,7 +21799,6 @@ using packed_word = simd::word;  ///< what packed panels of codes are made of
 struct input_tap;
 struct layer_tap;
 struct gradient_tap;
-struct weight_tap;
 
 /// Rows of inputs that are rounded to fewer codes than the compute type says, see token_adaptive.
 struct token_bits {
@@ -23198,7 +21823,6 @@ struct execution {
   float loss_scale = 1;                     ///< of gradients that products round to f16
   bool notes_ranges = false;                ///< whether 8-bit training notes the largest magnitudes
   const gradient_tap* gradients = nullptr;  ///< is told whose gradients are complete, or null
-  const weight_tap* weights = nullptr;      ///< brings the weights of a layer, or null
   expert_load* experts = nullptr;           ///< sums up what routers do in backward, or null
   const float* key_scales = nullptr;  ///< [layers, kv_heads, d_kv] of keys that a cache rounds
                                       ///< by channel, or null
@@ -23253,14 +21877,6 @@ struct layer_tap {
 struct gradient_tap {
   void* object = nullptr;
   void (*call)(void* object, const execution& on, index layer) = nullptr;
-};
-
-/// A hook that brings the weights of a layer of a stack before its forward, or its backward. They
-/// may take the place of another layer's. Called by every thread, of each layer, also of one that
-/// the batch leaves out.
-struct weight_tap {
-  void* object = nullptr;
-  void (*call)(void* object, const execution& on, index layer, bool backward) = nullptr;
 };
 
 }  // namespace ops
@@ -26830,7 +25446,7 @@ void pack(const execution& on, index n, index k, const matrix_ref<storage::f32>&
         const float* const row = from.data + (first + i) * k;
         for (index j = 0; j < k; j += stretch) {
           const index some = (std::min)(stretch, k - j);
-          K::template to_16_bits<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
+          K::template to_bf16<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
           for (index d = 0; d < matrix::depth(some); ++d)
             out[(j / 2 + d) * panel_width + i] = codes[d];
         }
@@ -28009,8 +26625,8 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
           *scale = K::template to_int8<float, outliers>(k, x + i * k, codes, *sum, by);
         }
       } else {
-        K::template to_16_bits<float>(k, x + i * k,
-                                      reinterpret_cast<simd::bf16_code*>(words + i * width));
+        K::template to_bf16<float>(k, x + i * k,
+                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
       }
     });
   };
@@ -28593,14 +27209,13 @@ struct matmul_gradient {
 /// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
 /// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W. Gradients pass
 /// straight through what fake quantization rounds, weights and inputs (Bengio et al. 2013). Frozen
-/// weights have no derivative, but those of an adapter have: deltas, and matrices with dw.
+/// weights have no derivative, but those of an adapter have.
 template <class T, class S>
 void matmul_backward(const execution& on, index m, index n, index k, const T* dy, const T* x,
                      const packed_matrix<T, S>& w, const matmul_gradient<T>& to) {
   const auto [dw, dx, alpha] = to;
   if constexpr (linnet::detail::is_frozen<S>) {
     if (on.adapter) detail::adapt_backward<T>(on, {w.panels, m, n, k, x, nullptr, alpha}, dy, dx);
-    matmul_dw(on, m, n, k, dy, x, dw, alpha);
     matmul_dx(on, m, n, k, dy, w, dx, alpha);
   } else if constexpr (S::per_word == 1) {
     if constexpr (linnet::detail::is_mixed_precision<S>) {
@@ -28630,8 +27245,8 @@ void matmul_backward(const execution& on, index m, index n, index k, const T* dy
                                      x_pairs + i * k);
         K::template to_bf16_pairs<T>(n, one, both ? one + n : nullptr, dy_pairs + i * n);
         for (index r = 2 * i; r <= 2 * i + both; ++r)
-          K::template to_16_bits<T>(n, dy + r * n,
-                                    reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
+          K::template to_bf16<T>(n, dy + r * n,
+                                 reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
       });
     });
     detail::split_sum<simd::word>(on, n, k, pairs, {dy_pairs, 1, n}, x_pairs, dw, alpha);
@@ -29162,10 +27777,14 @@ struct kv_rows {
   /// A stored number, without its scale.
   template <class T>
   static T number(Code x) {
-    if constexpr (requires { simd::number_of(x); })
-      return static_cast<T>(simd::number_of(x));
-    else
+    if constexpr (std::is_same_v<Code, simd::bf16_code>) {
+      const auto bits = static_cast<std::uint32_t>(x) << 16;
+      float y = 0;
+      __builtin_memcpy(&y, &bits, sizeof y);
+      return y;
+    } else {
       return static_cast<T>(x);
+    }
   }
   /// Whether tokens are numbers that follow each other in memory.
   constexpr bool plain() const { return !scales && !ring && !paged(); }
@@ -30857,7 +29476,6 @@ LINNET_NAMESPACE_BEGIN
 enum class kv_code {
   exact,         ///< in the model's scalar type
   bf16,          ///< bfloat16, half the bytes
-  f16,           ///< IEEE half precision, half the bytes
   int8,          ///< 8-bit integers with one scale for each head of each token, about a quarter
   int4,          ///< 4-bit integers, keys with a scale for each channel of 32 tokens, about a sixth
   channel_int8,  ///< 8-bit integers, keys before their rotation with a scale for each channel
@@ -30878,12 +29496,6 @@ struct exact : policy {
 /// Keys and values rounded to bfloat16, nearest even.
 struct bf16 : policy {
   static constexpr kv_code code = kv_code::bf16;
-};
-/// Keys and values rounded to IEEE half precision, nearest even: 11 bits, where bf16 has 8. What
-/// is beyond 65504 becomes that, so that finite keys and values stay finite. Infinities and NaN
-/// stay.
-struct f16 : policy {
-  static constexpr kv_code code = kv_code::f16;
 };
 /// Keys and values rounded to int8, symmetric, with one scale for each head of each token. The
 /// error is at most half a scale, max|x| / 254.
@@ -30976,11 +29588,10 @@ struct kv_memory {
 template <class T, kv_code Code>
 struct kv_number {
   static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
-  static_assert(exact || Code == kv_code::bf16 || Code == kv_code::f16 || Code == kv_code::int8);
-  using rounded =
-      std::conditional_t<Code == kv_code::bf16, ops::bf16_code,
-                         std::conditional_t<Code == kv_code::f16, ops::f16_code, std::int8_t>>;
-  using type = std::conditional_t<exact, T, rounded>;
+  static_assert(exact || Code == kv_code::bf16 || Code == kv_code::int8);
+  using type =
+      std::conditional_t<exact, T,
+                         std::conditional_t<Code == kv_code::bf16, ops::bf16_code, std::int8_t>>;
   /// Numbers from head to head: kernels write whole words of codes.
   static constexpr index slot(index h) {
     return round_up(h, exact ? 1 : 4 / static_cast<index>(sizeof(type)));
@@ -31021,7 +29632,7 @@ struct kv_buffer : kv_memory<typename kv_number<T, Code>::type, Heads, kv_number
             scales[row * Heads + head] =
                 K::template to_int8<T>(H, x + head * H, to + head * slot, sum);
           else
-            K::template to_16_bits<T>(H, x + head * H, to + head * slot);
+            K::template to_bf16<T>(H, x + head * H, to + head * slot);
         }
       });
     }
@@ -31038,7 +29649,7 @@ struct kv_buffer : kv_memory<typename kv_number<T, Code>::type, Heads, kv_number
           if constexpr (scaled)
             scale = K::template to_int8<T>(H, head, codes, sum);
           else
-            K::template to_16_bits<T>(H, head, codes);
+            K::template to_bf16<T>(H, head, codes);
           for (index c = 0; c < H; ++c)
             head[c] = scale * ops::kv_rows<code>::template number<T>(codes[c]);
         });
@@ -32836,7 +31447,6 @@ enum class refusal : unsigned char {
   objective_exits,           ///< early exits beside an objective on the last layer's logits
   attention_recompute,       ///< limits.recompute beside an objective on attention
   attention_layer_dropout,   ///< layer dropout beside an objective on attention
-  switch_layer_dropout,      ///< layer dropout beside an adapter that routes tokens once
   attention_virtual,         ///< virtual tokens beside an objective on attention
   not_written,               ///< a batch that the objective did not write last
   other_texts,               ///< a saved state of other texts than those of the batch
@@ -32998,10 +31608,6 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::attention_layer_dropout:
       return "the objective watches attention in every layer, and layer dropout leaves some out: "
              "set training_options.layer_dropout.rate to 0";
-    case refusal::switch_layer_dropout:
-      return "the adapter routes tokens in the first layer for all layers, and layer dropout "
-             "leaves "
-             "some tokens out of others: set training_options.layer_dropout.rate to 0";
     case refusal::attention_virtual:
       return "the objective watches attention between the tokens of a text, and virtual tokens are "
              "none: train lora<> or bottleneck<> instead";
@@ -33505,12 +32111,6 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Whether row `t` of sequence `b` in this call is one of its virtual tokens.
-template <class T>
-bool is_virtual(const context<T>& ctx, index b, index t) {
-  return t < (std::min)(ctx.front, ctx.length_of(b)) &&
-         ctx.past_of(b) + t < ops::adapter_hooks<T>::in(ctx.on)->front_of(b);
-}
 /// Calls f(b, t, i, virtual_tokens) for the rows of virtual tokens in this call: row t of sequence
 /// b is virtual token i. Rows are divided among the threads, and all have finished.
 template <class T, class F>
@@ -33518,7 +32118,8 @@ void each_virtual(const context<T>& ctx, F&& f) {
   const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
   ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
     const index b = at / ctx.front, t = at % ctx.front, i = ctx.past_of(b) + t;
-    if (is_virtual(ctx, b, t)) f(b, t, i, hooks.of(b).front);
+    const ops::virtual_tokens<T>& front = hooks.of(b).front;
+    if (t < ctx.length_of(b) && i < hooks.front_of(b)) f(b, t, i, front);
   });
 }
 
@@ -33823,7 +32424,6 @@ constexpr index kept_bytes(kv_code code, index numbers) {
     case kv_code::exact:
       break;
     case kv_code::bf16:
-    case kv_code::f16:
       return 2 * numbers;
     case kv_code::int8:
     case kv_code::channel_int8:
@@ -34847,7 +33447,6 @@ struct layer_loop {
       if (!ctx.stack.layers.holds(layer)) continue;
       ctx.stack.layer = layer;
       ctx.stack.hook(layer, x.data(), nullptr);
-      if (ctx.on.weights) ctx.on.weights->call(ctx.on.weights->object, ctx.on, layer, false);
       const bool last = l + 1 == Count || !ctx.stack.layers.holds(layer + 1);
       const view<T, D> next = last ? y : view<T, D>(stream[l], x.rows());
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
@@ -34872,7 +33471,6 @@ struct layer_loop {
       const view<T, D> d_input = l > 0 ? view<T, D>(gradient[l % 2], x.rows()) : dx;
       if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
       const index layer = ctx.stack.layer = first + static_cast<index>(l);
-      if (ctx.on.weights) ctx.on.weights->call(ctx.on.weights->object, ctx.on, layer, true);
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
       if (mask) {
         T* const rest = gradient[(l + 1) % 2];  // dy itself, or free
@@ -37777,15 +36375,6 @@ struct expert_load {
   double balance = 0;  ///< load-balancing losses N sum_e f_e P_e, without expert_choice::balance
   double z = 0;        ///< squared log-sum-exps, without expert_choice::z
 
-  /// Adds what routers did with other tokens.
-  constexpr expert_load& operator+=(const expert_load& more) {
-    tokens += more.tokens;
-    choices += more.choices;
-    dropped += more.dropped;
-    balance += more.balance;
-    z += more.z;
-    return *this;
-  }
   /// Share of the choices that found no room, in [0, 1].
   constexpr double dropped_share() const {
     return choices > 0 ? static_cast<double>(dropped) / static_cast<double>(choices) : 0;
@@ -38823,197 +37412,6 @@ struct mixture_of_depths : policy {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Two feed-forwards side by side: one for rows of images, one for tokens (Luo et al. 2024,
-/// arXiv:2410.08202).
-
-LINNET_NAMESPACE_BEGIN
-
-/// y = Text(x) (1 - m) + Visual(x) m on rows [rows, in]: two layers of one type. The mask m is 1
-/// for rows that stand before a text, see virtual_tokens, and else 0. A row passes one of the two,
-/// and weights of the other are not read for it.
-template <class Expert>
-struct visual_expert_layer {
-  static constexpr index in = Expert::in, out = Expert::in;
-  static_assert(Expert::in == Expert::out,
-                "linnet::ffn::visual_expert: an expert must keep the width of the stream");
-  static constexpr bool adds_residual = linnet::detail::adds_residual<Expert>();
-
-  template <class Form>
-  struct params {
-    typename Expert::template params<Form> text{}, visual{};
-  };
-  /// The expert of texts has the names of the feed-forward alone.
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    Expert::visit(f, at, p.text...);
-    Expert::visit(f, at / "visual", p.visual...);
-  }
-  /// Both read and write the same channels.
-  template <class Ends, class P>
-  static void channels(const Ends& c, P& p) {
-    linnet::detail::describe_channels<Expert>(c, p.text);
-    linnet::detail::describe_channels<Expert>(c, p.visual);
-  }
-
-  template <class T>
-  struct cache {
-    typename Expert::template cache<T> text{}, visual{};
-    std::int32_t* order = nullptr;     ///< [rows] rows of images, then all others
-    index* begins = nullptr;           ///< [2 * sequences + 1] where those of a sequence begin in
-                                       ///< `order`, of images first
-    index sequences = 0;               ///< that are planned for
-    T *x = nullptr, *y = nullptr;      ///< [rows, in] in that order
-    T *d_x = nullptr, *d_y = nullptr;  ///< while training
-  };
-  template <class T>
-  static constexpr cache<T> plan(planner& m, const call_shape& e) {
-    static_assert(!linnet::detail::keeps_state<Expert, T>(),
-                  "linnet::ffn::visual_expert: an expert must keep nothing of earlier tokens");
-    const index size = e.rows() * in, mark = m.scratch.mark();
-    cache<T> c;
-    c.order = m.saved.take<std::int32_t>(e.rows());
-    c.begins = m.saved.take<index>(2 * e.batch + 1);
-    c.sequences = e.batch;
-    c.x = m.scratch.take<T>(size);
-    c.y = m.scratch.take<T>(size);
-    if (e.training) {
-      c.d_x = m.scratch.take<T>(size);
-      c.d_y = m.scratch.take<T>(size);
-    }
-    c.text = Expert::template plan<T>(m, e);
-    // Without backward, one may overwrite what the other has made.
-    c.visual = e.training ? Expert::template plan<T>(m, e) : c.text;
-    m.scratch.release(mark);
-    return c;
-  }
-
-  template <class T, class S>
-  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
-                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
-    if (ctx.front == 0) {
-      if constexpr (adds_residual)
-        Expert::template forward<T, S>(p.text, x, y, c.text, ctx, residual);
-      else
-        Expert::template forward<T, S>(p.text, x, y, c.text, ctx);
-      return;
-    }
-    ctx.on.threads.once([&] { sort(c, ctx); });
-    gather(x, c.x, c, ctx);
-    run<T, S>(0, p.visual, c.visual, c, ctx);
-    run<T, S>(1, p.text, c.text, c, ctx);
-    ctx.on.threads.each(ctx.rows(), [&](index i) {
-      const index row = c.order[i];
-      for (index j = 0; j < in; ++j)
-        y(row, j) = residual ? residual[row * in + j] + c.y[i * in + j] : c.y[i * in + j];
-    });
-  }
-  template <class T, class S>
-  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
-                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
-                       context<T>& ctx) {
-    if (ctx.front == 0)
-      return Expert::template backward<T, S>(p.text, dp.text, x, dy, dx, c.text, ctx);
-    gather(x, c.x, c, ctx);
-    gather(dy, c.d_y, c, ctx);
-    ops::fill(ctx.on, x.size(), T(0), c.d_x);
-    run_backward<T, S>(0, p.visual, dp.visual, c.visual, c, ctx);
-    run_backward<T, S>(1, p.text, dp.text, c.text, c, ctx);
-    ctx.on.threads.each(ctx.rows(), [&](index i) {
-      for (index j = 0; j < in; ++j) dx(c.order[i], j) += c.d_x[i * in + j];
-    });
-  }
-
-  /// Each row passes one of both.
-  static constexpr index flops(const call_shape& e) { return Expert::flops(e); }
-
- private:
-  /// Puts the rows of images first, and those of a sequence in their order.
-  template <class T>
-  static void sort(cache<T>& c, const context<T>& ctx) {
-    std::int32_t* next = c.order;
-    for (index side = 0; side < 2; ++side)
-      for (index b = 0; b < c.sequences; ++b) {
-        c.begins[side * c.sequences + b] = next - c.order;
-        for (index t = 0; b < ctx.batch && t < ctx.length; ++t)
-          if (linnet::detail::is_virtual(ctx, b, t) == (side == 0))
-            *next++ = static_cast<std::int32_t>(b * ctx.length + t);
-      }
-    c.begins[2 * c.sequences] = next - c.order;
-  }
-  /// to = the rows of x in the order of the experts.
-  template <class T>
-  static void gather(view<const T, in> x, T* to, const cache<T>& c, const context<T>& ctx) {
-    ctx.on.threads.each(ctx.rows(),
-                        [&](index i) { std::copy_n(x.row(c.order[i]), in, to + i * in); });
-  }
-  /// The rows of one side: where they begin, how many there are, and the call on them.
-  template <class T>
-  struct part {
-    index first, rows;
-    const index* begins;
-    context<T> inner;
-
-    part(index side, const cache<T>& c, const context<T>& ctx)
-        : first(c.begins[side * c.sequences]),
-          rows(c.begins[(side + 1) * c.sequences] - first),
-          begins(c.begins + side * c.sequences),
-          inner(ctx) {
-      inner.batch = 1;
-      inner.length = rows;
-      inner.lengths = inner.past = inner.prefix = inner.documents = nullptr;
-      inner.pages = {};
-      inner.front = 0;
-      inner.stack.mask = nullptr;
-    }
-  };
-  template <class T, class S>
-  static void run(index side, const typename Expert::template params<form::packed<T, S>>& p,
-                  typename Expert::template cache<T>& expert, const cache<T>& c,
-                  const context<T>& ctx) {
-    part<T> of(side, c, ctx);
-    if (of.rows == 0) return;
-    const auto* const given = ops::adapter_hooks<T>::in(ctx.on);
-    const ops::sequence_adapters<T> adapters(given->each, ctx.batch, of.begins);
-    const ops::adapter_hooks<T> hooks = adapters.hooks();
-    if (given->each) of.inner.on.adapter = &hooks;
-    Expert::template forward<T, S>(p, {c.x + of.first * in, of.rows},
-                                   {c.y + of.first * in, of.rows}, expert, of.inner);
-  }
-  template <class T, class S>
-  static void run_backward(index side,
-                           const typename Expert::template params<form::packed<T, S>>& p,
-                           typename Expert::template params<form::gradient<T>>& dp,
-                           typename Expert::template cache<T>& expert, const cache<T>& c,
-                           const context<T>& ctx) {
-    part<T> of(side, c, ctx);
-    if (of.rows == 0) return;
-    const index at = of.first * in;
-    Expert::template backward<T, S>(p, dp, {c.x + at, of.rows}, {c.d_y + at, of.rows},
-                                    {c.d_x + at, of.rows}, expert, of.inner);
-  }
-};
-
-namespace ffn {
-
-/// Two feed-forwards `Of` beside each other, each row through one of them (Luo et al. 2024). Rows
-/// of an image before a text pass the visual expert, and so do an adapter's soft tokens. All others
-/// pass the expert of texts, whose tensors have the names of `Of` alone. A text without an image is
-/// computed as by `Of`, to the bit. A mask of positions decides, no router. See
-/// copy_to_visual_experts() and visual_parts for how one is trained.
-template <class Of = swiglu>
-struct visual_expert : policy {
-  static_assert(!Of::skipped && Of::can_truncate,
-                "linnet::ffn::visual_expert: is of a feed-forward that keeps nothing of earlier "
-                "tokens");
-  static constexpr bool couples_tokens = Of::couples_tokens;
-  template <index D, index F, bool Bias>
-  using layer = visual_expert_layer<typename Of::template layer<D, F, Bias>>;
-};
-
-}  // namespace ffn
-
-LINNET_NAMESPACE_END
-/// @file
 /// Sharing policies: which parameters the blocks of a stack have in common.
 
 LINNET_NAMESPACE_BEGIN
@@ -39448,15 +37846,6 @@ struct policy_set {
   using with = policy_set<std::conditional_t<std::is_base_of_v<Slot, Ps>, Other, Ps>...>;
 };
 
-/// A model of causal blocks of one kind that names its policies and replaces one by
-/// `with<Slot, Other>`, as decoders do. `self` is the shape of its attention.
-template <class M>
-concept replaces_policies = requires {
-  typename M::template with<linnet::ffn::policy, typename M::ffn>;
-  typename M::template with<linnet::attention::policy, typename M::attention>;
-  M::self.kv();
-};
-
 /// The storage type in the list, or f32, with the list's compute type.
 template <class... Ps>
 struct pick_storage {
@@ -39814,8 +38203,6 @@ template <>
 inline constexpr bool covers_policy<kv::exact> = true;
 template <>
 inline constexpr bool covers_policy<kv::bf16> = true;
-template <>
-inline constexpr bool covers_policy<kv::f16> = true;
 template <>
 inline constexpr bool covers_policy<kv::int8> = true;
 template <>
@@ -40609,12 +38996,6 @@ struct ffn_metadata<ffn::experts<N, K, Of, Choice>> : ffn_metadata<void> {
            (ffn::experts<N, K, Of, Choice>::normalised || K == 1 ? " " : " not normalised ") +
            ffn_metadata<Of>::name();
   }
-};
-
-template <class Of>
-struct ffn_metadata<ffn::visual_expert<Of>> : ffn_metadata<void> {
-  static constexpr bool named = ffn_metadata<Of>::named;
-  static std::string name() { return "visual_expert " + ffn_metadata<Of>::name(); }
 };
 
 /// The activation of a feed-forward policy; exact GELU for those that are neither standard nor
@@ -42421,242 +40802,6 @@ LINNET_NAMESPACE_END
 /// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
 /// limits are constants.
 
-/// @file
-/// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
-
-/// @file
-/// Loss of vectors of texts that belong together in pairs, against all others of a batch.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Options of a contrastive loss. The first n vectors of a batch are anchors, vector n + i is the
-/// positive of anchor i, and those behind are negatives of all. With s_ij the cosine of anchor i
-/// and of vector n + j over the temperature, a pair's loss is
-///   log sum_j exp(s_ij) - s_ii.
-/// This is InfoNCE (Oord et al. 2018), the multiple negatives ranking loss of
-/// Sentence-Transformers.
-struct contrastive_options {
-  double temperature = 0.05;  ///< of the cosines, positive
-  bool symmetric = false;     ///< half of the loss asks for the anchor of each positive
-  index negatives = 0;        ///< hard negatives per pair: n is batch / (2 + negatives)
-
-  /// Calls f(name, value, range) for each option, see docs/options.md.
-  template <class Self, class F>
-  static constexpr void visit_options(Self& self, F&& f) {
-    f("temperature", self.temperature, detail::above(0));
-    f("symmetric", self.symmetric, detail::one_of(detail::false_or_true));
-    f("negatives", self.negatives, detail::count(0));
-  }
-};
-
-namespace ops {
-
-/// Arguments of contrastive(): vectors of length one, and scratch memory.
-template <class T>
-struct contrastive_call {
-  index batch = 0, d = 0;    ///< vectors, and their width
-  const T* x = nullptr;      ///< [batch, d]
-  T* scores = nullptr;       ///< scratch, contrastive_scores(batch)
-  double* sums = nullptr;    ///< scratch [batch]: log sums of rows, then of columns
-  double* losses = nullptr;  ///< scratch [batch]
-  T* dx = nullptr;           ///< receives the gradient [batch, d]; null for the loss alone
-  T* cosines = nullptr;      ///< receives each pair's cosine, then zeros [batch]; or null
-};
-/// Cosines of anchors and candidates in a batch, at most.
-constexpr index contrastive_scores(index batch) { return (batch * batch + 3) / 4; }
-
-/// Summed contrastive loss of a batch's pairs, and their number; see contrastive_options. Sums are
-/// in ascending order, without fused products, so it has the same bits everywhere. Called by every
-/// thread.
-template <class T>
-loss_sum contrastive(const execution& on, const contrastive_call<T>& c,
-                     const contrastive_options& how) {
-  const index n = c.batch / (2 + how.negatives), m = c.batch - n, d = c.d;
-  const double inverse = 1 / how.temperature, share = how.symmetric ? 0.5 : 1;
-  const T* const candidates = c.x + n * d;
-  using linnet::detail::portable_exp, linnet::detail::portable_log, linnet::detail::unfused;
-  const auto score = [&](index i, index j) { return static_cast<double>(c.scores[i * m + j]); };
-  /// log sum_k exp(at(k)), k < count
-  const auto log_sum = [](index count, auto&& at) {
-    double largest = at(0), sum = 0;
-    for (index k = 1; k < count; ++k) largest = (std::max)(largest, at(k));
-    for (index k = 0; k < count; ++k) sum += portable_exp(at(k) - largest);
-    return largest + portable_log(sum);
-  };
-  on.threads.each(n, [&](index i) {
-    for (index j = 0; j < m; ++j) {
-      T cosine = 0;
-      for (index k = 0; k < d; ++k) cosine += unfused(c.x[i * d + k] * candidates[j * d + k]);
-      c.scores[i * m + j] = cosine * static_cast<T>(inverse);
-      if (i == j && c.cosines) c.cosines[i] = cosine;
-    }
-    c.sums[i] = log_sum(m, [&](index j) { return score(i, j); });
-    c.losses[i] = share * (c.sums[i] - score(i, i));
-  });
-  if (how.symmetric)
-    on.threads.each(n, [&](index j) {
-      c.sums[n + j] = log_sum(n, [&](index i) { return score(i, j); });
-      c.losses[j] += share * (c.sums[n + j] - score(j, j));
-    });
-  if (c.cosines) on.threads.once([&] { std::fill_n(c.cosines + n, m, T(0)); });
-  loss_sum sum;
-  for (index i = 0; i < n; ++i) sum.nats += c.losses[i];
-  sum.tokens = n;
-  if (!c.dx) return sum;
-
-  on.threads.each(n, [&](index i) {
-    for (index j = 0; j < m; ++j) {
-      const double s = score(i, j), pair = i == j ? 1 : 0;
-      double slope = share * (portable_exp(s - c.sums[i]) - pair);
-      if (how.symmetric && j < n) slope += share * (portable_exp(s - c.sums[n + j]) - pair);
-      c.scores[i * m + j] = static_cast<T>(slope * inverse);
-    }
-  });
-  on.threads.each(c.batch, [&](index r) {
-    T* const to = c.dx + r * d;
-    std::fill_n(to, d, T(0));
-    const bool anchor = r < n;
-    for (index other = 0; other < (anchor ? m : n); ++other) {
-      const T slope = anchor ? c.scores[r * m + other] : c.scores[other * m + (r - n)];
-      const T* const from = anchor ? candidates + other * d : c.x + other * d;
-      for (index k = 0; k < d; ++k) to[k] += unfused(slope * from[k]);
-    }
-  });
-  return sum;
-}
-
-/// Criterion of contrastive heads; see contrastive_options.
-struct contrastive_criterion {
-  contrastive_options how{};
-};
-/// The settings that a criterion has for contrastive heads: the defaults if it is of labels.
-template <class Criterion>
-constexpr contrastive_options contrastive_settings(const Criterion& criterion) {
-  if constexpr (std::is_same_v<Criterion, contrastive_criterion>)
-    return criterion.how;
-  else
-    return {};
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-/// An objective that gives the reason for which it does not serve a batch.
-template <class L, class M>
-concept says_why_not = requires(L& l, const typename M::batch& b, const limits& m) {
-  { l.template refuses<M>(b, m) } -> std::same_as<refusal>;
-};
-/// An objective that says whether it serves a batch.
-template <class L, class M>
-concept says_whether = requires(L& l, const typename M::batch& b, const limits& m) {
-  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
-};
-}  // namespace detail
-
-/// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
-/// `contrastive_objective`, `distillation`, `cached_logits_reader`, `cached_logits_writer` or your
-/// own.
-/// - `refuses<M>(batch, limits)` is asked before anything is computed. It returns why the objective
-///   does not serve this batch within the caller's limits, or refusal::none. A call that is refused
-///   computes nothing, gives NaN nats, and words the refusal in last_refusal().
-/// - `accepts<M>(batch, limits)` says only whether it does, in place of refuses(). Of an objective
-///   that has both, refuses() alone is asked.
-/// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
-///   loss, see ops::label_cross_entropy.
-/// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
-///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
-template <class L, class M>
-concept objective = (detail::says_why_not<L, M> ||
-                     detail::says_whether<L, M>)&&requires(L& l, const typename M::batch& b,
-                                                           const ops::execution& on) {
-  l.token_loss(on, b);
-};
-
-namespace detail {
-/// Why an objective does not serve a batch.
-template <class M, class L>
-refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
-  if constexpr (says_why_not<L, M>)
-    return from.template refuses<M>(b, l);
-  else
-    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
-}
-/// An objective with a loss on attention: its attention_tap() watches forward and backward, and
-/// attention_nats() is what it adds to the loss.
-template <class L>
-concept sees_attention = requires(std::remove_cvref_t<L>& l) {
-  l.attention_tap();
-  l.attention_nats();
-};
-/// An objective that trainers with a z-loss or early exits refuse.
-template <class L>
-inline constexpr bool takes_plain_logits = requires {
-  requires std::remove_cvref_t<L>::plain_logits;
-};
-/// An objective that says which tokens have inputs of few bits, from an attention_tap() on.
-template <class L>
-concept chooses_bits = sees_attention<L> && requires(std::remove_cvref_t<L>& l) {
-  l.token_bits();
-};
-}  // namespace detail
-
-/// The default objective: cross-entropy with the labels of the batch.
-struct cross_entropy_objective {
-  template <class M>
-  static bool accepts(const typename M::batch&, const limits&) {
-    return true;
-  }
-  template <class Batch>
-  static ops::label_cross_entropy token_loss(const ops::execution&, const Batch&) {
-    return {};
-  }
-};
-
-/// Objective of encoders with head::contrastive: InfoNCE in a batch with settings of one's own.
-class contrastive_objective {
- public:
-  /// An objective with the default settings.
-  contrastive_objective() = default;
-  /// Opens an objective. Errors: errc::invalid for an option out of its range, by its name.
-  static result<contrastive_objective> open(const contrastive_options& how) LINNET_TRY {
-    if (auto fit = detail::acceptable("contrastive_objective::open", "contrastive_options", how);
-        !fit)
-      return fit.error();
-    contrastive_objective made;
-    made.how_ = how;
-    return made;
-  }
-  LINNET_OR_OUT_OF_MEMORY("contrastive_objective::open")
-
-  /// Whether every anchor of a batch has its positive and its hard negatives.
-  template <class M>
-  bool accepts(const typename M::batch& b, const limits&) const {
-    static_assert(contrasts<M>,
-                  "linnet::contrastive_objective: the model's head must be head::contrastive<>");
-    return b.batch % (2 + how_.negatives) == 0;
-  }
-  /// Returns the loss criterion.
-  template <class Batch>
-  ops::contrastive_criterion token_loss(const ops::execution&, const Batch&) const {
-    return {how_};
-  }
-  /// Settings of the loss.
-  const contrastive_options& settings() const { return how_; }
-
- private:
-  template <class M>
-  static constexpr bool contrasts = requires {
-    requires M::head::contrasts;
-  };
-  contrastive_options how_;
-};
-
-LINNET_NAMESPACE_END
-
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
@@ -42733,6 +40878,14 @@ inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
                                  requires(const typename M::batch& b, const limits& l) {
   M::refuses_texts(b, l);
 };
+/// Why an objective does not serve a batch.
+template <class M, class L>
+refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
+  if constexpr (requires { from.template refuses<M>(b, l); })
+    return from.template refuses<M>(b, l);
+  else
+    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
+}
 /// Why a call with a batch, an objective and a span for logits is refused: the first cause.
 template <class M, class Objective, class T>
 refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
@@ -43940,8 +42093,8 @@ template <class M>
 consteval bool takes_trees() {
   static_assert(M::supports_trees,
                 "linnet::session::feed_tree: this model's cache keeps texts, not trees; decoders "
-                "with attention::full, a feed-forward without a state and kv::exact, kv::bf16, "
-                "kv::f16 or kv::int8 take them");
+                "with attention::full, a feed-forward without a state and kv::exact, kv::bf16 or "
+                "kv::int8 take them");
   return true;
 }
 
@@ -45315,6 +43468,219 @@ struct encoder_body {
     if constexpr (of_images)
       patches::template backward<T, S>(p.embedding, dp.embedding, w.d_summed, w.images, ctx);
   }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
+
+/// @file
+/// Loss of vectors of texts that belong together in pairs, against all others of a batch.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of a contrastive loss. The first n vectors of a batch are anchors, vector n + i is the
+/// positive of anchor i, and those behind are negatives of all. With s_ij the cosine of anchor i
+/// and of vector n + j over the temperature, a pair's loss is
+///   log sum_j exp(s_ij) - s_ii.
+/// This is InfoNCE (Oord et al. 2018), the multiple negatives ranking loss of
+/// Sentence-Transformers.
+struct contrastive_options {
+  double temperature = 0.05;  ///< of the cosines, positive
+  bool symmetric = false;     ///< half of the loss asks for the anchor of each positive
+  index negatives = 0;        ///< hard negatives per pair: n is batch / (2 + negatives)
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("temperature", self.temperature, detail::above(0));
+    f("symmetric", self.symmetric, detail::one_of(detail::false_or_true));
+    f("negatives", self.negatives, detail::count(0));
+  }
+};
+
+namespace ops {
+
+/// Arguments of contrastive(): vectors of length one, and scratch memory.
+template <class T>
+struct contrastive_call {
+  index batch = 0, d = 0;    ///< vectors, and their width
+  const T* x = nullptr;      ///< [batch, d]
+  T* scores = nullptr;       ///< scratch, contrastive_scores(batch)
+  double* sums = nullptr;    ///< scratch [batch]: log sums of rows, then of columns
+  double* losses = nullptr;  ///< scratch [batch]
+  T* dx = nullptr;           ///< receives the gradient [batch, d]; null for the loss alone
+  T* cosines = nullptr;      ///< receives each pair's cosine, then zeros [batch]; or null
+};
+/// Cosines of anchors and candidates in a batch, at most.
+constexpr index contrastive_scores(index batch) { return (batch * batch + 3) / 4; }
+
+/// Summed contrastive loss of a batch's pairs, and their number; see contrastive_options. Sums are
+/// in ascending order, without fused products, so it has the same bits everywhere. Called by every
+/// thread.
+template <class T>
+loss_sum contrastive(const execution& on, const contrastive_call<T>& c,
+                     const contrastive_options& how) {
+  const index n = c.batch / (2 + how.negatives), m = c.batch - n, d = c.d;
+  const double inverse = 1 / how.temperature, share = how.symmetric ? 0.5 : 1;
+  const T* const candidates = c.x + n * d;
+  using linnet::detail::portable_exp, linnet::detail::portable_log, linnet::detail::unfused;
+  const auto score = [&](index i, index j) { return static_cast<double>(c.scores[i * m + j]); };
+  /// log sum_k exp(at(k)), k < count
+  const auto log_sum = [](index count, auto&& at) {
+    double largest = at(0), sum = 0;
+    for (index k = 1; k < count; ++k) largest = (std::max)(largest, at(k));
+    for (index k = 0; k < count; ++k) sum += portable_exp(at(k) - largest);
+    return largest + portable_log(sum);
+  };
+  on.threads.each(n, [&](index i) {
+    for (index j = 0; j < m; ++j) {
+      T cosine = 0;
+      for (index k = 0; k < d; ++k) cosine += unfused(c.x[i * d + k] * candidates[j * d + k]);
+      c.scores[i * m + j] = cosine * static_cast<T>(inverse);
+      if (i == j && c.cosines) c.cosines[i] = cosine;
+    }
+    c.sums[i] = log_sum(m, [&](index j) { return score(i, j); });
+    c.losses[i] = share * (c.sums[i] - score(i, i));
+  });
+  if (how.symmetric)
+    on.threads.each(n, [&](index j) {
+      c.sums[n + j] = log_sum(n, [&](index i) { return score(i, j); });
+      c.losses[j] += share * (c.sums[n + j] - score(j, j));
+    });
+  if (c.cosines) on.threads.once([&] { std::fill_n(c.cosines + n, m, T(0)); });
+  loss_sum sum;
+  for (index i = 0; i < n; ++i) sum.nats += c.losses[i];
+  sum.tokens = n;
+  if (!c.dx) return sum;
+
+  on.threads.each(n, [&](index i) {
+    for (index j = 0; j < m; ++j) {
+      const double s = score(i, j), pair = i == j ? 1 : 0;
+      double slope = share * (portable_exp(s - c.sums[i]) - pair);
+      if (how.symmetric && j < n) slope += share * (portable_exp(s - c.sums[n + j]) - pair);
+      c.scores[i * m + j] = static_cast<T>(slope * inverse);
+    }
+  });
+  on.threads.each(c.batch, [&](index r) {
+    T* const to = c.dx + r * d;
+    std::fill_n(to, d, T(0));
+    const bool anchor = r < n;
+    for (index other = 0; other < (anchor ? m : n); ++other) {
+      const T slope = anchor ? c.scores[r * m + other] : c.scores[other * m + (r - n)];
+      const T* const from = anchor ? candidates + other * d : c.x + other * d;
+      for (index k = 0; k < d; ++k) to[k] += unfused(slope * from[k]);
+    }
+  });
+  return sum;
+}
+
+/// Criterion of contrastive heads; see contrastive_options.
+struct contrastive_criterion {
+  contrastive_options how{};
+};
+/// The settings that a criterion has for contrastive heads: the defaults if it is of labels.
+template <class Criterion>
+constexpr contrastive_options contrastive_settings(const Criterion& criterion) {
+  if constexpr (std::is_same_v<Criterion, contrastive_criterion>)
+    return criterion.how;
+  else
+    return {};
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
+/// `contrastive_objective`, `distillation`, `cached_logits_reader`, `cached_logits_writer` or your
+/// own.
+/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
+///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
+/// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
+///   loss, see ops::label_cross_entropy.
+/// - `refuses<M>(batch, limits)`, if there is one, returns the linnet::refusal that last_refusal()
+///   words, and is asked in place of accepts().
+/// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
+///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
+template <class L, class M>
+concept objective = requires(L& l, const typename M::batch& b, const limits& m,
+                             const ops::execution& on) {
+  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
+  l.token_loss(on, b);
+};
+
+namespace detail {
+/// An objective with a loss on attention: its attention_tap() watches forward and backward, and
+/// attention_nats() is what it adds to the loss.
+template <class L>
+concept sees_attention = requires(std::remove_cvref_t<L>& l) {
+  l.attention_tap();
+  l.attention_nats();
+};
+/// An objective that trainers with a z-loss or early exits refuse.
+template <class L>
+inline constexpr bool takes_plain_logits = requires {
+  requires std::remove_cvref_t<L>::plain_logits;
+};
+/// An objective that says which tokens have inputs of few bits, from an attention_tap() on.
+template <class L>
+concept chooses_bits = sees_attention<L> && requires(std::remove_cvref_t<L>& l) {
+  l.token_bits();
+};
+}  // namespace detail
+
+/// The default objective: cross-entropy with the labels of the batch.
+struct cross_entropy_objective {
+  template <class M>
+  static bool accepts(const typename M::batch&, const limits&) {
+    return true;
+  }
+  template <class Batch>
+  static ops::label_cross_entropy token_loss(const ops::execution&, const Batch&) {
+    return {};
+  }
+};
+
+/// Objective of encoders with head::contrastive: InfoNCE in a batch with settings of one's own.
+class contrastive_objective {
+ public:
+  /// An objective with the default settings.
+  contrastive_objective() = default;
+  /// Opens an objective. Errors: errc::invalid for an option out of its range, by its name.
+  static result<contrastive_objective> open(const contrastive_options& how) LINNET_TRY {
+    if (auto fit = detail::acceptable("contrastive_objective::open", "contrastive_options", how);
+        !fit)
+      return fit.error();
+    contrastive_objective made;
+    made.how_ = how;
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("contrastive_objective::open")
+
+  /// Whether every anchor of a batch has its positive and its hard negatives.
+  template <class M>
+  bool accepts(const typename M::batch& b, const limits&) const {
+    static_assert(contrasts<M>,
+                  "linnet::contrastive_objective: the model's head must be head::contrastive<>");
+    return b.batch % (2 + how_.negatives) == 0;
+  }
+  /// Returns the loss criterion.
+  template <class Batch>
+  ops::contrastive_criterion token_loss(const ops::execution&, const Batch&) const {
+    return {how_};
+  }
+  /// Settings of the loss.
+  const contrastive_options& settings() const { return how_; }
+
+ private:
+  template <class M>
+  static constexpr bool contrasts = requires {
+    requires M::head::contrasts;
+  };
+  contrastive_options how_;
 };
 
 LINNET_NAMESPACE_END
@@ -49032,32 +47398,6 @@ inline constexpr decoder_shape tinyllama_1_1b{.d_model = 2048,
                                               .vocabulary = 32000,
                                               .context = 2048,
                                               .eps = 1e-5};
-// BabyLlama (Timiryasov and Tastet 2023) and its two teachers, by the authors' configurations: one
-// vocabulary for all three, and twice the length of their texts.
-inline constexpr decoder_shape babyllama_58m{.d_model = 512,
-                                             .d_ff = 1024,
-                                             .heads = 8,
-                                             .kv_heads = 8,
-                                             .layers = 16,
-                                             .vocabulary = 16000,
-                                             .context = 256,
-                                             .eps = 1e-6};
-inline constexpr decoder_shape babyllama_teacher_360m{.d_model = 1024,
-                                                      .d_ff = 3072,
-                                                      .heads = 8,
-                                                      .kv_heads = 8,
-                                                      .layers = 24,
-                                                      .vocabulary = 16000,
-                                                      .context = 256,
-                                                      .eps = 1e-6};
-inline constexpr decoder_shape babyllama_teacher_705m{.d_model = 1536,
-                                                      .d_ff = 6144,
-                                                      .heads = 16,
-                                                      .kv_heads = 16,
-                                                      .layers = 24,
-                                                      .vocabulary = 16000,
-                                                      .context = 256,
-                                                      .eps = 1e-5};
 inline constexpr decoder_shape mobilellm_125m{.d_model = 576,
                                               .d_ff = 1536,
                                               .heads = 9,
@@ -49187,13 +47527,6 @@ using gpt2_small = decoder<shapes::gpt2_small, norm::layer_norm, position::learn
 using stories260k = decoder<shapes::stories260k>;  ///< 260,032
 using tinyllama_1_1b =
     decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
-/// BabyLlama: 58,343,936, see babyllama_distillation. Its teachers are a Llama and a GPT-2.
-using babyllama_58m = decoder<shapes::babyllama_58m, position::rope_half, tie::untied>;
-using babyllama_teacher_360m =
-    decoder<shapes::babyllama_teacher_360m, position::rope_half, tie::untied>;  ///< 359,973,888
-using babyllama_teacher_705m =
-    decoder<shapes::babyllama_teacher_705m, norm::layer_norm, position::learned, ffn::gelu_tanh,
-            bias::all>;  ///< 704,928,768
 using mobilellm_125m =
     decoder<shapes::mobilellm_125m, position::rope_half>;    ///< MobileLLM (Liu et al. 2024)
 using smollm2_135m = decoder<shapes::smollm2_135m>;          ///< 134,515,008

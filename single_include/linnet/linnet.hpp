@@ -1726,12 +1726,9 @@ enum class level {
   avx512dot,  ///< the same with dot products of int8 and bf16 (VNNI, BF16)
   neondot,    ///< portable on aarch64, with dot products of int8 (FEAT_DotProd)
   neonmmla,   ///< the same with matrix products of int8 and bf16 (FEAT_I8MM, FEAT_BF16)
-  reproducible_portable,   ///< reproducible kernels at level portable,
-  reproducible_avx2,       ///< avx2
-  reproducible_avx512,     ///< and so on, in the same order; no program asks for these, see
-  reproducible_avx512dot,  ///< reproducible()
-  reproducible_neondot,
-  reproducible_neonmmla
+  reproducible_portable,  ///< reproducible kernels at level portable,
+  reproducible_avx2,      ///< avx2
+  reproducible_avx512     ///< or avx512; no program asks for these, see reproducible()
 };
 /// All levels, those of each architecture from the plainest, without those of reproducible kernels.
 inline constexpr level levels[] = {level::portable,  level::avx2,    level::avx512,
@@ -1759,15 +1756,15 @@ constexpr const char* name(level l) {
 constexpr bool is_reproducible(level l) { return l >= level::reproducible_portable; }
 /// The level of reproducible kernels with the instructions of level `l`, which is not automatic.
 constexpr level reproducible(level l) {
-  constexpr int offset =
-      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
-  return is_reproducible(l) ? l : static_cast<level>(static_cast<int>(l) + offset);
-}
-/// The level whose instructions reproducible kernels of level `l` have; `l`, if it has others.
-constexpr level without_reproducible(level l) {
-  constexpr int offset =
-      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
-  return is_reproducible(l) ? static_cast<level>(static_cast<int>(l) - offset) : l;
+  switch (l) {
+    case level::avx2:
+      return level::reproducible_avx2;
+    case level::avx512:
+    case level::avx512dot:
+      return level::reproducible_avx512;
+    default:
+      return is_reproducible(l) ? l : level::reproducible_portable;
+  }
 }
 
 namespace detail {
@@ -1815,7 +1812,7 @@ inline bool runs(level l) {
 #else
   constexpr level plainest = level::neondot;
 #endif
-  l = without_reproducible(l);
+  if (is_reproducible(l)) return l <= reproducible(detect());
   return l == level::portable || (l >= plainest && l <= detect());
 }
 
@@ -1868,20 +1865,6 @@ namespace simd {
 enum class bf16_code : std::uint16_t {};
 /// The code of an IEEE half precision value.
 enum class f16_code : std::uint16_t {};
-
-/// The number of a bf16 code.
-constexpr float number_of(bf16_code x) {
-  return __builtin_bit_cast(float, static_cast<std::uint32_t>(x) << 16);
-}
-/// The number of an f16 code, NaNs and infinities included.
-constexpr float number_of(f16_code x) {
-  const auto code = static_cast<std::uint32_t>(x), magnitude = code & 0x7fffu;
-  const float steps = static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24f;
-  const auto subnormal = __builtin_bit_cast(std::uint32_t, steps);
-  const std::uint32_t placed = (magnitude << 13) + (magnitude < 0x7c00u ? 112u << 23 : 224u << 23);
-  return __builtin_bit_cast(float,
-                            (code & 0x8000u) << 16 | (magnitude < 0x400u ? subnormal : placed));
-}
 
 /// For each mask of 8 lanes the number that goes to each: 0, 1, ... where a bit is set, else -1.
 struct expansions {
@@ -2170,7 +2153,7 @@ namespace detail {
 #define LINNET_KEEP(x) __asm__("" : "+m"(x))
 #endif
 
-/// Hides the same of an address, which then stands in a register of its own.
+/// Hides from the optimizer how an address came about, which then has a register of its own.
 #define LINNET_KEEP_ADDRESS(p) __asm__("" : "+r"(p))
 
 #if defined(__SSE2__) && defined(__x86_64__)
@@ -2182,7 +2165,6 @@ namespace detail {
 #endif
 #if defined(__AARCH64EL__)  // that every processor has; a signalling NaN becomes a quiet one
 #define LINNET_WIDEN_HALVES(x, u) __asm__("fcvtl %0.4s, %1.4h" : "=w"(x) : "w"(u))
-#define LINNET_NARROW_HALVES(u, x) __asm__("fcvtn %0.4h, %1.4s" : "=w"(u) : "w"(x))
 #endif
 #define LINNET_TARGET
 #define LINNET_KERNEL __attribute__((noinline))  // as those of other levels are, by their target
@@ -2213,22 +2195,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -2312,43 +2278,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -2366,28 +2300,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Lanes [first, last) of v, zeros around them.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -2396,14 +2316,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -2442,15 +2355,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -2482,7 +2386,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -2728,134 +2631,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-}
-
-/// @file
-/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
-/// simd/levels.hpp.
-
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-/// As many codes of 16 bits as a register holds floats.
-using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
-/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
-/// and infinities included.
-template <code C, int Lanes>
-LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
-                                                     typename vector_of<float, Lanes>::type& y) {
-  using some_words = typename vector_of<word, Lanes>::type;
-  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
-  using some_floats = typename vector_of<float, Lanes>::type;
-#if defined(LINNET_WIDEN_HALVES)
-  if constexpr (C == code::f16 && Lanes == 4) {
-    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
-    LINNET_WIDEN_HALVES(y, codes);
-    return;
-  }
 #endif
-  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-  constexpr word smallest = 1u << fraction;                              // normal code
-  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-  const some_words m = u & magnitude, placed = m << (23 - fraction);
-  const some_words subnormal =
-      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
-  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-  x = m < last ? x : placed | 0x7f800000u;
-  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
-}
-/// Loads lanes of f16, which are a register of floats or half of one.
-template <int Lanes>
-LINNET_TARGET static inline void load_f16(const f16_code* p,
-                                          typename vector_of<float, Lanes>::type& x) {
-#if defined(LINNET_HALVES)
-  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
-  if constexpr (Lanes == lanes<float>)
-    x = LINNET_HALVES(p);
-  else
-    x = LINNET_FEW_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, Lanes>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  decode_small_floats<code::f16, Lanes>(
-      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
-#endif
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// @copydoc round_to_bf16()
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
-  words u;
-  round_to_bf16(x, u);
-  y = __builtin_convertvector(u, codes_of_16);
-}
-/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
-  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
-  words u = bits_as<words>(x), m = u & 0x7fffffffu;
-  const words sign = u ^ m;
-  m = (m > largest) & (m < infinity) ? words{} + largest : m;
-#if defined(LINNET_TO_HALVES)
-  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
-#elif defined(LINNET_NARROW_HALVES)
-  const vec<float> within = bits_as<vec<float>>(sign | m);
-  LINNET_NARROW_HALVES(y, within);
-#else
-  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
-  constexpr word normal = 113u << 23, half = 126u << 23;
-  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
-  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
-  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
-  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
-#endif
-}
-/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
-template <class T, class Code>
-LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    codes_of_16 some;
-    round_to_16(get(x + i, count), some, Code{});
-    if (count == lanes<float>)
-      __builtin_memcpy(y + i, &some, sizeof some);
-    else
-      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
-  }
-  if (n % 2) y[n] = Code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
-  }
 }
 
 /// @file
@@ -2863,13 +2643,11 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
-  } else if constexpr (std::is_same_v<Code, f16_code>) {
-    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -3058,14 +2836,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  const index end = n - n % half;
-  for (; i + step <= end; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8 && half < step)
-    if (i < end) {
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += half, v.data += half;
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -3181,6 +2957,17 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -3201,10 +2988,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -3212,9 +3016,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -3354,6 +3162,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -3543,9 +3393,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -3893,7 +3741,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -3904,7 +3751,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -3920,7 +3766,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -3953,7 +3798,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -4364,8 +4208,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -4377,17 +4220,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -4741,10 +4584,6 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_HALVES(p)        \
   reinterpret_cast<vec<float>>( \
       _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
-#define LINNET_FEW_HALVES(p)                            \
-  reinterpret_cast<typename vector_of<float, 4>::type>( \
-      _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))
-#define LINNET_TO_HALVES(x) _mm256_cvtps_ph(reinterpret_cast<__m256>(x), _MM_FROUND_TO_NEAREST_INT)
 #define LINNET_TARGET __attribute__((target("avx2,fma,f16c")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -4769,22 +4608,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -4868,43 +4691,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -4922,28 +4713,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Lanes [first, last) of v, zeros around them.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -4952,14 +4729,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -4998,15 +4768,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -5038,7 +4799,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -5284,134 +5044,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-}
-
-/// @file
-/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
-/// simd/levels.hpp.
-
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-/// As many codes of 16 bits as a register holds floats.
-using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
-/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
-/// and infinities included.
-template <code C, int Lanes>
-LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
-                                                     typename vector_of<float, Lanes>::type& y) {
-  using some_words = typename vector_of<word, Lanes>::type;
-  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
-  using some_floats = typename vector_of<float, Lanes>::type;
-#if defined(LINNET_WIDEN_HALVES)
-  if constexpr (C == code::f16 && Lanes == 4) {
-    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
-    LINNET_WIDEN_HALVES(y, codes);
-    return;
-  }
 #endif
-  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-  constexpr word smallest = 1u << fraction;                              // normal code
-  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-  const some_words m = u & magnitude, placed = m << (23 - fraction);
-  const some_words subnormal =
-      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
-  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-  x = m < last ? x : placed | 0x7f800000u;
-  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
-}
-/// Loads lanes of f16, which are a register of floats or half of one.
-template <int Lanes>
-LINNET_TARGET static inline void load_f16(const f16_code* p,
-                                          typename vector_of<float, Lanes>::type& x) {
-#if defined(LINNET_HALVES)
-  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
-  if constexpr (Lanes == lanes<float>)
-    x = LINNET_HALVES(p);
-  else
-    x = LINNET_FEW_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, Lanes>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  decode_small_floats<code::f16, Lanes>(
-      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
-#endif
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// @copydoc round_to_bf16()
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
-  words u;
-  round_to_bf16(x, u);
-  y = __builtin_convertvector(u, codes_of_16);
-}
-/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
-  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
-  words u = bits_as<words>(x), m = u & 0x7fffffffu;
-  const words sign = u ^ m;
-  m = (m > largest) & (m < infinity) ? words{} + largest : m;
-#if defined(LINNET_TO_HALVES)
-  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
-#elif defined(LINNET_NARROW_HALVES)
-  const vec<float> within = bits_as<vec<float>>(sign | m);
-  LINNET_NARROW_HALVES(y, within);
-#else
-  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
-  constexpr word normal = 113u << 23, half = 126u << 23;
-  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
-  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
-  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
-  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
-#endif
-}
-/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
-template <class T, class Code>
-LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    codes_of_16 some;
-    round_to_16(get(x + i, count), some, Code{});
-    if (count == lanes<float>)
-      __builtin_memcpy(y + i, &some, sizeof some);
-    else
-      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
-  }
-  if (n % 2) y[n] = Code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
-  }
 }
 
 /// @file
@@ -5419,13 +5056,11 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
-  } else if constexpr (std::is_same_v<Code, f16_code>) {
-    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -5614,14 +5249,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  const index end = n - n % half;
-  for (; i + step <= end; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8 && half < step)
-    if (i < end) {
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += half, v.data += half;
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -5737,6 +5370,17 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -5757,10 +5401,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -5768,9 +5429,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -5910,6 +5575,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -6099,9 +5806,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -6449,7 +6154,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -6460,7 +6164,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -6476,7 +6179,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -6509,7 +6211,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -6928,8 +6629,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -6941,17 +6641,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -7277,8 +6977,6 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES
-#undef LINNET_FEW_HALVES
-#undef LINNET_TO_HALVES
 
 #define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
 #define LINNET_LOAD_FIRST(p, n) reinterpret_cast<vec<T>>(_mm512_maskz_loadu_ps(LINNET_FIRST(n), p))
@@ -7319,12 +7017,6 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_HALVES(p)                              \
   reinterpret_cast<vec<float>>(_mm512_maskz_cvtph_ps( \
       static_cast<__mmask16>(-1), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))))
-#define LINNET_FEW_HALVES(p)                                                  \
-  reinterpret_cast<typename vector_of<float, 8>::type>(_mm256_maskz_cvtph_ps( \
-      static_cast<__mmask8>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
-#define LINNET_TO_HALVES(x)                                                      \
-  _mm512_maskz_cvtps_ph(static_cast<__mmask16>(-1), reinterpret_cast<__m512>(x), \
-                        _MM_FROUND_TO_NEAREST_INT)
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -7349,22 +7041,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -7448,43 +7124,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -7502,28 +7146,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Lanes [first, last) of v, zeros around them.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -7532,14 +7162,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -7578,15 +7201,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -7618,7 +7232,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -7864,134 +7477,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-}
-
-/// @file
-/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
-/// simd/levels.hpp.
-
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-/// As many codes of 16 bits as a register holds floats.
-using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
-/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
-/// and infinities included.
-template <code C, int Lanes>
-LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
-                                                     typename vector_of<float, Lanes>::type& y) {
-  using some_words = typename vector_of<word, Lanes>::type;
-  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
-  using some_floats = typename vector_of<float, Lanes>::type;
-#if defined(LINNET_WIDEN_HALVES)
-  if constexpr (C == code::f16 && Lanes == 4) {
-    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
-    LINNET_WIDEN_HALVES(y, codes);
-    return;
-  }
 #endif
-  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-  constexpr word smallest = 1u << fraction;                              // normal code
-  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-  const some_words m = u & magnitude, placed = m << (23 - fraction);
-  const some_words subnormal =
-      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
-  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-  x = m < last ? x : placed | 0x7f800000u;
-  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
-}
-/// Loads lanes of f16, which are a register of floats or half of one.
-template <int Lanes>
-LINNET_TARGET static inline void load_f16(const f16_code* p,
-                                          typename vector_of<float, Lanes>::type& x) {
-#if defined(LINNET_HALVES)
-  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
-  if constexpr (Lanes == lanes<float>)
-    x = LINNET_HALVES(p);
-  else
-    x = LINNET_FEW_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, Lanes>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  decode_small_floats<code::f16, Lanes>(
-      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
-#endif
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// @copydoc round_to_bf16()
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
-  words u;
-  round_to_bf16(x, u);
-  y = __builtin_convertvector(u, codes_of_16);
-}
-/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
-  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
-  words u = bits_as<words>(x), m = u & 0x7fffffffu;
-  const words sign = u ^ m;
-  m = (m > largest) & (m < infinity) ? words{} + largest : m;
-#if defined(LINNET_TO_HALVES)
-  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
-#elif defined(LINNET_NARROW_HALVES)
-  const vec<float> within = bits_as<vec<float>>(sign | m);
-  LINNET_NARROW_HALVES(y, within);
-#else
-  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
-  constexpr word normal = 113u << 23, half = 126u << 23;
-  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
-  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
-  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
-  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
-#endif
-}
-/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
-template <class T, class Code>
-LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    codes_of_16 some;
-    round_to_16(get(x + i, count), some, Code{});
-    if (count == lanes<float>)
-      __builtin_memcpy(y + i, &some, sizeof some);
-    else
-      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
-  }
-  if (n % 2) y[n] = Code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
-  }
 }
 
 /// @file
@@ -7999,13 +7489,11 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
-  } else if constexpr (std::is_same_v<Code, f16_code>) {
-    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -8194,14 +7682,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  const index end = n - n % half;
-  for (; i + step <= end; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8 && half < step)
-    if (i < end) {
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += half, v.data += half;
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -8317,6 +7803,17 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -8337,10 +7834,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -8348,9 +7862,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -8490,6 +8008,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -8679,9 +8239,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -9029,7 +8587,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -9040,7 +8597,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -9056,7 +8612,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -9089,7 +8644,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -9500,8 +9054,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -9513,17 +9066,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -10007,12 +9560,27 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
 
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
@@ -10034,10 +9602,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -10045,9 +9630,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -10187,6 +9776,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -10376,9 +10007,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -10737,8 +10366,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES
-#undef LINNET_FEW_HALVES
-#undef LINNET_TO_HALVES
 #undef LINNET_DOT_BF16
 #undef LINNET_DOT_INT8
 #undef LINNET_KERNEL
@@ -11049,12 +10676,27 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
 
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
@@ -11076,10 +10718,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -11087,9 +10746,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -11229,6 +10892,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -11418,9 +11123,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -12061,12 +11764,27 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
 
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
@@ -12088,10 +11806,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -12099,9 +11834,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -12241,6 +11980,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -12430,9 +12211,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -12784,7 +12563,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_SQUARE_INT8
 #undef LINNET_SQUARE_BF16
 #undef LINNET_WIDEN_HALVES
-#undef LINNET_NARROW_HALVES
 #undef LINNET_FEATURES
 #undef LINNET_STEP
 #undef LINNET_STEP_LANE
@@ -12821,22 +12599,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -12920,43 +12682,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -12974,28 +12704,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Lanes [first, last) of v, zeros around them.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -13004,14 +12720,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -13050,15 +12759,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -13090,7 +12790,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -13187,27 +12886,22 @@ LINNET_UNFUSED_END
 #undef LINNET_KEEP
 
 // Reproducible kernels: the same text at every level, without intrinsics. Fused multiply-adds are
-// forbidden function by function, as g++ makes them by default. Sums of rows are over 16 numbers
-// side by side, then by halves. Where registers hold fewer, in_order.inl has those; all else is of
-// registers, as each output is one sum, in whatever tile.
+// forbidden function by function, as g++ makes them by default.
 #if defined(LINNET_REPRODUCIBLE)
 // They are in no compiled library: where others are, units of other flags must not share these.
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 inline namespace LINNET_ABI_KEY {
 #endif
+// An output of a product is one sum, in whatever tile, so products have the registers that there
+// are.
 #define LINNET_KEEP(x)
 #define LINNET_KERNEL __attribute__((noinline)) LINNET_TARGET
 LINNET_UNFUSED_BEGIN
 #define LINNET_TARGET LINNET_UNFUSED
 #define LINNET_WIDTH 16
 #define LINNET_ROWS 6
-/// Kernels without fused multiply-adds for any machine.
-struct unfused_portable {
-/// @file
-/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
-/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
-/// would depend on the level.
-
+/// Products for any machine.
+struct unfused_products_portable {
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
 /// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
@@ -13227,22 +12921,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -13326,43 +13004,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -13380,28 +13026,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Lanes [first, last) of v, zeros around them.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -13410,14 +13042,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -13456,15 +13081,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -13496,7 +13112,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -13742,134 +13357,485 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
+};
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+#define LINNET_WIDTH 64
+#define LINNET_ROWS 4
+#define LINNET_PRODUCTS unfused_products_portable
+/// Reproducible kernels for any machine.
+struct reproducible_portable {
+/// @file
+/// All kernels, for one set of reproducible ones: included inside a struct by
+/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
+/// numbers of a row are added side by side, then by halves. No product melts with a sum.
 
 /// @file
-/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
-/// simd/levels.hpp.
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-/// As many codes of 16 bits as a register holds floats.
-using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
 
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
 }
-
-/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
-/// and infinities included.
-template <code C, int Lanes>
-LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
-                                                     typename vector_of<float, Lanes>::type& y) {
-  using some_words = typename vector_of<word, Lanes>::type;
-  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
-  using some_floats = typename vector_of<float, Lanes>::type;
-#if defined(LINNET_WIDEN_HALVES)
-  if constexpr (C == code::f16 && Lanes == 4) {
-    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
-    LINNET_WIDEN_HALVES(y, codes);
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
     return;
   }
 #endif
-  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-  constexpr word smallest = 1u << fraction;                              // normal code
-  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-  const some_words m = u & magnitude, placed = m << (23 - fraction);
-  const some_words subnormal =
-      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
-  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-  x = m < last ? x : placed | 0x7f800000u;
-  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
 }
-/// Loads lanes of f16, which are a register of floats or half of one.
-template <int Lanes>
-LINNET_TARGET static inline void load_f16(const f16_code* p,
-                                          typename vector_of<float, Lanes>::type& x) {
-#if defined(LINNET_HALVES)
-  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
-  if constexpr (Lanes == lanes<float>)
-    x = LINNET_HALVES(p);
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
   else
-    x = LINNET_FEW_HALVES(p);
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+  return __builtin_shufflevector(low, high, Lane...);
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
 #else
-  typename vector_of<std::uint16_t, Lanes>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  decode_small_floats<code::f16, Lanes>(
-      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
 #endif
 }
 
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// @copydoc round_to_bf16()
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
-  words u;
-  round_to_bf16(x, u);
-  y = __builtin_convertvector(u, codes_of_16);
-}
-/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
-  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
-  words u = bits_as<words>(x), m = u & 0x7fffffffu;
-  const words sign = u ^ m;
-  m = (m > largest) & (m < infinity) ? words{} + largest : m;
-#if defined(LINNET_TO_HALVES)
-  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
-#elif defined(LINNET_NARROW_HALVES)
-  const vec<float> within = bits_as<vec<float>>(sign | m);
-  LINNET_NARROW_HALVES(y, within);
-#else
-  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
-  constexpr word normal = 113u << 23, half = 126u << 23;
-  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
-  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
-  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
-  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
-#endif
-}
-/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
-template <class T, class Code>
-LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    codes_of_16 some;
-    round_to_16(get(x + i, count), some, Code{});
-    if (count == lanes<float>)
-      __builtin_memcpy(y + i, &some, sizeof some);
-    else
-      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
-  }
-  if (n % 2) y[n] = Code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
   }
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
+
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
+};
+
+/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, const Value* ahead, index count = 0,
+                                      index safe = 0) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
+    typename Steps::right r[std::size_t{W}];
+    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
+  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if constexpr (!Ragged) {
+        if (e.accumulate) y += load(out);
+        store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
+      }
+    }
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
+template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  index j = 0;
+  if (M == 1) {
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
+  }
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    // The first tiles of these columns fetch the next panel, a line of each row at a time.
+    const Value* const here = b.data + j / panel_width * b.panel;
+    const Value* const next = j + panel_width < N ? here + b.panel : here;
+    constexpr index line = 64 / static_cast<index>(sizeof(Value));
+    index i = 0;
+    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8)
+        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
+  }
+  for (; j < N; j += lanes<T>) {
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
+    // A full vector at row k stays inside B as long as it ends before the end of the last row.
+    index safe = K;
+    const index end = (K - 1) * b.ld + count + slack;
+    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
+    index i = 0;
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+    for (; i < M; ++i)
+      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -13877,13 +13843,11 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
-  } else if constexpr (std::is_same_v<Code, f16_code>) {
-    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -14072,14 +14036,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  const index end = n - n % half;
-  for (; i + step <= end; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8 && half < step)
-    if (i < end) {
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += half, v.data += half;
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -14195,6 +14157,17 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -14215,10 +14188,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -14226,9 +14216,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -14368,6 +14362,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -14557,9 +14593,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -14907,7 +14941,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -14918,7 +14951,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -14934,7 +14966,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -14967,7 +14998,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -15378,8 +15408,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -15391,17 +15420,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -15710,816 +15739,17 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
   }
 }
 };
-#undef LINNET_WIDTH
-#undef LINNET_ROWS
-#define LINNET_WIDTH 64
-#define LINNET_REGISTERS unfused_portable
-/// Reproducible kernels for any machine.
-struct reproducible_portable : unfused_portable {
-/// @file
-/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold. Included by
-/// simd/reproducible.inl inside a struct that has the others from its base, LINNET_REGISTERS.
-
-/// @file
-/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
-
-template <class T, int Lanes>
-struct vector_of {
-  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
-  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
-};
-/// Values of type T in one register.
-template <class T>
-static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
-/// One register of T.
-template <class T>
-using vec = typename vector_of<T, lanes<T>>::type;
-/// As many integers as a register holds T.
-template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
-                                   lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
-
-template <class T>
-LINNET_TARGET static inline vec<T> load(const T* p) {
-  vec<T> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-template <class T>
-LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-/// The first `n` values, zeros behind them.
-template <class T>
-LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
-#if defined(LINNET_LOAD_FIRST)
-  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
-#endif
-  T values[lanes<T>] = {};
-  for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load(values);
-}
-template <class T>
-LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
-#if defined(LINNET_STORE_FIRST)
-  if constexpr (sizeof(T) == 4) {
-    LINNET_STORE_FIRST(p, v, n);
-    return;
-  }
-#endif
-  T values[lanes<T>];
-  store(values, v);
-  for (index l = 0; l < n; ++l) p[l] = values[l];
-}
-/// All lanes or the first `count`.
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
-  else
-    store_first(p, v, count);
-}
-/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
-template <int First, class Vector, int... Lane>
-LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(v, v, (First + Lane)...);
-}
-/// Sum of the lanes, halves first, in a fixed order.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] + v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
-  }
-}
-/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
-}
-/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
-}
-/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
-template <int Odd, class Vector, int... Lane>
-LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
-                                                   std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
-}
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
-/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
-/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  vec<T> s[Count / 4];
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    const vec<T>* const p = v + 4 * i;
-    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
-    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
-    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-  }
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 8; ++i)
-    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
-           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
-  if constexpr (Count == 16)
-    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
-  y = s[0];
-}
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
-template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  const vec_int<T> lane = {Lane...};
-  const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
-}
-/// Half a vector from each of two places.
-template <class T, int... Lane>
-LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
-                                             std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
-  __builtin_memcpy(&low, a, sizeof low);
-  __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
-  return __builtin_shufflevector(low, high, Lane...);
-#endif
-}
-/// Largest lane.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] > v[1] ? v[0] : v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
-    return largest<T, half>(low > high ? low : high);
-  }
-}
-
-/// Square root of each lane.
-template <class T>
-LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
-#if defined(LINNET_ROOT_FLOAT)
-  vec<T> y;
-  if constexpr (sizeof(T) == 4) {
-    const auto r = LINNET_ROOT_FLOAT(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  } else {
-    const auto r = LINNET_ROOT_DOUBLE(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  }
-  return y;
-#else
-  T values[lanes<T>];
-  store(values, x);
-  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
-  return load(values);
-#endif
-}
-
-/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    const vec<T> most = zero + T(88), least = zero + T(-87.3);
-    vec<T> c = x > most ? most : x;
-    c = c < least ? least : c;
-    // In the sum with 3 * 2^22 the last bits are the nearest integer.
-    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
-    LINNET_KEEP(shifted);
-    const vec<T> fn = shifted - T(12582912);
-    vec<T> high = c - fn * T(0.693359375);
-    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
-    const vec<T> r = high + fn * T(2.12194440e-4);
-    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
-    p = p * r + T(8.3334519073e-3);
-    p = p * r + T(4.1665795894e-2);
-    p = p * r + T(1.6666665459e-1);
-    p = p * r + T(5.0000001201e-1);
-    p = p * (r * r) + r + T(1);
-    vec_int<T> bits;
-    __builtin_memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits + 127) << 23;
-    vec<T> power;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    p = p * power;
-    return x < least ? zero : p;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
-    return load(values);
-  }
-#endif
-}
-/// tanh x. float: absolute error below 3e-7; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> e = exp<T>(T(-2) * a);
-    const vec<T> t = (T(1) - e) / (T(1) + e);
-    return x < T(0) ? -t : t;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
-    return load(values);
-  }
-}
-/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
-    vec<T> p = t * T(1.061405429) - T(1.453152027);
-    p = p * t + T(1.421413741);
-    p = p * t - T(0.284496736);
-    p = p * t + T(0.254829592);
-    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
-    return x < T(0) ? -y : y;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
-    return load(values);
-  }
-}
-
-/// f(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
-  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
-  if constexpr (A == activation_kind::gelu_tanh)
-    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
-  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
-  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
-  if constexpr (A == activation_kind::relu_squared) {
-    const vec<T> y = activate<activation_kind::relu, T>(x);
-    return y * y;
-  }
-  if constexpr (A == activation_kind::shifted_relu)
-    return activate<activation_kind::relu, T>(x - T(1));
-}
-/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
-  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
-  return T(4) * e / ((T(1) + e) * (T(1) + e));
-}
-/// f'(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu)
-    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
-           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
-  if constexpr (A == activation_kind::gelu_tanh) {
-    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) *
-               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
-  }
-  if constexpr (A == activation_kind::silu) {
-    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
-    return s * (T(1) + x * (T(1) - s));
-  }
-  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
-  if constexpr (A == activation_kind::relu_squared)
-    return T(2) * activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::shifted_relu)
-    return derivative<activation_kind::relu, T>(x - T(1));
-}
-
-/// @file
-/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
-/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
-/// masked vector at the end.
-
-/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
-template <int Lanes, class T, class Code>
-LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
-  if constexpr (std::is_same_v<T, Code>) {
-    __builtin_memcpy(&x, p, sizeof x);
-  } else if constexpr (std::is_same_v<Code, f16_code>) {
-    load_f16<Lanes>(p, x);
-  } else {
-    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
-    using word_part = typename vector_of<word, Lanes>::type;
-    using int_part = typename vector_of<std::int32_t, Lanes>::type;
-    typename vector_of<raw, Lanes>::type u;
-    __builtin_memcpy(&u, p, sizeof u);
-#if defined(LINNET_BYTES)
-    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
-      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
-      return;
-    }
-#endif
-    if constexpr (sizeof(raw) == 2)
-      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
-    else
-      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
-                                  typename vector_of<T, Lanes>::type);
-  }
-}
-/// Loads the first `count` of them, zeros behind.
-template <class T, class Code>
-LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
-  if constexpr (std::is_same_v<T, Code>) {
-    return get(p, count);
-  } else {
-    Code some[lanes<T>] = {};
-    if (count == lanes<T> / 2)
-      __builtin_memcpy(some, p, sizeof some / 2);
-    else if (count < lanes<T>)
-      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
-    vec<T> x;
-    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
-    return x;
-  }
-}
-/// Sum of x_i k_i.
-template <class T, class Code>
-LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
-  vec<T> total = {};
-  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
-  return sum<T>(total);
-}
-/// Products of x with as many rows as a vector has lanes, four at a time.
-template <class T, class Code>
-__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
-    index n, const T* x, const Code* const* k, vec<T>& y) {
-  vec<T> total[lanes<T>] = {};
-  LINNET_UNROLL
-  for (int four = 0; four < lanes<T>; four += 4) {
-    const Code* const* const row = k + four;
-    index i = 0;
-    for (; i + lanes<T> <= n; i += lanes<T>) {
-      const vec<T> xi = load(x + i);
-      LINNET_UNROLL
-      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
-    }
-    if (i < n) {
-      const vec<T> xi = load_first<T>(x + i, n - i);
-      LINNET_UNROLL
-      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
-    }
-  }
-  sums<T>(total, y);
-}
-/// Products of x with rows of half a vector, two at a time.
-template <class T>
-LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
-  constexpr std::make_integer_sequence<int, lanes<T>> both{};
-  const vec<T> twice = load_halves(x, x, both);
-  vec<T> products[lanes<T> / 2];
-  LINNET_UNROLL
-  for (int i = 0; i < lanes<T> / 2; ++i) {
-    const int r = i / 4 * 8 + i % 4;
-    products[i] = twice * load_halves(k[r], k[r + 4], both);
-  }
-  sums<T>(products, y);
-}
-/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
-/// always: g++ leaves out calls of functions that do nothing else.
-template <class Code>
-__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
-    index first, index last, index n, const token_rows<Code>& k, index end) {
-  constexpr index line = 64 / static_cast<index>(sizeof(Code));
-  if (last > end || k.run(first, last) != last) return;
-  const Code* row = k.row(first);
-  for (index j = first; j < last; ++j, row += k.stride)
-    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
-}
-/// The rows of a head that lies so far behind that of `k`.
-template <class Code>
-LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
-  k.data += behind;
-  return k;
-}
-/// Whether tokens are more than caches are likely to hold when they are read.
-template <class Code>
-LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
-  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
-}
-/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
-/// heads. What follows each other in memory is read in this order, which is faster.
-template <class T, class Code>
-LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
-                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
-  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
-  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
-  const bool fetch = many_bytes(last - first, k);
-  for (index next = first; next < last; next += step) {
-    const index j = next < last - step ? next : last - step;
-    const bool together = k.run(j, j + step) == j + step;
-    const Code* const begin = k.row(j);
-    for (index g = 0; g < heads.groups; ++g) {
-      const Code* rows[lanes<T>] = {begin + g * heads.slot};
-      LINNET_UNROLL
-      for (int r = 1; r < lanes<T>; ++r)
-        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
-      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
-      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
-        const T* const xr = x + r * heads.inputs;
-        T* const yr = y + r * heads.outputs + (j - first);
-        if (step == 1) {
-          *yr = scale * dot_code(n, xr, rows[0]);
-          continue;
-        }
-        vec<T> some = {};
-        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
-          if (n == lanes<T> / 2)
-            dots_of_halves(xr, rows, some);
-          else
-            dots_of_rows(n, xr, rows, some);
-        } else if constexpr (lanes<T> >= 4) {
-          dots_of_rows(n, xr, rows, some);
-        }
-        store<T>(yr, scale * some);
-      }
-    }
-  }
-}
-/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
-template <class T>
-LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
-                               T* y) {
-  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
-}
-/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
-/// token, so that the result does not depend on blocks.
-template <int Lanes, int R, class T, class Code>
-LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
-                                           const token_rows<Code>& v, T* y, bool accumulate,
-                                           const head_rows& heads) {
-  using part = typename vector_of<T, Lanes>::type;
-  part total[std::size_t{R}][4] = {}, x;
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r)
-    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
-  for (index j = first; j < last;) {
-    const Code* row = v.row(j);
-    const index end = v.run(j, last);
-    while (j < end) {
-      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
-      if (count == 4) {
-        LINNET_UNROLL
-        for (int t = 0; t < 4; ++t) {
-          widen_lanes<Lanes, T>(row + t * v.stride, x);
-          LINNET_UNROLL
-          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
-        }
-      } else {
-        widen_lanes<Lanes, T>(row, x);
-        LINNET_UNROLL
-        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
-      }
-      j += count;
-      row += count * v.stride;
-    }
-  }
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r) {
-    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
-    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
-  }
-}
-/// mix() for R rows of weights and one head's values.
-template <int R, class T, class Code>
-LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
-                                          token_rows<Code> v, T* y, bool accumulate,
-                                          const head_rows& heads) {
-  index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  const index end = n - n % half;
-  for (; i + step <= end; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8 && half < step)
-    if (i < end) {
-      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += half, v.data += half;
-    }
-  for (index r = 0; r < R && i < n; ++r) {
-    vec<T> total = {};
-    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
-    for (index j = first; j < last; ++j)
-      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
-    store_first(y + r * heads.outputs + i, total, n - i);
-  }
-}
-/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
-/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
-template <class T, class Code>
-LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
-                              const token_rows<Code>& v, T* y, bool accumulate = false,
-                              const head_rows& heads = {}) {
-  const bool fetch = many_bytes(last - first, v);
-  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
-    end = (j / token_block + 1) * token_block;
-    end = end < last ? end : last;
-    for (index g = 0; g < heads.groups; ++g) {
-      const token_rows<Code> rows = rows_of(v, g * heads.slot);
-      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
-      const T* x = p + g * heads.size * heads.inputs + (j - first);
-      T* out = y + g * heads.size * heads.outputs;
-      index left = heads.size;
-      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
-        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
-      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
-        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
-    }
-  }
-}
-/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
-template <class T>
-LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
-  mix<T, T>(0, rows, n, p, {v, stride}, y);
-}
-/// @file
-/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
-/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
-/// end.
-
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
-/// y = a + b; y may be a or b
-template <class T>
-LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
-}
-/// x *= a
-template <class T>
-LINNET_KERNEL static void scale(index n, T a, T* x) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
-}
-#endif
-/// sum of x_i y_i
-template <class T>
-LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
-  vec<T> total = {};
-  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
-  return sum<T>(total);
-}
-
-/// sum of x_i
-template <class T>
-LINNET_KERNEL static T total(index n, const T* x) {
-  vec<T> all = {};
-  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
-  return sum<T>(all);
-}
-#if !defined(LINNET_REGISTERS)
-/// largest x_i; n > 0
-template <class T>
-LINNET_KERNEL static T maximum(index n, const T* x) {
-  if (n < lanes<T>) {
-    T m = x[0];
-    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
-    return m;
-  }
-  vec<T> best = load(x);
-  for (index i = lanes<T>; i < n; i += lanes<T>) {
-    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
-    best = v > best ? v : best;
-  }
-  return largest<T>(best);
-}
-
-/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
-template <class T>
-LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
-  vec_int<T> found{};
-  for (index row = 0; row < rows; ++row, x += stride) LINNET_FOR_VECTORS(T, i, c, n) {
-      const vec<T> v = get(x + i, c);
-      vec_int<T> bits;
-      __builtin_memcpy(&bits, &v, sizeof bits);
-      found |= (bits & exponent) == exponent;
-    }
-  number any = 0;
-  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
-  return any == 0;
-}
-#endif
-/// @file
-/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
-/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-/// vector at the end.
-
-/// x = exp(x - shift); returns the sum.
-template <class T>
-LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
-    store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
-  }
-  // The last values in a full vector, some of them twice.
-  const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
-  vec<T> total = {};
-  index i = 0;
-  for (; i < last; i += lanes<T>) {
-    const vec<T> e = exp<T>(load(x + i) - shift);
-    store(x + i, e);
-    total += e;
-  }
-  store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
-}
-/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
-template <class T>
-LINNET_KERNEL static void softmax(index n, T* x) {
-  const T m = maximum(n, x);
-  const T s = exp_sum(n, m, x);
-  scale(n, T(1) / s, x);
-}
-/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
-template <class T>
-LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
-}
-template <class T>
-LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
-  softmax_backward(n, dot(n, p, dp), p, dp, dx);
-}
-
-/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
-template <class T>
-LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
-  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
-  return r;
-}
-/// dx += r u - x r^3 mean(u x), u = dy gamma.
-template <class T>
-LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
-                                            T* dx) {
-  vec<T> all = {};
-  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
-  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
-  }
-}
-/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
-template <class T>
-LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
-                                     T* y, T* statistics) {
-  const T mean = total(n, x) / static_cast<T>(n);
-  vec<T> all = {};
-  const index whole = n - n % lanes<T>;
-  for (index i = 0; i < whole; i += lanes<T>) {
-    const vec<T> d = load(x + i) - mean;
-    all += d * d;
-  }
-  T spread = sum<T>(all);
-  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
-  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
-  LINNET_FOR_VECTORS(T, j, c, n)
-  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
-  statistics[0] = mean;
-  statistics[1] = r;
-}
-/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
-template <class T>
-LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
-                                              const T* gamma, const T* dy, T* dx) {
-  const T mean = statistics[0], r = statistics[1];
-  vec<T> us = {}, uxs = {};
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    us += u;
-    uxs += u * ((get(x + i, c) - mean) * r);
-  }
-  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
-  }
-}
-};
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
-#undef LINNET_REGISTERS
+#undef LINNET_ROWS
+#undef LINNET_PRODUCTS
 
 #if defined(__x86_64__)
 #define LINNET_TARGET LINNET_UNFUSED __attribute__((target("avx2")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
-/// Kernels without fused multiply-adds for AVX2.
-struct unfused_avx2 {
-/// @file
-/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
-/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
-/// would depend on the level.
-
+/// Products for AVX2.
+struct unfused_products_avx2 {
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
 /// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
@@ -16539,22 +15769,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -16638,43 +15852,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -16692,28 +15874,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Lanes [first, last) of v, zeros around them.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -16722,14 +15890,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -16768,15 +15929,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -16808,7 +15960,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -17054,134 +16205,485 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
+};
+#undef LINNET_WIDTH
+#undef LINNET_ROWS
+#define LINNET_WIDTH 64
+#define LINNET_ROWS 4
+#define LINNET_PRODUCTS unfused_products_avx2
+/// Reproducible kernels for AVX2.
+struct reproducible_avx2 {
+/// @file
+/// All kernels, for one set of reproducible ones: included inside a struct by
+/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
+/// numbers of a row are added side by side, then by halves. No product melts with a sum.
 
 /// @file
-/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
-/// simd/levels.hpp.
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-/// As many codes of 16 bits as a register holds floats.
-using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
 
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
 }
-
-/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
-/// and infinities included.
-template <code C, int Lanes>
-LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
-                                                     typename vector_of<float, Lanes>::type& y) {
-  using some_words = typename vector_of<word, Lanes>::type;
-  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
-  using some_floats = typename vector_of<float, Lanes>::type;
-#if defined(LINNET_WIDEN_HALVES)
-  if constexpr (C == code::f16 && Lanes == 4) {
-    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
-    LINNET_WIDEN_HALVES(y, codes);
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
     return;
   }
 #endif
-  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-  constexpr word smallest = 1u << fraction;                              // normal code
-  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-  const some_words m = u & magnitude, placed = m << (23 - fraction);
-  const some_words subnormal =
-      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
-  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-  x = m < last ? x : placed | 0x7f800000u;
-  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
 }
-/// Loads lanes of f16, which are a register of floats or half of one.
-template <int Lanes>
-LINNET_TARGET static inline void load_f16(const f16_code* p,
-                                          typename vector_of<float, Lanes>::type& x) {
-#if defined(LINNET_HALVES)
-  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
-  if constexpr (Lanes == lanes<float>)
-    x = LINNET_HALVES(p);
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
   else
-    x = LINNET_FEW_HALVES(p);
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+  return __builtin_shufflevector(low, high, Lane...);
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
 #else
-  typename vector_of<std::uint16_t, Lanes>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  decode_small_floats<code::f16, Lanes>(
-      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
 #endif
 }
 
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// @copydoc round_to_bf16()
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
-  words u;
-  round_to_bf16(x, u);
-  y = __builtin_convertvector(u, codes_of_16);
-}
-/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
-  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
-  words u = bits_as<words>(x), m = u & 0x7fffffffu;
-  const words sign = u ^ m;
-  m = (m > largest) & (m < infinity) ? words{} + largest : m;
-#if defined(LINNET_TO_HALVES)
-  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
-#elif defined(LINNET_NARROW_HALVES)
-  const vec<float> within = bits_as<vec<float>>(sign | m);
-  LINNET_NARROW_HALVES(y, within);
-#else
-  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
-  constexpr word normal = 113u << 23, half = 126u << 23;
-  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
-  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
-  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
-  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
-#endif
-}
-/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
-template <class T, class Code>
-LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    codes_of_16 some;
-    round_to_16(get(x + i, count), some, Code{});
-    if (count == lanes<float>)
-      __builtin_memcpy(y + i, &some, sizeof some);
-    else
-      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
-  }
-  if (n % 2) y[n] = Code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
   }
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
+
+/// Steps of a product in T: one k at a time, fused where the level can.
+template <class T>
+struct real_steps {
+  using left = T;
+  using right = vec<T>;
+  using sum = vec<T>;
+  static constexpr bool has_lanes = false, has_squares = false;
+  LINNET_TARGET static inline void prepare(right&) {}
+  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
+};
+
+/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
+template <class T>
+struct real_finish {
+  vec<T> bias;
+  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
+    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
+  }
+  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
+    y = e.alpha * sum + bias;
+  }
+};
+
+/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
+/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
+template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
+                                      const columns_operand<Value>& b, T* c, index ldc, index row,
+                                      index column, const E& e, const Value* ahead, index count = 0,
+                                      index safe = 0) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
+  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
+  const typename Steps::left* const left = a.data + row * a.row;
+  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
+  if constexpr (!Ragged) count = lanes<T>, safe = K;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const typename Steps::left* rows[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
+  index first = 0;
+#if defined(LINNET_DOT_INT8_LANE)
+  // Where numbers of a row lie side by side.
+  if (a.column == 1) {
+    if constexpr (Steps::has_squares && R % 2 == 0)
+      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    else if constexpr (Steps::has_lanes)
+      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
+  }
+#endif
+  for (index k = first; k < safe; ++k) {
+    typename Steps::right r[std::size_t{W}];
+    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
+                       sizeof r[v]);
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      // The difference spreads a number over a vector.
+      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
+      LINNET_UNROLL
+      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
+  }
+  if constexpr (Ragged)
+    for (index k = safe; k < K; ++k) {
+      Value values[lanes<T>] = {};
+      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
+      typename Steps::right r;
+      __builtin_memcpy(&r, values, sizeof r);
+      Steps::prepare(r);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i)
+        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
+    }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    Finish finish;
+    finish.begin(e, column + v * lanes<T>, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
+      vec<T> y;
+      finish.value(e, acc[i][v], row + i, y);
+      if constexpr (!Ragged) {
+        if (e.accumulate) y += load(out);
+        store(out, y);
+      } else {
+        if (e.accumulate) y += load_first<T>(out, count);
+        store_first(out, y, count);
+      }
+    }
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
+template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void product(index M, index N, index K,
+                                         const rows_operand<typename Steps::left>& a,
+                                         const columns_operand<Value>& b, T* c, index ldc,
+                                         const E& e, index slack) {
+  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
+  index j = 0;
+  if (M == 1) {
+    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
+      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
+    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
+      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
+  }
+  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
+    // The first tiles of these columns fetch the next panel, a line of each row at a time.
+    const Value* const here = b.data + j / panel_width * b.panel;
+    const Value* const next = j + panel_width < N ? here + b.panel : here;
+    constexpr index line = 64 / static_cast<index>(sizeof(Value));
+    index i = 0;
+    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
+    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
+      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    if constexpr (LINNET_ROWS > 8)
+      for (; i + 8 <= M; i += 8)
+        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
+    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
+    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
+  }
+  for (; j < N; j += lanes<T>) {
+    const index count = N - j < lanes<T> ? N - j : lanes<T>;
+    // A full vector at row k stays inside B as long as it ends before the end of the last row.
+    index safe = K;
+    const index end = (K - 1) * b.ld + count + slack;
+    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
+    index i = 0;
+    for (; i + 4 <= M; i += 4)
+      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+    for (; i < M; ++i)
+      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
+  }
+}
+
+/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
+template <class T>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
+                                   const columns_operand<T>& b, T* c, index ldc,
+                                   const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
+  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
+#endif
 }
 
 /// @file
@@ -17189,13 +16691,11 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
-  } else if constexpr (std::is_same_v<Code, f16_code>) {
-    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -17384,14 +16884,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  const index end = n - n % half;
-  for (; i + step <= end; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8 && half < step)
-    if (i < end) {
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += half, v.data += half;
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -17507,6 +17005,17 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -17527,10 +17036,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -17538,9 +17064,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -17680,6 +17210,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -17869,9 +17441,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -18219,7 +17789,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -18230,7 +17799,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -18246,7 +17814,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -18279,7 +17846,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -18690,8 +18256,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -18703,17 +18268,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -19022,803 +18587,9 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
   }
 }
 };
-#undef LINNET_WIDTH
-#undef LINNET_ROWS
-#define LINNET_WIDTH 64
-#define LINNET_REGISTERS unfused_avx2
-/// Reproducible kernels for AVX2.
-struct reproducible_avx2 : unfused_avx2 {
-/// @file
-/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold. Included by
-/// simd/reproducible.inl inside a struct that has the others from its base, LINNET_REGISTERS.
-
-/// @file
-/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
-
-template <class T, int Lanes>
-struct vector_of {
-  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
-  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
-};
-/// Values of type T in one register.
-template <class T>
-static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
-/// One register of T.
-template <class T>
-using vec = typename vector_of<T, lanes<T>>::type;
-/// As many integers as a register holds T.
-template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
-                                   lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
-
-template <class T>
-LINNET_TARGET static inline vec<T> load(const T* p) {
-  vec<T> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-template <class T>
-LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-/// The first `n` values, zeros behind them.
-template <class T>
-LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
-#if defined(LINNET_LOAD_FIRST)
-  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
-#endif
-  T values[lanes<T>] = {};
-  for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load(values);
-}
-template <class T>
-LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
-#if defined(LINNET_STORE_FIRST)
-  if constexpr (sizeof(T) == 4) {
-    LINNET_STORE_FIRST(p, v, n);
-    return;
-  }
-#endif
-  T values[lanes<T>];
-  store(values, v);
-  for (index l = 0; l < n; ++l) p[l] = values[l];
-}
-/// All lanes or the first `count`.
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
-  else
-    store_first(p, v, count);
-}
-/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
-template <int First, class Vector, int... Lane>
-LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(v, v, (First + Lane)...);
-}
-/// Sum of the lanes, halves first, in a fixed order.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] + v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
-  }
-}
-/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
-}
-/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
-}
-/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
-template <int Odd, class Vector, int... Lane>
-LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
-                                                   std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
-}
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
-/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
-/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  vec<T> s[Count / 4];
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    const vec<T>* const p = v + 4 * i;
-    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
-    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
-    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-  }
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 8; ++i)
-    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
-           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
-  if constexpr (Count == 16)
-    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
-  y = s[0];
-}
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
-template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  const vec_int<T> lane = {Lane...};
-  const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
-}
-/// Half a vector from each of two places.
-template <class T, int... Lane>
-LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
-                                             std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
-  __builtin_memcpy(&low, a, sizeof low);
-  __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
-  return __builtin_shufflevector(low, high, Lane...);
-#endif
-}
-/// Largest lane.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] > v[1] ? v[0] : v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
-    return largest<T, half>(low > high ? low : high);
-  }
-}
-
-/// Square root of each lane.
-template <class T>
-LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
-#if defined(LINNET_ROOT_FLOAT)
-  vec<T> y;
-  if constexpr (sizeof(T) == 4) {
-    const auto r = LINNET_ROOT_FLOAT(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  } else {
-    const auto r = LINNET_ROOT_DOUBLE(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  }
-  return y;
-#else
-  T values[lanes<T>];
-  store(values, x);
-  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
-  return load(values);
-#endif
-}
-
-/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    const vec<T> most = zero + T(88), least = zero + T(-87.3);
-    vec<T> c = x > most ? most : x;
-    c = c < least ? least : c;
-    // In the sum with 3 * 2^22 the last bits are the nearest integer.
-    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
-    LINNET_KEEP(shifted);
-    const vec<T> fn = shifted - T(12582912);
-    vec<T> high = c - fn * T(0.693359375);
-    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
-    const vec<T> r = high + fn * T(2.12194440e-4);
-    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
-    p = p * r + T(8.3334519073e-3);
-    p = p * r + T(4.1665795894e-2);
-    p = p * r + T(1.6666665459e-1);
-    p = p * r + T(5.0000001201e-1);
-    p = p * (r * r) + r + T(1);
-    vec_int<T> bits;
-    __builtin_memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits + 127) << 23;
-    vec<T> power;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    p = p * power;
-    return x < least ? zero : p;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
-    return load(values);
-  }
-#endif
-}
-/// tanh x. float: absolute error below 3e-7; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> e = exp<T>(T(-2) * a);
-    const vec<T> t = (T(1) - e) / (T(1) + e);
-    return x < T(0) ? -t : t;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
-    return load(values);
-  }
-}
-/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
-    vec<T> p = t * T(1.061405429) - T(1.453152027);
-    p = p * t + T(1.421413741);
-    p = p * t - T(0.284496736);
-    p = p * t + T(0.254829592);
-    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
-    return x < T(0) ? -y : y;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
-    return load(values);
-  }
-}
-
-/// f(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
-  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
-  if constexpr (A == activation_kind::gelu_tanh)
-    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
-  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
-  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
-  if constexpr (A == activation_kind::relu_squared) {
-    const vec<T> y = activate<activation_kind::relu, T>(x);
-    return y * y;
-  }
-  if constexpr (A == activation_kind::shifted_relu)
-    return activate<activation_kind::relu, T>(x - T(1));
-}
-/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
-  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
-  return T(4) * e / ((T(1) + e) * (T(1) + e));
-}
-/// f'(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu)
-    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
-           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
-  if constexpr (A == activation_kind::gelu_tanh) {
-    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) *
-               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
-  }
-  if constexpr (A == activation_kind::silu) {
-    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
-    return s * (T(1) + x * (T(1) - s));
-  }
-  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
-  if constexpr (A == activation_kind::relu_squared)
-    return T(2) * activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::shifted_relu)
-    return derivative<activation_kind::relu, T>(x - T(1));
-}
-
-/// @file
-/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
-/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
-/// masked vector at the end.
-
-/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
-template <int Lanes, class T, class Code>
-LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
-  if constexpr (std::is_same_v<T, Code>) {
-    __builtin_memcpy(&x, p, sizeof x);
-  } else if constexpr (std::is_same_v<Code, f16_code>) {
-    load_f16<Lanes>(p, x);
-  } else {
-    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
-    using word_part = typename vector_of<word, Lanes>::type;
-    using int_part = typename vector_of<std::int32_t, Lanes>::type;
-    typename vector_of<raw, Lanes>::type u;
-    __builtin_memcpy(&u, p, sizeof u);
-#if defined(LINNET_BYTES)
-    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
-      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
-      return;
-    }
-#endif
-    if constexpr (sizeof(raw) == 2)
-      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
-    else
-      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
-                                  typename vector_of<T, Lanes>::type);
-  }
-}
-/// Loads the first `count` of them, zeros behind.
-template <class T, class Code>
-LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
-  if constexpr (std::is_same_v<T, Code>) {
-    return get(p, count);
-  } else {
-    Code some[lanes<T>] = {};
-    if (count == lanes<T> / 2)
-      __builtin_memcpy(some, p, sizeof some / 2);
-    else if (count < lanes<T>)
-      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
-    vec<T> x;
-    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
-    return x;
-  }
-}
-/// Sum of x_i k_i.
-template <class T, class Code>
-LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
-  vec<T> total = {};
-  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
-  return sum<T>(total);
-}
-/// Products of x with as many rows as a vector has lanes, four at a time.
-template <class T, class Code>
-__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
-    index n, const T* x, const Code* const* k, vec<T>& y) {
-  vec<T> total[lanes<T>] = {};
-  LINNET_UNROLL
-  for (int four = 0; four < lanes<T>; four += 4) {
-    const Code* const* const row = k + four;
-    index i = 0;
-    for (; i + lanes<T> <= n; i += lanes<T>) {
-      const vec<T> xi = load(x + i);
-      LINNET_UNROLL
-      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
-    }
-    if (i < n) {
-      const vec<T> xi = load_first<T>(x + i, n - i);
-      LINNET_UNROLL
-      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
-    }
-  }
-  sums<T>(total, y);
-}
-/// Products of x with rows of half a vector, two at a time.
-template <class T>
-LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
-  constexpr std::make_integer_sequence<int, lanes<T>> both{};
-  const vec<T> twice = load_halves(x, x, both);
-  vec<T> products[lanes<T> / 2];
-  LINNET_UNROLL
-  for (int i = 0; i < lanes<T> / 2; ++i) {
-    const int r = i / 4 * 8 + i % 4;
-    products[i] = twice * load_halves(k[r], k[r + 4], both);
-  }
-  sums<T>(products, y);
-}
-/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
-/// always: g++ leaves out calls of functions that do nothing else.
-template <class Code>
-__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
-    index first, index last, index n, const token_rows<Code>& k, index end) {
-  constexpr index line = 64 / static_cast<index>(sizeof(Code));
-  if (last > end || k.run(first, last) != last) return;
-  const Code* row = k.row(first);
-  for (index j = first; j < last; ++j, row += k.stride)
-    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
-}
-/// The rows of a head that lies so far behind that of `k`.
-template <class Code>
-LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
-  k.data += behind;
-  return k;
-}
-/// Whether tokens are more than caches are likely to hold when they are read.
-template <class Code>
-LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
-  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
-}
-/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
-/// heads. What follows each other in memory is read in this order, which is faster.
-template <class T, class Code>
-LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
-                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
-  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
-  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
-  const bool fetch = many_bytes(last - first, k);
-  for (index next = first; next < last; next += step) {
-    const index j = next < last - step ? next : last - step;
-    const bool together = k.run(j, j + step) == j + step;
-    const Code* const begin = k.row(j);
-    for (index g = 0; g < heads.groups; ++g) {
-      const Code* rows[lanes<T>] = {begin + g * heads.slot};
-      LINNET_UNROLL
-      for (int r = 1; r < lanes<T>; ++r)
-        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
-      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
-      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
-        const T* const xr = x + r * heads.inputs;
-        T* const yr = y + r * heads.outputs + (j - first);
-        if (step == 1) {
-          *yr = scale * dot_code(n, xr, rows[0]);
-          continue;
-        }
-        vec<T> some = {};
-        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
-          if (n == lanes<T> / 2)
-            dots_of_halves(xr, rows, some);
-          else
-            dots_of_rows(n, xr, rows, some);
-        } else if constexpr (lanes<T> >= 4) {
-          dots_of_rows(n, xr, rows, some);
-        }
-        store<T>(yr, scale * some);
-      }
-    }
-  }
-}
-/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
-template <class T>
-LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
-                               T* y) {
-  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
-}
-/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
-/// token, so that the result does not depend on blocks.
-template <int Lanes, int R, class T, class Code>
-LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
-                                           const token_rows<Code>& v, T* y, bool accumulate,
-                                           const head_rows& heads) {
-  using part = typename vector_of<T, Lanes>::type;
-  part total[std::size_t{R}][4] = {}, x;
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r)
-    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
-  for (index j = first; j < last;) {
-    const Code* row = v.row(j);
-    const index end = v.run(j, last);
-    while (j < end) {
-      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
-      if (count == 4) {
-        LINNET_UNROLL
-        for (int t = 0; t < 4; ++t) {
-          widen_lanes<Lanes, T>(row + t * v.stride, x);
-          LINNET_UNROLL
-          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
-        }
-      } else {
-        widen_lanes<Lanes, T>(row, x);
-        LINNET_UNROLL
-        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
-      }
-      j += count;
-      row += count * v.stride;
-    }
-  }
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r) {
-    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
-    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
-  }
-}
-/// mix() for R rows of weights and one head's values.
-template <int R, class T, class Code>
-LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
-                                          token_rows<Code> v, T* y, bool accumulate,
-                                          const head_rows& heads) {
-  index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  const index end = n - n % half;
-  for (; i + step <= end; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8 && half < step)
-    if (i < end) {
-      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += half, v.data += half;
-    }
-  for (index r = 0; r < R && i < n; ++r) {
-    vec<T> total = {};
-    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
-    for (index j = first; j < last; ++j)
-      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
-    store_first(y + r * heads.outputs + i, total, n - i);
-  }
-}
-/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
-/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
-template <class T, class Code>
-LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
-                              const token_rows<Code>& v, T* y, bool accumulate = false,
-                              const head_rows& heads = {}) {
-  const bool fetch = many_bytes(last - first, v);
-  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
-    end = (j / token_block + 1) * token_block;
-    end = end < last ? end : last;
-    for (index g = 0; g < heads.groups; ++g) {
-      const token_rows<Code> rows = rows_of(v, g * heads.slot);
-      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
-      const T* x = p + g * heads.size * heads.inputs + (j - first);
-      T* out = y + g * heads.size * heads.outputs;
-      index left = heads.size;
-      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
-        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
-      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
-        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
-    }
-  }
-}
-/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
-template <class T>
-LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
-  mix<T, T>(0, rows, n, p, {v, stride}, y);
-}
-/// @file
-/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
-/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
-/// end.
-
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
-/// y = a + b; y may be a or b
-template <class T>
-LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
-}
-/// x *= a
-template <class T>
-LINNET_KERNEL static void scale(index n, T a, T* x) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
-}
-#endif
-/// sum of x_i y_i
-template <class T>
-LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
-  vec<T> total = {};
-  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
-  return sum<T>(total);
-}
-
-/// sum of x_i
-template <class T>
-LINNET_KERNEL static T total(index n, const T* x) {
-  vec<T> all = {};
-  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
-  return sum<T>(all);
-}
-#if !defined(LINNET_REGISTERS)
-/// largest x_i; n > 0
-template <class T>
-LINNET_KERNEL static T maximum(index n, const T* x) {
-  if (n < lanes<T>) {
-    T m = x[0];
-    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
-    return m;
-  }
-  vec<T> best = load(x);
-  for (index i = lanes<T>; i < n; i += lanes<T>) {
-    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
-    best = v > best ? v : best;
-  }
-  return largest<T>(best);
-}
-
-/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
-template <class T>
-LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
-  vec_int<T> found{};
-  for (index row = 0; row < rows; ++row, x += stride) LINNET_FOR_VECTORS(T, i, c, n) {
-      const vec<T> v = get(x + i, c);
-      vec_int<T> bits;
-      __builtin_memcpy(&bits, &v, sizeof bits);
-      found |= (bits & exponent) == exponent;
-    }
-  number any = 0;
-  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
-  return any == 0;
-}
-#endif
-/// @file
-/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
-/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-/// vector at the end.
-
-/// x = exp(x - shift); returns the sum.
-template <class T>
-LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
-    store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
-  }
-  // The last values in a full vector, some of them twice.
-  const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
-  vec<T> total = {};
-  index i = 0;
-  for (; i < last; i += lanes<T>) {
-    const vec<T> e = exp<T>(load(x + i) - shift);
-    store(x + i, e);
-    total += e;
-  }
-  store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
-}
-/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
-template <class T>
-LINNET_KERNEL static void softmax(index n, T* x) {
-  const T m = maximum(n, x);
-  const T s = exp_sum(n, m, x);
-  scale(n, T(1) / s, x);
-}
-/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
-template <class T>
-LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
-}
-template <class T>
-LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
-  softmax_backward(n, dot(n, p, dp), p, dp, dx);
-}
-
-/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
-template <class T>
-LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
-  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
-  return r;
-}
-/// dx += r u - x r^3 mean(u x), u = dy gamma.
-template <class T>
-LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
-                                            T* dx) {
-  vec<T> all = {};
-  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
-  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
-  }
-}
-/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
-template <class T>
-LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
-                                     T* y, T* statistics) {
-  const T mean = total(n, x) / static_cast<T>(n);
-  vec<T> all = {};
-  const index whole = n - n % lanes<T>;
-  for (index i = 0; i < whole; i += lanes<T>) {
-    const vec<T> d = load(x + i) - mean;
-    all += d * d;
-  }
-  T spread = sum<T>(all);
-  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
-  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
-  LINNET_FOR_VECTORS(T, j, c, n)
-  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
-  statistics[0] = mean;
-  statistics[1] = r;
-}
-/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
-template <class T>
-LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
-                                              const T* gamma, const T* dy, T* dx) {
-  const T mean = statistics[0], r = statistics[1];
-  vec<T> us = {}, uxs = {};
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    us += u;
-    uxs += u * ((get(x + i, c) - mean) * r);
-  }
-  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
-  LINNET_FOR_VECTORS(T, i, c, n) {
-    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
-    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
-  }
-}
-};
 #undef LINNET_TARGET
-#undef LINNET_REGISTERS
+#undef LINNET_ROWS
+#undef LINNET_PRODUCTS
 
 #define LINNET_TARGET \
   LINNET_UNFUSED __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2")))
@@ -19826,9 +18597,9 @@ LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, cons
 /// Reproducible kernels for AVX-512.
 struct reproducible_avx512 {
 /// @file
-/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
-/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
-/// would depend on the level.
+/// All kernels, for one set of reproducible ones: included inside a struct by
+/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
+/// numbers of a row are added side by side, then by halves. No product melts with a sum.
 
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
@@ -19849,22 +18620,6 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
-/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
-/// or convert lanes, so such steps are by registers.
-#if defined(LINNET_REGISTERS)
-using registers = LINNET_REGISTERS;
-template <class T>
-static constexpr int register_lanes = registers::lanes<T>;
-#else
-template <class T>
-static constexpr int register_lanes = lanes<T>;
-#endif
-/// A vector in registers.
-template <class T>
-struct in_registers {
-  static constexpr int count = lanes<T> / register_lanes<T>;
-  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
-};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -19948,43 +18703,11 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
-/// sums() register by register, with the same bits.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  constexpr int blocks = lanes<T> / 4;
-  using block = typename vector_of<T, 4>::type;
-  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    in_registers<T> row[4], sum;
-    __builtin_memcpy(&row, v + 4 * i, sizeof row);
-    LINNET_UNROLL
-    for (int r = 0; r < in_registers<T>::count; ++r) {
-      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
-                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
-      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
-                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
-      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-    }
-    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
-  }
-  if constexpr (Count == lanes<T> / 2)
-    for (int i = 0; i < blocks; ++i)
-      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
-  else
-    for (int i = 0; i < blocks; ++i)
-      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
-  __builtin_memcpy(&y, &out, sizeof y);
-}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
-    sums_in_registers<T>(v, y);
-    return;
-  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -20002,28 +18725,14 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Lanes [first, last) of v, zeros around them.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
-#if defined(LINNET_REGISTERS)
-  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &v, sizeof in);
-  LINNET_UNROLL
-  for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
+LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
+                                              std::integer_sequence<int, Lane...>) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -20032,14 +18741,7 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
-#if defined(LINNET_REGISTERS)
-  const decltype(low) both[2] = {low, high};
-  vec<T> y;
-  __builtin_memcpy(&y, &both, sizeof y);
-  return y;
-#else
   return __builtin_shufflevector(low, high, Lane...);
-#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -20078,15 +18780,6 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-#if defined(LINNET_REGISTERS)
-  vec<T> y;
-  in_registers<T> in;
-  __builtin_memcpy(&in, &x, sizeof in);
-  LINNET_UNROLL
-  for (auto& part : in.part) part = registers::template exp<T>(part);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
-#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -20118,7 +18811,6 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
-#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -20364,134 +19056,11 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
+#if defined(LINNET_PRODUCTS)
+  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
+#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-}
-
-/// @file
-/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
-/// simd/levels.hpp.
-
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-/// As many codes of 16 bits as a register holds floats.
-using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
-/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
-/// and infinities included.
-template <code C, int Lanes>
-LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
-                                                     typename vector_of<float, Lanes>::type& y) {
-  using some_words = typename vector_of<word, Lanes>::type;
-  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
-  using some_floats = typename vector_of<float, Lanes>::type;
-#if defined(LINNET_WIDEN_HALVES)
-  if constexpr (C == code::f16 && Lanes == 4) {
-    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
-    LINNET_WIDEN_HALVES(y, codes);
-    return;
-  }
 #endif
-  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-  constexpr word smallest = 1u << fraction;                              // normal code
-  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-  const some_words m = u & magnitude, placed = m << (23 - fraction);
-  const some_words subnormal =
-      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
-  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-  x = m < last ? x : placed | 0x7f800000u;
-  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
-}
-/// Loads lanes of f16, which are a register of floats or half of one.
-template <int Lanes>
-LINNET_TARGET static inline void load_f16(const f16_code* p,
-                                          typename vector_of<float, Lanes>::type& x) {
-#if defined(LINNET_HALVES)
-  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
-  if constexpr (Lanes == lanes<float>)
-    x = LINNET_HALVES(p);
-  else
-    x = LINNET_FEW_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, Lanes>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  decode_small_floats<code::f16, Lanes>(
-      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
-#endif
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// @copydoc round_to_bf16()
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
-  words u;
-  round_to_bf16(x, u);
-  y = __builtin_convertvector(u, codes_of_16);
-}
-/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
-LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
-  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
-  words u = bits_as<words>(x), m = u & 0x7fffffffu;
-  const words sign = u ^ m;
-  m = (m > largest) & (m < infinity) ? words{} + largest : m;
-#if defined(LINNET_TO_HALVES)
-  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
-#elif defined(LINNET_NARROW_HALVES)
-  const vec<float> within = bits_as<vec<float>>(sign | m);
-  LINNET_NARROW_HALVES(y, within);
-#else
-  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
-  constexpr word normal = 113u << 23, half = 126u << 23;
-  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
-  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
-  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
-  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
-#endif
-}
-/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
-template <class T, class Code>
-LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    codes_of_16 some;
-    round_to_16(get(x + i, count), some, Code{});
-    if (count == lanes<float>)
-      __builtin_memcpy(y + i, &some, sizeof some);
-    else
-      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
-  }
-  if (n % 2) y[n] = Code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
-  }
 }
 
 /// @file
@@ -20499,13 +19068,11 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
-  } else if constexpr (std::is_same_v<Code, f16_code>) {
-    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -20694,14 +19261,12 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
-  const index end = n - n % half;
-  for (; i + step <= end; i += step, v.data += step)
-    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8 && half < step)
-    if (i < end) {
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8)
+    if (i + lanes<T> / 2 <= n) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += half, v.data += half;
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -20817,6 +19382,17 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -20837,10 +19413,27 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-  } else {
+#if defined(LINNET_WIDEN_HALVES)
+  } else if constexpr (C == code::f16) {
+    const auto u =
+        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
     vec<float> x;
-    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    LINNET_WIDEN_HALVES(x, u);
     return x;
+#endif
+  } else {
+    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+    constexpr word smallest = 1u << fraction;                              // normal code
+    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
+    const words subnormal =
+        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
+    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+    x = m < last ? x : placed | 0x7f800000u;
+    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
 }
 
@@ -20848,9 +19441,13 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-  vec<float> x;
-  load_f16<lanes<float>>(p, x);
-  return x;
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -20990,6 +19587,48 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
+  }
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// y[n] = bf16(x[n]), zeros behind them up to an even number.
+template <class T>
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
+  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
+  index i = 0;
+  for (; i + lanes<float> <= n; i += lanes<float>) {
+    words u;
+    round_to_bf16(load(x + i), u);
+    const half h = __builtin_convertvector(u, half);
+    __builtin_memcpy(y + i, &h, sizeof h);
+  }
+  if (i < n) {
+    words u;
+    round_to_bf16(load_first<float>(x + i, n - i), u);
+    word values[lanes<float>];
+    __builtin_memcpy(values, &u, sizeof u);
+    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
+  }
+  if (n % 2) y[n] = bf16_code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -21179,9 +19818,7 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
-    y += bias;
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -21529,7 +20166,6 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
-#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -21540,7 +20176,6 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
-#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -21556,7 +20191,6 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
-#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -21589,7 +20223,6 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -22000,8 +20633,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -22013,17 +20645,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
@@ -22362,8 +20994,7 @@ auto with_reproducible([[maybe_unused]] level l, F&& f) {
 #undef LINNET_REPRODUCIBLE_OF
 #else
 #if defined(__x86_64__)
-  if (l == level::reproducible_avx512 || l == level::reproducible_avx512dot)
-    return f(reproducible_avx512{});
+  if (l == level::reproducible_avx512) return f(reproducible_avx512{});
   if (l == level::reproducible_avx2) return f(reproducible_avx2{});
 #endif
   return f(reproducible_portable{});
@@ -22383,7 +21014,7 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
 #if defined(LINNET_REPRODUCIBLE)
   if (is_reproducible(l)) return detail::with_reproducible(l, f);
 #else
-  l = without_reproducible(l);  // no model asks for it here
+  if (is_reproducible(l)) l = level::portable;  // no model asks for it here
 #endif
 #if defined(LINNET_ONLY_LEVEL)
   return f(detail::LINNET_ONLY_LEVEL{});
@@ -22395,11 +21026,9 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
   return f(detail::portable{});
 #endif
 }
-/// Calls `f(kernels)` with the kernels of level `l` for products of low-precision activations. All
-/// levels give the same bits of products of int8, so reproducible models have the usual kernels.
+/// Calls `f(kernels)` with the kernels of level `l` for products of low-precision activations.
 template <class F>
 inline auto dispatch_dot(level l, F&& f) {
-  l = without_reproducible(l);
 #if defined(__x86_64__) && !defined(LINNET_ONLY_LEVEL)
   if (l == level::avx512dot) return f(detail::avx512dot{});
 #elif defined(__AARCH64EL__) && !defined(LINNET_ONLY_LEVEL)
@@ -22478,8 +21107,7 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_DECODE(L, float, code::u2, false)                                                      \
   LINNET_DECODE(L, float, code::f4_e2m1, false)                                                 \
   LINNET_DECODE(L, float, code::nf4, false)                                                     \
-  LINNET_EXTERN void detail::L::to_16_bits<float>(index, const float*, bf16_code*);             \
-  LINNET_EXTERN void detail::L::to_16_bits<float>(index, const float*, f16_code*);              \
+  LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*); \
   LINNET_EXTERN std::int32_t detail::L::keep_outliers<float>(                                   \
       index, const float*, const int8_rounding&, index, float*, std::int32_t*);                 \
@@ -22535,7 +21163,6 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_PRODUCT(L, double)               \
   LINNET_CODES(L)                         \
   LINNET_ATTENTION(L, float, bf16_code)   \
-  LINNET_ATTENTION(L, float, f16_code)    \
   LINNET_ATTENTION(L, float, std::int8_t) \
   LINNET_ROWS_OF(L, float)                \
   LINNET_ROWS_OF(L, double)               \
@@ -22581,7 +21208,6 @@ namespace ops {
 
 using simd::best;
 using simd::bf16_code;
-using simd::f16_code;
 using simd::resolve;
 using simd::token_block;
 using packed_word = simd::word;  ///< what packed panels of codes are made of
@@ -22589,7 +21215,6 @@ using packed_word = simd::word;  ///< what packed panels of codes are made of
 struct input_tap;
 struct layer_tap;
 struct gradient_tap;
-struct weight_tap;
 
 /// Rows of inputs that are rounded to fewer codes than the compute type says, see token_adaptive.
 struct token_bits {
@@ -22614,7 +21239,6 @@ struct execution {
   float loss_scale = 1;                     ///< of gradients that products round to f16
   bool notes_ranges = false;                ///< whether 8-bit training notes the largest magnitudes
   const gradient_tap* gradients = nullptr;  ///< is told whose gradients are complete, or null
-  const weight_tap* weights = nullptr;      ///< brings the weights of a layer, or null
   expert_load* experts = nullptr;           ///< sums up what routers do in backward, or null
   const float* key_scales = nullptr;  ///< [layers, kv_heads, d_kv] of keys that a cache rounds
                                       ///< by channel, or null
@@ -22669,14 +21293,6 @@ struct layer_tap {
 struct gradient_tap {
   void* object = nullptr;
   void (*call)(void* object, const execution& on, index layer) = nullptr;
-};
-
-/// A hook that brings the weights of a layer of a stack before its forward, or its backward. They
-/// may take the place of another layer's. Called by every thread, of each layer, also of one that
-/// the batch leaves out.
-struct weight_tap {
-  void* object = nullptr;
-  void (*call)(void* object, const execution& on, index layer, bool backward) = nullptr;
 };
 
 }  // namespace ops
@@ -26247,7 +24863,7 @@ void pack(const execution& on, index n, index k, const matrix_ref<storage::f32>&
         const float* const row = from.data + (first + i) * k;
         for (index j = 0; j < k; j += stretch) {
           const index some = (std::min)(stretch, k - j);
-          K::template to_16_bits<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
+          K::template to_bf16<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
           for (index d = 0; d < matrix::depth(some); ++d)
             out[(j / 2 + d) * panel_width + i] = codes[d];
         }
@@ -27426,8 +26042,8 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
           *scale = K::template to_int8<float, outliers>(k, x + i * k, codes, *sum, by);
         }
       } else {
-        K::template to_16_bits<float>(k, x + i * k,
-                                      reinterpret_cast<simd::bf16_code*>(words + i * width));
+        K::template to_bf16<float>(k, x + i * k,
+                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
       }
     });
   };
@@ -28010,14 +26626,13 @@ struct matmul_gradient {
 /// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
 /// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W. Gradients pass
 /// straight through what fake quantization rounds, weights and inputs (Bengio et al. 2013). Frozen
-/// weights have no derivative, but those of an adapter have: deltas, and matrices with dw.
+/// weights have no derivative, but those of an adapter have.
 template <class T, class S>
 void matmul_backward(const execution& on, index m, index n, index k, const T* dy, const T* x,
                      const packed_matrix<T, S>& w, const matmul_gradient<T>& to) {
   const auto [dw, dx, alpha] = to;
   if constexpr (linnet::detail::is_frozen<S>) {
     if (on.adapter) detail::adapt_backward<T>(on, {w.panels, m, n, k, x, nullptr, alpha}, dy, dx);
-    matmul_dw(on, m, n, k, dy, x, dw, alpha);
     matmul_dx(on, m, n, k, dy, w, dx, alpha);
   } else if constexpr (S::per_word == 1) {
     if constexpr (linnet::detail::is_mixed_precision<S>) {
@@ -28047,8 +26662,8 @@ void matmul_backward(const execution& on, index m, index n, index k, const T* dy
                                      x_pairs + i * k);
         K::template to_bf16_pairs<T>(n, one, both ? one + n : nullptr, dy_pairs + i * n);
         for (index r = 2 * i; r <= 2 * i + both; ++r)
-          K::template to_16_bits<T>(n, dy + r * n,
-                                    reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
+          K::template to_bf16<T>(n, dy + r * n,
+                                 reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
       });
     });
     detail::split_sum<simd::word>(on, n, k, pairs, {dy_pairs, 1, n}, x_pairs, dw, alpha);
@@ -28579,10 +27194,14 @@ struct kv_rows {
   /// A stored number, without its scale.
   template <class T>
   static T number(Code x) {
-    if constexpr (requires { simd::number_of(x); })
-      return static_cast<T>(simd::number_of(x));
-    else
+    if constexpr (std::is_same_v<Code, simd::bf16_code>) {
+      const auto bits = static_cast<std::uint32_t>(x) << 16;
+      float y = 0;
+      __builtin_memcpy(&y, &bits, sizeof y);
+      return y;
+    } else {
       return static_cast<T>(x);
+    }
   }
   /// Whether tokens are numbers that follow each other in memory.
   constexpr bool plain() const { return !scales && !ring && !paged(); }
@@ -30274,7 +28893,6 @@ LINNET_NAMESPACE_BEGIN
 enum class kv_code {
   exact,         ///< in the model's scalar type
   bf16,          ///< bfloat16, half the bytes
-  f16,           ///< IEEE half precision, half the bytes
   int8,          ///< 8-bit integers with one scale for each head of each token, about a quarter
   int4,          ///< 4-bit integers, keys with a scale for each channel of 32 tokens, about a sixth
   channel_int8,  ///< 8-bit integers, keys before their rotation with a scale for each channel
@@ -30295,12 +28913,6 @@ struct exact : policy {
 /// Keys and values rounded to bfloat16, nearest even.
 struct bf16 : policy {
   static constexpr kv_code code = kv_code::bf16;
-};
-/// Keys and values rounded to IEEE half precision, nearest even: 11 bits, where bf16 has 8. What
-/// is beyond 65504 becomes that, so that finite keys and values stay finite. Infinities and NaN
-/// stay.
-struct f16 : policy {
-  static constexpr kv_code code = kv_code::f16;
 };
 /// Keys and values rounded to int8, symmetric, with one scale for each head of each token. The
 /// error is at most half a scale, max|x| / 254.
@@ -30393,11 +29005,10 @@ struct kv_memory {
 template <class T, kv_code Code>
 struct kv_number {
   static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
-  static_assert(exact || Code == kv_code::bf16 || Code == kv_code::f16 || Code == kv_code::int8);
-  using rounded =
-      std::conditional_t<Code == kv_code::bf16, ops::bf16_code,
-                         std::conditional_t<Code == kv_code::f16, ops::f16_code, std::int8_t>>;
-  using type = std::conditional_t<exact, T, rounded>;
+  static_assert(exact || Code == kv_code::bf16 || Code == kv_code::int8);
+  using type =
+      std::conditional_t<exact, T,
+                         std::conditional_t<Code == kv_code::bf16, ops::bf16_code, std::int8_t>>;
   /// Numbers from head to head: kernels write whole words of codes.
   static constexpr index slot(index h) {
     return round_up(h, exact ? 1 : 4 / static_cast<index>(sizeof(type)));
@@ -30438,7 +29049,7 @@ struct kv_buffer : kv_memory<typename kv_number<T, Code>::type, Heads, kv_number
             scales[row * Heads + head] =
                 K::template to_int8<T>(H, x + head * H, to + head * slot, sum);
           else
-            K::template to_16_bits<T>(H, x + head * H, to + head * slot);
+            K::template to_bf16<T>(H, x + head * H, to + head * slot);
         }
       });
     }
@@ -30455,7 +29066,7 @@ struct kv_buffer : kv_memory<typename kv_number<T, Code>::type, Heads, kv_number
           if constexpr (scaled)
             scale = K::template to_int8<T>(H, head, codes, sum);
           else
-            K::template to_16_bits<T>(H, head, codes);
+            K::template to_bf16<T>(H, head, codes);
           for (index c = 0; c < H; ++c)
             head[c] = scale * ops::kv_rows<code>::template number<T>(codes[c]);
         });
@@ -31987,7 +30598,6 @@ enum class refusal : unsigned char {
   objective_exits,           ///< early exits beside an objective on the last layer's logits
   attention_recompute,       ///< limits.recompute beside an objective on attention
   attention_layer_dropout,   ///< layer dropout beside an objective on attention
-  switch_layer_dropout,      ///< layer dropout beside an adapter that routes tokens once
   attention_virtual,         ///< virtual tokens beside an objective on attention
   not_written,               ///< a batch that the objective did not write last
   other_texts,               ///< a saved state of other texts than those of the batch
@@ -32149,10 +30759,6 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::attention_layer_dropout:
       return "the objective watches attention in every layer, and layer dropout leaves some out: "
              "set training_options.layer_dropout.rate to 0";
-    case refusal::switch_layer_dropout:
-      return "the adapter routes tokens in the first layer for all layers, and layer dropout "
-             "leaves "
-             "some tokens out of others: set training_options.layer_dropout.rate to 0";
     case refusal::attention_virtual:
       return "the objective watches attention between the tokens of a text, and virtual tokens are "
              "none: train lora<> or bottleneck<> instead";
@@ -32656,12 +31262,6 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Whether row `t` of sequence `b` in this call is one of its virtual tokens.
-template <class T>
-bool is_virtual(const context<T>& ctx, index b, index t) {
-  return t < (std::min)(ctx.front, ctx.length_of(b)) &&
-         ctx.past_of(b) + t < ops::adapter_hooks<T>::in(ctx.on)->front_of(b);
-}
 /// Calls f(b, t, i, virtual_tokens) for the rows of virtual tokens in this call: row t of sequence
 /// b is virtual token i. Rows are divided among the threads, and all have finished.
 template <class T, class F>
@@ -32669,7 +31269,8 @@ void each_virtual(const context<T>& ctx, F&& f) {
   const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
   ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
     const index b = at / ctx.front, t = at % ctx.front, i = ctx.past_of(b) + t;
-    if (is_virtual(ctx, b, t)) f(b, t, i, hooks.of(b).front);
+    const ops::virtual_tokens<T>& front = hooks.of(b).front;
+    if (t < ctx.length_of(b) && i < hooks.front_of(b)) f(b, t, i, front);
   });
 }
 
@@ -32974,7 +31575,6 @@ constexpr index kept_bytes(kv_code code, index numbers) {
     case kv_code::exact:
       break;
     case kv_code::bf16:
-    case kv_code::f16:
       return 2 * numbers;
     case kv_code::int8:
     case kv_code::channel_int8:
@@ -33998,7 +32598,6 @@ struct layer_loop {
       if (!ctx.stack.layers.holds(layer)) continue;
       ctx.stack.layer = layer;
       ctx.stack.hook(layer, x.data(), nullptr);
-      if (ctx.on.weights) ctx.on.weights->call(ctx.on.weights->object, ctx.on, layer, false);
       const bool last = l + 1 == Count || !ctx.stack.layers.holds(layer + 1);
       const view<T, D> next = last ? y : view<T, D>(stream[l], x.rows());
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
@@ -34023,7 +32622,6 @@ struct layer_loop {
       const view<T, D> d_input = l > 0 ? view<T, D>(gradient[l % 2], x.rows()) : dx;
       if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
       const index layer = ctx.stack.layer = first + static_cast<index>(l);
-      if (ctx.on.weights) ctx.on.weights->call(ctx.on.weights->object, ctx.on, layer, true);
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
       if (mask) {
         T* const rest = gradient[(l + 1) % 2];  // dy itself, or free
@@ -36928,15 +35526,6 @@ struct expert_load {
   double balance = 0;  ///< load-balancing losses N sum_e f_e P_e, without expert_choice::balance
   double z = 0;        ///< squared log-sum-exps, without expert_choice::z
 
-  /// Adds what routers did with other tokens.
-  constexpr expert_load& operator+=(const expert_load& more) {
-    tokens += more.tokens;
-    choices += more.choices;
-    dropped += more.dropped;
-    balance += more.balance;
-    z += more.z;
-    return *this;
-  }
   /// Share of the choices that found no room, in [0, 1].
   constexpr double dropped_share() const {
     return choices > 0 ? static_cast<double>(dropped) / static_cast<double>(choices) : 0;
@@ -37974,197 +36563,6 @@ struct mixture_of_depths : policy {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Two feed-forwards side by side: one for rows of images, one for tokens (Luo et al. 2024,
-/// arXiv:2410.08202).
-
-LINNET_NAMESPACE_BEGIN
-
-/// y = Text(x) (1 - m) + Visual(x) m on rows [rows, in]: two layers of one type. The mask m is 1
-/// for rows that stand before a text, see virtual_tokens, and else 0. A row passes one of the two,
-/// and weights of the other are not read for it.
-template <class Expert>
-struct visual_expert_layer {
-  static constexpr index in = Expert::in, out = Expert::in;
-  static_assert(Expert::in == Expert::out,
-                "linnet::ffn::visual_expert: an expert must keep the width of the stream");
-  static constexpr bool adds_residual = linnet::detail::adds_residual<Expert>();
-
-  template <class Form>
-  struct params {
-    typename Expert::template params<Form> text{}, visual{};
-  };
-  /// The expert of texts has the names of the feed-forward alone.
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    Expert::visit(f, at, p.text...);
-    Expert::visit(f, at / "visual", p.visual...);
-  }
-  /// Both read and write the same channels.
-  template <class Ends, class P>
-  static void channels(const Ends& c, P& p) {
-    linnet::detail::describe_channels<Expert>(c, p.text);
-    linnet::detail::describe_channels<Expert>(c, p.visual);
-  }
-
-  template <class T>
-  struct cache {
-    typename Expert::template cache<T> text{}, visual{};
-    std::int32_t* order = nullptr;     ///< [rows] rows of images, then all others
-    index* begins = nullptr;           ///< [2 * sequences + 1] where those of a sequence begin in
-                                       ///< `order`, of images first
-    index sequences = 0;               ///< that are planned for
-    T *x = nullptr, *y = nullptr;      ///< [rows, in] in that order
-    T *d_x = nullptr, *d_y = nullptr;  ///< while training
-  };
-  template <class T>
-  static constexpr cache<T> plan(planner& m, const call_shape& e) {
-    static_assert(!linnet::detail::keeps_state<Expert, T>(),
-                  "linnet::ffn::visual_expert: an expert must keep nothing of earlier tokens");
-    const index size = e.rows() * in, mark = m.scratch.mark();
-    cache<T> c;
-    c.order = m.saved.take<std::int32_t>(e.rows());
-    c.begins = m.saved.take<index>(2 * e.batch + 1);
-    c.sequences = e.batch;
-    c.x = m.scratch.take<T>(size);
-    c.y = m.scratch.take<T>(size);
-    if (e.training) {
-      c.d_x = m.scratch.take<T>(size);
-      c.d_y = m.scratch.take<T>(size);
-    }
-    c.text = Expert::template plan<T>(m, e);
-    // Without backward, one may overwrite what the other has made.
-    c.visual = e.training ? Expert::template plan<T>(m, e) : c.text;
-    m.scratch.release(mark);
-    return c;
-  }
-
-  template <class T, class S>
-  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
-                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
-    if (ctx.front == 0) {
-      if constexpr (adds_residual)
-        Expert::template forward<T, S>(p.text, x, y, c.text, ctx, residual);
-      else
-        Expert::template forward<T, S>(p.text, x, y, c.text, ctx);
-      return;
-    }
-    ctx.on.threads.once([&] { sort(c, ctx); });
-    gather(x, c.x, c, ctx);
-    run<T, S>(0, p.visual, c.visual, c, ctx);
-    run<T, S>(1, p.text, c.text, c, ctx);
-    ctx.on.threads.each(ctx.rows(), [&](index i) {
-      const index row = c.order[i];
-      for (index j = 0; j < in; ++j)
-        y(row, j) = residual ? residual[row * in + j] + c.y[i * in + j] : c.y[i * in + j];
-    });
-  }
-  template <class T, class S>
-  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
-                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
-                       context<T>& ctx) {
-    if (ctx.front == 0)
-      return Expert::template backward<T, S>(p.text, dp.text, x, dy, dx, c.text, ctx);
-    gather(x, c.x, c, ctx);
-    gather(dy, c.d_y, c, ctx);
-    ops::fill(ctx.on, x.size(), T(0), c.d_x);
-    run_backward<T, S>(0, p.visual, dp.visual, c.visual, c, ctx);
-    run_backward<T, S>(1, p.text, dp.text, c.text, c, ctx);
-    ctx.on.threads.each(ctx.rows(), [&](index i) {
-      for (index j = 0; j < in; ++j) dx(c.order[i], j) += c.d_x[i * in + j];
-    });
-  }
-
-  /// Each row passes one of both.
-  static constexpr index flops(const call_shape& e) { return Expert::flops(e); }
-
- private:
-  /// Puts the rows of images first, and those of a sequence in their order.
-  template <class T>
-  static void sort(cache<T>& c, const context<T>& ctx) {
-    std::int32_t* next = c.order;
-    for (index side = 0; side < 2; ++side)
-      for (index b = 0; b < c.sequences; ++b) {
-        c.begins[side * c.sequences + b] = next - c.order;
-        for (index t = 0; b < ctx.batch && t < ctx.length; ++t)
-          if (linnet::detail::is_virtual(ctx, b, t) == (side == 0))
-            *next++ = static_cast<std::int32_t>(b * ctx.length + t);
-      }
-    c.begins[2 * c.sequences] = next - c.order;
-  }
-  /// to = the rows of x in the order of the experts.
-  template <class T>
-  static void gather(view<const T, in> x, T* to, const cache<T>& c, const context<T>& ctx) {
-    ctx.on.threads.each(ctx.rows(),
-                        [&](index i) { std::copy_n(x.row(c.order[i]), in, to + i * in); });
-  }
-  /// The rows of one side: where they begin, how many there are, and the call on them.
-  template <class T>
-  struct part {
-    index first, rows;
-    const index* begins;
-    context<T> inner;
-
-    part(index side, const cache<T>& c, const context<T>& ctx)
-        : first(c.begins[side * c.sequences]),
-          rows(c.begins[(side + 1) * c.sequences] - first),
-          begins(c.begins + side * c.sequences),
-          inner(ctx) {
-      inner.batch = 1;
-      inner.length = rows;
-      inner.lengths = inner.past = inner.prefix = inner.documents = nullptr;
-      inner.pages = {};
-      inner.front = 0;
-      inner.stack.mask = nullptr;
-    }
-  };
-  template <class T, class S>
-  static void run(index side, const typename Expert::template params<form::packed<T, S>>& p,
-                  typename Expert::template cache<T>& expert, const cache<T>& c,
-                  const context<T>& ctx) {
-    part<T> of(side, c, ctx);
-    if (of.rows == 0) return;
-    const auto* const given = ops::adapter_hooks<T>::in(ctx.on);
-    const ops::sequence_adapters<T> adapters(given->each, ctx.batch, of.begins);
-    const ops::adapter_hooks<T> hooks = adapters.hooks();
-    if (given->each) of.inner.on.adapter = &hooks;
-    Expert::template forward<T, S>(p, {c.x + of.first * in, of.rows},
-                                   {c.y + of.first * in, of.rows}, expert, of.inner);
-  }
-  template <class T, class S>
-  static void run_backward(index side,
-                           const typename Expert::template params<form::packed<T, S>>& p,
-                           typename Expert::template params<form::gradient<T>>& dp,
-                           typename Expert::template cache<T>& expert, const cache<T>& c,
-                           const context<T>& ctx) {
-    part<T> of(side, c, ctx);
-    if (of.rows == 0) return;
-    const index at = of.first * in;
-    Expert::template backward<T, S>(p, dp, {c.x + at, of.rows}, {c.d_y + at, of.rows},
-                                    {c.d_x + at, of.rows}, expert, of.inner);
-  }
-};
-
-namespace ffn {
-
-/// Two feed-forwards `Of` beside each other, each row through one of them (Luo et al. 2024). Rows
-/// of an image before a text pass the visual expert, and so do an adapter's soft tokens. All others
-/// pass the expert of texts, whose tensors have the names of `Of` alone. A text without an image is
-/// computed as by `Of`, to the bit. A mask of positions decides, no router. See
-/// copy_to_visual_experts() and visual_parts for how one is trained.
-template <class Of = swiglu>
-struct visual_expert : policy {
-  static_assert(!Of::skipped && Of::can_truncate,
-                "linnet::ffn::visual_expert: is of a feed-forward that keeps nothing of earlier "
-                "tokens");
-  static constexpr bool couples_tokens = Of::couples_tokens;
-  template <index D, index F, bool Bias>
-  using layer = visual_expert_layer<typename Of::template layer<D, F, Bias>>;
-};
-
-}  // namespace ffn
-
-LINNET_NAMESPACE_END
-/// @file
 /// Sharing policies: which parameters the blocks of a stack have in common.
 
 LINNET_NAMESPACE_BEGIN
@@ -38599,15 +36997,6 @@ struct policy_set {
   using with = policy_set<std::conditional_t<std::is_base_of_v<Slot, Ps>, Other, Ps>...>;
 };
 
-/// A model of causal blocks of one kind that names its policies and replaces one by
-/// `with<Slot, Other>`, as decoders do. `self` is the shape of its attention.
-template <class M>
-concept replaces_policies = requires {
-  typename M::template with<linnet::ffn::policy, typename M::ffn>;
-  typename M::template with<linnet::attention::policy, typename M::attention>;
-  M::self.kv();
-};
-
 /// The storage type in the list, or f32, with the list's compute type.
 template <class... Ps>
 struct pick_storage {
@@ -38965,8 +37354,6 @@ template <>
 inline constexpr bool covers_policy<kv::exact> = true;
 template <>
 inline constexpr bool covers_policy<kv::bf16> = true;
-template <>
-inline constexpr bool covers_policy<kv::f16> = true;
 template <>
 inline constexpr bool covers_policy<kv::int8> = true;
 template <>
@@ -39760,12 +38147,6 @@ struct ffn_metadata<ffn::experts<N, K, Of, Choice>> : ffn_metadata<void> {
            (ffn::experts<N, K, Of, Choice>::normalised || K == 1 ? " " : " not normalised ") +
            ffn_metadata<Of>::name();
   }
-};
-
-template <class Of>
-struct ffn_metadata<ffn::visual_expert<Of>> : ffn_metadata<void> {
-  static constexpr bool named = ffn_metadata<Of>::named;
-  static std::string name() { return "visual_expert " + ffn_metadata<Of>::name(); }
 };
 
 /// The activation of a feed-forward policy; exact GELU for those that are neither standard nor
@@ -46983,49 +45364,21 @@ enum class topology {
   tree   ///< ceil(log2 N) messages of all values, along a binomial tree
 };
 
-/// Messages that a rank sends.
-struct simulated_traffic {
-  double messages = 0, bytes = 0;
-
-  constexpr simulated_traffic& operator+=(const simulated_traffic& more) {
-    messages += more.messages;
-    bytes += more.bytes;
-    return *this;
-  }
-};
-
 /// A network whose ranks all send at the same time.
 struct simulated_network {
   double latency = 0;         ///< seconds of each message
   double seconds_a_byte = 0;  ///< 1 / bandwidth of a rank
   topology way = topology::ring;
 
-  /// Messages of a rank until each of `ranks` ranks has its share of a sum of `bytes`. As many are
-  /// sent until all have gathered shares of `bytes`, so a sum that all have takes twice that.
-  constexpr simulated_traffic traffic(index ranks, double bytes) const {
+  /// Seconds until each of `ranks` ranks has its share of a sum of `bytes`, or all have gathered so
+  /// many from their shares. A sum that all have takes twice that.
+  constexpr double pass(index ranks, double bytes) const {
     const auto n = static_cast<double>(ranks);
     const auto depth =  // ceil(log2 N)
         static_cast<double>(std::bit_width(static_cast<std::uint64_t>(ranks - 1)));
-    if (way == topology::ring) return {n - 1, (n - 1) * (bytes / n)};
-    return {depth, depth * bytes};
+    return way == topology::ring ? (n - 1) * (latency + bytes / n * seconds_a_byte)
+                                 : depth * (latency + bytes * seconds_a_byte);
   }
-  /// Seconds until these messages have come, one after the other.
-  constexpr double seconds(const simulated_traffic& sent) const {
-    return sent.messages * latency + sent.bytes * seconds_a_byte;
-  }
-  /// Seconds of traffic().
-  constexpr double pass(index ranks, double bytes) const { return seconds(traffic(ranks, bytes)); }
-};
-
-/// Nodes of equally many ranks. The ranks of a node share out values among them, and each node has
-/// all of them (hybrid sharding, Zhao et al. 2023).
-struct simulated_nodes {
-  simulated_network inside{};  ///< of the ranks of a node
-  /// Of the nodes. Ranks with the same place in their nodes send to each other, those of all places
-  /// at the same time. Each has the latency, and 1 / ranks of the bandwidth.
-  simulated_network between{};
-  index ranks = 1;  ///< of a node
-  index nodes = 1;
 };
 
 /// Costs of a layer on one rank, or of the tensors outside of layers.
@@ -47044,39 +45397,26 @@ struct simulated_step {
 
 /// Seconds of a step of one rank.
 struct simulated_time {
-  double computes = 0;          ///< layers and optimizer
-  double all = 0;               ///< until the last message has come
-  simulated_traffic inside{};   ///< that it sends to ranks of its node, which are all without nodes
-  simulated_traffic between{};  ///< that it sends to other nodes
+  double computes = 0;  ///< layers and optimizer
+  double all = 0;       ///< until the last message has come
 
   /// Part of the step in which the rank computes: 1 if no message is waited for.
   constexpr double efficiency() const { return all > 0 ? computes / all : 1; }
 };
 
-/// Plays a step of `layers`, in order of forward, on each rank of all nodes, with a batch of its
-/// own. Stages 0 and 1 send all gradients at the end of backward, in one sum. Stage 2 sends each
-/// layer's when backward has made them. Stage 3 also gathers each layer's weights before its
-/// forward and its backward, the next ones while a layer runs if `how.overlaps`. Gradients are
-/// added inside nodes; then each rank adds its share to those of the other nodes. All else is sent
-/// inside nodes. Messages of a rank go one after the other; linnet's own trainers wait for each,
-/// without `overlaps`.
+/// Plays a step of `layers`, in order of forward, on each of `ranks` ranks with a batch of its own.
+/// Stages 0 and 1 send all gradients at the end of backward, in one sum. Stage 2 sends each layer's
+/// when backward has made them. Stage 3 also gathers each layer's weights before its forward and
+/// its backward, the next ones while a layer runs if `how.overlaps`. Messages of a rank go one
+/// after the other; linnet's own trainers wait for each, without `overlaps`.
 constexpr simulated_time simulate(std::span<const simulated_layer> layers,
-                                  const simulated_nodes& cluster, const simulated_step& how) {
-  assert(cluster.ranks >= 1 && cluster.nodes >= 1 && how.stage >= 0 && how.stage <= 3);
+                                  const simulated_network& net, index ranks,
+                                  const simulated_step& how) {
+  assert(ranks >= 1 && how.stage >= 0 && how.stage <= 3);
   double now = 0, sent = 0;  // when the rank is free, and when its last message has come
   simulated_time t;
-  const double sharers = static_cast<double>(cluster.ranks);
-  const auto send = [&](double parameters, bool sums, double begin) {
-    const double bytes = parameters * how.bytes_of_value;
-    const simulated_traffic near = cluster.inside.traffic(cluster.ranks, bytes);
-    double seconds = cluster.inside.seconds(near);
-    t.inside += near;
-    for (int pass = 0; sums && pass < 2; ++pass) {  // the share's sum, and then all have it
-      const simulated_traffic far = cluster.between.traffic(cluster.nodes, bytes / sharers);
-      seconds += cluster.between.seconds({far.messages, far.bytes * sharers});
-      t.between += far;
-    }
-    sent = (std::max)(sent, begin) + seconds;
+  const auto send = [&](double parameters, double begin) {
+    sent = (std::max)(sent, begin) + net.pass(ranks, parameters * how.bytes_of_value);
     if (!how.overlaps) now = (std::max)(now, sent);
   };
   const auto compute = [&](double seconds) {
@@ -47089,7 +45429,7 @@ constexpr simulated_time simulate(std::span<const simulated_layer> layers,
   double parameters = 0, arrived = 0;  // when the weights of the layer have come
   const auto gather = [&](std::size_t i) {
     if (how.stage < 3 || i >= 2 * count) return;
-    send(layer(i).parameters, false, now);
+    send(layer(i).parameters, now);
     arrived = sent;
   };
   if (how.overlaps) gather(0);
@@ -47100,22 +45440,16 @@ constexpr simulated_time simulate(std::span<const simulated_layer> layers,
     const bool forward = i < count;
     compute(forward ? layer(i).forward : layer(i).backward);
     if (forward) parameters += layer(i).parameters;
-    if (!forward && how.stage >= 2) send(layer(i).parameters, true, now);
+    if (!forward && how.stage >= 2) send(layer(i).parameters, now);
   }
-  if (how.stage < 2) send(parameters, true, now);
+  if (how.stage < 2) send(parameters, now);
   now = (std::max)(now, sent);
-  if (how.stage == 0) send(parameters, false, now);
+  if (how.stage == 0) send(parameters, now);
   now = (std::max)(now, sent);
-  compute(how.update * parameters / (how.stage > 0 ? sharers : 1));
-  if (how.stage == 1 || how.stage == 2) send(parameters, false, now);
+  compute(how.update * parameters / (how.stage > 0 ? static_cast<double>(ranks) : 1));
+  if (how.stage == 1 || how.stage == 2) send(parameters, now);
   t.all = (std::max)(now, sent);
   return t;
-}
-/// Plays a step on `ranks` ranks that all share out values among them, as those of one node.
-constexpr simulated_time simulate(std::span<const simulated_layer> layers,
-                                  const simulated_network& net, index ranks,
-                                  const simulated_step& how) {
-  return simulate(layers, simulated_nodes{.inside = net, .ranks = ranks}, how);
 }
 
 LINNET_NAMESPACE_END
@@ -47892,6 +46226,154 @@ LINNET_NAMESPACE_END
 /// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
 /// limits are constants.
 
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Bytes of each kind of memory that model M plans for a purpose.
+struct plan_sizes {
+  index state = 0, saved = 0, scratch = 0, converted = 0;
+  constexpr index total() const {
+    return add_sizes(add_sizes(state, saved), add_sizes(scratch, converted));
+  }
+};
+/// The most of ops::converted_bytes() that a matrix of a model of mixed storage `S` needs.
+template <class S>
+constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+  index most = 0;
+  S::each([&](auto one) {
+    most = (std::max)(
+        most, ops::converted_bytes<typename decltype(one)::type>(rows, in, out, threads, training));
+  });
+  return most;
+}
+template <class S>
+constexpr planner planner_for() {
+  planner m;
+  if constexpr (ops::uses_scratch<S>) m.converted_bytes = &ops::converted_bytes<S>;
+  if constexpr (requires { S::mixes; }) m.converted_bytes = &converted_bytes<S>;
+  return m;
+}
+template <class M, class T, class S = storage_of<M, T>>
+LINNET_COLD constexpr plan_sizes plan_for(const limits& l, purpose use) {
+  planner m = planner_for<S>();
+  (void)M::template plan<T>(m, l, use);
+  return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
+}
+
+/// The workspace of model M inside memory, and where its products round their inputs.
+template <class M, class T>
+struct placed_workspace {
+  typename M::template workspace<T> work{};
+  void* converted = nullptr;
+};
+/// Places the workspace in `memory`, which is zeroed and large enough.
+template <class M, class T, class S = storage_of<M, T>>
+LINNET_COLD placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
+  const plan_sizes sizes = plan_for<M, T, S>(l, use);
+  auto* const at = static_cast<std::byte*>(memory);
+  planner m = planner_for<S>();
+  m.state = arena(at, sizes.state);
+  m.saved = arena(at + sizes.state, sizes.saved);
+  m.scratch = arena(at + sizes.state + sizes.saved, sizes.scratch);
+  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
+                                at + sizes.state + sizes.saved + sizes.scratch};
+  M::prepare(placed.work, l);
+  return placed;
+}
+
+/// Labels of each sequence of a batch.
+template <class M>
+constexpr index labels_per_sequence(const typename M::batch& b) {
+  if constexpr (requires { b.target_length; })
+    return b.target_length;
+  else
+    return M::label_per_sequence ? 1 : b.length;
+}
+/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
+template <class M, class T>
+bool logits_fit(const typename M::batch& b, std::span<T> logits) {
+  const index rows = b.batch * M::ids_per_token * labels_per_sequence<M>(b);
+  return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
+}
+/// Whether a model has no loss, as an encoder without a head.
+template <class M>
+inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
+                                 requires(const typename M::batch& b, const limits& l) {
+  M::refuses_texts(b, l);
+};
+/// Why an objective does not serve a batch.
+template <class M, class L>
+refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
+  if constexpr (requires { from.template refuses<M>(b, l); })
+    return from.template refuses<M>(b, l);
+  else
+    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
+}
+/// Why a call with a batch, an objective and a span for logits is refused: the first cause.
+template <class M, class Objective, class T>
+refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
+                   std::span<T> logits) {
+  if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
+  if (const refusal why = refusal_by<M>(from, b, l); why != refusal::none) return why;
+  return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
+}
+
+/// Why a model takes no batch of a text: of one without a loss, labels are not read.
+template <class M>
+refusal refusal_of_text(const typename M::batch& b, const limits& l) {
+  if constexpr (headless<M>)
+    return M::refuses_texts(b, l);
+  else
+    return refusal_of<M>(b, l);
+}
+/// The error of `where` for batch number `i` of a text, if it is refused.
+LINNET_COLD inline result<void> check_batch(const char* where, index i, refusal why) {
+  if (why == refusal::none) return {};
+  return failure(errc::invalid, where, "batch " + std::to_string(i),
+                 "one that the model and the limits take", to_string(why));
+}
+
+/// Checks limits for a model that has a key-value cache of blocks (`paged`) and rules of its own.
+LINNET_COLD inline result<void> acceptable(const char* where, const limits& l, index footprint,
+                                           bool paged, limits_refusal (*rules)(const limits&)) {
+  const auto refuse = [&](const char* field, std::string_view rule, index got) {
+    return detail::failure(errc::invalid, where, field, rule, std::to_string(got));
+  };
+  const auto no_more_than = [](index most, const char* what) {
+    return "no more than " + std::to_string(most) + ", " + what;
+  };
+  if (auto fit = acceptable(where, "limits", l); !fit) return fit;
+  if (l.kv_blocks > 0 && !paged)
+    return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
+  if (l.chunk > 0 && l.max_logits > l.chunk)
+    return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
+  if (const limits_refusal own = rules(l); own.field != nullptr)
+    return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
+  constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
+                                   "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
+  std::size_t largest = 0;
+  for (std::size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+    const index value = l.*growing_limits[i];
+    if (value > most_positions) return refuse(names[i], "no more than 2147483647", value);
+    if (value > l.*growing_limits[largest]) largest = i;
+  }
+  if (footprint >= most_bytes)
+    return refuse(names[largest], "limits whose memory fits an address space",
+                  l.*growing_limits[largest]);
+  return {};
+}
+/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
+/// is what they need.
+template <class M>
+result<void> acceptable(const char* where, const limits& l, index footprint) {
+  return acceptable(where, l, footprint, M::cache::code != kv_code::int4,
+                    [](const limits& some) -> limits_refusal { return M::check_limits(some); });
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 /// @file
 /// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
 
@@ -48015,47 +46497,25 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-namespace detail {
-/// An objective that gives the reason for which it does not serve a batch.
-template <class L, class M>
-concept says_why_not = requires(L& l, const typename M::batch& b, const limits& m) {
-  { l.template refuses<M>(b, m) } -> std::same_as<refusal>;
-};
-/// An objective that says whether it serves a batch.
-template <class L, class M>
-concept says_whether = requires(L& l, const typename M::batch& b, const limits& m) {
-  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
-};
-}  // namespace detail
-
 /// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
 /// `contrastive_objective`, `distillation`, `cached_logits_reader`, `cached_logits_writer` or your
 /// own.
-/// - `refuses<M>(batch, limits)` is asked before anything is computed. It returns why the objective
-///   does not serve this batch within the caller's limits, or refusal::none. A call that is refused
-///   computes nothing, gives NaN nats, and words the refusal in last_refusal().
-/// - `accepts<M>(batch, limits)` says only whether it does, in place of refuses(). Of an objective
-///   that has both, refuses() alone is asked.
+/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
+///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
 /// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
 ///   loss, see ops::label_cross_entropy.
+/// - `refuses<M>(batch, limits)`, if there is one, returns the linnet::refusal that last_refusal()
+///   words, and is asked in place of accepts().
 /// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
 ///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
 template <class L, class M>
-concept objective = (detail::says_why_not<L, M> ||
-                     detail::says_whether<L, M>)&&requires(L& l, const typename M::batch& b,
-                                                           const ops::execution& on) {
+concept objective = requires(L& l, const typename M::batch& b, const limits& m,
+                             const ops::execution& on) {
+  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
   l.token_loss(on, b);
 };
 
 namespace detail {
-/// Why an objective does not serve a batch.
-template <class M, class L>
-refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
-  if constexpr (says_why_not<L, M>)
-    return from.template refuses<M>(b, l);
-  else
-    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
-}
 /// An objective with a loss on attention: its attention_tap() watches forward and backward, and
 /// attention_nats() is what it adds to the loss.
 template <class L>
@@ -48125,147 +46585,6 @@ class contrastive_objective {
   };
   contrastive_options how_;
 };
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Bytes of each kind of memory that model M plans for a purpose.
-struct plan_sizes {
-  index state = 0, saved = 0, scratch = 0, converted = 0;
-  constexpr index total() const {
-    return add_sizes(add_sizes(state, saved), add_sizes(scratch, converted));
-  }
-};
-/// The most of ops::converted_bytes() that a matrix of a model of mixed storage `S` needs.
-template <class S>
-constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
-  index most = 0;
-  S::each([&](auto one) {
-    most = (std::max)(
-        most, ops::converted_bytes<typename decltype(one)::type>(rows, in, out, threads, training));
-  });
-  return most;
-}
-template <class S>
-constexpr planner planner_for() {
-  planner m;
-  if constexpr (ops::uses_scratch<S>) m.converted_bytes = &ops::converted_bytes<S>;
-  if constexpr (requires { S::mixes; }) m.converted_bytes = &converted_bytes<S>;
-  return m;
-}
-template <class M, class T, class S = storage_of<M, T>>
-LINNET_COLD constexpr plan_sizes plan_for(const limits& l, purpose use) {
-  planner m = planner_for<S>();
-  (void)M::template plan<T>(m, l, use);
-  return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
-}
-
-/// The workspace of model M inside memory, and where its products round their inputs.
-template <class M, class T>
-struct placed_workspace {
-  typename M::template workspace<T> work{};
-  void* converted = nullptr;
-};
-/// Places the workspace in `memory`, which is zeroed and large enough.
-template <class M, class T, class S = storage_of<M, T>>
-LINNET_COLD placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
-  const plan_sizes sizes = plan_for<M, T, S>(l, use);
-  auto* const at = static_cast<std::byte*>(memory);
-  planner m = planner_for<S>();
-  m.state = arena(at, sizes.state);
-  m.saved = arena(at + sizes.state, sizes.saved);
-  m.scratch = arena(at + sizes.state + sizes.saved, sizes.scratch);
-  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
-                                at + sizes.state + sizes.saved + sizes.scratch};
-  M::prepare(placed.work, l);
-  return placed;
-}
-
-/// Labels of each sequence of a batch.
-template <class M>
-constexpr index labels_per_sequence(const typename M::batch& b) {
-  if constexpr (requires { b.target_length; })
-    return b.target_length;
-  else
-    return M::label_per_sequence ? 1 : b.length;
-}
-/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
-template <class M, class T>
-bool logits_fit(const typename M::batch& b, std::span<T> logits) {
-  const index rows = b.batch * M::ids_per_token * labels_per_sequence<M>(b);
-  return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
-}
-/// Whether a model has no loss, as an encoder without a head.
-template <class M>
-inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
-                                 requires(const typename M::batch& b, const limits& l) {
-  M::refuses_texts(b, l);
-};
-/// Why a call with a batch, an objective and a span for logits is refused: the first cause.
-template <class M, class Objective, class T>
-refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
-                   std::span<T> logits) {
-  if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
-  if (const refusal why = refusal_by<M>(from, b, l); why != refusal::none) return why;
-  return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
-}
-
-/// Why a model takes no batch of a text: of one without a loss, labels are not read.
-template <class M>
-refusal refusal_of_text(const typename M::batch& b, const limits& l) {
-  if constexpr (headless<M>)
-    return M::refuses_texts(b, l);
-  else
-    return refusal_of<M>(b, l);
-}
-/// The error of `where` for batch number `i` of a text, if it is refused.
-LINNET_COLD inline result<void> check_batch(const char* where, index i, refusal why) {
-  if (why == refusal::none) return {};
-  return failure(errc::invalid, where, "batch " + std::to_string(i),
-                 "one that the model and the limits take", to_string(why));
-}
-
-/// Checks limits for a model that has a key-value cache of blocks (`paged`) and rules of its own.
-LINNET_COLD inline result<void> acceptable(const char* where, const limits& l, index footprint,
-                                           bool paged, limits_refusal (*rules)(const limits&)) {
-  const auto refuse = [&](const char* field, std::string_view rule, index got) {
-    return detail::failure(errc::invalid, where, field, rule, std::to_string(got));
-  };
-  const auto no_more_than = [](index most, const char* what) {
-    return "no more than " + std::to_string(most) + ", " + what;
-  };
-  if (auto fit = acceptable(where, "limits", l); !fit) return fit;
-  if (l.kv_blocks > 0 && !paged)
-    return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
-  if (l.chunk > 0 && l.max_logits > l.chunk)
-    return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
-  if (const limits_refusal own = rules(l); own.field != nullptr)
-    return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
-  constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
-                                   "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
-  std::size_t largest = 0;
-  for (std::size_t i = 0; i < sizeof names / sizeof *names; ++i) {
-    const index value = l.*growing_limits[i];
-    if (value > most_positions) return refuse(names[i], "no more than 2147483647", value);
-    if (value > l.*growing_limits[largest]) largest = i;
-  }
-  if (footprint >= most_bytes)
-    return refuse(names[largest], "limits whose memory fits an address space",
-                  l.*growing_limits[largest]);
-  return {};
-}
-/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
-/// is what they need.
-template <class M>
-result<void> acceptable(const char* where, const limits& l, index footprint) {
-  return acceptable(where, l, footprint, M::cache::code != kv_code::int4,
-                    [](const limits& some) -> limits_refusal { return M::check_limits(some); });
-}
-
-}  // namespace detail
 
 LINNET_NAMESPACE_END
 
@@ -49338,8 +47657,8 @@ template <class M>
 consteval bool takes_trees() {
   static_assert(M::supports_trees,
                 "linnet::session::feed_tree: this model's cache keeps texts, not trees; decoders "
-                "with attention::full, a feed-forward without a state and kv::exact, kv::bf16, "
-                "kv::f16 or kv::int8 take them");
+                "with attention::full, a feed-forward without a state and kv::exact, kv::bf16 or "
+                "kv::int8 take them");
   return true;
 }
 
@@ -51862,228 +50181,6 @@ inline result<std::vector<eval_item>> read_hellaswag(std::string_view text,
   return detail::some_items(std::move(items), where);
 }
 LINNET_OR_OUT_OF_MEMORY(where)
-
-LINNET_NAMESPACE_END
-/// @file
-/// The most probable tokens that a model predicts: what a student with other tokens learns from it.
-
-/// @file
-/// A teacher by the most probable tokens of each row and their logits.
-
-LINNET_NAMESPACE_BEGIN
-
-/// The most probable tokens of rows, and their logits: both [rows, k]. Where a row has fewer, the
-/// rest of its ids are `no_token`. A row's ids differ. top_logits_of() makes them of a model.
-struct top_logits {
-  index k = 0;
-  std::vector<token> ids{};
-  std::vector<float> logits{};
-
-  /// Number of rows.
-  index rows() const { return k > 0 ? std::ssize(ids) / k : 0; }
-  /// Rows [first, first + count), such as those of one sequence of a batch. Errors: errc::invalid
-  /// for rows that are not there, errc::out_of_memory.
-  result<top_logits> part(index first, index count) const LINNET_TRY {
-    if (first < 0 || count < 0 || first > rows() || count > rows() - first)
-      return error{errc::invalid, "top_logits::part", "rows",
-                   "some of " + std::to_string(rows()) + " rows",
-                   std::to_string(count) + " from row " + std::to_string(first) + " on"};
-    const auto begin = first * k, end = begin + count * k;
-    return top_logits{k,
-                      {ids.begin() + begin, ids.begin() + end},
-                      {logits.begin() + begin, logits.begin() + end}};
-  }
-  LINNET_OR_OUT_OF_MEMORY("top_logits::part")
-  /// Puts other rows behind these. Nothing changes unless all do. Errors: errc::invalid for rows of
-  /// another k, unless there is none here; errc::out_of_memory.
-  result<void> append(top_logits more) LINNET_TRY {
-    if (ids.empty()) {
-      *this = std::move(more);
-      return {};
-    }
-    if (more.k != k)
-      return error{errc::invalid, "top_logits::append", "k",
-                   std::to_string(k) + ", as the rows before have", std::to_string(more.k)};
-    ids.reserve(ids.size() + more.ids.size());
-    logits.reserve(logits.size() + more.logits.size());
-    ids.insert(ids.end(), more.ids.begin(), more.ids.end());
-    logits.insert(logits.end(), more.logits.begin(), more.logits.end());
-    return {};
-  }
-  LINNET_OR_OUT_OF_MEMORY("top_logits::append")
-  /// Cuts rows off, or puts some without ids behind: those of padding, whose labels are `ignored`.
-  /// Errors: errc::invalid for a negative number of rows, errc::out_of_memory.
-  result<void> resize(index rows) LINNET_TRY {
-    if (rows < 0)
-      return error{errc::invalid, "top_logits::resize", "rows", "at least 0", std::to_string(rows)};
-    if (!detail::has_memory(detail::array_bytes(rows, k, sizeof(token))))
-      return detail::out_of_memory("top_logits::resize");
-    const auto size = static_cast<std::size_t>(rows * k);
-    logits.reserve(size);
-    ids.resize(size, no_token);
-    logits.resize(size);
-    return {};
-  }
-  LINNET_OR_OUT_OF_MEMORY("top_logits::resize")
-};
-
-namespace detail {
-
-/// Finds the k largest of logits[n]; of equal ones those with the lowest ids. best[k] receives
-/// their ids, in descending order.
-template <class T>
-void largest_logits(index n, const T* logits, index k, token* best) {
-  // The k best so far are a heap whose first is the least.
-  const auto better = [&](token a, token b) {
-    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
-  };
-  for (token v = 0; v < n; ++v) {
-    if (v >= k) {
-      if (!better(v, best[0])) continue;
-      std::pop_heap(best, best + k, better);
-    }
-    best[v < k ? v : k - 1] = v;
-    std::push_heap(best, best + (v < k ? v + 1 : k), better);
-  }
-  std::sort_heap(best, best + k, better);
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Rows without ids, for a model of so many tokens. Errors: errc::invalid for k,
-/// errc::out_of_memory.
-inline result<top_logits> room_for_top_logits(index rows, index k, index vocabulary) LINNET_TRY {
-  constexpr const char* where = "top_logits_of";
-  if (k < 1 || k > vocabulary)
-    return error{errc::invalid, where, "k",
-                 "1 to " + std::to_string(vocabulary) + ", the model's vocabulary",
-                 std::to_string(k)};
-  if (rows > 0 && !has_memory(array_bytes(rows, k, sizeof(token)))) return out_of_memory(where);
-  top_logits made{k, {}, {}};
-  if (auto sized = made.resize((std::max)(rows, index{0})); !sized) return sized.error();
-  return made;
-}
-LINNET_OR_OUT_OF_MEMORY("top_logits_of")
-/// Fills one row from logits[vocabulary].
-template <class T>
-void take_top_logits(top_logits& to, index row, index vocabulary, const T* logits) {
-  token* const ids = to.ids.data() + row * to.k;
-  float* const values = to.logits.data() + row * to.k;
-  largest_logits(vocabulary, logits, to.k, ids);
-  for (index c = 0; c < to.k; ++c) values[c] = static_cast<float>(logits[ids[c]]);
-}
-/// Refuses rows of logits that are not finite.
-inline result<void> check_top_logits(const top_logits& rows, bool finite) {
-  for (const float x : rows.logits) finite = finite && is_finite(x);
-  if (finite) return {};
-  return failure(errc::invalid, "top_logits_of", "the model's logits", "finite numbers", "others");
-}
-/// Refuses what a model refused.
-inline result<void> check_taken(const char* what, std::string_view why) {
-  if (why.empty()) return {};
-  return failure(errc::invalid, "top_logits_of", what, "what the model and the limits take", why);
-}
-
-/// An objective of an evaluator that keeps the largest logits of each row, and each sequence's loss
-/// if it is asked for. The loss is the cross-entropy.
-struct keeps_top_logits {
-  top_logits* rows;
-  std::span<loss_sum> losses;
-  index labels;  ///< of a sequence
-
-  template <class M>
-  static bool accepts(const typename M::batch&, const limits&) {
-    return true;
-  }
-  template <class Batch>
-  auto token_loss(const ops::execution&, const Batch&) const {
-    return [this](const ops::execution& on, const auto& h, index first, index count) {
-      on.threads.each(count, [&](index i) {
-        take_top_logits(*rows, first + i, h.vocabulary, h.chunk + i * h.vocabulary);
-      });
-      ops::label_cross_entropy{}(on, h, first, count);
-      on.threads.once([&] {
-        for (index i = first; i < first + count && !losses.empty(); ++i) {
-          loss_sum& of = losses[static_cast<std::size_t>(i / labels)];
-          of.nats += h.losses[i];
-          of.tokens += h.labels[i] != ignored;
-        }
-      });
-    };
-  }
-};
-
-template <class M>
-consteval bool predicts_tokens() {
-  static_assert(M::ids_per_token == 1,
-                "linnet::top_logits_of: this model's tokens consist of bytes, so it has no logits "
-                "of tokens");
-  return true;
-}
-
-}  // namespace detail
-
-/// The k largest logits of each label's row of a batch, [batch * labels of a sequence, k]. A row is
-/// what the model predicts its label by, and is there for labels that are `ignored`, too. Logits
-/// descend; of equal ones the lowest ids come first. They are those that loss() gives, with the
-/// same bits on any number of threads. `losses`[batch], unless empty, receives the cross-entropy of
-/// each sequence. Memory of one chunk of logits is all that it takes beside the rows. Errors:
-/// errc::invalid for k, `losses` of another size, a batch that the model refuses, and logits that
-/// are not finite. Also errc::out_of_memory. Wan et al. (2024) keep ten.
-template <class M, class T>
-result<top_logits> top_logits_of(evaluator<M, T>& teacher, const typename M::batch& b, index k = 10,
-                                 std::span<loss_sum> losses = {}) LINNET_TRY {
-  static_assert(detail::predicts_tokens<M>());
-  if (!losses.empty() && std::ssize(losses) != b.batch)
-    return error{errc::invalid, "top_logits_of", "losses",
-                 std::to_string(b.batch) + ", one for each sequence",
-                 std::to_string(losses.size())};
-  const index labels = detail::labels_per_sequence<M>(b);
-  auto made = detail::room_for_top_logits(multiply_sizes(b.batch, labels), k, M::vocabulary);
-  if (!made) return made;
-  for (loss_sum& one : losses) one = {};
-  const loss_sum sum = teacher.loss(b, detail::keeps_top_logits{&*made, losses, labels});
-  if (auto taken = detail::check_taken("batch", teacher.last_refusal()); !taken)
-    return taken.error();
-  if (auto fit = detail::check_top_logits(*made, is_finite(sum.nats)); !fit) return fit.error();
-  return made;
-}
-LINNET_OR_OUT_OF_MEMORY("top_logits_of")
-
-/// The k largest logits of what follows each token that a session is fed, [batch * length, k]; see
-/// feed_all(), which takes the tokens. They stand behind those that the sequences have, and stay.
-/// Rows behind a sequence's valid tokens have no ids. Errors: errc::invalid for k, tokens that the
-/// session refuses, and logits that are not finite. Also errc::out_of_memory. Nothing is fed where
-/// k or the tokens are refused.
-template <class M, class T>
-result<top_logits> top_logits_of(session<M, T>& teacher, std::span<const token> tokens, index batch,
-                                 std::span<const index> lengths, index k = 10) LINNET_TRY {
-  static_assert(detail::predicts_tokens<M>());
-  auto made = detail::room_for_top_logits(std::ssize(tokens), k, M::vocabulary);
-  if (!made) return made;
-  const auto logits = teacher.feed_all(tokens, batch, lengths);
-  if (auto taken = detail::check_taken("tokens", teacher.last_refusal()); !taken)
-    return taken.error();
-  const index length = std::ssize(tokens) / batch;
-  for (index i = 0; i < batch * length; ++i)
-    if (lengths.empty() || i % length < lengths[static_cast<std::size_t>(i / length)])
-      detail::take_top_logits(*made, i, M::vocabulary, logits.data() + i * M::vocabulary);
-  if (auto fit = detail::check_top_logits(*made, true); !fit) return fit.error();
-  return made;
-}
-LINNET_OR_OUT_OF_MEMORY("top_logits_of")
-/// @copydoc top_logits_of()
-template <class M, class T>
-result<top_logits> top_logits_of(session<M, T>& teacher, std::span<const token> tokens,
-                                 index k = 10) {
-  return top_logits_of(teacher, tokens, 1, {}, k);
-}
 
 LINNET_NAMESPACE_END
 /// @file
@@ -55506,10 +53603,20 @@ constexpr const ggml_layout& ggml_layout_of(ggml_type type) {
   return *ggml_layout_of(static_cast<std::uint32_t>(type));
 }
 
-/// The float of a half-precision number.
-inline float half_at(const std::byte* from) {
-  return simd::number_of(load_as<simd::f16_code>(from));
+/// The float of a half-precision number, assembled from its bits.
+inline float float_of_half(std::uint16_t half) {
+  const std::uint32_t sign = std::uint32_t{half & 0x8000u} << 16, magnitude = half & 0x7fffu;
+  if (magnitude < 0x400) {  // subnormal
+    const float steps = static_cast<float>(magnitude) * 0x1p-24f;
+    return sign ? -steps : steps;
+  }
+  const std::uint32_t bits =
+      sign | ((magnitude << 13) + (magnitude < 0x7c00 ? 112u << 23 : 224u << 23));
+  float x = 0;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
 }
+inline float half_at(const std::byte* from) { return float_of_half(load_as<std::uint16_t>(from)); }
 inline int byte_at(const std::byte* from, index i) { return std::to_integer<int>(from[i]); }
 
 /// Bits of code number i of a super-block: `bits` of byte i % `span` in the run of `span` bytes
@@ -65105,7 +63212,7 @@ struct lora_product {
     by.inputs_backward(on, map, of_y, g.a, dx);
   }
 
- protected:
+ private:
   static constexpr index padded_experts = round_up((std::max)(experts, index{1}), ops::panel_width);
 
   static const lora_product& of(const void* self) {
@@ -65532,78 +63639,87 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Which stack of a model reads what virtual keys stand before, its attention and its layers.
-/// `width` is that of soft tokens. Models that are not `known` take neither.
+/// The stack of a model that reads what virtual keys stand before: an encoder-decoder's decoder.
 template <class M>
 struct virtual_stack {
-  static constexpr bool known = false;
-};
-template <class M>
-requires is_decoder<M>
-struct virtual_stack<M> {
-  static constexpr bool known = true;
   using of = M;
   using attention = typename M::attention;
-  static constexpr index layers = M::shape.layers, width = M::d;
 };
 template <class M>
-requires is_encoder<M>  // whose soft tokens stand before its norm, as embedded tokens
+requires is_encoder<M>
 struct virtual_stack<M> {
-  static constexpr bool known = true;
   using of = typename M::body;
   using attention = typename M::attention;
-  static constexpr index layers = M::shape.layers, width = M::width;
 };
 template <class M>
 requires is_t5<M>
 struct virtual_stack<M> {
-  static constexpr bool known = true;
   using of = typename M::decoder;
   using attention = typename M::decoder_attention;
-  static constexpr index layers = M::shape.decoder_layers, width = M::d;
 };
-/// The shape of that attention.
+/// The shape of that attention, and its layers.
 template <class M>
 inline constexpr attention_shape virtual_self = virtual_stack<M>::of::self;
+template <class M>
+consteval index virtual_layers() {
+  if constexpr (is_t5<M>)
+    return M::shape.decoder_layers;
+  else
+    return M::shape.layers;
+}
+/// Width of the rows that soft tokens are: an encoder's stand before its norm, as embedded tokens.
+template <class M>
+consteval index virtual_width() {
+  if constexpr (is_encoder<M>)
+    return M::width;
+  else
+    return M::d;
+}
 
-/// Whether the attention that reads virtual tokens counts tokens from the first.
+/// Whether the attention that reads virtual tokens counts tokens from the first; of a T5 they stand
+/// before the source or the target.
 template <class M, bool BeforeSource>
 consteval bool virtual_tokens_count() {
-  if constexpr (BeforeSource)
+  if constexpr (is_t5<M> && BeforeSource)
     return M::encoder_attention::counts_tokens;
-  else
+  else if constexpr (is_t5<M> || is_decoder<M> || is_encoder<M>)
     return virtual_stack<M>::attention::counts_tokens;
+  else
+    return false;  // refused in other words
 }
 
 /// Whether a model's texts may have virtual tokens before them; words for the others.
 template <class M, bool BeforeSource>
 consteval bool takes_virtual_tokens() {
-  if constexpr (!virtual_stack<M>::known)
-    static_assert(never<M>,
-                  "linnet::prompt_tuning and prefix_tuning: decoders, encoders and T5 take virtual "
-                  "tokens, other models do not");
-  else if constexpr (virtual_tokens_count<M, BeforeSource>())
+  if constexpr (virtual_tokens_count<M, BeforeSource>())
     static_assert(
         never<M>,
         "linnet::prompt_tuning and prefix_tuning: this kind of attention counts blocks or "
         "positions from a text's first token, and virtual ones are not among them");
+  else if constexpr (is_t5<M>)
+    return true;
   else if constexpr (is_encoder<M>)
     static_assert(!M::of_images,
                   "linnet::prompt_tuning and prefix_tuning: they stand before texts; an encoder of "
                   "images reads none");
-  else if constexpr (is_decoder<M>) {
+  else if constexpr (!is_decoder<M>)
+    static_assert(never<M>,
+                  "linnet::prompt_tuning and prefix_tuning: decoders, encoders and T5 take virtual "
+                  "tokens, other models do not");
+  else if constexpr (M::depths::routes)
     static_assert(
-        !M::depths::routes,
+        never<M>,
         "linnet::prompt_tuning and prefix_tuning: a mixture of depths would count virtual "
         "tokens among those that it chooses from");
+  else if constexpr (!M::embedding::whole_rows)
     static_assert(
-        M::embedding::whole_rows,
+        never<M>,
         "linnet::prompt_tuning and prefix_tuning: a tensor train has a row for each token alone");
+  else if constexpr (M::takes_prefix)
     static_assert(
-        !M::takes_prefix,
+        never<M>,
         "linnet::prompt_tuning and prefix_tuning: attention::prefix counts a text's first "
         "tokens, and virtual ones are not among them");
-  }
   return true;
 }
 
@@ -65654,7 +63770,7 @@ struct virtual_model : adapted_model<M, Method> {
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
     workspace<T> w;
-    if (has_lengths) w.lengths = m.saved.take<index>(l.batch);
+    if (BeforeSource || is_encoder<M>) w.lengths = m.saved.take<index>(l.batch);
     static_cast<adapted_workspace<M, T>&>(w) = plan_adapted<M, T>(m, whole(l), use, 0);
     return w;
   }
@@ -65677,12 +63793,11 @@ struct virtual_model : adapted_model<M, Method> {
   }
 
  private:
-  static constexpr bool has_lengths = BeforeSource || requires(const batch& b) { b.lengths; };
   /// Lengths of the texts that virtual tokens stand before, where a batch has them.
   static const index* lengths_of([[maybe_unused]] const batch& b) {
     if constexpr (BeforeSource)
       return b.source_lengths;
-    else if constexpr (has_lengths)
+    else if constexpr (is_encoder<M>)
       return b.lengths;
     else
       return nullptr;
@@ -65716,7 +63831,7 @@ namespace detail {
 /// Whether every layer's attention takes keys that are given.
 template <class M>
 consteval bool takes_virtual_keys() {
-  if constexpr (virtual_stack<M>::known) {
+  if constexpr (is_decoder<M> || is_encoder<M> || is_t5<M>) {
     if constexpr (virtual_stack<M>::attention::heads_by_layer) return false;  // keys have one width
     using layer = typename virtual_stack<M>::attention::template layer<virtual_self<M>>;
     if constexpr (requires { layer::takes_virtual_keys; }) return layer::takes_virtual_keys;
@@ -65735,7 +63850,7 @@ struct adapted<M, prefix_tuning<Count>> : detail::virtual_model<M, prefix_tuning
   /// Values of the keys of a token in one layer.
   static constexpr index key_width =
       detail::virtual_self<M>.kv_heads * detail::virtual_self<M>.d_kv;
-  static constexpr index width = detail::virtual_stack<M>::layers * 2 * key_width;
+  static constexpr index width = detail::virtual_layers<M>() * 2 * key_width;
 
   template <class Form>
   struct params {
@@ -65794,7 +63909,7 @@ struct prompt_tuning {
 template <class M, index Count>
 struct adapted<M, prompt_tuning<Count>>
     : detail::virtual_model<M, prompt_tuning<Count>, Count, M::encodes> {
-  static constexpr index width = detail::virtual_stack<M>::width;
+  static constexpr index width = detail::virtual_width<M>();
   template <class Form>
   struct params {
     typename Form::vector prompt{};
@@ -66608,679 +64723,6 @@ result<weights<adapted<M, gated_prefix<Count, Layers>>, T>> fold(
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("fold")
-
-LINNET_NAMESPACE_END
-/// @file
-/// LoRA-Switch: low-rank deltas that one router chooses for each token, for all layers at once.
-
-LINNET_NAMESPACE_BEGIN
-
-/// LoRA-Switch (Kong et al. 2024), a method of adapted<> for decoders. It has the deltas and gates
-/// of dynamic_lora, but one router for all matrices. The router reads what the first matrix reads,
-/// and each token keeps its gates in all layers. So a token meets the weights W + s sum of g_i B_i
-/// A_i of one choice. One expert is lora<Rank>.
-template <index Experts, index Rank, index Top = 2, class Targets = all_linear>
-struct lora_switch {
-  static_assert(Experts >= 1 && Experts <= 64 && Top >= 1 && Top <= Experts,
-                "linnet::lora_switch: 1 to 64 experts, of which 1 to all are chosen, such as "
-                "lora_switch<8, 4, 2>");
-  static_assert(Rank > 0 && Experts * Rank <= 1024,
-                "linnet::lora_switch: experts times rank is from 1 to 1024");
-  static constexpr index experts = Experts, expert_rank = Rank, chosen = Top;
-  using targets = Targets;
-};
-
-namespace detail {
-
-/// The matrices of an adapter whose router reads the input of the first.
-struct routed_targets {
-  index first = 0;    ///< the first matrices that read what the router reads
-  index columns = 0;  ///< its inputs
-  bool plain = true;  ///< whether all are maps of attention and feed-forwards, of whole rows
-};
-template <class M, class Targets>
-consteval routed_targets find_routed_targets() {
-  routed_targets found;
-  bool together = true;
-  index layer = -1;
-  std::string_view part;
-  each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
-    if (!is_target<M, Targets>(at, info)) return;
-    const parameter_path& map = *at.parent;
-    const std::string_view name = map.name, of = map.parent ? map.parent->name : name;
-    const bool reads = name == "q" || name == "k" || name == "v" || name == "gate" ||
-                       name == "up" || name == "wi",
-               writes = name == "o" || name == "down" || name == "wo";
-    found.plain = found.plain && (of == "attention" || of == "ffn") && (reads || writes);
-    const index number = at.enclosing_element().number;
-    if (found.columns == 0) {
-      found = {1, info.columns, found.plain};
-      layer = number;
-      part = of;
-      together = reads;
-      return;
-    }
-    together = together && reads && number == layer && of == part;
-    found.first += together;
-  });
-  return found;
-}
-/// Whether a model's tokens may keep their gates from layer to layer; words for the others.
-template <class M, class Targets>
-consteval bool routes_tokens_once() {
-  if constexpr (!is_decoder<M>)
-    static_assert(never<M>,
-                  "linnet::lora_switch: decoders route a token once; dynamic_lora routes it in "
-                  "each matrix of any model");
-  else if constexpr (!takes_virtual_keys<M>() || !M::self.projections.plain() ||
-                     M::depths::routes || !std::is_same_v<typename M::sharing, sharing::none>)
-    static_assert(never<M>,
-                  "linnet::lora_switch: all tokens go through layers of their own, with full "
-                  "attention or sliding windows; take dynamic_lora");
-  else
-    static_assert(find_routed_targets<M, Targets>().plain,
-                  "linnet::lora_switch: its matrices are those of attention and of standard or "
-                  "gated feed-forwards, which read a row for each token; take dynamic_lora");
-  return true;
-}
-
-/// Products with deltas by gates that tokens keep. `P` and `G` as of lora_product.
-template <index Experts, index Rank, index Top, class T, class P, class G>
-struct switch_product : lora_product<Experts * Rank, T, P, G> {
-  using shared = lora_product<Experts * Rank, T, P, G>;
-  using shared::most_rows;
-  using shared::padded;
-  using choice = expert_gates<Experts, Top>;
-  static constexpr index width = Experts * Rank,
-                         padded_experts = round_up(Experts, ops::panel_width);
-
-  index first = 1;        ///< matrices that read what the router reads
-  T* gates = nullptr;     ///< [rows, Experts] of all tokens, as choose() leaves them
-  T* d_scores = nullptr;  ///< [rows, Experts] summed over the products behind the first
-  T* own = nullptr;       ///< [rows, Experts] of one product
-
-  /// The hook of products. It must not outlive this object.
-  ops::product_adapter<T> hook() const {
-    const shared* const object = this;
-    return {object, &shared::covers, &add, this->dp ? &backward : nullptr};
-  }
-
- private:
-  static const switch_product& of(const void* self) {
-    return static_cast<const switch_product&>(*static_cast<const shared*>(self));
-  }
-  /// gates[rows, Experts] of rows [i, i + rows), for the calling thread alone.
-  void route(const ops::execution& on, const ops::adapted_product<T>& to, index i, index rows,
-             T* some) const {
-    ops::detail::block_product<T, T, simd::epilogue<T>>{
-        rows,
-        Experts,
-        to.k,
-        {to.x + i * to.k, to.k, 1},
-        {this->p.router.panels, ops::panel_width, ops::panel_width * to.k},
-        some,
-        padded_experts,
-        {nullptr, T(1), false},
-        padded_experts - Experts}
-        .run(on.level);
-    for (index r = 0; r < rows; ++r) choice::choose(some + r * padded_experts);
-  }
-  static void add(const void* self, const ops::execution& on, const ops::adapted_product<T>& to,
-                  const ops::output_block& block) {
-    const switch_product& by = of(self);
-    const index map = by.p.base.find(to.panels);
-    const auto& b = by.p.maps[map].b;
-    const T scale = T(by.p.base.how.scale(Rank)) * to.alpha;
-    alignas(64) T some[std::size_t{most_rows * padded}];
-    alignas(64) T routed[std::size_t{most_rows * padded_experts}];
-    for (index i = block.i0; i < block.i1; i += most_rows) {
-      const index rows = (std::min)(most_rows, block.i1 - i);
-      by.reduce(on, map, to, i, rows, some, padded);
-      const bool routes = map < by.first;  // nobody has waited for gates that another thread keeps
-      if (routes) by.route(on, to, i, rows, routed);
-      for (index r = 0; r < rows; ++r) {
-        T* const kept = by.gates + (i + r) * Experts;
-        if (map == 0 && block.j0 == 0) std::copy_n(routed + r * padded_experts, Experts, kept);
-        choice::apply(routes ? routed + r * padded_experts : kept, Rank, some + r * padded);
-      }
-      ops::detail::block_product<T, T, simd::epilogue<T>>{
-          rows,
-          block.j1 - block.j0,
-          width,
-          {some, padded, 1},
-          {b.panels + block.j0 * width, ops::panel_width, ops::panel_width * width},
-          to.y + i * to.n + block.j0,
-          to.n,
-          {nullptr, scale, true},
-          round_up(block.j1, ops::panel_width) - block.j1}
-          .run(on.level);
-    }
-  }
-  /// The first matrix comes last, and takes to the router what all behind it have added. Those
-  /// that read what the router reads give it their own at once.
-  static void backward(const void* self, const ops::execution& on,
-                       const ops::adapted_product<T>& of_y, const T* dy, T* dx) {
-    const switch_product& by = of(self);
-    const index map = by.p.base.find(of_y.panels), m = of_y.m, n = of_y.n;
-    const auto& w = by.p.maps[map];
-    auto& g = by.dp->maps[map];
-    const T scale = T(by.p.base.how.scale(Rank)) * of_y.alpha;
-    const auto [begin, end] = on.threads.range(m);
-    T *const inner = by.inner, *const passed = by.inner + m * width;
-    by.reduce(on, map, of_y, begin, end - begin, inner + begin * width, width);
-    std::copy(inner + begin * width, inner + end * width, passed + begin * width);
-    for (index i = begin; i < end; ++i)
-      choice::apply(by.gates + i * Experts, Rank, passed + i * width);
-    ops::fill(on, m * width, T(0), by.d_inner);  // and waits
-    ops::matmul_dw(on, m, n, width, dy, passed, g.b, scale);
-    ops::matmul_dx(on, m, n, width, dy, w.b, by.d_inner, scale);
-    const bool routes = map < by.first;
-    on.threads.each(m, [&](index i) {
-      T some[std::size_t{Experts}];
-      choice::backward(by.gates + i * Experts, Rank, inner + i * width, by.d_inner + i * width,
-                       some);
-      T *const sum = by.d_scores + i * Experts, *const to = routes ? by.own + i * Experts : sum;
-      for (index e = 0; e < Experts; ++e) {
-        const T before = !routes || map == 0 ? sum[e] : T(0);
-        to[e] = before + some[e];
-      }
-    });
-    if (routes) {
-      ops::matmul_dw(on, m, Experts, of_y.k, by.own, of_y.x, by.dp->router);
-      ops::matmul_dx(on, m, Experts, of_y.k, by.own, by.p.router, dx);
-    }
-    by.inputs_backward(on, map, of_y, g.a, dx);
-  }
-};
-
-/// Buffers of a model with gates that tokens keep.
-template <class M, class T>
-struct switch_workspace {
-  adapted_workspace<M, T> model{};
-  index rows = 0;                                           ///< of a product, at most
-  T *gates = nullptr, *d_scores = nullptr, *own = nullptr;  ///< see switch_product
-};
-
-}  // namespace detail
-
-/// Model `M` with deltas and one router. Tensors are named as dynamic_lora's, but for
-/// lora_router.weight, which comes first.
-template <class M, index Experts, index Rank, index Top, class Targets>
-struct adapted<M, lora_switch<Experts, Rank, Top, Targets>>
-    : detail::adapted_model<M, lora_switch<Experts, Rank, Top, Targets>> {
-  static constexpr std::size_t count = detail::count_targets<M, Targets>();
-  static_assert(count > 0 && detail::names_fit<M, Targets>,
-                "linnet::lora_switch: a name of target_modules<...> is that of no matrix of this "
-                "model; M::visit() has the names, such as blocks.0.attention.q.weight");
-  static_assert(detail::routes_tokens_once<M, Targets>());
-  static constexpr detail::routed_targets routed = detail::find_routed_targets<M, Targets>();
-  static constexpr bool serves_sequences = false;  ///< sessions keep no gates
-  static constexpr bool routes_once = true;        ///< layers must see all tokens
-
-  template <class Form>
-  struct params {
-    struct map {
-      typename Form::matrix a{}, b{};
-    };
-    typename Form::matrix router{};
-    map maps[count]{};
-    lora_base<count> base{};  ///< what the adapter was made for
-  };
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    const auto spread = [](index inputs) {
-      return 1 / detail::sqrt(3 * static_cast<double>(inputs));
-    };
-    const parameter_path router = at / "lora_router";
-    f(router / "weight", tensor_info{Experts, routed.columns, role::matrix, spread(routed.columns)},
-      p.router...);
-    std::size_t i = 0;
-    M::visit(
-        [&](const parameter_path& weight, const tensor_info& info) {
-          if (!detail::is_target<M, Targets>(weight, info)) return;
-          const parameter_path a = *weight.parent / "lora_A", b = *weight.parent / "lora_B";
-          f(a / "weight",
-            tensor_info{Experts * Rank, info.columns, role::matrix, spread(info.columns)},
-            p.maps[i].a...);
-          f(b / "weight", tensor_info{info.rows, Experts * Rank, role::matrix, 0, &start_zero},
-            p.maps[i].b...);
-          ++i;
-        },
-        at);
-  }
-  /// Calls f(key, value) for what decides what the adapter computes.
-  template <class F>
-  static void describe(F&& f) {
-    M::describe(f);
-    f("adapter", "lora_switch");
-    f("experts", Experts);
-    f("rank", Rank);
-    f("chosen", Top);
-    f("target_modules", Targets::name());
-  }
-
-  template <class T>
-  using workspace = detail::switch_workspace<M, T>;
-  template <class T>
-  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    workspace<T> w;
-    planner rows;
-    rows.converted_bytes = [](index some, index, index, index, bool) { return some; };
-    (void)M::template plan<T>(rows, l, use);
-    w.rows = rows.converted;
-    const index size = multiply_sizes(w.rows, Experts);
-    w.gates = m.state.take<T>(size);
-    if (use == purpose::training) {
-      w.d_scores = m.state.take<T>(size);
-      w.own = m.state.take<T>(size);
-    }
-    w.model = detail::plan_adapted<M, T>(m, l, use, 2 * Experts * Rank);
-    return w;
-  }
-  template <class T>
-  static void prepare(workspace<T>& w, const limits& l) {
-    M::prepare(w.model.base, l);
-  }
-
-  /// Summed loss of a batch with the adapter, see M::loss(). With `dp`, adds the adapter's
-  /// gradient. Called by every thread.
-  template <class T, class S, class Criterion = ops::label_cross_entropy>
-  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
-                       const typename M::batch& b, workspace<T>& w, const ops::execution& on,
-                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
-    adapted::template check_storage<S, T>();
-    using product = detail::switch_product<Experts, Rank, Top, T, params<form::packed<T, S>>,
-                                           params<form::gradient<T>>>;
-    product added{
-        {p, dp, w.model.inner, w.model.d_inner}, routed.first, w.gates, w.d_scores, w.own};
-    added.key = call.dropout;
-    added.key.rate = dp || call.dropout.rate > 0 ? p.base.how.dropout : 0;
-    added.sequences = b.batch;
-    if (dp) ops::fill(on, w.rows * Experts, T(0), w.d_scores);
-    return adapted::loss_with(p, dp != nullptr, b, w.model, on,
-                              ops::adapter_hooks<T>{.object = &p, .products = added.hook()}, call,
-                              criterion);
-  }
-};
-
-LINNET_NAMESPACE_END
-/// @file
-/// Prefix tuning behind a projection, which trains in place of the prefix and is thrown away.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Prefix tuning behind a projection (Li and Liang 2021), a method of adapted<>. It trains the maps
-/// of tanh(E A^T + a) B^T + b, which is the prefix. Each of `Count` virtual tokens has a narrow row
-/// in E, and `Hidden` values stand between both maps. Afterwards fold() makes a prefix_tuning of
-/// it, and the projection is thrown away.
-template <index Count, index Hidden>
-struct prefix_projection {
-  static_assert(Hidden > 0 && Hidden <= 65536,
-                "linnet::prefix_projection: 1 to 65536 hidden values, such as "
-                "prefix_projection<10, 512>");
-  static constexpr index virtual_count = Count, projection_width = Hidden;
-};
-
-namespace detail {
-
-/// Initial values of a linear map of `In` inputs and of its bias, as PyTorch has them.
-template <index In>
-double start_uniform(const parameter_path&, index, random_stream& random) {
-  return (2 * random.uniform() - 1) / sqrt(static_cast<double>(In));
-}
-
-/// The values between the maps of a projection, and the prefix.
-template <class T>
-struct projected_rows {
-  T* inner = nullptr;   ///< [Count, Hidden] before their tanh
-  T* active = nullptr;  ///< [Count, Hidden] behind it; may be `inner` where nothing trains
-  T* prefix = nullptr;  ///< [Count, layers, 2, width of keys]
-};
-
-/// Buffers of a model with a projected prefix.
-template <class M, class T>
-struct projection_workspace {
-  virtual_workspace<M, T> model{};
-  projected_rows<T> rows{}, d_rows{};  ///< and their gradients, while training
-};
-
-}  // namespace detail
-
-/// Model `M` with a projected prefix. Tensors have the names of PEFT's PrefixEncoder.
-template <class M, index Count, index Hidden>
-struct adapted<M, prefix_projection<Count, Hidden>>
-    : detail::virtual_model<M, prefix_projection<Count, Hidden>, Count> {
-  using shared = detail::virtual_model<M, prefix_projection<Count, Hidden>, Count>;
-  using prefix = adapted<M, prefix_tuning<Count>>;  ///< what fold() makes of it
-  static constexpr bool serves_sequences = false;   ///< see fold()
-  /// Values of a virtual token's row: those of the keys of one layer.
-  static constexpr index row_width = prefix::key_width;
-  static constexpr index width = prefix::width;
-
-  template <class Form>
-  struct params {
-    typename Form::vector embedding{};
-    typename Form::matrix first{};
-    typename Form::vector first_bias{};
-    typename Form::matrix second{};
-    typename Form::vector second_bias{};
-    adapter_base base{};  ///< what the adapter was made for
-  };
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    const parameter_path rows = at / "embedding", maps = at / "transform", first = maps / "0",
-                         second = maps / "2";
-    constexpr auto in = &detail::start_uniform<row_width>, inner = &detail::start_uniform<Hidden>;
-    f(rows / "weight", tensor_info{Count, row_width, role::position, 1}, p.embedding...);
-    f(first / "weight", tensor_info{Hidden, row_width, role::matrix, 0, in}, p.first...);
-    f(first / "bias", tensor_info{1, Hidden, role::bias, 0, in}, p.first_bias...);
-    f(second / "weight", tensor_info{width, Hidden, role::matrix, 0, inner}, p.second...);
-    f(second / "bias", tensor_info{1, width, role::bias, 0, inner}, p.second_bias...);
-  }
-  /// Calls f(key, value) for what decides what the adapter computes.
-  template <class F>
-  static void describe(F&& f) {
-    M::describe(f);
-    f("adapter", "prefix_projection");
-    f("virtual_tokens", Count);
-    f("projection_width", Hidden);
-  }
-
-  template <class T>
-  using workspace = detail::projection_workspace<M, T>;
-  template <class T>
-  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    const auto take = [&](bool apart) {
-      detail::projected_rows<T> rows;
-      rows.inner = m.state.take<T>(Count * Hidden);
-      rows.active = apart ? m.state.take<T>(Count * Hidden) : rows.inner;
-      rows.prefix = m.state.take<T>(Count * width);
-      return rows;
-    };
-    const bool trains = use == purpose::training;
-    workspace<T> w;
-    w.rows = take(trains);
-    if (trains) w.d_rows = take(true);
-    w.model = shared::template plan<T>(m, l, use);
-    return w;
-  }
-  template <class T>
-  static void prepare(workspace<T>& w, const limits& l) {
-    shared::prepare(w.model, l);
-  }
-
-  /// Computes the prefix. Called by every thread.
-  template <class T, class S>
-  static void project(const ops::execution& on, const params<form::packed<T, S>>& p,
-                      const detail::projected_rows<T>& to) {
-    ops::matmul(on, Count, Hidden, row_width, p.embedding, p.first, to.inner, {p.first_bias});
-    ops::activation<activation_kind::tanh>(on, Count * Hidden, to.inner, to.active);
-    ops::matmul(on, Count, width, Hidden, to.active, p.second, to.prefix, {p.second_bias});
-  }
-
-  /// Summed loss of a batch behind the prefix, see M::loss(). With `dp`, adds the gradient of the
-  /// projection. Called by every thread.
-  template <class T, class S, class Criterion = ops::label_cross_entropy>
-  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
-                       const typename M::batch& b, workspace<T>& w, const ops::execution& on,
-                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
-    adapted::template check_storage<S, T>();
-    if (p.base.of == nullptr) return loss_sum::refused();
-    project<T, S>(on, p, w.rows);
-    if (dp) ops::fill(on, Count * width, T(0), w.d_rows.prefix);
-    const ops::adapter_hooks<T> hooks{.object = &p,
-                                      .front = {.count = Count,
-                                                .keys_values = w.rows.prefix,
-                                                .d_keys_values = dp ? w.d_rows.prefix : nullptr,
-                                                .stride = width}};
-    const loss_sum sum =
-        adapted::loss_behind(p, dp != nullptr, b, w.model, on, hooks, call, criterion);
-    if (dp) backward<T, S>(on, p, *dp, w);
-    return sum;
-  }
-
- private:
-  /// Adds the gradients of project() from that of the prefix.
-  template <class T, class S>
-  static void backward(const ops::execution& on, const params<form::packed<T, S>>& p,
-                       params<form::gradient<T>>& dp, const workspace<T>& w) {
-    const auto& [inner, active, rows] = w.rows;
-    const auto& [d_inner, d_active, d_rows] = w.d_rows;
-    on.threads.wait();
-    ops::fill(on, Count * Hidden, T(0), d_inner);
-    ops::fill(on, Count * Hidden, T(0), d_active);
-    ops::bias_gradient(on, Count, width, d_rows, dp.second_bias);
-    ops::matmul_dw(on, Count, width, Hidden, d_rows, active, dp.second);
-    ops::matmul_dx(on, Count, width, Hidden, d_rows, p.second, d_active);
-    ops::activation_backward<activation_kind::tanh>(on, Count * Hidden, inner, d_active, d_inner);
-    ops::bias_gradient(on, Count, Hidden, d_inner, dp.first_bias);
-    ops::matmul_dw(on, Count, Hidden, row_width, d_inner, p.embedding, dp.first);
-    ops::matmul_dx(on, Count, Hidden, row_width, d_inner, p.first, dp.embedding);
-  }
-};
-
-/// A prefix before the texts of packed weights, behind a projection. The base must outlive it and
-/// not move. Rows are normal values of deviation 1. A map of n inputs and its bias are uniform
-/// between -n^-1/2 and n^-1/2. Errors: errc::out_of_memory, and the error of `base` if it is not
-/// valid().
-template <class Method, class M, class T>
-requires requires { Method::projection_width; }
-result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, seed s = {}) LINNET_TRY {
-  auto made = detail::begin_adapter<Method>(base);
-  if (made) initialize(*made, s);
-  return made;
-}
-LINNET_OR_OUT_OF_MEMORY("adapt")
-
-/// The prefix that a projection makes, without the projection. Sessions take it, save_peft() writes
-/// it, and training can go on with it. Errors: errc::invalid for an
-/// adapter without a base, errc::out_of_memory, and the error of `w` if it is not valid().
-template <class M, index Count, index Hidden, class T>
-result<weights<adapted<M, prefix_tuning<Count>>, T>> fold(
-    const weights<adapted<M, prefix_projection<Count, Hidden>>, T>& w) LINNET_TRY {
-  using A = adapted<M, prefix_projection<Count, Hidden>>;
-  if (!w.valid()) return w.error();
-  if (auto fit = detail::check_base("fold", w.tree()); !fit) return fit.error();
-  weights<adapted<M, prefix_tuning<Count>>, T> made;
-  if (!made.valid()) return made.error();
-  made.tree().base = w.tree().base;
-  const auto maps = pack(w);
-  if (!maps.valid()) return maps.error();
-  constexpr index bytes = Count * Hidden * static_cast<index>(sizeof(T));
-  memory_block inner(bytes);
-  if (!inner.data()) return detail::out_of_memory("fold", bytes);
-  auto* const rows = static_cast<T*>(inner.data());
-  A::template project<T, storage_of<A, T>>(ops::execution{}, maps.tree(),
-                                           {rows, rows, made.tree().prefix});
-  return made;
-}
-LINNET_OR_OUT_OF_MEMORY("fold")
-
-LINNET_NAMESPACE_END
-/// @file
-/// How a language model learns to see without change: its visual parts train, and the rest is
-/// frozen (Luo et al. 2024, arXiv:2410.08202).
-
-/// @file
-/// Training of some tensors of a model, while all others are frozen.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Training of the tensors for which `Parts::trains(parameter_path)` is true, a method of
-/// adapted<>. `Parts::name()` is what files say of them; see visual_parts.
-template <class Parts>
-struct partial_tuning {
-  using parts = Parts;
-};
-
-namespace detail {
-template <class M, class Parts>
-consteval std::size_t count_trained() {
-  std::size_t count = 0;
-  each_tensor<M>([&](const parameter_path& at, const tensor_info&) { count += Parts::trains(at); });
-  return count;
-}
-}  // namespace detail
-
-/// Model `M` with some tensors of its own beside packed weights, which no training changes. They
-/// have the names of the base's. Gradients, moments and files are those of the tensors that train.
-template <class M, class Parts>
-struct adapted<M, partial_tuning<Parts>> : detail::adapted_model<M, partial_tuning<Parts>> {
-  static_assert(detail::count_trained<M, Parts>() > 0,
-                "linnet::partial_tuning: Parts::trains() is false for all tensors of the model");
-  static_assert(std::is_same_v<typename M::storage, linnet::storage::f32>,
-                "linnet::partial_tuning: tensors of the base train, so that its storage must be "
-                "f32; quantize() what comes out");
-  static constexpr bool serves_sequences = false;  ///< merge() it to run it
-
-  template <class Form>
-  struct params {
-    typename M::template params<Form> own{};  ///< null where a tensor is frozen
-    adapter_base base{};                      ///< what the adapter was made for
-  };
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    M::visit(
-        [&](const parameter_path& where, const tensor_info& info, auto&... leaf) {
-          if (Parts::trains(where)) f(where, info, leaf...);
-        },
-        at, p.own...);
-  }
-  /// Calls f(key, value) for what decides what the adapter computes.
-  template <class F>
-  static void describe(F&& f) {
-    M::describe(f);
-    f("adapter", "partial_tuning");
-    f("parts", std::string(Parts::name()));
-  }
-
-  template <class T>
-  using workspace = detail::adapted_workspace<M, T>;
-
-  /// Summed loss of a batch with these tensors, see M::loss(). With `dp`, adds their gradient.
-  /// Called by every thread.
-  template <class T, class S, class Criterion = ops::label_cross_entropy>
-  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
-                       const typename M::batch& b, workspace<T>& w, const ops::execution& on,
-                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
-    adapted::template check_storage<S, T>();
-    if (p.base.of == nullptr) return loss_sum::refused();
-    auto frozen = detail::frozen_params<M, T>(static_cast<const packed<M, T>*>(p.base.of)->tree());
-    auto gradient = detail::frozen_gradients<M, T>(w.unread);
-    const typename M::template params<form::gradient<T>> none{};
-    M::visit(
-        [&](const parameter_path& at, const tensor_info&, auto& value, auto& slope, const auto& own,
-            const auto& own_slope) {
-          if (!Parts::trains(at)) return;
-          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(value)>>)
-            value = own;
-          else
-            value = ops::frozen_matrix(own);
-          if (dp) slope = own_slope;
-        },
-        parameter_path{}, frozen, gradient, p.own, dp ? std::as_const(dp->own) : none);
-    return M::template loss<T, detail::frozen_base<M, T>>(frozen, dp ? &gradient : nullptr, b,
-                                                          w.base, on, call, criterion);
-  }
-};
-
-/// The tensors of packed weights that `Method`, a partial_tuning, trains; `base` must outlive them
-/// and not move. Train them with trainer<adapted<M, Method>>. Errors: errc::out_of_memory, and the
-/// error of `base` if it is not valid().
-template <class Method, class M, class T>
-requires requires { typename Method::parts; }
-result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base) LINNET_TRY {
-  auto made = detail::begin_adapter<Method>(base);
-  if (!made) return made;
-  M::visit(
-      [](const parameter_path& at, const tensor_info& info, auto& to, const auto& from) {
-        if (!Method::parts::trains(at)) return;
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
-          std::copy_n(from, info.size(), to);
-        else
-          for (index r = 0; r < info.rows; ++r)
-            for (index j = 0; j < info.columns; ++j)
-              to.data[r * info.columns + j] = from.at(r, j, info.columns);
-      },
-      parameter_path{}, made->tree().own, base.tree());
-  return made;
-}
-LINNET_OR_OUT_OF_MEMORY("adapt")
-
-/// Puts tensors that were trained alone into the weights of their base; no other bit changes.
-/// Errors: the error of what is not valid().
-template <class M, class Parts, class T>
-result<void> merge(weights<M, T>& w, const weights<adapted<M, partial_tuning<Parts>>, T>& adapter) {
-  if (!w.valid()) return w.error();
-  if (!adapter.valid()) return adapter.error();
-  M::visit(
-      [](const parameter_path& at, const tensor_info& info, auto& to, const auto& from) {
-        if (Parts::trains(at))
-          std::copy_n(detail::numbers_in(from), info.size(), detail::numbers_in(to));
-      },
-      parameter_path{}, w.tree(), adapter.tree().own);
-  return {};
-}
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// The tensors of an image_text that see. They are its encoder of images, its projector, and the
-/// visual experts of ffn::visual_expert. Where they alone train, by partial_tuning, it is the first
-/// stage of Mono-InternVL: every bit of the language model stays as it is.
-struct visual_parts {
-  static constexpr std::string_view name() { return "visual"; }
-  /// Whether a tensor is one of them.
-  static constexpr bool trains(const parameter_path& at) {
-    for (const parameter_path* p = &at; p; p = p->parent)
-      if (p->name == "vision" || p->name == "projector" || p->name == "visual") return true;
-    return false;
-  }
-};
-
-namespace detail {
-/// Whether a tensor belongs to a visual expert.
-constexpr bool of_visual_expert(const parameter_path& at) {
-  for (const parameter_path* p = &at; p; p = p->parent)
-    if (p->name == "visual") return true;
-  return false;
-}
-template <class M>
-consteval std::size_t count_of_visual_experts() {
-  std::size_t count = 0;
-  each_tensor<M>(
-      [&](const parameter_path& at, const tensor_info&) { count += of_visual_expert(at); });
-  return count;
-}
-}  // namespace detail
-
-/// Copies each expert of texts to the visual expert beside it, which is where Mono-InternVL begins.
-/// The model then computes what it would with the feed-forward alone. Errors: the error of `w` if
-/// it is not valid(), and errc::out_of_memory.
-template <class M, class T>
-result<void> copy_to_visual_experts(weights<M, T>& w) LINNET_TRY {
-  static_assert(detail::count_of_visual_experts<M>() > 0,
-                "linnet::copy_to_visual_experts: the model has none; give its decoder "
-                "ffn::visual_expert<>");
-  static_assert(std::is_same_v<typename M::storage, storage::f32>,
-                "linnet::copy_to_visual_experts: copies f32 (or double) weights; quantize() "
-                "afterwards");
-  if (!w.valid()) return w.error();
-  std::map<std::string, const T*> texts;
-  w.visit([&](const parameter_path& at, const tensor_info&, auto& leaf) {
-    if (!detail::of_visual_expert(at)) texts[at.str()] = detail::numbers_in(leaf);
-  });
-  w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    if (!detail::of_visual_expert(at)) return;
-    constexpr std::string_view part = ".visual";
-    std::string name = at.str();
-    name.erase(name.rfind(part), part.size());
-    std::copy_n(texts.at(name), info.size(), detail::numbers_in(leaf));
-  });
-  return {};
-}
-LINNET_OR_OUT_OF_MEMORY("copy_to_visual_experts")
 
 LINNET_NAMESPACE_END
 /// @file
@@ -68854,7 +66296,7 @@ class instruction_stream {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Pre-training examples of encoders: windows of one or more texts, masked.
+/// Pre-training examples of encoders: windows of a text, masked.
 
 /// @file
 /// BERT's masked language modelling on token ids (Devlin et al. 2019, section 3.1): some tokens are
@@ -68959,35 +66401,24 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Stream of masked examples: example i is a pure function of (seed, i). Nothing depends on earlier
-/// calls, so a cursor is one integer and a run resumes exactly. Worker r of n trains on examples
-/// n B t + r B + [0, B) in step t.
+/// Stream of masked examples from a text: example i is a pure function of (seed, i). Nothing
+/// depends on earlier calls, so a cursor is one integer and a run resumes exactly. Worker r of n
+/// trains on examples n B t + r B + [0, B) in step t.
 ///
 /// A text is cut into windows, packed: they run over the ends of documents. Special tokens stand
 /// around each, which fill its `length` together. Each epoch visits every window once, in an order
-/// of its own and with masks of its own; the last window may be shorter. Among several texts a
-/// mixture chooses.
+/// of its own and with masks of its own; the last window may be shorter.
 ///
 /// `Source` has `size()` and `read(first, span<token>)`: byte_source, token_source or your own.
 /// What it views must outlive the stream.
 template <class Source = token_source>
 class masking_stream {
  public:
-  /// Opens a stream of one text with memory for batches of [batch, length] tokens. Errors:
-  /// errc::invalid. It is for numbers out of their ranges, ids outside the vocabulary and a batch
-  /// below 1. It is also for a length that leaves no room for a token of text, and for no text.
+  /// Opens a stream with memory for batches of [batch, length] tokens. Errors: errc::invalid.
+  /// It is for numbers out of their ranges, ids outside the vocabulary and a batch below 1. It is
+  /// also for a length that leaves no room for a token of text, and for no text.
   static result<masking_stream> open(Source text, const token_masking& how, const bert_ids& ids,
                                      index batch, index length, seed key) LINNET_TRY {
-    std::vector<Source> texts;
-    texts.push_back(std::move(text));
-    return open(std::move(texts), mixture(), how, ids, batch, length, key);
-  }
-  LINNET_OR_OUT_OF_MEMORY("masking_stream::open")
-  /// A stream of several texts. Errors: as above; errc::invalid for a mixture of another number of
-  /// them.
-  static result<masking_stream> open(std::vector<Source> texts, mixture which,
-                                     const token_masking& how, const bert_ids& ids, index batch,
-                                     index length, seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, auto got) {
       return error{errc::invalid, "masking_stream::open", std::move(what), std::move(expected),
                    std::to_string(got)};
@@ -69000,69 +66431,57 @@ class masking_stream {
     if (batch < 1) return wrong("batch", "at least 1", batch);
     if (length <= ids.around())
       return wrong("length", "at least " + std::to_string(ids.around() + 1) + " tokens", length);
-    if (which.streams() != std::ssize(texts))
-      return wrong("texts", std::to_string(which.streams()) + " as the mixture has",
-                   std::ssize(texts));
-    for (const Source& text : texts)
-      if (text.size() < 1) return wrong("tokens of text", "at least 1", text.size());
+    if (text.size() < 1) return wrong("tokens of text", "at least 1", text.size());
     if (!detail::has_memory(2 * detail::array_bytes(batch, length, sizeof(token))))
       return detail::out_of_memory("masking_stream::open");
-    return masking_stream(std::move(texts), std::move(which), how, ids, batch, length, key);
+    return masking_stream(std::move(text), how, ids, batch, length, key);
   }
   LINNET_OR_OUT_OF_MEMORY("masking_stream::open")
 
   /// Tokens of text in a window.
   index raw_length() const { return length_ - ids_.around(); }
-  /// Windows of a text, which are its examples in an epoch.
-  index epoch(index text = 0) const { return (of(text).size() - 1) / raw_length() + 1; }
-  /// The text of example `i`.
-  index text(std::uint64_t i) const { return which_(i); }
-  /// The window of example `i`, in its text.
-  index window(std::uint64_t i) const { return orders_[static_cast<std::size_t>(text(i))](i); }
+  /// Examples per epoch.
+  index epoch() const { return (text_.size() - 1) / raw_length() + 1; }
+  /// The window of example `i`.
+  index window(std::uint64_t i) const { return order_(i); }
 
   /// Examples first, first + 1, … of the endless sequence; valid until the next call. Allocates
   /// nothing.
   encoder_batch batch(std::uint64_t first) {
     for (index b = 0; b < batch_; ++b) {
       const std::uint64_t i = first + static_cast<std::uint64_t>(b);
-      fill(b, of(text(i)), window(i), i);
+      fill(b, window(i), i);
     }
     return view(batch_);
   }
-  /// Windows first, first + 1, … of a text, fewer at its end and none outside; for evaluation.
+  /// Windows first, first + 1, … of the text, fewer at its end and none outside; for evaluation.
   /// Each has one mask, whenever it is asked for.
-  encoder_batch in_order(index first, index text = 0) {
-    const bool known = first >= 0 && text >= 0 && text < std::ssize(texts_);
-    const index left = known ? (std::max)(index{0}, epoch(text) - first) : 0;
+  encoder_batch in_order(index first) {
+    const index left = first < 0 ? 0 : (std::max)(index{0}, epoch() - first);
     const index count = (std::min)(batch_, left);
-    for (index b = 0; b < count; ++b)
-      fill(b, of(text), first + b, ~static_cast<std::uint64_t>(first + b));
+    for (index b = 0; b < count; ++b) fill(b, first + b, ~static_cast<std::uint64_t>(first + b));
     return view(count);
   }
 
  private:
-  masking_stream(std::vector<Source> texts, mixture which, const token_masking& how,
-                 const bert_ids& ids, index batch, index length, seed key)
-      : texts_(std::move(texts)),
-        which_(std::move(which)),
+  masking_stream(Source text, const token_masking& how, const bert_ids& ids, index batch,
+                 index length, seed key)
+      : text_(std::move(text)),
         how_(how),
         ids_(ids),
         batch_(batch),
         length_(length),
         key_(key),
+        order_(epoch(), key),
         tokens_(static_cast<std::size_t>(batch * length)),
         labels_(tokens_.size()),
-        lengths_(static_cast<std::size_t>(batch)) {
-    for (index k = 0; k < std::ssize(texts_); ++k)
-      orders_.emplace_back(epoch(k), seed{key.value + static_cast<std::uint64_t>(k)});
-  }
+        lengths_(static_cast<std::size_t>(batch)) {}
 
-  const Source& of(index text) const { return texts_[static_cast<std::size_t>(text)]; }
-  void fill(index b, const Source& text, index number, std::uint64_t example) {
-    const index at = number * raw_length(), n = (std::min)(raw_length(), text.size() - at);
-    const auto row = [&](std::vector<token>& all) {
-      return std::span(all).subspan(static_cast<std::size_t>(b * length_),
-                                    static_cast<std::size_t>(length_));
+  void fill(index b, index number, std::uint64_t example) {
+    const index at = number * raw_length(), n = (std::min)(raw_length(), text_.size() - at);
+    const auto row = [&](std::vector<token>& of) {
+      return std::span(of).subspan(static_cast<std::size_t>(b * length_),
+                                   static_cast<std::size_t>(length_));
     };
     const auto tokens = row(tokens_), labels = row(labels_);
     std::fill(tokens.begin(), tokens.end(), ids_.padding);
@@ -69070,7 +66489,7 @@ class masking_stream {
     const std::size_t before = ids_.first >= 0 ? 1 : 0, size = static_cast<std::size_t>(n);
     if (before > 0) tokens[0] = ids_.first;
     if (ids_.last >= 0) tokens[before + size] = ids_.last;
-    text.read(at, tokens.subspan(before, size));
+    text_.read(at, tokens.subspan(before, size));
     const auto words = philox(key_.value, stream_of("linnet::masking_stream"), example);
     (void)mask_tokens(how_, ids_, tokens.subspan(before, size),
                       seed{std::uint64_t{words[1]} << 32 | words[0]}, labels.subspan(before, size));
@@ -69080,13 +66499,12 @@ class masking_stream {
     return {tokens_.data(), lengths_.data(), labels_.data(), count, length_};
   }
 
-  std::vector<Source> texts_;
-  mixture which_;
+  Source text_;
   token_masking how_;
   bert_ids ids_;
   index batch_, length_;
   seed key_;
-  std::vector<epoch_sampler> orders_;   ///< of each text
+  epoch_sampler order_;
   std::vector<token> tokens_, labels_;  ///< [batch, length]
   std::vector<index> lengths_;          ///< [batch]
 };
@@ -70058,7 +67476,7 @@ class one_teacher {
   }
   /// Whether the teacher takes a batch in a call with these limits.
   bool takes(const typename N::batch& b, const limits& l) const {
-    return refuses(b, l) == refusal::none;
+    return l.threads <= limits_.threads && N::accepts(b, limits_);
   }
 
  private:
@@ -72634,7 +70052,12 @@ class minillm {
 
   /// Trainers with a z-loss or early exits refuse it: a ratio to the rollout has neither.
   static constexpr bool plain_logits = true;
-  /// Why it does not serve a batch: only the last one that write() or adopt() returned is served.
+  /// Whether the batch is the last one that write() or adopt() returned.
+  template <class Any>
+  bool accepts(const batch& b, const limits& l) const {
+    return refuses<Any>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
   template <class Any>
   refusal refuses(const batch& b, const limits& l) const {
     if (!current_.labels || b.labels != current_.labels || b.batch != current_.batch)
@@ -72828,7 +70251,7 @@ LINNET_NAMESPACE_END
 
 /// @file
 /// Losses on self-attention relations (MiniLMv2, Wang et al. 2021): how like each other a
-/// sequence's queries, keys or values are. MiniLM also relates queries to keys, which is attention.
+/// sequence's queries, keys or values are. MiniLM also relates queries to keys.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -72956,48 +70379,6 @@ void relation_divergence_backward(const execution& on, const relation_pair<T>& s
   });
 }
 
-/// Computes sums[batch * heads] of KL(teacher || student) of attention maps with their biases, over
-/// the student's valid queries. They are means as those of relation_divergence(), whose scratch it
-/// needs. Both calls are of self-attention, with as many heads of queries as of keys.
-template <class T, class U>
-void attention_divergence(const execution& on, const attention_call<T>& student,
-                          const attention_call<U>& teacher, double* scratch, double* sums) {
-  const index size = student.queries * student.keys;
-  double* const mine = scratch + on.threads.rank() * 2 * size;
-  double* const theirs = mine + size;
-  on.threads.each(student.batch * student.heads, [&](index number) {
-    const index b = number / student.heads, head = number % student.heads;
-    const index n = detail::valid_queries(student, b);
-    attention_map(student, b, head, mine);
-    attention_map(teacher, b, head, theirs);
-    double sum = 0;
-    for (index i = 0; i < n * student.keys; ++i)
-      if (theirs[i] > 0) sum += theirs[i] * std::log(theirs[i] / mine[i]);
-    sums[number] = n > 0 ? sum / static_cast<double>(student.heads * n) : 0;
-  });
-}
-/// Adds the derivative of `factor` times the sum of attention_divergence() to the student's
-/// queries, keys and biases.
-template <class T, class U>
-void attention_divergence_backward(const execution& on, const attention_call<T>& student,
-                                   const attention_call<U>& teacher, double factor, double* scratch,
-                                   const attention_gradient<T>& to) {
-  constexpr double least = 1e-300;
-  const index size = student.queries * student.keys;
-  double* const mine = scratch + on.threads.rank() * 2 * size;
-  double* const theirs = mine + size;
-  on.threads.each(student.batch * student.heads, [&](index number) {
-    const index b = number / student.heads, head = number % student.heads;
-    const index n = detail::valid_queries(student, b);
-    if (n == 0) return;
-    attention_map(student, b, head, mine);
-    attention_map(teacher, b, head, theirs);
-    const double scale = factor / static_cast<double>(student.heads * n);
-    for (index i = 0; i < n * student.keys; ++i) theirs[i] *= -scale / (std::max)(mine[i], least);
-    attention_map_backward(student, b, head, mine, theirs, to);
-  });
-}
-
 }  // namespace ops
 
 LINNET_NAMESPACE_END
@@ -73033,8 +70414,7 @@ inline constexpr relation_options minilm_options{.weights = {0, 0, 1}, .attentio
 ///   labels cross-entropy + mean over sequences of sum_x w_x mean over heads and tokens
 ///   of KL(A^t || A^s).
 /// One more x, weighted by `attention`, relates queries to keys: softmax(q k^T / sqrt(d)). These
-/// are attention maps, so both models have as many heads, which are then the relation heads. Those
-/// of a T5 have its biases of positions, and no scale.
+/// are attention maps, so both models have as many heads, which are then the relation heads.
 /// Otherwise widths, layers and heads may differ. An encoder's padding is left out; a decoder's
 /// batch has no lengths, so there all tokens count. Of a T5, the last self-attention of the encoder
 /// and that of the decoder learn, each with half the weight. There a target ends with its last
@@ -73070,8 +70450,8 @@ class relation_distillation {
   /// Opens the objective for batches up to these limits, with at least the trainer's number of
   /// threads. The packed weights must outlive it. Errors: errc::invalid for limits and options out
   /// of their range, and for models without softmax attention. Also for relation heads that do not
-  /// divide the width of queries or of keys, and for a layer of a T5. Also for attention maps of
-  /// unlike heads, and for heads by layer. Else the error of the weights, or errc::out_of_memory.
+  /// divide the width of queries or of keys, and for a layer or attention maps of a T5. Also for
+  /// attention maps of unlike heads, and for heads by layer. Else the error of the weights, or errc::out_of_memory.
   static result<relation_distillation> open(std::reference_wrapper<const teacher_form> p,
                                             const limits& l,
                                             const relation_options& how = {}) LINNET_TRY {
@@ -73098,6 +70478,10 @@ class relation_distillation {
         return linnet::error{errc::invalid, where, "relation_options.layer",
                              "-1, as both of a T5's stacks learn their last layer",
                              std::to_string(how.layer)};
+      if (how.attention > 0)
+        return linnet::error{errc::invalid, where, "relation_options.attention",
+                             "0, as a T5's attention has biases and no scale",
+                             detail::number_text(how.attention)};
     }
     if (how.layer >= theirs.calls)
       return linnet::error{errc::invalid, where, "relation_options.layer",
@@ -73192,8 +70576,6 @@ class relation_distillation {
   struct places {
     U* taught = nullptr;  ///< queries, keys and values of the teacher's layers
     index stack = 0;      ///< numbers of one of them
-    U* biases = nullptr;  ///< of positions, of a T5's stacks
-    index lines = 0;      ///< numbers of one of them
     double *scratch = nullptr, *sums = nullptr;
     index* targets = nullptr;  ///< tokens of each target, up to its last label
 
@@ -73206,11 +70588,7 @@ class relation_distillation {
       at.taught = from.take<U>(multiply_sizes(static_cast<index>(stacks), at.stack));
       at.scratch = from.take<double>(l.threads * ops::relation_scratch(tokens));
       at.sums = from.take<double>(l.batch * (std::max)(s.q_width, index{1}));
-      if constexpr (two) {
-        at.targets = from.take<index>(l.batch);
-        at.lines = multiply_sizes(e.heads / (std::max)(e.calls, index{1}), 2 * tokens);
-        at.biases = from.take<U>(multiply_sizes(static_cast<index>(stacks), at.lines));
-      }
+      if (two) at.targets = from.take<index>(l.batch);
       return at;
     }
   };
@@ -73251,33 +70629,9 @@ class relation_distillation {
         });
         to += a.batch * from.tokens * from.width;
       }
-      if constexpr (two) keep_call(on, a, stack);
     }
     on.threads.wait();
     on.threads.once([&] { ++taught_; });
-  }
-  /// Keeps what else decides an attention map: a T5's encoder lends its decoder the memory of its
-  /// biases.
-  void keep_call(const ops::execution& on, const ops::attention_call<U>& a, std::size_t stack) {
-    U* const biases = teacher_.at.biases + static_cast<index>(stack) * teacher_.at.lines;
-    if (a.bias)
-      on.threads.each(a.heads, [&](index head) {
-        const index line = 2 * a.bias_origin + 1;
-        std::copy_n(a.bias + head * line, line, biases + head * line);
-      });
-    on.threads.once([&] {
-      ops::attention_call<U>& kept = calls_[stack].emplace(a);
-      kept.q = kept_[stack][0].x;
-      kept.k.data = kept_[stack][1].x;
-      kept.k.stride = kept_[stack][1].stride;
-      kept.bias = a.bias ? biases : nullptr;
-      kept.query_lengths = lengths_of(a, stack);
-    });
-  }
-  /// Valid tokens of the sequences of a call.
-  template <class V>
-  const index* lengths_of(const ops::attention_call<V>& a, std::size_t stack) const {
-    return two && stack == 1 ? teacher_.at.targets : a.query_lengths;
   }
   /// Compares the student's last layers in forward, and adds to their gradients in backward.
   void meet(const ops::execution& on, const ops::attention_call<T>& a,
@@ -73285,7 +70639,7 @@ class relation_distillation {
     const index layer = gradient ? shown_ - 1 : shown_;
     if (const std::size_t stack = stack_of(mine_, layer); stack < stacks) {
       const auto& kept = kept_[stack];
-      const index* const lengths = lengths_of(a, stack);
+      const index* const lengths = two && stack == 1 ? teacher_.at.targets : a.query_lengths;
       const ops::relation_call c{a.batch, how_.heads, lengths, a.window, a.prefix, a.documents};
       const double scale =
           static_cast<double>(labels_) / static_cast<double>(a.batch * static_cast<index>(stacks));
@@ -73294,11 +70648,6 @@ class relation_distillation {
         const double weight =
             scale * (pair < 3 ? how_.weights[static_cast<std::size_t>(pair)] : how_.attention);
         if (weight == 0) continue;
-        if constexpr (two)
-          if (pair == 3) {
-            meet_map(on, a, gradient, weight, stack);
-            continue;
-          }
         const ops::relation_pair<T> mine{ops::relation_rows_of(a, from),
                                          ops::relation_rows_of(a, to)};
         const ops::relation_pair<U> theirs{kept[static_cast<std::size_t>(from)],
@@ -73319,24 +70668,9 @@ class relation_distillation {
     on.threads.once([&] { shown_ += gradient ? -1 : 1; });
   }
 
-  /// Compares attention maps with their biases.
-  void meet_map(const ops::execution& on, const ops::attention_call<T>& a,
-                const ops::attention_gradient<T>* gradient, double weight, std::size_t stack) {
-    ops::attention_call<T> mine = a;
-    mine.query_lengths = lengths_of(a, stack);
-    if (gradient)
-      return ops::attention_divergence_backward(on, mine, *calls_[stack], weight,
-                                                teacher_.at.scratch, *gradient);
-    ops::attention_divergence(on, mine, *calls_[stack], teacher_.at.scratch, teacher_.at.sums);
-    on.threads.once([&] {
-      for (index i = 0; i < a.batch * a.heads; ++i) sum_ += weight * teacher_.at.sums[i];
-    });
-  }
-
   relation_options how_;
   one teacher_;
   std::array<std::array<ops::relation_rows<U>, 3>, stacks> kept_{};
-  std::array<std::optional<ops::attention_call<U>>, stacks> calls_{};  ///< of a T5's teacher
   ops::attention_tap<U> teacher_tap_{};
   ops::attention_tap<T> student_tap_{};
   std::array<index, stacks> mine_, theirs_;  ///< calls that are compared
@@ -73543,7 +70877,12 @@ class spin {
 
   /// Trainers with a z-loss or early exits refuse it: a margin has neither.
   static constexpr bool plain_logits = true;
-  /// Why it does not serve a batch: only the last one that write() or pair() returned is served.
+  /// Whether the batch is the last one that write() or pair() returned.
+  template <class Any>
+  bool accepts(const batch& b, const limits& l) const {
+    return refuses<Any>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
   template <class Any>
   refusal refuses(const batch& b, const limits&) const {
     const bool own = pairs_ > 0 && b.labels == at_.labels && b.batch == 2 * pairs_;
@@ -73691,17 +71030,15 @@ inline void choose_tokens(index n, const double* scores, const token_adaptive_op
 /// summed over heads. Tokens of low score have inputs of few bits in the rest of the layer, and in
 /// the queries, keys and values of the next. All others have those of the compute type, such as
 /// compute::int8. So has every token where the head reads it. For trainers and evaluators of
-/// decoders, and of models that read decoder_batch and count their layers as `exits`. Where
-/// products do not round their inputs to integers it changes nothing. Sequences of a batch, and
-/// documents packed in one, choose for themselves. Layer dropout is refused, as of
+/// decoders. Where products do not round their inputs to integers it changes nothing. Sequences of
+/// a batch, and documents packed in one, choose for themselves. Layer dropout is refused, as of
 /// attention_distillation.
 template <class M, class Objective = cross_entropy_objective>
 class token_adaptive {
   using T = float;
-  static_assert(M::exits > 0 && std::is_same_v<typename M::batch, decoder_batch>,
-                "linnet::token_adaptive: chooses the tokens of a decoder's self-attention, or of a "
-                "model that reads decoder_batch and counts its layers as `exits`; train another "
-                "model with compute::int8 alone");
+  static_assert(detail::is_decoder<M>,
+                "linnet::token_adaptive: chooses the tokens of a decoder's self-attention; train "
+                "another model with compute::int8 alone");
 
  public:
   using batch = typename M::batch;
@@ -73732,7 +71069,12 @@ class token_adaptive {
 
   /// Whether trainers with a z-loss or early exits refuse it: as they do the inner objective.
   static constexpr bool plain_logits = detail::takes_plain_logits<Objective>;
-  /// Why it does not serve a batch: one that is too large, or what the inner objective says.
+  /// Whether the batch fits.
+  template <class Model>
+  bool accepts(const batch& b, const limits& l) const {
+    return refuses<Model>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
   template <class Model>
   refusal refuses(const batch& b, const limits& l) const {
     return b.batch * b.length <= rows_ ? detail::refusal_by<Model>(inner_, b, l)
@@ -73842,6 +71184,17 @@ LINNET_NAMESPACE_END
 /// FuseLLM, Wan et al. 2024).
 
 LINNET_NAMESPACE_BEGIN
+
+/// The most probable tokens of rows, and their logits: both [rows, k]. Where a row has fewer, the
+/// rest of its ids are `no_token`. A row's ids differ.
+struct top_logits {
+  index k = 0;
+  std::vector<token> ids{};
+  std::vector<float> logits{};
+
+  /// Number of rows.
+  index rows() const { return k > 0 ? std::ssize(ids) / k : 0; }
+};
 
 /// Tokens [first, first + count) of another text that a token is aligned with.
 struct aligned_tokens {
@@ -74072,8 +71425,12 @@ class top_logits_objective {
   }
   // Rows that would be gone before the step.
   void teach(const top_logits&&) = delete;
-  /// Why it does not serve a batch: each of its labels has a row that teach() named, with ids of
-  /// the vocabulary.
+  /// Whether there is a row with an id of the vocabulary for each of the batch's.
+  template <class Any>
+  bool accepts(const batch& b, const limits& l) const {
+    return refuses<Any>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
   template <class Any>
   refusal refuses(const batch& b, const limits& l) const {
     static_assert(M::vocabulary == Any::vocabulary,
@@ -74083,8 +71440,7 @@ class top_logits_objective {
     const index rows = b.batch * detail::labels_per_sequence<M>(b);
     bool fits = rows_->logits.size() == rows_->ids.size() && rows_->rows() == rows;
     for (index i = 0; fits && i < rows; ++i)
-      fits =
-          b.labels[i] == ignored || rows_->ids[static_cast<std::size_t>(i * rows_->k)] != no_token;
+      fits = rows_->ids[static_cast<std::size_t>(i * rows_->k)] != no_token;
     fits = fits && std::all_of(rows_->ids.begin(), rows_->ids.end(), [](token t) {
              return t == no_token || (t >= 0 && t < M::vocabulary);
            });
@@ -74234,7 +71590,12 @@ class uld {
     taught_ = b;
     mark_ = 0;
   }
-  /// Why it does not serve a batch: both batches fit, have as many sequences and belong together.
+  /// Whether both batches fit and have as many sequences, and belong together.
+  template <class Any>
+  bool accepts(const batch& b, const limits& l) const {
+    return refuses<Any>(b, l) == refusal::none;
+  }
+  /// Why it does not serve a batch.
   template <class Any>
   refusal refuses(const batch& b, const limits& l) const {
     const limits& most = teacher_.planned();
@@ -76160,32 +73521,6 @@ inline constexpr decoder_shape tinyllama_1_1b{.d_model = 2048,
                                               .vocabulary = 32000,
                                               .context = 2048,
                                               .eps = 1e-5};
-// BabyLlama (Timiryasov and Tastet 2023) and its two teachers, by the authors' configurations: one
-// vocabulary for all three, and twice the length of their texts.
-inline constexpr decoder_shape babyllama_58m{.d_model = 512,
-                                             .d_ff = 1024,
-                                             .heads = 8,
-                                             .kv_heads = 8,
-                                             .layers = 16,
-                                             .vocabulary = 16000,
-                                             .context = 256,
-                                             .eps = 1e-6};
-inline constexpr decoder_shape babyllama_teacher_360m{.d_model = 1024,
-                                                      .d_ff = 3072,
-                                                      .heads = 8,
-                                                      .kv_heads = 8,
-                                                      .layers = 24,
-                                                      .vocabulary = 16000,
-                                                      .context = 256,
-                                                      .eps = 1e-6};
-inline constexpr decoder_shape babyllama_teacher_705m{.d_model = 1536,
-                                                      .d_ff = 6144,
-                                                      .heads = 16,
-                                                      .kv_heads = 16,
-                                                      .layers = 24,
-                                                      .vocabulary = 16000,
-                                                      .context = 256,
-                                                      .eps = 1e-5};
 inline constexpr decoder_shape mobilellm_125m{.d_model = 576,
                                               .d_ff = 1536,
                                               .heads = 9,
@@ -76315,13 +73650,6 @@ using gpt2_small = decoder<shapes::gpt2_small, norm::layer_norm, position::learn
 using stories260k = decoder<shapes::stories260k>;  ///< 260,032
 using tinyllama_1_1b =
     decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
-/// BabyLlama: 58,343,936, see babyllama_distillation. Its teachers are a Llama and a GPT-2.
-using babyllama_58m = decoder<shapes::babyllama_58m, position::rope_half, tie::untied>;
-using babyllama_teacher_360m =
-    decoder<shapes::babyllama_teacher_360m, position::rope_half, tie::untied>;  ///< 359,973,888
-using babyllama_teacher_705m =
-    decoder<shapes::babyllama_teacher_705m, norm::layer_norm, position::learned, ffn::gelu_tanh,
-            bias::all>;  ///< 704,928,768
 using mobilellm_125m =
     decoder<shapes::mobilellm_125m, position::rope_half>;    ///< MobileLLM (Liu et al. 2024)
 using smollm2_135m = decoder<shapes::smollm2_135m>;          ///< 134,515,008
@@ -76625,21 +73953,6 @@ template <class Optimizer, class M, class T>
 requires requires { typename Optimizer::template gradient_block<M, T>; }
 struct gradients_for<Optimizer, M, T> {
   using type = typename Optimizer::template gradient_block<M, T>;
-};
-
-/// The weights that a trainer moves and those that it computes with: whole blocks, or what an
-/// optimizer that keeps a part of them says. The latter's packed weights have attach(weights) and
-/// pack_held(execution, weights), and `tap`, an ops::weight_tap or null.
-template <class Optimizer, class M, class T, class S>
-struct weights_for {
-  using type = weights<M, T>;
-  using packed = linnet::packed<M, T, S>;
-};
-template <class Optimizer, class M, class T, class S>
-requires requires { typename Optimizer::template weight_block<M, T>; }
-struct weights_for<Optimizer, M, T, S> {
-  using type = typename Optimizer::template weight_block<M, T>;
-  using packed = typename Optimizer::template packed_block<M, T, S>;
 };
 
 /// Fills gradients with a number.
@@ -78711,9 +76024,9 @@ namespace compute {
 
 /// Quantization-aware training (Jacob et al. 2018), for trainers: each step computes in the weights
 /// of quantize<S, A>(w), as f32 numbers. With `A` = compute::int8 inputs of products are rounded as
-/// the quantized model rounds them. A model with kv::int8, bf16 or f16 also rounds keys and
-/// values of softmax attention. Gradients pass straight through all rounding to the f32 master
-/// weights. `Steps` says how scales are found.
+/// the quantized model rounds them. A model with kv::int8 or kv::bf16 also rounds keys and values
+/// of softmax attention. Gradients pass straight through all rounding to the f32 master weights.
+/// `Steps` says how scales are found.
 template <class S, class A = f32, class Steps = steps::from_range>
 struct fake_quantized : policy {
   /// The description of learned steps in checkpoints, which hold them.
@@ -78738,12 +76051,8 @@ struct master_form {
   static constexpr bool learns_steps = false, trains_weights = true;
   static constexpr index bytes() { return 0; }
   static constexpr bool valid() { return true; }
-  template <class W, class P>
-  static void pack(const ops::execution& on, const W& w, P& to) {
-    if constexpr (requires { to.pack_held(on, w); })
-      to.pack_held(on, w);
-    else
-      pack_into(on, w, to);
+  static void pack(const ops::execution& on, const weights<M, T>& w, packed<M, T, storage>& to) {
+    pack_into(on, w, to);
   }
 };
 
@@ -79321,8 +76630,6 @@ namespace detail {
 /// ones are not.
 template <class M, class Objective>
 refusal refusal_beside(const training_options& how, const limits& l) {
-  constexpr bool routed = requires { M::routes_once; };
-  if (routed && how.layer_dropout.rate > 0) return refusal::switch_layer_dropout;
   if constexpr (sees_attention<Objective>) {
     constexpr bool fronted = requires { M::virtual_count; };
     if (fronted) return refusal::attention_virtual;
@@ -79382,13 +76689,13 @@ void each_stored_value(const ops::execution& on, weights<M, T>& w, gradients<M, 
 }
 /// The name of the first matrix that starts as 0, such as B of an adapter, and is so now. Empty if
 /// there is none.
-template <class W>
-std::string first_untrained_zeros(const W& w) {
+template <class M, class T>
+std::string first_untrained_zeros(const weights<M, T>& w) {
   std::string found;
   w.visit([&](const parameter_path& at, const tensor_info& info, const auto& values) {
     if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
       if (found.empty() && info.start == &start_zero &&
-          std::all_of(values.data, values.data + info.size(), [](auto x) { return x == 0; }))
+          std::all_of(values.data, values.data + info.size(), [](T x) { return x == T(0); }))
         found = at.str();
   });
   return found;
@@ -79446,9 +76753,6 @@ class trainer {
   using optimizer_state = typename std::conditional_t<master_form::trains_weights, Optimizer,
                                                       detail::no_optimizer>::template state<M, T>;
   using gradient_block = typename detail::gradients_for<Optimizer, M, T>::type;
-  using weight_block = typename detail::weights_for<Optimizer, M, T, S>::type;
-  using packed_block = typename detail::weights_for<Optimizer, M, T, S>::packed;
-  static constexpr bool has_all_weights = std::is_same_v<weight_block, weights<M, T>>;
   static constexpr bool has_all_gradients = std::is_same_v<gradient_block, gradients<M, T>>;
   static constexpr bool adapts = detail::is_mixed_precision<S>;  ///< its rounding, in each step
   static constexpr bool needs_curvature =
@@ -79474,7 +76778,7 @@ class trainer {
     return detail::bounded_bytes(l, [](const limits& some) {
       const auto block = [](index bytes) { return round_up(bytes, alignment); };
       return add_sizes(workspace_bytes(some),
-                       block(packed_block::bytes()) + block(gradient_block::bytes()) +
+                       block(packed<M, T, S>::bytes()) + block(gradient_block::bytes()) +
                            block(master_form::bytes()) + optimizer_state::bytes());
     });
   }
@@ -79483,7 +76787,7 @@ class trainer {
   /// `w` must outlive it and not move. Errors: errc::invalid for limits or options that make no
   /// sense, by the name of the field. Also errc::out_of_memory, and the error of `w` if it is not
   /// valid().
-  static result<trainer> open(weight_block& w, const limits& l, const Optimizer& optimizer = {},
+  static result<trainer> open(weights<M, T>& w, const limits& l, const Optimizer& optimizer = {},
                               const training_options& how = {}) LINNET_TRY {
     if (auto fit = detail::acceptable<M>("trainer::open", l, footprint(l)); !fit)
       return fit.error();
@@ -79511,15 +76815,17 @@ class trainer {
     arena more(static_cast<std::byte*>(t.memory_.data()) + planned, workspace_bytes(l) - planned);
     t.partial_ = more.take<double>(detail::norm_chunks<M>());
     detail::share_base(w.tree(), t.packed_.tree());
-    if constexpr (!has_all_weights)
-      t.packed_.attach(w);
-    else if constexpr (!master_form::own_rows)
-      detail::attach_rows<M>(w, t.packed_);
-    else
-      t.packed_.visit([&](const parameter_path&, const tensor_info& info, auto& to) {
-        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(to)>>)
-          to.rows = more.take<typename master_form::word>(master_form::row_words(info));
-      });
+    each_tensor_of(
+        [&](const parameter_path&, [[maybe_unused]] const tensor_info& info, auto& to,
+            const auto& from) {
+          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+            if constexpr (master_form::own_rows)
+              to.rows = more.take<typename master_form::word>(master_form::row_words(info));
+            else
+              to.rows = from.data;
+          }
+        },
+        t.packed_, w);
     run(l, nullptr, [&](const ops::execution& on) {
       if constexpr (master_form::learns_steps) t.form_.start(on, w);
       t.form_.pack(on, w, t.packed_);
@@ -79621,9 +76927,7 @@ class trainer {
     if (why != refusal::none) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
-      ops::execution watched = on;
-      if constexpr (!has_all_weights) watched.weights = packed_.tap;
-      const loss_sum sum = M::template loss<T, S>(packed_.tree(), nullptr, b, work_.work, watched,
+      const loss_sum sum = M::template loss<T, S>(packed_.tree(), nullptr, b, work_.work, on,
                                                   {.logits = logits.data()});
       if (on.threads.rank() == 0) loss = sum;
     });
@@ -79652,7 +76956,7 @@ class trainer {
   /// Gradients accumulated since the last step (sums over tokens, not yet divided).
   gradient_block& gradient() { return gradients_; }
   /// The packed weights, current after each step.
-  const packed_block& current() const { return packed_; }
+  const packed<M, T, S>& current() const { return packed_; }
   /// The quantized weights that compute::fake_quantized computes in, current after each step. They
   /// have the bits of quantize<S, A>(weights).
   const auto& quantized() const {
@@ -79732,7 +77036,8 @@ class trainer {
  private:
   friend struct detail::counters_of;  // of trainers that share a batch
 
-  trainer(weight_block& w, const limits& l, const Optimizer& optimizer, const training_options& how)
+  trainer(weights<M, T>& w, const limits& l, const Optimizer& optimizer,
+          const training_options& how)
       : weights_(&w),
         limits_(detail::arithmetic_limits<M>(l)),
         optimizer_(optimizer),
@@ -79805,7 +77110,6 @@ class trainer {
     if constexpr (detail::sees_attention<Objective>) watched.attention = from.attention_tap();
     if constexpr (detail::chooses_bits<Objective>) watched.bits = from.token_bits();
     if constexpr (!has_all_gradients) watched.gradients = gradients_.tap;
-    if constexpr (!has_all_weights) watched.weights = packed_.tap;
     if (on.threads.rank() == 0 && !progress_.accumulating()) experts_ = {};
     watched.experts = &experts_;
     loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
@@ -79886,12 +77190,12 @@ class trainer {
     progress_.nats = 0;
   }
 
-  weight_block* weights_;
+  weights<M, T>* weights_;
   detail::owned_limits limits_;
   Optimizer optimizer_;
   training_options how_;
   memory_block memory_;
-  packed_block packed_;
+  packed<M, T, S> packed_;
   gradient_block gradients_;
   [[no_unique_address]] master_form form_;
   [[no_unique_address]] optimizer_state state_;

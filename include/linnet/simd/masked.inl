@@ -10,8 +10,7 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
                                         const scales_of_row& of, float* out) {
   const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
-  const bool whole = group % lanes<float> == 0;  // a vector has numbers of one group
-  index end = first, g = (group ? first / group : 0) - 1;
+  index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
   for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
@@ -23,17 +22,17 @@ LINNET_KERNEL static void decode_blocks(index first, index last, const word* fro
         vec<float> x = decode<C>(u, i);
         const index c = first + i * mask_words + at;
         if (scales && c >= end) {
-          if (whole) {
-            ++g;  // a division for each group would take as long as decoding it
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
             scale = vec<float>{} + scales[g];
             if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-            end = g + 1 < groups ? (g + 1) * group : last + n;
-          } else {
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
             float some[2][lanes<float>];
             for (int l = 0; l < lanes<float>; ++l) {
-              const index of_lane = c + l < group * groups ? (c + l) / group : groups - 1;
-              some[0][l] = scales[of_lane];
-              some[1][l] = zeros ? zeros[of_lane] : origin;
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
             }
             scale = load(some[0]);
             zero = load(some[1]);
