@@ -2450,6 +2450,20 @@ enum class bf16_code : std::uint16_t {};
 /// The code of an IEEE half precision value.
 enum class f16_code : std::uint16_t {};
 
+/// The number of a bf16 code.
+constexpr float number_of(bf16_code x) {
+  return __builtin_bit_cast(float, static_cast<std::uint32_t>(x) << 16);
+}
+/// The number of an f16 code, NaNs and infinities included.
+constexpr float number_of(f16_code x) {
+  const auto code = static_cast<std::uint32_t>(x), magnitude = code & 0x7fffu;
+  const float steps = static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24f;
+  const auto subnormal = __builtin_bit_cast(std::uint32_t, steps);
+  const std::uint32_t placed = (magnitude << 13) + (magnitude < 0x7c00u ? 112u << 23 : 224u << 23);
+  return __builtin_bit_cast(float,
+                            (code & 0x8000u) << 16 | (magnitude < 0x400u ? subnormal : placed));
+}
+
 /// For each mask of 8 lanes the number that goes to each: 0, 1, ... where a bit is set, else -1.
 struct expansions {
   std::int8_t of[256][8] = {};
@@ -2737,9 +2751,6 @@ namespace detail {
 #define LINNET_KEEP(x) __asm__("" : "+m"(x))
 #endif
 
-/// Hides from the optimizer how an address came about, which then has a register of its own.
-#define LINNET_KEEP_ADDRESS(p) __asm__("" : "+r"(p))
-
 #if defined(__SSE2__) && defined(__x86_64__)
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
@@ -2749,6 +2760,7 @@ namespace detail {
 #endif
 #if defined(__AARCH64EL__)  // that every processor has; a signalling NaN becomes a quiet one
 #define LINNET_WIDEN_HALVES(x, u) __asm__("fcvtl %0.4s, %1.4h" : "=w"(x) : "w"(u))
+#define LINNET_NARROW_HALVES(u, x) __asm__("fcvtn %0.4h, %1.4s" : "=w"(u) : "w"(x))
 #endif
 #define LINNET_TARGET
 #define LINNET_KERNEL __attribute__((noinline))  // as those of other levels are, by their target
@@ -3223,15 +3235,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = ((m > largest) & (m < infinity)) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -3541,17 +3682,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -3572,27 +3702,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -3600,13 +3713,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -3746,48 +3855,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -4897,27 +4964,18 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) {
-      from[j] += __builtin_popcount(masks[j][i / 32]);
-      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
-    }
+    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
-    LINNET_UNROLL
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
-      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  }
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r) {
-    LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
-  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -4927,7 +4985,6 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
-  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -5168,6 +5225,10 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_HALVES(p)        \
   reinterpret_cast<vec<float>>( \
       _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_FEW_HALVES(p)                            \
+  reinterpret_cast<typename vector_of<float, 4>::type>( \
+      _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_TO_HALVES(x) _mm256_cvtps_ph(reinterpret_cast<__m256>(x), _MM_FROUND_TO_NEAREST_INT)
 #define LINNET_TARGET __attribute__((target("avx2,fma,f16c")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -5636,15 +5697,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = ((m > largest) & (m < infinity)) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -5954,17 +6144,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -5985,27 +6164,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -6013,13 +6175,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -6159,48 +6317,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -7318,27 +7434,18 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) {
-      from[j] += __builtin_popcount(masks[j][i / 32]);
-      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
-    }
+    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
-    LINNET_UNROLL
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
-      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  }
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r) {
-    LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
-  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -7348,7 +7455,6 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
-  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -7561,6 +7667,8 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES
+#undef LINNET_FEW_HALVES
+#undef LINNET_TO_HALVES
 
 #define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
 #define LINNET_LOAD_FIRST(p, n) reinterpret_cast<vec<T>>(_mm512_maskz_loadu_ps(LINNET_FIRST(n), p))
@@ -7601,6 +7709,12 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_HALVES(p)                              \
   reinterpret_cast<vec<float>>(_mm512_maskz_cvtph_ps( \
       static_cast<__mmask16>(-1), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))))
+#define LINNET_FEW_HALVES(p)                                                  \
+  reinterpret_cast<typename vector_of<float, 8>::type>(_mm256_maskz_cvtph_ps( \
+      static_cast<__mmask8>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_TO_HALVES(x)                                                      \
+  _mm512_maskz_cvtps_ph(static_cast<__mmask16>(-1), reinterpret_cast<__m512>(x), \
+                        _MM_FROUND_TO_NEAREST_INT)
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -8069,15 +8183,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = ((m > largest) & (m < infinity)) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -8387,17 +8630,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -8418,27 +8650,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -8446,13 +8661,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -8592,48 +8803,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -9743,27 +9912,18 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) {
-      from[j] += __builtin_popcount(masks[j][i / 32]);
-      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
-    }
+    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
-    LINNET_UNROLL
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
-      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  }
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r) {
-    LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
-  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -9773,7 +9933,6 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
-  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -10155,17 +10314,6 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -10186,27 +10334,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -10214,13 +10345,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -10360,48 +10487,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -10950,6 +11035,8 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES
+#undef LINNET_FEW_HALVES
+#undef LINNET_TO_HALVES
 #undef LINNET_DOT_BF16
 #undef LINNET_DOT_INT8
 #undef LINNET_KERNEL
@@ -11271,17 +11358,6 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -11302,27 +11378,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -11330,13 +11389,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -11476,48 +11531,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -12359,17 +12372,6 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -12390,27 +12392,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -12418,13 +12403,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -12564,48 +12545,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -13147,6 +13086,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_SQUARE_INT8
 #undef LINNET_SQUARE_BF16
 #undef LINNET_WIDEN_HALVES
+#undef LINNET_NARROW_HALVES
 #undef LINNET_FEATURES
 #undef LINNET_STEP
 #undef LINNET_STEP_LANE
@@ -14423,15 +14363,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = ((m > largest) & (m < infinity)) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -14741,17 +14810,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -14772,27 +14830,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -14800,13 +14841,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -14946,48 +14983,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -16097,27 +16092,18 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) {
-      from[j] += __builtin_popcount(masks[j][i / 32]);
-      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
-    }
+    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
-    LINNET_UNROLL
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
-      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  }
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r) {
-    LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
-  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -16127,7 +16113,6 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
-  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -17271,15 +17256,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = ((m > largest) & (m < infinity)) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -17589,17 +17703,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -17620,27 +17723,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -17648,13 +17734,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -17794,48 +17876,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -18945,27 +18985,18 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) {
-      from[j] += __builtin_popcount(masks[j][i / 32]);
-      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
-    }
+    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
-    LINNET_UNROLL
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
-      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  }
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r) {
-    LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
-  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -18975,7 +19006,6 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
-  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -19648,15 +19678,144 @@ LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand
 }
 
 /// @file
+/// Small floats of one instruction-set level, to numbers and back: included inside a struct by
+/// simd/levels.hpp.
+
+/// A register of words.
+using words = typename vector_of<word, lanes<float>>::type;
+/// As many codes of 16 bits as a register holds floats.
+using codes_of_16 = typename vector_of<std::uint16_t, lanes<float>>::type;
+
+template <class To, class From>
+LINNET_TARGET static inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+/// The numbers of f16 or of floats of 8 bits, whose codes are the lowest bits of words. Exact, NaNs
+/// and infinities included.
+template <code C, int Lanes>
+LINNET_TARGET static inline void decode_small_floats(const typename vector_of<word, Lanes>::type& u,
+                                                     typename vector_of<float, Lanes>::type& y) {
+  using some_words = typename vector_of<word, Lanes>::type;
+  using some_ints = typename vector_of<std::int32_t, Lanes>::type;
+  using some_floats = typename vector_of<float, Lanes>::type;
+#if defined(LINNET_WIDEN_HALVES)
+  if constexpr (C == code::f16 && Lanes == 4) {
+    const auto codes = __builtin_convertvector(u, typename vector_of<std::uint16_t, Lanes>::type);
+    LINNET_WIDEN_HALVES(y, codes);
+    return;
+  }
+#endif
+  constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
+  constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
+  constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
+  constexpr word smallest = 1u << fraction;                              // normal code
+  constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
+  constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
+  const some_words m = u & magnitude, placed = m << (23 - fraction);
+  const some_words subnormal =
+      bits_as<some_words>(__builtin_convertvector(bits_as<some_ints>(m), some_floats) * unit);
+  some_words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
+  x = m < last ? x : placed | 0x7f800000u;
+  y = bits_as<some_floats>(x | (u & sign) << (32 - bits_of(C)));
+}
+/// Loads lanes of f16, which are a register of floats or half of one.
+template <int Lanes>
+LINNET_TARGET static inline void load_f16(const f16_code* p,
+                                          typename vector_of<float, Lanes>::type& x) {
+#if defined(LINNET_HALVES)
+  static_assert(Lanes == lanes<float> || 2 * Lanes == lanes<float>);
+  if constexpr (Lanes == lanes<float>)
+    x = LINNET_HALVES(p);
+  else
+    x = LINNET_FEW_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, Lanes>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  decode_small_floats<code::f16, Lanes>(
+      __builtin_convertvector(u, typename vector_of<word, Lanes>::type), x);
+#endif
+}
+
+/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
+LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
+  const words u = bits_as<words>(x);
+  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
+}
+/// @copydoc round_to_bf16()
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, bf16_code) {
+  words u;
+  round_to_bf16(x, u);
+  y = __builtin_convertvector(u, codes_of_16);
+}
+/// Rounds to f16, nearest even. Finite numbers beyond the largest one, 65504, become that.
+LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y, f16_code) {
+  constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
+  words u = bits_as<words>(x), m = u & 0x7fffffffu;
+  const words sign = u ^ m;
+  m = ((m > largest) & (m < infinity)) ? words{} + largest : m;
+#if defined(LINNET_TO_HALVES)
+  y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
+#elif defined(LINNET_NARROW_HALVES)
+  const vec<float> within = bits_as<vec<float>>(sign | m);
+  LINNET_NARROW_HALVES(y, within);
+#else
+  // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
+  constexpr word normal = 113u << 23, half = 126u << 23;
+  const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
+  const words small = bits_as<words>(shifted) - half;
+  const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
+  u = m < normal ? small : rounded;
+  u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
+  y = __builtin_convertvector(u | sign >> 16, codes_of_16);
+#endif
+}
+/// y[n] = codes of x[n] in bf16 or f16, zeros behind them up to an even number. See round_to_16().
+template <class T, class Code>
+LINNET_KERNEL static void to_16_bits(index n, const T* x, Code* y) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    codes_of_16 some;
+    round_to_16(get(x + i, count), some, Code{});
+    if (count == lanes<float>)
+      __builtin_memcpy(y + i, &some, sizeof some);
+    else
+      __builtin_memcpy(y + i, &some, static_cast<std::size_t>(count) * sizeof(Code));
+  }
+  if (n % 2) y[n] = Code{};
+}
+/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
+template <class T>
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+  for (index i = 0; i < n; i += lanes<float>) {
+    const index count = n - i < lanes<float> ? n - i : lanes<float>;
+    words low, high = {};
+    round_to_bf16(get(first + i, count), low);
+    if (second) round_to_bf16(get(second + i, count), high);
+    const words both = low | high << 16;
+    if (count == lanes<float>)
+      __builtin_memcpy(pairs + i, &both, sizeof both);
+    else
+      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
+  }
+}
+
+/// @file
 /// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
 /// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
 /// masked vector at the end.
 
-/// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
 template <int Lanes, class T, class Code>
 LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
   if constexpr (std::is_same_v<T, Code>) {
     __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
   } else {
     using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
     using word_part = typename vector_of<word, Lanes>::type;
@@ -19966,17 +20125,6 @@ LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
 /// struct by simd/levels.hpp.
 
-/// A register of words.
-using words = typename vector_of<word, lanes<float>>::type;
-
-template <class To, class From>
-LINNET_TARGET static inline To bits_as(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  __builtin_memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 /// Number `i` of each word. Every code of every kind decodes exactly, NaNs and infinities included.
 template <code C>
 LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
@@ -19997,27 +20145,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
-#if defined(LINNET_WIDEN_HALVES)
-  } else if constexpr (C == code::f16) {
-    const auto u =
-        __builtin_convertvector(w >> shift, typename vector_of<std::uint16_t, lanes<float>>::type);
-    vec<float> x;
-    LINNET_WIDEN_HALVES(x, u);
-    return x;
-#endif
   } else {
-    constexpr int fraction = C == code::f16 ? 10 : C == code::f8_e4m3 ? 3 : 2;
-    constexpr int bias = C == code::f8_e4m3 ? 7 : 15;
-    constexpr word sign = 1u << (bits_of(C) - 1), magnitude = sign - 1;
-    constexpr word smallest = 1u << fraction;                              // normal code
-    constexpr word last = C == code::f8_e4m3 ? 0x7fu : 0x1fu << fraction;  // first one not finite
-    constexpr float unit = 1.0f / static_cast<float>(1u << (bias - 1 + fraction));
-    const words u = w >> shift, m = u & magnitude, placed = m << (23 - fraction);
-    const words subnormal =
-        bits_as<words>(__builtin_convertvector(bits_as<vec_int<float>>(m), vec<float>) * unit);
-    words x = m < smallest ? subnormal : placed + (static_cast<word>(127 - bias) << 23);
-    x = m < last ? x : placed | 0x7f800000u;
-    return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
+    vec<float> x;
+    decode_small_floats<C, lanes<float>>(w >> shift, x);
+    return x;
   }
 }
 
@@ -20025,13 +20156,9 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
 /// @copydoc load_scales()
 LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
-#if defined(LINNET_HALVES)
-  return LINNET_HALVES(p);
-#else
-  typename vector_of<std::uint16_t, lanes<float>>::type u;
-  __builtin_memcpy(&u, p, sizeof u);
-  return decode<code::f16>(__builtin_convertvector(u, words), 0);
-#endif
+  vec<float> x;
+  load_f16<lanes<float>>(p, x);
+  return x;
 }
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
@@ -20171,48 +20298,6 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
     if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
-  }
-}
-
-/// Rounds to bf16, nearest even: y = code of x in the low half of a word.
-LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
-  const words u = bits_as<words>(x);
-  const words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  y = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded;
-}
-/// y[n] = bf16(x[n]), zeros behind them up to an even number.
-template <class T>
-LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
-  using half = typename vector_of<std::uint16_t, lanes<float>>::type;
-  index i = 0;
-  for (; i + lanes<float> <= n; i += lanes<float>) {
-    words u;
-    round_to_bf16(load(x + i), u);
-    const half h = __builtin_convertvector(u, half);
-    __builtin_memcpy(y + i, &h, sizeof h);
-  }
-  if (i < n) {
-    words u;
-    round_to_bf16(load_first<float>(x + i, n - i), u);
-    word values[lanes<float>];
-    __builtin_memcpy(values, &u, sizeof u);
-    for (index l = 0; i + l < n; ++l) y[i + l] = static_cast<bf16_code>(values[l]);
-  }
-  if (n % 2) y[n] = bf16_code{};
-}
-/// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
-template <class T>
-LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
-  for (index i = 0; i < n; i += lanes<float>) {
-    const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    words low, high = {};
-    round_to_bf16(get(first + i, count), low);
-    if (second) round_to_bf16(get(second + i, count), high);
-    const words both = low | high << 16;
-    if (count == lanes<float>)
-      __builtin_memcpy(pairs + i, &both, sizeof both);
-    else
-      __builtin_memcpy(pairs + i, &both, static_cast<std::size_t>(count) * sizeof(word));
   }
 }
 
@@ -21322,27 +21407,18 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) {
-      from[j] += __builtin_popcount(masks[j][i / 32]);
-      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
-    }
+    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
-    LINNET_UNROLL
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
-      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  }
-  LINNET_UNROLL
-  for (int r = 0; r < R; ++r) {
-    LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
-  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -21352,7 +21428,6 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
-  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -21559,7 +21634,6 @@ using reproducible_neonmmla = reproducible_portable;
 LINNET_UNFUSED_END
 #undef LINNET_KERNEL
 #undef LINNET_KEEP
-#undef LINNET_KEEP_ADDRESS
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 }
 #endif
@@ -21691,7 +21765,8 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_DECODE(L, float, code::u2, false)                                                      \
   LINNET_DECODE(L, float, code::f4_e2m1, false)                                                 \
   LINNET_DECODE(L, float, code::nf4, false)                                                     \
-  LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                \
+  LINNET_EXTERN void detail::L::to_16_bits<float>(index, const float*, bf16_code*);             \
+  LINNET_EXTERN void detail::L::to_16_bits<float>(index, const float*, f16_code*);              \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*); \
   LINNET_EXTERN std::int32_t detail::L::keep_outliers<float>(                                   \
       index, const float*, const int8_rounding&, index, float*, std::int32_t*);                 \
@@ -21747,6 +21822,7 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_PRODUCT(L, double)               \
   LINNET_CODES(L)                         \
   LINNET_ATTENTION(L, float, bf16_code)   \
+  LINNET_ATTENTION(L, float, f16_code)    \
   LINNET_ATTENTION(L, float, std::int8_t) \
   LINNET_ROWS_OF(L, float)                \
   LINNET_ROWS_OF(L, double)               \
@@ -21792,6 +21868,7 @@ namespace ops {
 
 using simd::best;
 using simd::bf16_code;
+using simd::f16_code;
 using simd::resolve;
 using simd::token_block;
 using packed_word = simd::word;  ///< what packed panels of codes are made of
@@ -25446,7 +25523,7 @@ void pack(const execution& on, index n, index k, const matrix_ref<storage::f32>&
         const float* const row = from.data + (first + i) * k;
         for (index j = 0; j < k; j += stretch) {
           const index some = (std::min)(stretch, k - j);
-          K::template to_bf16<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
+          K::template to_16_bits<float>(some, row + j, reinterpret_cast<simd::bf16_code*>(codes));
           for (index d = 0; d < matrix::depth(some); ++d)
             out[(j / 2 + d) * panel_width + i] = codes[d];
         }
@@ -26625,8 +26702,8 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
           *scale = K::template to_int8<float, outliers>(k, x + i * k, codes, *sum, by);
         }
       } else {
-        K::template to_bf16<float>(k, x + i * k,
-                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
+        K::template to_16_bits<float>(k, x + i * k,
+                                      reinterpret_cast<simd::bf16_code*>(words + i * width));
       }
     });
   };
@@ -27245,8 +27322,8 @@ void matmul_backward(const execution& on, index m, index n, index k, const T* dy
                                      x_pairs + i * k);
         K::template to_bf16_pairs<T>(n, one, both ? one + n : nullptr, dy_pairs + i * n);
         for (index r = 2 * i; r <= 2 * i + both; ++r)
-          K::template to_bf16<T>(n, dy + r * n,
-                                 reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
+          K::template to_16_bits<T>(n, dy + r * n,
+                                    reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
       });
     });
     detail::split_sum<simd::word>(on, n, k, pairs, {dy_pairs, 1, n}, x_pairs, dw, alpha);
@@ -27777,14 +27854,10 @@ struct kv_rows {
   /// A stored number, without its scale.
   template <class T>
   static T number(Code x) {
-    if constexpr (std::is_same_v<Code, simd::bf16_code>) {
-      const auto bits = static_cast<std::uint32_t>(x) << 16;
-      float y = 0;
-      __builtin_memcpy(&y, &bits, sizeof y);
-      return y;
-    } else {
+    if constexpr (requires { simd::number_of(x); })
+      return static_cast<T>(simd::number_of(x));
+    else
       return static_cast<T>(x);
-    }
   }
   /// Whether tokens are numbers that follow each other in memory.
   constexpr bool plain() const { return !scales && !ring && !paged(); }
@@ -29476,6 +29549,7 @@ LINNET_NAMESPACE_BEGIN
 enum class kv_code {
   exact,         ///< in the model's scalar type
   bf16,          ///< bfloat16, half the bytes
+  f16,           ///< IEEE half precision, half the bytes
   int8,          ///< 8-bit integers with one scale for each head of each token, about a quarter
   int4,          ///< 4-bit integers, keys with a scale for each channel of 32 tokens, about a sixth
   channel_int8,  ///< 8-bit integers, keys before their rotation with a scale for each channel
@@ -29496,6 +29570,12 @@ struct exact : policy {
 /// Keys and values rounded to bfloat16, nearest even.
 struct bf16 : policy {
   static constexpr kv_code code = kv_code::bf16;
+};
+/// Keys and values rounded to IEEE half precision, nearest even: 11 bits, where bf16 has 8. What
+/// is beyond 65504 becomes that, so that finite keys and values stay finite. Infinities and NaN
+/// stay.
+struct f16 : policy {
+  static constexpr kv_code code = kv_code::f16;
 };
 /// Keys and values rounded to int8, symmetric, with one scale for each head of each token. The
 /// error is at most half a scale, max|x| / 254.
@@ -29588,10 +29668,11 @@ struct kv_memory {
 template <class T, kv_code Code>
 struct kv_number {
   static constexpr bool exact = Code == kv_code::exact || sizeof(T) != sizeof(float);
-  static_assert(exact || Code == kv_code::bf16 || Code == kv_code::int8);
-  using type =
-      std::conditional_t<exact, T,
-                         std::conditional_t<Code == kv_code::bf16, ops::bf16_code, std::int8_t>>;
+  static_assert(exact || Code == kv_code::bf16 || Code == kv_code::f16 || Code == kv_code::int8);
+  using rounded =
+      std::conditional_t<Code == kv_code::bf16, ops::bf16_code,
+                         std::conditional_t<Code == kv_code::f16, ops::f16_code, std::int8_t>>;
+  using type = std::conditional_t<exact, T, rounded>;
   /// Numbers from head to head: kernels write whole words of codes.
   static constexpr index slot(index h) {
     return round_up(h, exact ? 1 : 4 / static_cast<index>(sizeof(type)));
@@ -29632,7 +29713,7 @@ struct kv_buffer : kv_memory<typename kv_number<T, Code>::type, Heads, kv_number
             scales[row * Heads + head] =
                 K::template to_int8<T>(H, x + head * H, to + head * slot, sum);
           else
-            K::template to_bf16<T>(H, x + head * H, to + head * slot);
+            K::template to_16_bits<T>(H, x + head * H, to + head * slot);
         }
       });
     }
@@ -29649,7 +29730,7 @@ struct kv_buffer : kv_memory<typename kv_number<T, Code>::type, Heads, kv_number
           if constexpr (scaled)
             scale = K::template to_int8<T>(H, head, codes, sum);
           else
-            K::template to_bf16<T>(H, head, codes);
+            K::template to_16_bits<T>(H, head, codes);
           for (index c = 0; c < H; ++c)
             head[c] = scale * ops::kv_rows<code>::template number<T>(codes[c]);
         });
@@ -32045,15 +32126,6 @@ struct attention_shape {
   constexpr index kv() const { return kv_heads * d_kv; }
 };
 
-namespace detail {
-/// Attention with another number of query heads, and as many queries for each key.
-constexpr attention_shape with_heads(attention_shape a, index count) {
-  a.kv_heads = count * a.kv_heads / a.heads;
-  a.heads = count;
-  return a;
-}
-}  // namespace detail
-
 /// Attention policies: `layer<shape>` is a layer (see nn/layer.hpp) from width d_model to d_model.
 /// It also has `state_values(tokens)`: the numbers that it keeps for each sequence of up to
 /// `tokens` tokens while decoding.
@@ -32088,9 +32160,8 @@ struct policy {
   static constexpr bool supports_pages = true;      ///< sessions may ask for limits.kv_blocks
   static constexpr index least_context = 0;         ///< tokens that a model's context must have
   static constexpr index longest = 0;               ///< most tokens an encoder may read; 0 for any
-  static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
-  static constexpr bool heads_by_layer = false;  ///< layers of a decoder have unlike heads
-  static constexpr bool rotary = true;           ///< can take rotary positions
+  static constexpr bool first_differs = false;  ///< the first layer of a stack is of another type
+  static constexpr bool rotary = true;          ///< can take rotary positions
   static constexpr bool supports_low_rank =
       false;                                     ///< its linear maps may be of any projection_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
@@ -32424,6 +32495,7 @@ constexpr index kept_bytes(kv_code code, index numbers) {
     case kv_code::exact:
       break;
     case kv_code::bf16:
+    case kv_code::f16:
       return 2 * numbers;
     case kv_code::int8:
     case kv_code::channel_int8:
@@ -35035,36 +35107,6 @@ struct contextual : Kind {
   }
   template <attention_shape A>
   using layer = typename Kind::template layer<predicting(A)>;
-};
-
-}  // namespace attention
-LINNET_NAMESPACE_END
-/// @file
-/// Attention with a number of heads for each layer of a decoder.
-
-LINNET_NAMESPACE_BEGIN
-namespace attention {
-
-/// Attention `Kind` with a number of query heads for each layer of a decoder. The shape's heads are
-/// the most of them. All heads have one width. Those of keys and values are as many for each query
-/// as in the shape. narrow() makes weights of it from those of `Kind`.
-template <class Kind, index... Heads>
-struct per_layer : Kind {
-  static_assert(Kind::supports_low_rank,
-                "linnet::attention::per_layer: this kind's heads are not of its making; full, "
-                "prefix, sliding_window and sinks are");
-  static_assert(sizeof...(Heads) > 0 && ((Heads > 0) && ...),
-                "linnet::attention::per_layer: give a positive number of heads for each layer");
-  static constexpr bool heads_by_layer = true, supports_low_rank = false, supports_channels = false;
-  static constexpr index heads[] = {Heads...};  ///< of queries
-  static constexpr index layers = sizeof...(Heads), most = (std::max)({Heads...});
-  using each = Kind;  ///< that of each layer
-  using kind = per_layer;
-  static std::string name() {
-    std::string all = "per_layer";
-    for (const index count : {Heads...}) all += ' ' + std::to_string(count);
-    return all + ' ' + Kind::name();
-  }
 };
 
 }  // namespace attention
@@ -38091,62 +38133,24 @@ template <class First, class Rest>
 struct stack_of<First, Rest, 1, true, sharing::none> {
   using type = repeat<First, 1>;
 };
-/// The attention of each layer.
-template <class Attention>
-struct attention_of_layers {
-  using type = Attention;
-};
-template <class Kind, index... Heads>
-struct attention_of_layers<attention::per_layer<Kind, Heads...>> {
-  using type = Kind;
-};
-/// Whether the layers of a model have heads of their own number.
-template <class M>
-inline constexpr bool has_heads_by_layer = [] {
-  if constexpr (requires { M::attention::heads_by_layer; }) return M::attention::heads_by_layer;
-  return false;
-}();
-/// Whether a decoder's layers have hidden widths or heads of their own.
-template <class Ffn, class Attention>
-inline constexpr bool unlike_widths = has_layer_widths<Ffn> || Attention::heads_by_layer;
-/// The hidden width of layer `l`, and its query heads, where all others have `same`.
-template <class Ffn>
-constexpr index width_of_layer(std::size_t l, index same) {
-  if constexpr (has_layer_widths<Ffn>) return Ffn::widths[l];
-  return same;
-}
-template <class Attention>
-constexpr index heads_of_layer(std::size_t l, index same) {
-  if constexpr (Attention::heads_by_layer) return Attention::heads[l];
-  return same;
-}
-
-/// The stack of a decoder. Block<F, A> holds a block of hidden width F and attention A, which is
-/// `First` in the first layer and `Rest` in the others.
-template <class Policies, template <index, attention_shape> class Block, auto Shape,
-          attention_shape First, attention_shape Rest, index Rotary,
-          class Ffn = typename Policies::template of<ffn::policy>,
-          class Attention = typename Policies::template of<attention::policy>>
+/// The stack of a decoder. Block<F, First> holds a block of hidden width F, the first one of the
+/// stack where `First`.
+template <class Policies, template <index, bool> class Block, auto Shape, index Rotary,
+          class Ffn = typename Policies::template of<ffn::policy>>
 struct stack_of_decoder {
-  using first = typename Block<Shape.d_ff, First>::type;
-  using rest = Block<Shape.d_ff, Rest>;
+  using first = typename Block<Shape.d_ff, true>::type;
+  using rest = Block<Shape.d_ff, false>;
   using type = typename Policies::template of<depths::policy>::template stack<
-      stack_of<first, rest, Shape.layers, Attention::first_differs,
+      stack_of<first, rest, Shape.layers, Policies::template of<attention::policy>::first_differs,
                typename Policies::template of<sharing::policy>>,
       typename rest::type, Shape.layers, Rotary>;
 };
-template <class Policies, template <index, attention_shape> class Block, auto Shape,
-          attention_shape First, attention_shape Rest, index Rotary, class Ffn, class Attention>
-requires(unlike_widths<Ffn, Attention>)  //
-    struct stack_of_decoder<Policies, Block, Shape, First, Rest, Rotary, Ffn, Attention> {
-  template <std::size_t Layer>
-  static constexpr attention_shape attention_at =
-      with_heads(Layer == 0 ? First : Rest, heads_of_layer<Attention>(Layer, Shape.heads));
+template <class Policies, template <index, bool> class Block, auto Shape, index Rotary, class Of,
+          index... Widths>
+struct stack_of_decoder<Policies, Block, Shape, Rotary, ffn::per_layer<Of, Widths...>> {
   template <std::size_t... Layer>
-  static layer_list<
-      typename Block<width_of_layer<Ffn>(Layer, Shape.d_ff), attention_at<Layer>>::type...>
-      of(std::index_sequence<Layer...>);
-  using type = decltype(of(std::make_index_sequence<static_cast<std::size_t>(Shape.layers)>()));
+  static layer_list<typename Block<Widths, Layer == 0>::type...> of(std::index_sequence<Layer...>);
+  using type = decltype(of(std::make_index_sequence<sizeof...(Widths)>()));
 };
 
 }  // namespace detail
@@ -38203,6 +38207,8 @@ template <>
 inline constexpr bool covers_policy<kv::exact> = true;
 template <>
 inline constexpr bool covers_policy<kv::bf16> = true;
+template <>
+inline constexpr bool covers_policy<kv::f16> = true;
 template <>
 inline constexpr bool covers_policy<kv::int8> = true;
 template <>
@@ -38571,27 +38577,6 @@ constexpr bool widths_fit() {
   }
   return true;
 }
-/// Words for heads that are not those of a shape's layers; true for others.
-template <class Attention, decoder_shape S>
-constexpr bool heads_fit() {
-  if constexpr (Attention::heads_by_layer) {
-    constexpr bool whole = [] {
-      for (const index count : Attention::heads)
-        if (count % (S.heads / S.kv_heads) != 0) return false;
-      return true;
-    }();
-    static_assert(Attention::layers == S.layers,
-                  "linnet::attention::per_layer: give one number of heads for each of the shape's "
-                  "layers");
-    static_assert(Attention::most == S.heads,
-                  "linnet::attention::per_layer: heads of the shape must be the most of its heads");
-    static_assert(whole,
-                  "linnet::attention::per_layer: heads go in whole groups: each number must be a "
-                  "multiple of the shape's heads / kv_heads");
-    return Attention::layers == S.layers && Attention::most == S.heads && whole;
-  }
-  return true;
-}
 /// Words for the first rule that a decoder's policies or shape break; true where they keep all.
 template <decoder_shape S, class... Ps>
 constexpr bool decoder_fits() {
@@ -38689,14 +38674,6 @@ constexpr bool decoder_fits() {
         never<Ps...>,
         "linnet::ffn::per_layer: blocks of unlike widths share nothing and are not routed; take "
         "sharing::none and depths::all");
-  else if constexpr (!heads_fit<Attention, S>())
-    return false;
-  else if constexpr (Attention::heads_by_layer &&
-                     (Depths::routes || !std::is_same_v<Sharing, sharing::none>))
-    static_assert(
-        never<Ps...>,
-        "linnet::attention::per_layer: blocks of unlike heads share nothing and are not routed; "
-        "take sharing::none and depths::all");
   else if constexpr (Depths::routes && !(Attention::supports_token_subset && Ffn::can_truncate))
     static_assert(
         never<Ps...>,
@@ -38807,8 +38784,7 @@ struct checked_decoder {
   static constexpr bool alike =
       !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none> ||
       pick<depths::policy, depths::all, Ps...>::routes ||
-      unlike_widths<pick<ffn::policy, ffn::swiglu, Ps...>,
-                    pick<attention::policy, attention::full, Ps...>>;
+      has_layer_widths<pick<ffn::policy, ffn::swiglu, Ps...>>;
   static constexpr bool fits =
       policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
       reproducible_fits<covers_decoder<Ps...>, Ps...>() &&
@@ -39364,10 +39340,10 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   using block_with = typename detail::block_of<
       Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
       template make<d, F, biased, eps, Sharing::projections>::type;
-  template <index F, attention_shape A>
-  struct block_of_shape : std::type_identity<block_with<A, F>> {};
-  using blocks = typename detail::stack_of_decoder<Policies, block_of_shape, Shape, self_first,
-                                                   self, rotary ? self.d_kv : 0>::type;
+  template <index F, bool First>
+  struct block_of_width : std::type_identity<block_with<First ? self_first : self, F>> {};
+  using blocks = typename detail::stack_of_decoder<Policies, block_of_width, Shape,
+                                                   rotary ? self.d_kv : 0>::type;
   /// The layer between the embedding's table and the residual stream, at both ends of the model.
   using embedding_projection = typename Embedding::template projection<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
@@ -42093,8 +42069,8 @@ template <class M>
 consteval bool takes_trees() {
   static_assert(M::supports_trees,
                 "linnet::session::feed_tree: this model's cache keeps texts, not trees; decoders "
-                "with attention::full, a feed-forward without a state and kv::exact, kv::bf16 or "
-                "kv::int8 take them");
+                "with attention::full, a feed-forward without a state and kv::exact, kv::bf16, "
+                "kv::f16 or kv::int8 take them");
   return true;
 }
 
@@ -43019,10 +42995,6 @@ constexpr bool encoder_fits() {
   else if constexpr (!Attention::bidirectional)
     static_assert(never<Ps...>,
                   "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");
-  else if constexpr (Attention::heads_by_layer)
-    static_assert(never<Ps...>,
-                  "linnet::attention::per_layer: its heads are those of the layers of a decoder; "
-                  "the blocks of an encoder are of one type");
   else if constexpr (Attention::takes_prefix)
     static_assert(never<Ps...>,
                   "linnet::encoder: all tokens see each other already; attention::prefix is for "
@@ -46566,10 +46538,6 @@ constexpr bool t5_fits() {
     static_assert(
         never<Ps...>,
         "linnet::t5: the source is seen both ways already; attention::prefix is for decoders");
-  else if constexpr (EncoderAttention::heads_by_layer || DecoderAttention::heads_by_layer)
-    static_assert(never<Ps...>,
-                  "linnet::attention::per_layer: its heads are those of the layers of a decoder; "
-                  "the blocks of a T5 read one table of relative positions");
   else if constexpr (DecoderAttention::block_tokens > 1)
     static_assert(never<Ps...>,
                   "linnet::t5: a target is written token by token; attention::block_causal is for "

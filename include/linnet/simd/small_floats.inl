@@ -79,7 +79,7 @@ LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y
   constexpr word largest = 0x477fe000u, infinity = 0x7f800000u;
   words u = bits_as<words>(x), m = u & 0x7fffffffu;
   const words sign = u ^ m;
-  m = (m > largest) & (m < infinity) ? words{} + largest : m;
+  m = ((m > largest) & (m < infinity)) ? words{} + largest : m;
 #if defined(LINNET_TO_HALVES)
   y = reinterpret_cast<codes_of_16>(LINNET_TO_HALVES(sign | m));
 #elif defined(LINNET_NARROW_HALVES)
