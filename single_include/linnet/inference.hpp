@@ -2310,9 +2310,12 @@ enum class level {
   avx512dot,  ///< the same with dot products of int8 and bf16 (VNNI, BF16)
   neondot,    ///< portable on aarch64, with dot products of int8 (FEAT_DotProd)
   neonmmla,   ///< the same with matrix products of int8 and bf16 (FEAT_I8MM, FEAT_BF16)
-  reproducible_portable,  ///< reproducible kernels at level portable,
-  reproducible_avx2,      ///< avx2
-  reproducible_avx512     ///< or avx512; no program asks for these, see reproducible()
+  reproducible_portable,   ///< reproducible kernels at level portable,
+  reproducible_avx2,       ///< avx2
+  reproducible_avx512,     ///< and so on, in the same order; no program asks for these, see
+  reproducible_avx512dot,  ///< reproducible()
+  reproducible_neondot,
+  reproducible_neonmmla
 };
 /// All levels, those of each architecture from the plainest, without those of reproducible kernels.
 inline constexpr level levels[] = {level::portable,  level::avx2,    level::avx512,
@@ -2340,15 +2343,15 @@ constexpr const char* name(level l) {
 constexpr bool is_reproducible(level l) { return l >= level::reproducible_portable; }
 /// The level of reproducible kernels with the instructions of level `l`, which is not automatic.
 constexpr level reproducible(level l) {
-  switch (l) {
-    case level::avx2:
-      return level::reproducible_avx2;
-    case level::avx512:
-    case level::avx512dot:
-      return level::reproducible_avx512;
-    default:
-      return is_reproducible(l) ? l : level::reproducible_portable;
-  }
+  constexpr int offset =
+      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
+  return is_reproducible(l) ? l : static_cast<level>(static_cast<int>(l) + offset);
+}
+/// The level whose instructions reproducible kernels of level `l` have; `l`, if it has others.
+constexpr level without_reproducible(level l) {
+  constexpr int offset =
+      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
+  return is_reproducible(l) ? static_cast<level>(static_cast<int>(l) - offset) : l;
 }
 
 namespace detail {
@@ -2396,7 +2399,7 @@ inline bool runs(level l) {
 #else
   constexpr level plainest = level::neondot;
 #endif
-  if (is_reproducible(l)) return l <= reproducible(detect());
+  l = without_reproducible(l);
   return l == level::portable || (l >= plainest && l <= detect());
 }
 
@@ -2751,6 +2754,9 @@ namespace detail {
 #define LINNET_KEEP(x) __asm__("" : "+m"(x))
 #endif
 
+/// Hides the same of an address, which then stands in a register of its own.
+#define LINNET_KEEP_ADDRESS(p) __asm__("" : "+r"(p))
+
 #if defined(__SSE2__) && defined(__x86_64__)
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
@@ -2791,6 +2797,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -2874,11 +2896,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -2896,14 +2950,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -2912,7 +2980,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -2951,6 +3026,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -2982,6 +3066,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -3227,11 +3312,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -3561,12 +3642,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -4044,7 +4127,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -4392,6 +4477,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -4402,6 +4488,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -4417,6 +4504,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -4449,6 +4537,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -4964,18 +5053,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -4985,6 +5083,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -5253,6 +5352,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -5336,11 +5451,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -5358,14 +5505,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -5374,7 +5535,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -5413,6 +5581,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -5444,6 +5621,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -5689,11 +5867,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -6023,12 +6197,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -6506,7 +6682,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -6854,6 +7032,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -6864,6 +7043,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -6879,6 +7059,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -6911,6 +7092,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -7434,18 +7616,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -7455,6 +7646,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -7739,6 +7931,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -7822,11 +8030,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -7844,14 +8084,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -7860,7 +8114,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -7899,6 +8160,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -7930,6 +8200,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -8175,11 +8446,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -8509,12 +8776,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -8992,7 +9261,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -9340,6 +9611,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -9350,6 +9622,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -9365,6 +9638,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -9397,6 +9671,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -9912,18 +10187,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -9933,6 +10217,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -10303,11 +10588,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -10676,7 +10957,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -11347,11 +11630,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -11720,7 +11999,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -12361,11 +12642,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -12734,7 +13011,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -13123,6 +13402,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -13206,11 +13501,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -13228,14 +13555,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -13244,7 +13585,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -13283,6 +13631,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -13314,6 +13671,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -13410,22 +13768,27 @@ LINNET_UNFUSED_END
 #undef LINNET_KEEP
 
 // Reproducible kernels: the same text at every level, without intrinsics. Fused multiply-adds are
-// forbidden function by function, as g++ makes them by default.
+// forbidden function by function, as g++ makes them by default. Sums of rows are over 16 numbers
+// side by side, then by halves. Where registers hold fewer, in_order.inl has those; all else is of
+// registers, as each output is one sum, in whatever tile.
 #if defined(LINNET_REPRODUCIBLE)
 // They are in no compiled library: where others are, units of other flags must not share these.
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 inline namespace LINNET_ABI_KEY {
 #endif
-// An output of a product is one sum, in whatever tile, so products have the registers that there
-// are.
 #define LINNET_KEEP(x)
 #define LINNET_KERNEL __attribute__((noinline)) LINNET_TARGET
 LINNET_UNFUSED_BEGIN
 #define LINNET_TARGET LINNET_UNFUSED
 #define LINNET_WIDTH 16
 #define LINNET_ROWS 6
-/// Products for any machine.
-struct unfused_products_portable {
+/// Kernels without fused multiply-adds for any machine.
+struct unfused_portable {
+/// @file
+/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
+/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
+/// would depend on the level.
+
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
 /// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
@@ -13445,6 +13808,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -13528,11 +13907,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -13550,14 +13961,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -13566,7 +13991,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -13605,6 +14037,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -13636,6 +14077,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -13881,485 +14323,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
-}
-};
-#undef LINNET_WIDTH
-#undef LINNET_ROWS
-#define LINNET_WIDTH 64
-#define LINNET_ROWS 4
-#define LINNET_PRODUCTS unfused_products_portable
-/// Reproducible kernels for any machine.
-struct reproducible_portable {
-/// @file
-/// All kernels, for one set of reproducible ones: included inside a struct by
-/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
-/// numbers of a row are added side by side, then by halves. No product melts with a sum.
-
-/// @file
-/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
-
-template <class T, int Lanes>
-struct vector_of {
-  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
-  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
-};
-/// Values of type T in one register.
-template <class T>
-static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
-/// One register of T.
-template <class T>
-using vec = typename vector_of<T, lanes<T>>::type;
-/// As many integers as a register holds T.
-template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
-                                   lanes<T>>::type;
-
-template <class T>
-LINNET_TARGET static inline vec<T> load(const T* p) {
-  vec<T> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-template <class T>
-LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-/// The first `n` values, zeros behind them.
-template <class T>
-LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
-#if defined(LINNET_LOAD_FIRST)
-  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
-#endif
-  T values[lanes<T>] = {};
-  for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load(values);
-}
-template <class T>
-LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
-#if defined(LINNET_STORE_FIRST)
-  if constexpr (sizeof(T) == 4) {
-    LINNET_STORE_FIRST(p, v, n);
-    return;
-  }
-#endif
-  T values[lanes<T>];
-  store(values, v);
-  for (index l = 0; l < n; ++l) p[l] = values[l];
-}
-/// All lanes or the first `count`.
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
-  else
-    store_first(p, v, count);
-}
-/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
-template <int First, class Vector, int... Lane>
-LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(v, v, (First + Lane)...);
-}
-/// Sum of the lanes, halves first, in a fixed order.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] + v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
-  }
-}
-/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
-}
-/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
-}
-/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
-template <int Odd, class Vector, int... Lane>
-LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
-                                                   std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
-}
-/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
-/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  vec<T> s[Count / 4];
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    const vec<T>* const p = v + 4 * i;
-    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
-    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
-    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-  }
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 8; ++i)
-    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
-           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
-  if constexpr (Count == 16)
-    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
-  y = s[0];
-}
-/// Lanes [first, last) of v, zeros around them.
-template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  const vec_int<T> lane = {Lane...};
-  const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-}
-/// Half a vector from each of two places.
-template <class T, int... Lane>
-LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
-                                             std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
-  __builtin_memcpy(&low, a, sizeof low);
-  __builtin_memcpy(&high, b, sizeof high);
-  return __builtin_shufflevector(low, high, Lane...);
-}
-/// Largest lane.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] > v[1] ? v[0] : v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
-    return largest<T, half>(low > high ? low : high);
-  }
-}
-
-/// Square root of each lane.
-template <class T>
-LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
-#if defined(LINNET_ROOT_FLOAT)
-  vec<T> y;
-  if constexpr (sizeof(T) == 4) {
-    const auto r = LINNET_ROOT_FLOAT(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  } else {
-    const auto r = LINNET_ROOT_DOUBLE(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  }
-  return y;
-#else
-  T values[lanes<T>];
-  store(values, x);
-  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
-  return load(values);
-#endif
-}
-
-/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    const vec<T> most = zero + T(88), least = zero + T(-87.3);
-    vec<T> c = x > most ? most : x;
-    c = c < least ? least : c;
-    // In the sum with 3 * 2^22 the last bits are the nearest integer.
-    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
-    LINNET_KEEP(shifted);
-    const vec<T> fn = shifted - T(12582912);
-    vec<T> high = c - fn * T(0.693359375);
-    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
-    const vec<T> r = high + fn * T(2.12194440e-4);
-    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
-    p = p * r + T(8.3334519073e-3);
-    p = p * r + T(4.1665795894e-2);
-    p = p * r + T(1.6666665459e-1);
-    p = p * r + T(5.0000001201e-1);
-    p = p * (r * r) + r + T(1);
-    vec_int<T> bits;
-    __builtin_memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits + 127) << 23;
-    vec<T> power;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    p = p * power;
-    return x < least ? zero : p;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
-    return load(values);
-  }
-}
-/// tanh x. float: absolute error below 3e-7; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> e = exp<T>(T(-2) * a);
-    const vec<T> t = (T(1) - e) / (T(1) + e);
-    return x < T(0) ? -t : t;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
-    return load(values);
-  }
-}
-/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
-    vec<T> p = t * T(1.061405429) - T(1.453152027);
-    p = p * t + T(1.421413741);
-    p = p * t - T(0.284496736);
-    p = p * t + T(0.254829592);
-    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
-    return x < T(0) ? -y : y;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
-    return load(values);
-  }
-}
-
-/// f(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
-  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
-  if constexpr (A == activation_kind::gelu_tanh)
-    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
-  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
-  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
-  if constexpr (A == activation_kind::relu_squared) {
-    const vec<T> y = activate<activation_kind::relu, T>(x);
-    return y * y;
-  }
-  if constexpr (A == activation_kind::shifted_relu)
-    return activate<activation_kind::relu, T>(x - T(1));
-}
-/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
-  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
-  return T(4) * e / ((T(1) + e) * (T(1) + e));
-}
-/// f'(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu)
-    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
-           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
-  if constexpr (A == activation_kind::gelu_tanh) {
-    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) *
-               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
-  }
-  if constexpr (A == activation_kind::silu) {
-    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
-    return s * (T(1) + x * (T(1) - s));
-  }
-  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
-  if constexpr (A == activation_kind::relu_squared)
-    return T(2) * activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::shifted_relu)
-    return derivative<activation_kind::relu, T>(x - T(1));
-}
-
-/// @file
-/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-/// Each output is one sum over k in ascending order, whatever tile it falls into.
-
-/// Steps of a product in T: one k at a time, fused where the level can.
-template <class T>
-struct real_steps {
-  using left = T;
-  using right = vec<T>;
-  using sum = vec<T>;
-  static constexpr bool has_lanes = false, has_squares = false;
-  LINNET_TARGET static inline void prepare(right&) {}
-  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
-};
-
-/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
-template <class T>
-struct real_finish {
-  vec<T> bias;
-  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
-    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
-  }
-  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
-    y = e.alpha * sum + bias;
-  }
-};
-
-/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
-/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
-/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
-/// vectors, the few last ones may not.
-template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
-                                      const columns_operand<Value>& b, T* c, index ldc, index row,
-                                      index column, const E& e, const Value* ahead, index count = 0,
-                                      index safe = 0) {
-  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
-  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
-  const typename Steps::left* const left = a.data + row * a.row;
-  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
-  if constexpr (!Ragged) count = lanes<T>, safe = K;
-  // A pointer for every three rows: their places are then parts of instructions, not additions.
-  const typename Steps::left* rows[std::size_t{R + 2} / 3];
-  LINNET_UNROLL
-  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
-  index first = 0;
-#if defined(LINNET_DOT_INT8_LANE)
-  // Where numbers of a row lie side by side.
-  if (a.column == 1) {
-    if constexpr (Steps::has_squares && R % 2 == 0)
-      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
-    else if constexpr (Steps::has_lanes)
-      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
-    LINNET_UNROLL
-    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
-  }
-#endif
-  for (index k = first; k < safe; ++k) {
-    typename Steps::right r[std::size_t{W}];
-    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
-    LINNET_UNROLL
-    for (int v = 0; v < W; ++v)
-      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
-                       sizeof r[v]);
-    LINNET_UNROLL
-    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) {
-      // The difference spreads a number over a vector.
-      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
-      LINNET_UNROLL
-      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
-    }
-    LINNET_UNROLL
-    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
-  }
-  if constexpr (Ragged)
-    for (index k = safe; k < K; ++k) {
-      Value values[lanes<T>] = {};
-      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
-      typename Steps::right r;
-      __builtin_memcpy(&r, values, sizeof r);
-      Steps::prepare(r);
-      LINNET_UNROLL
-      for (int i = 0; i < R; ++i)
-        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
-    }
-  LINNET_UNROLL
-  for (int v = 0; v < W; ++v) {
-    Finish finish;
-    finish.begin(e, column + v * lanes<T>, count);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) {
-      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
-      vec<T> y;
-      finish.value(e, acc[i][v], row + i, y);
-      if constexpr (!Ragged) {
-        if (e.accumulate) y += load(out);
-        store(out, y);
-      } else {
-        if (e.accumulate) y += load_first<T>(out, count);
-        store_first(out, y, count);
-      }
-    }
-  }
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
-/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
-template <class Steps, class Finish, class T, class Value, class E>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static inline void product(index M, index N, index K,
-                                         const rows_operand<typename Steps::left>& a,
-                                         const columns_operand<Value>& b, T* c, index ldc,
-                                         const E& e, index slack) {
-  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
-  index j = 0;
-  if (M == 1) {
-    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
-      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
-    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
-      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
-  }
-  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
-    // The first tiles of these columns fetch the next panel, a line of each row at a time.
-    const Value* const here = b.data + j / panel_width * b.panel;
-    const Value* const next = j + panel_width < N ? here + b.panel : here;
-    constexpr index line = 64 / static_cast<index>(sizeof(Value));
-    index i = 0;
-    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
-    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
-      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
-    if constexpr (LINNET_ROWS > 8)
-      for (; i + 8 <= M; i += 8)
-        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
-    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
-  }
-  for (; j < N; j += lanes<T>) {
-    const index count = N - j < lanes<T> ? N - j : lanes<T>;
-    // A full vector at row k stays inside B as long as it ends before the end of the last row.
-    index safe = K;
-    const index end = (K - 1) * b.ld + count + slack;
-    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
-    index i = 0;
-    for (; i + 4 <= M; i += 4)
-      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
-    for (; i < M; ++i)
-      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
-  }
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
-template <class T>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
-                                   const columns_operand<T>& b, T* c, index ldc,
-                                   const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
-  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -14689,12 +14653,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -15172,7 +15138,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -15520,6 +15488,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -15530,6 +15499,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -15545,6 +15515,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -15577,6 +15548,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -16092,18 +16064,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -16113,6 +16094,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -16308,17 +16290,816 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
   }
 }
 };
-#undef LINNET_TARGET
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
-#undef LINNET_PRODUCTS
+#define LINNET_WIDTH 64
+#define LINNET_REGISTERS unfused_portable
+/// Reproducible kernels for any machine.
+struct reproducible_portable : unfused_portable {
+/// @file
+/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold. Included by
+/// simd/reproducible.inl inside a struct that has the others from its base, LINNET_REGISTERS.
+
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
+template <class T, int... Lane>
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
+  return __builtin_shufflevector(low, high, Lane...);
+#endif
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+#endif
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
+
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
+  if constexpr (std::is_same_v<T, Code>) {
+    __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
+  } else {
+    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using word_part = typename vector_of<word, Lanes>::type;
+    using int_part = typename vector_of<std::int32_t, Lanes>::type;
+    typename vector_of<raw, Lanes>::type u;
+    __builtin_memcpy(&u, p, sizeof u);
+#if defined(LINNET_BYTES)
+    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
+      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
+      return;
+    }
+#endif
+    if constexpr (sizeof(raw) == 2)
+      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
+    else
+      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
+                                  typename vector_of<T, Lanes>::type);
+  }
+}
+/// Loads the first `count` of them, zeros behind.
+template <class T, class Code>
+LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
+  if constexpr (std::is_same_v<T, Code>) {
+    return get(p, count);
+  } else {
+    Code some[lanes<T>] = {};
+    if (count == lanes<T> / 2)
+      __builtin_memcpy(some, p, sizeof some / 2);
+    else if (count < lanes<T>)
+      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    vec<T> x;
+    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
+    return x;
+  }
+}
+/// Sum of x_i k_i.
+template <class T, class Code>
+LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
+  return sum<T>(total);
+}
+/// Products of x with as many rows as a vector has lanes, four at a time.
+template <class T, class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
+    index n, const T* x, const Code* const* k, vec<T>& y) {
+  vec<T> total[lanes<T>] = {};
+  LINNET_UNROLL
+  for (int four = 0; four < lanes<T>; four += 4) {
+    const Code* const* const row = k + four;
+    index i = 0;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> xi = load(x + i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
+    }
+    if (i < n) {
+      const vec<T> xi = load_first<T>(x + i, n - i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
+    }
+  }
+  sums<T>(total, y);
+}
+/// Products of x with rows of half a vector, two at a time.
+template <class T>
+LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> both{};
+  const vec<T> twice = load_halves(x, x, both);
+  vec<T> products[lanes<T> / 2];
+  LINNET_UNROLL
+  for (int i = 0; i < lanes<T> / 2; ++i) {
+    const int r = i / 4 * 8 + i % 4;
+    products[i] = twice * load_halves(k[r], k[r + 4], both);
+  }
+  sums<T>(products, y);
+}
+/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
+/// always: g++ leaves out calls of functions that do nothing else.
+template <class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
+    index first, index last, index n, const token_rows<Code>& k, index end) {
+  constexpr index line = 64 / static_cast<index>(sizeof(Code));
+  if (last > end || k.run(first, last) != last) return;
+  const Code* row = k.row(first);
+  for (index j = first; j < last; ++j, row += k.stride)
+    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
+}
+/// The rows of a head that lies so far behind that of `k`.
+template <class Code>
+LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
+  k.data += behind;
+  return k;
+}
+/// Whether tokens are more than caches are likely to hold when they are read.
+template <class Code>
+LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
+  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
+}
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
+/// heads. What follows each other in memory is read in this order, which is faster.
+template <class T, class Code>
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
+                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
+  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
+  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
+  const bool fetch = many_bytes(last - first, k);
+  for (index next = first; next < last; next += step) {
+    const index j = next < last - step ? next : last - step;
+    const bool together = k.run(j, j + step) == j + step;
+    const Code* const begin = k.row(j);
+    for (index g = 0; g < heads.groups; ++g) {
+      const Code* rows[lanes<T>] = {begin + g * heads.slot};
+      LINNET_UNROLL
+      for (int r = 1; r < lanes<T>; ++r)
+        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
+      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
+      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
+        const T* const xr = x + r * heads.inputs;
+        T* const yr = y + r * heads.outputs + (j - first);
+        if (step == 1) {
+          *yr = scale * dot_code(n, xr, rows[0]);
+          continue;
+        }
+        vec<T> some = {};
+        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+          if (n == lanes<T> / 2)
+            dots_of_halves(xr, rows, some);
+          else
+            dots_of_rows(n, xr, rows, some);
+        } else if constexpr (lanes<T> >= 4) {
+          dots_of_rows(n, xr, rows, some);
+        }
+        store<T>(yr, scale * some);
+      }
+    }
+  }
+}
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
+}
+/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
+/// token, so that the result does not depend on blocks.
+template <int Lanes, int R, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate,
+                                           const head_rows& heads) {
+  using part = typename vector_of<T, Lanes>::type;
+  part total[std::size_t{R}][4] = {}, x;
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
+    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
+  for (index j = first; j < last;) {
+    const Code* row = v.row(j);
+    const index end = v.run(j, last);
+    while (j < end) {
+      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
+      if (count == 4) {
+        LINNET_UNROLL
+        for (int t = 0; t < 4; ++t) {
+          widen_lanes<Lanes, T>(row + t * v.stride, x);
+          LINNET_UNROLL
+          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
+        }
+      } else {
+        widen_lanes<Lanes, T>(row, x);
+        LINNET_UNROLL
+        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
+      }
+      j += count;
+      row += count * v.stride;
+    }
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
+    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
+  }
+}
+/// mix() for R rows of weights and one head's values.
+template <int R, class T, class Code>
+LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
+                                          token_rows<Code> v, T* y, bool accumulate,
+                                          const head_rows& heads) {
+  index i = 0;
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
+    }
+  for (index r = 0; r < R && i < n; ++r) {
+    vec<T> total = {};
+    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
+    for (index j = first; j < last; ++j)
+      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
+    store_first(y + r * heads.outputs + i, total, n - i);
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
+/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
+template <class T, class Code>
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false,
+                              const head_rows& heads = {}) {
+  const bool fetch = many_bytes(last - first, v);
+  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
+    end = (j / token_block + 1) * token_block;
+    end = end < last ? end : last;
+    for (index g = 0; g < heads.groups; ++g) {
+      const token_rows<Code> rows = rows_of(v, g * heads.slot);
+      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
+      const T* x = p + g * heads.size * heads.inputs + (j - first);
+      T* out = y + g * heads.size * heads.outputs;
+      index left = heads.size;
+      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
+        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
+      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
+        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
+    }
+  }
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
+template <class T>
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  mix<T, T>(0, rows, n, p, {v, stride}, y);
+}
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
+
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
+/// y = a + b; y may be a or b
+template <class T>
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
+}
+/// x *= a
+template <class T>
+LINNET_KERNEL static void scale(index n, T a, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
+}
+#endif
+/// sum of x_i y_i
+template <class T>
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
+  return sum<T>(total);
+}
+
+/// sum of x_i
+template <class T>
+LINNET_KERNEL static T total(index n, const T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
+  return sum<T>(all);
+}
+#if !defined(LINNET_REGISTERS)
+/// largest x_i; n > 0
+template <class T>
+LINNET_KERNEL static T maximum(index n, const T* x) {
+  if (n < lanes<T>) {
+    T m = x[0];
+    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
+    return m;
+  }
+  vec<T> best = load(x);
+  for (index i = lanes<T>; i < n; i += lanes<T>) {
+    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
+    best = v > best ? v : best;
+  }
+  return largest<T>(best);
+}
+
+/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
+template <class T>
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
+  vec_int<T> found{};
+  for (index row = 0; row < rows; ++row, x += stride) LINNET_FOR_VECTORS(T, i, c, n) {
+      const vec<T> v = get(x + i, c);
+      vec_int<T> bits;
+      __builtin_memcpy(&bits, &v, sizeof bits);
+      found |= (bits & exponent) == exponent;
+    }
+  number any = 0;
+  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
+  return any == 0;
+}
+#endif
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
+
+/// x = exp(x - shift); returns the sum.
+template <class T>
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  if (n < lanes<T>) {
+    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    store_first(x, e, n);
+    return sum<T>(some_lanes<T>(e, 0, n, all));
+  }
+  // The last values in a full vector, some of them twice.
+  const index last = n - lanes<T>;
+  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> total = {};
+  index i = 0;
+  for (; i < last; i += lanes<T>) {
+    const vec<T> e = exp<T>(load(x + i) - shift);
+    store(x + i, e);
+    total += e;
+  }
+  store(x + last, ending);
+  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+}
+/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
+template <class T>
+LINNET_KERNEL static void softmax(index n, T* x) {
+  const T m = maximum(n, x);
+  const T s = exp_sum(n, m, x);
+  scale(n, T(1) / s, x);
+}
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
+}
+
+/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
+template <class T>
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
+  return r;
+}
+/// dx += r u - x r^3 mean(u x), u = dy gamma.
+template <class T>
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+                                            T* dx) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
+  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
+  }
+}
+/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
+template <class T>
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+                                     T* y, T* statistics) {
+  const T mean = total(n, x) / static_cast<T>(n);
+  vec<T> all = {};
+  const index whole = n - n % lanes<T>;
+  for (index i = 0; i < whole; i += lanes<T>) {
+    const vec<T> d = load(x + i) - mean;
+    all += d * d;
+  }
+  T spread = sum<T>(all);
+  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, j, c, n)
+  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
+  statistics[0] = mean;
+  statistics[1] = r;
+}
+/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
+template <class T>
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
+                                              const T* gamma, const T* dy, T* dx) {
+  const T mean = statistics[0], r = statistics[1];
+  vec<T> us = {}, uxs = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    us += u;
+    uxs += u * ((get(x + i, c) - mean) * r);
+  }
+  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
+  }
+}
+};
+#undef LINNET_TARGET
+#undef LINNET_WIDTH
+#undef LINNET_REGISTERS
 
 #if defined(__x86_64__)
 #define LINNET_TARGET LINNET_UNFUSED __attribute__((target("avx2")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
-/// Products for AVX2.
-struct unfused_products_avx2 {
+/// Kernels without fused multiply-adds for AVX2.
+struct unfused_avx2 {
+/// @file
+/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
+/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
+/// would depend on the level.
+
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
 /// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
@@ -16338,6 +17119,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -16421,11 +17218,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -16443,14 +17272,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -16459,7 +17302,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -16498,6 +17348,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -16529,6 +17388,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -16774,485 +17634,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
-}
-};
-#undef LINNET_WIDTH
-#undef LINNET_ROWS
-#define LINNET_WIDTH 64
-#define LINNET_ROWS 4
-#define LINNET_PRODUCTS unfused_products_avx2
-/// Reproducible kernels for AVX2.
-struct reproducible_avx2 {
-/// @file
-/// All kernels, for one set of reproducible ones: included inside a struct by
-/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
-/// numbers of a row are added side by side, then by halves. No product melts with a sum.
-
-/// @file
-/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
-
-template <class T, int Lanes>
-struct vector_of {
-  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
-  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
-};
-/// Values of type T in one register.
-template <class T>
-static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
-/// One register of T.
-template <class T>
-using vec = typename vector_of<T, lanes<T>>::type;
-/// As many integers as a register holds T.
-template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
-                                   lanes<T>>::type;
-
-template <class T>
-LINNET_TARGET static inline vec<T> load(const T* p) {
-  vec<T> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-template <class T>
-LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-/// The first `n` values, zeros behind them.
-template <class T>
-LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
-#if defined(LINNET_LOAD_FIRST)
-  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
-#endif
-  T values[lanes<T>] = {};
-  for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load(values);
-}
-template <class T>
-LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
-#if defined(LINNET_STORE_FIRST)
-  if constexpr (sizeof(T) == 4) {
-    LINNET_STORE_FIRST(p, v, n);
-    return;
-  }
-#endif
-  T values[lanes<T>];
-  store(values, v);
-  for (index l = 0; l < n; ++l) p[l] = values[l];
-}
-/// All lanes or the first `count`.
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
-  else
-    store_first(p, v, count);
-}
-/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
-template <int First, class Vector, int... Lane>
-LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(v, v, (First + Lane)...);
-}
-/// Sum of the lanes, halves first, in a fixed order.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] + v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
-  }
-}
-/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
-}
-/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
-}
-/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
-template <int Odd, class Vector, int... Lane>
-LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
-                                                   std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
-}
-/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
-/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  vec<T> s[Count / 4];
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    const vec<T>* const p = v + 4 * i;
-    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
-    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
-    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-  }
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 8; ++i)
-    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
-           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
-  if constexpr (Count == 16)
-    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
-  y = s[0];
-}
-/// Lanes [first, last) of v, zeros around them.
-template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  const vec_int<T> lane = {Lane...};
-  const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-}
-/// Half a vector from each of two places.
-template <class T, int... Lane>
-LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
-                                             std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
-  __builtin_memcpy(&low, a, sizeof low);
-  __builtin_memcpy(&high, b, sizeof high);
-  return __builtin_shufflevector(low, high, Lane...);
-}
-/// Largest lane.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] > v[1] ? v[0] : v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
-    return largest<T, half>(low > high ? low : high);
-  }
-}
-
-/// Square root of each lane.
-template <class T>
-LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
-#if defined(LINNET_ROOT_FLOAT)
-  vec<T> y;
-  if constexpr (sizeof(T) == 4) {
-    const auto r = LINNET_ROOT_FLOAT(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  } else {
-    const auto r = LINNET_ROOT_DOUBLE(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  }
-  return y;
-#else
-  T values[lanes<T>];
-  store(values, x);
-  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
-  return load(values);
-#endif
-}
-
-/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    const vec<T> most = zero + T(88), least = zero + T(-87.3);
-    vec<T> c = x > most ? most : x;
-    c = c < least ? least : c;
-    // In the sum with 3 * 2^22 the last bits are the nearest integer.
-    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
-    LINNET_KEEP(shifted);
-    const vec<T> fn = shifted - T(12582912);
-    vec<T> high = c - fn * T(0.693359375);
-    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
-    const vec<T> r = high + fn * T(2.12194440e-4);
-    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
-    p = p * r + T(8.3334519073e-3);
-    p = p * r + T(4.1665795894e-2);
-    p = p * r + T(1.6666665459e-1);
-    p = p * r + T(5.0000001201e-1);
-    p = p * (r * r) + r + T(1);
-    vec_int<T> bits;
-    __builtin_memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits + 127) << 23;
-    vec<T> power;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    p = p * power;
-    return x < least ? zero : p;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
-    return load(values);
-  }
-}
-/// tanh x. float: absolute error below 3e-7; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> e = exp<T>(T(-2) * a);
-    const vec<T> t = (T(1) - e) / (T(1) + e);
-    return x < T(0) ? -t : t;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
-    return load(values);
-  }
-}
-/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
-    vec<T> p = t * T(1.061405429) - T(1.453152027);
-    p = p * t + T(1.421413741);
-    p = p * t - T(0.284496736);
-    p = p * t + T(0.254829592);
-    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
-    return x < T(0) ? -y : y;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
-    return load(values);
-  }
-}
-
-/// f(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
-  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
-  if constexpr (A == activation_kind::gelu_tanh)
-    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
-  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
-  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
-  if constexpr (A == activation_kind::relu_squared) {
-    const vec<T> y = activate<activation_kind::relu, T>(x);
-    return y * y;
-  }
-  if constexpr (A == activation_kind::shifted_relu)
-    return activate<activation_kind::relu, T>(x - T(1));
-}
-/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
-  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
-  return T(4) * e / ((T(1) + e) * (T(1) + e));
-}
-/// f'(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu)
-    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
-           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
-  if constexpr (A == activation_kind::gelu_tanh) {
-    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) *
-               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
-  }
-  if constexpr (A == activation_kind::silu) {
-    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
-    return s * (T(1) + x * (T(1) - s));
-  }
-  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
-  if constexpr (A == activation_kind::relu_squared)
-    return T(2) * activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::shifted_relu)
-    return derivative<activation_kind::relu, T>(x - T(1));
-}
-
-/// @file
-/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-/// Each output is one sum over k in ascending order, whatever tile it falls into.
-
-/// Steps of a product in T: one k at a time, fused where the level can.
-template <class T>
-struct real_steps {
-  using left = T;
-  using right = vec<T>;
-  using sum = vec<T>;
-  static constexpr bool has_lanes = false, has_squares = false;
-  LINNET_TARGET static inline void prepare(right&) {}
-  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
-};
-
-/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
-template <class T>
-struct real_finish {
-  vec<T> bias;
-  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
-    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
-  }
-  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
-    y = e.alpha * sum + bias;
-  }
-};
-
-/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
-/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
-/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
-/// vectors, the few last ones may not.
-template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
-                                      const columns_operand<Value>& b, T* c, index ldc, index row,
-                                      index column, const E& e, const Value* ahead, index count = 0,
-                                      index safe = 0) {
-  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
-  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
-  const typename Steps::left* const left = a.data + row * a.row;
-  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
-  if constexpr (!Ragged) count = lanes<T>, safe = K;
-  // A pointer for every three rows: their places are then parts of instructions, not additions.
-  const typename Steps::left* rows[std::size_t{R + 2} / 3];
-  LINNET_UNROLL
-  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
-  index first = 0;
-#if defined(LINNET_DOT_INT8_LANE)
-  // Where numbers of a row lie side by side.
-  if (a.column == 1) {
-    if constexpr (Steps::has_squares && R % 2 == 0)
-      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
-    else if constexpr (Steps::has_lanes)
-      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
-    LINNET_UNROLL
-    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
-  }
-#endif
-  for (index k = first; k < safe; ++k) {
-    typename Steps::right r[std::size_t{W}];
-    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
-    LINNET_UNROLL
-    for (int v = 0; v < W; ++v)
-      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
-                       sizeof r[v]);
-    LINNET_UNROLL
-    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) {
-      // The difference spreads a number over a vector.
-      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
-      LINNET_UNROLL
-      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
-    }
-    LINNET_UNROLL
-    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
-  }
-  if constexpr (Ragged)
-    for (index k = safe; k < K; ++k) {
-      Value values[lanes<T>] = {};
-      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
-      typename Steps::right r;
-      __builtin_memcpy(&r, values, sizeof r);
-      Steps::prepare(r);
-      LINNET_UNROLL
-      for (int i = 0; i < R; ++i)
-        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
-    }
-  LINNET_UNROLL
-  for (int v = 0; v < W; ++v) {
-    Finish finish;
-    finish.begin(e, column + v * lanes<T>, count);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) {
-      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
-      vec<T> y;
-      finish.value(e, acc[i][v], row + i, y);
-      if constexpr (!Ragged) {
-        if (e.accumulate) y += load(out);
-        store(out, y);
-      } else {
-        if (e.accumulate) y += load_first<T>(out, count);
-        store_first(out, y, count);
-      }
-    }
-  }
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
-/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
-template <class Steps, class Finish, class T, class Value, class E>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static inline void product(index M, index N, index K,
-                                         const rows_operand<typename Steps::left>& a,
-                                         const columns_operand<Value>& b, T* c, index ldc,
-                                         const E& e, index slack) {
-  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
-  index j = 0;
-  if (M == 1) {
-    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
-      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
-    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
-      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
-  }
-  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
-    // The first tiles of these columns fetch the next panel, a line of each row at a time.
-    const Value* const here = b.data + j / panel_width * b.panel;
-    const Value* const next = j + panel_width < N ? here + b.panel : here;
-    constexpr index line = 64 / static_cast<index>(sizeof(Value));
-    index i = 0;
-    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
-    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
-      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
-    if constexpr (LINNET_ROWS > 8)
-      for (; i + 8 <= M; i += 8)
-        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
-    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
-  }
-  for (; j < N; j += lanes<T>) {
-    const index count = N - j < lanes<T> ? N - j : lanes<T>;
-    // A full vector at row k stays inside B as long as it ends before the end of the last row.
-    index safe = K;
-    const index end = (K - 1) * b.ld + count + slack;
-    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
-    index i = 0;
-    for (; i + 4 <= M; i += 4)
-      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
-    for (; i < M; ++i)
-      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
-  }
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
-template <class T>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
-                                   const columns_operand<T>& b, T* c, index ldc,
-                                   const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
-  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -17582,12 +17964,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -18065,7 +18449,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -18413,6 +18799,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -18423,6 +18810,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -18438,6 +18826,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -18470,6 +18859,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -18985,18 +19375,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -19006,6 +19405,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -19201,9 +19601,803 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
   }
 }
 };
-#undef LINNET_TARGET
+#undef LINNET_WIDTH
 #undef LINNET_ROWS
-#undef LINNET_PRODUCTS
+#define LINNET_WIDTH 64
+#define LINNET_REGISTERS unfused_avx2
+/// Reproducible kernels for AVX2.
+struct reproducible_avx2 : unfused_avx2 {
+/// @file
+/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold. Included by
+/// simd/reproducible.inl inside a struct that has the others from its base, LINNET_REGISTERS.
+
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
+template <class T, int... Lane>
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
+  return __builtin_shufflevector(low, high, Lane...);
+#endif
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+#endif
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
+
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
+  if constexpr (std::is_same_v<T, Code>) {
+    __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
+  } else {
+    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using word_part = typename vector_of<word, Lanes>::type;
+    using int_part = typename vector_of<std::int32_t, Lanes>::type;
+    typename vector_of<raw, Lanes>::type u;
+    __builtin_memcpy(&u, p, sizeof u);
+#if defined(LINNET_BYTES)
+    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
+      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
+      return;
+    }
+#endif
+    if constexpr (sizeof(raw) == 2)
+      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
+    else
+      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
+                                  typename vector_of<T, Lanes>::type);
+  }
+}
+/// Loads the first `count` of them, zeros behind.
+template <class T, class Code>
+LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
+  if constexpr (std::is_same_v<T, Code>) {
+    return get(p, count);
+  } else {
+    Code some[lanes<T>] = {};
+    if (count == lanes<T> / 2)
+      __builtin_memcpy(some, p, sizeof some / 2);
+    else if (count < lanes<T>)
+      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    vec<T> x;
+    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
+    return x;
+  }
+}
+/// Sum of x_i k_i.
+template <class T, class Code>
+LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
+  return sum<T>(total);
+}
+/// Products of x with as many rows as a vector has lanes, four at a time.
+template <class T, class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
+    index n, const T* x, const Code* const* k, vec<T>& y) {
+  vec<T> total[lanes<T>] = {};
+  LINNET_UNROLL
+  for (int four = 0; four < lanes<T>; four += 4) {
+    const Code* const* const row = k + four;
+    index i = 0;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> xi = load(x + i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
+    }
+    if (i < n) {
+      const vec<T> xi = load_first<T>(x + i, n - i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
+    }
+  }
+  sums<T>(total, y);
+}
+/// Products of x with rows of half a vector, two at a time.
+template <class T>
+LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> both{};
+  const vec<T> twice = load_halves(x, x, both);
+  vec<T> products[lanes<T> / 2];
+  LINNET_UNROLL
+  for (int i = 0; i < lanes<T> / 2; ++i) {
+    const int r = i / 4 * 8 + i % 4;
+    products[i] = twice * load_halves(k[r], k[r + 4], both);
+  }
+  sums<T>(products, y);
+}
+/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
+/// always: g++ leaves out calls of functions that do nothing else.
+template <class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
+    index first, index last, index n, const token_rows<Code>& k, index end) {
+  constexpr index line = 64 / static_cast<index>(sizeof(Code));
+  if (last > end || k.run(first, last) != last) return;
+  const Code* row = k.row(first);
+  for (index j = first; j < last; ++j, row += k.stride)
+    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
+}
+/// The rows of a head that lies so far behind that of `k`.
+template <class Code>
+LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
+  k.data += behind;
+  return k;
+}
+/// Whether tokens are more than caches are likely to hold when they are read.
+template <class Code>
+LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
+  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
+}
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
+/// heads. What follows each other in memory is read in this order, which is faster.
+template <class T, class Code>
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
+                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
+  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
+  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
+  const bool fetch = many_bytes(last - first, k);
+  for (index next = first; next < last; next += step) {
+    const index j = next < last - step ? next : last - step;
+    const bool together = k.run(j, j + step) == j + step;
+    const Code* const begin = k.row(j);
+    for (index g = 0; g < heads.groups; ++g) {
+      const Code* rows[lanes<T>] = {begin + g * heads.slot};
+      LINNET_UNROLL
+      for (int r = 1; r < lanes<T>; ++r)
+        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
+      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
+      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
+        const T* const xr = x + r * heads.inputs;
+        T* const yr = y + r * heads.outputs + (j - first);
+        if (step == 1) {
+          *yr = scale * dot_code(n, xr, rows[0]);
+          continue;
+        }
+        vec<T> some = {};
+        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+          if (n == lanes<T> / 2)
+            dots_of_halves(xr, rows, some);
+          else
+            dots_of_rows(n, xr, rows, some);
+        } else if constexpr (lanes<T> >= 4) {
+          dots_of_rows(n, xr, rows, some);
+        }
+        store<T>(yr, scale * some);
+      }
+    }
+  }
+}
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
+}
+/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
+/// token, so that the result does not depend on blocks.
+template <int Lanes, int R, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate,
+                                           const head_rows& heads) {
+  using part = typename vector_of<T, Lanes>::type;
+  part total[std::size_t{R}][4] = {}, x;
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
+    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
+  for (index j = first; j < last;) {
+    const Code* row = v.row(j);
+    const index end = v.run(j, last);
+    while (j < end) {
+      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
+      if (count == 4) {
+        LINNET_UNROLL
+        for (int t = 0; t < 4; ++t) {
+          widen_lanes<Lanes, T>(row + t * v.stride, x);
+          LINNET_UNROLL
+          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
+        }
+      } else {
+        widen_lanes<Lanes, T>(row, x);
+        LINNET_UNROLL
+        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
+      }
+      j += count;
+      row += count * v.stride;
+    }
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
+    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
+  }
+}
+/// mix() for R rows of weights and one head's values.
+template <int R, class T, class Code>
+LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
+                                          token_rows<Code> v, T* y, bool accumulate,
+                                          const head_rows& heads) {
+  index i = 0;
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
+    }
+  for (index r = 0; r < R && i < n; ++r) {
+    vec<T> total = {};
+    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
+    for (index j = first; j < last; ++j)
+      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
+    store_first(y + r * heads.outputs + i, total, n - i);
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
+/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
+template <class T, class Code>
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false,
+                              const head_rows& heads = {}) {
+  const bool fetch = many_bytes(last - first, v);
+  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
+    end = (j / token_block + 1) * token_block;
+    end = end < last ? end : last;
+    for (index g = 0; g < heads.groups; ++g) {
+      const token_rows<Code> rows = rows_of(v, g * heads.slot);
+      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
+      const T* x = p + g * heads.size * heads.inputs + (j - first);
+      T* out = y + g * heads.size * heads.outputs;
+      index left = heads.size;
+      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
+        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
+      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
+        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
+    }
+  }
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
+template <class T>
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  mix<T, T>(0, rows, n, p, {v, stride}, y);
+}
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
+
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
+/// y = a + b; y may be a or b
+template <class T>
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
+}
+/// x *= a
+template <class T>
+LINNET_KERNEL static void scale(index n, T a, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
+}
+#endif
+/// sum of x_i y_i
+template <class T>
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
+  return sum<T>(total);
+}
+
+/// sum of x_i
+template <class T>
+LINNET_KERNEL static T total(index n, const T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
+  return sum<T>(all);
+}
+#if !defined(LINNET_REGISTERS)
+/// largest x_i; n > 0
+template <class T>
+LINNET_KERNEL static T maximum(index n, const T* x) {
+  if (n < lanes<T>) {
+    T m = x[0];
+    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
+    return m;
+  }
+  vec<T> best = load(x);
+  for (index i = lanes<T>; i < n; i += lanes<T>) {
+    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
+    best = v > best ? v : best;
+  }
+  return largest<T>(best);
+}
+
+/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
+template <class T>
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
+  vec_int<T> found{};
+  for (index row = 0; row < rows; ++row, x += stride) LINNET_FOR_VECTORS(T, i, c, n) {
+      const vec<T> v = get(x + i, c);
+      vec_int<T> bits;
+      __builtin_memcpy(&bits, &v, sizeof bits);
+      found |= (bits & exponent) == exponent;
+    }
+  number any = 0;
+  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
+  return any == 0;
+}
+#endif
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
+
+/// x = exp(x - shift); returns the sum.
+template <class T>
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  if (n < lanes<T>) {
+    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    store_first(x, e, n);
+    return sum<T>(some_lanes<T>(e, 0, n, all));
+  }
+  // The last values in a full vector, some of them twice.
+  const index last = n - lanes<T>;
+  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> total = {};
+  index i = 0;
+  for (; i < last; i += lanes<T>) {
+    const vec<T> e = exp<T>(load(x + i) - shift);
+    store(x + i, e);
+    total += e;
+  }
+  store(x + last, ending);
+  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+}
+/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
+template <class T>
+LINNET_KERNEL static void softmax(index n, T* x) {
+  const T m = maximum(n, x);
+  const T s = exp_sum(n, m, x);
+  scale(n, T(1) / s, x);
+}
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
+}
+
+/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
+template <class T>
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
+  return r;
+}
+/// dx += r u - x r^3 mean(u x), u = dy gamma.
+template <class T>
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+                                            T* dx) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
+  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
+  }
+}
+/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
+template <class T>
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+                                     T* y, T* statistics) {
+  const T mean = total(n, x) / static_cast<T>(n);
+  vec<T> all = {};
+  const index whole = n - n % lanes<T>;
+  for (index i = 0; i < whole; i += lanes<T>) {
+    const vec<T> d = load(x + i) - mean;
+    all += d * d;
+  }
+  T spread = sum<T>(all);
+  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, j, c, n)
+  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
+  statistics[0] = mean;
+  statistics[1] = r;
+}
+/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
+template <class T>
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
+                                              const T* gamma, const T* dy, T* dx) {
+  const T mean = statistics[0], r = statistics[1];
+  vec<T> us = {}, uxs = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    us += u;
+    uxs += u * ((get(x + i, c) - mean) * r);
+  }
+  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
+  }
+}
+};
+#undef LINNET_TARGET
+#undef LINNET_REGISTERS
 
 #define LINNET_TARGET \
   LINNET_UNFUSED __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2")))
@@ -19211,9 +20405,9 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 /// Reproducible kernels for AVX-512.
 struct reproducible_avx512 {
 /// @file
-/// All kernels, for one set of reproducible ones: included inside a struct by
-/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
-/// numbers of a row are added side by side, then by halves. No product melts with a sum.
+/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
+/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
+/// would depend on the level.
 
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
@@ -19234,6 +20428,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -19317,11 +20527,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -19339,14 +20581,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -19355,7 +20611,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -19394,6 +20657,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -19425,6 +20697,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -19670,11 +20943,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -20004,12 +21273,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -20487,7 +21758,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -20835,6 +22108,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -20845,6 +22119,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -20860,6 +22135,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -20892,6 +22168,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -21407,18 +22684,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -21428,6 +22714,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -21634,6 +22921,7 @@ using reproducible_neonmmla = reproducible_portable;
 LINNET_UNFUSED_END
 #undef LINNET_KERNEL
 #undef LINNET_KEEP
+#undef LINNET_KEEP_ADDRESS
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 }
 #endif
@@ -21652,7 +22940,8 @@ auto with_reproducible([[maybe_unused]] level l, F&& f) {
 #undef LINNET_REPRODUCIBLE_OF
 #else
 #if defined(__x86_64__)
-  if (l == level::reproducible_avx512) return f(reproducible_avx512{});
+  if (l == level::reproducible_avx512 || l == level::reproducible_avx512dot)
+    return f(reproducible_avx512{});
   if (l == level::reproducible_avx2) return f(reproducible_avx2{});
 #endif
   return f(reproducible_portable{});
@@ -21672,7 +22961,7 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
 #if defined(LINNET_REPRODUCIBLE)
   if (is_reproducible(l)) return detail::with_reproducible(l, f);
 #else
-  if (is_reproducible(l)) l = level::portable;  // no model asks for it here
+  l = without_reproducible(l);  // no model asks for it here
 #endif
 #if defined(LINNET_ONLY_LEVEL)
   return f(detail::LINNET_ONLY_LEVEL{});
@@ -21684,9 +22973,11 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
   return f(detail::portable{});
 #endif
 }
-/// Calls `f(kernels)` with the kernels of level `l` for products of low-precision activations.
+/// Calls `f(kernels)` with the kernels of level `l` for products of low-precision activations. All
+/// levels give the same bits of products of int8, so reproducible models have the usual kernels.
 template <class F>
 inline auto dispatch_dot(level l, F&& f) {
+  l = without_reproducible(l);
 #if defined(__x86_64__) && !defined(LINNET_ONLY_LEVEL)
   if (l == level::avx512dot) return f(detail::avx512dot{});
 #elif defined(__AARCH64EL__) && !defined(LINNET_ONLY_LEVEL)
@@ -21876,6 +23167,7 @@ using packed_word = simd::word;  ///< what packed panels of codes are made of
 struct input_tap;
 struct layer_tap;
 struct gradient_tap;
+struct weight_tap;
 
 /// Rows of inputs that are rounded to fewer codes than the compute type says, see token_adaptive.
 struct token_bits {
@@ -21900,6 +23192,7 @@ struct execution {
   float loss_scale = 1;                     ///< of gradients that products round to f16
   bool notes_ranges = false;                ///< whether 8-bit training notes the largest magnitudes
   const gradient_tap* gradients = nullptr;  ///< is told whose gradients are complete, or null
+  const weight_tap* weights = nullptr;      ///< brings the weights of a layer, or null
   expert_load* experts = nullptr;           ///< sums up what routers do in backward, or null
   const float* key_scales = nullptr;  ///< [layers, kv_heads, d_kv] of keys that a cache rounds
                                       ///< by channel, or null
@@ -21954,6 +23247,14 @@ struct layer_tap {
 struct gradient_tap {
   void* object = nullptr;
   void (*call)(void* object, const execution& on, index layer) = nullptr;
+};
+
+/// A hook that brings the weights of a layer of a stack before its forward, or its backward. They
+/// may take the place of another layer's. Called by every thread, of each layer, also of one that
+/// the batch leaves out.
+struct weight_tap {
+  void* object = nullptr;
+  void (*call)(void* object, const execution& on, index layer, bool backward) = nullptr;
 };
 
 }  // namespace ops
@@ -27286,13 +28587,14 @@ struct matmul_gradient {
 /// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
 /// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W. Gradients pass
 /// straight through what fake quantization rounds, weights and inputs (Bengio et al. 2013). Frozen
-/// weights have no derivative, but those of an adapter have.
+/// weights have no derivative, but those of an adapter have: deltas, and matrices with dw.
 template <class T, class S>
 void matmul_backward(const execution& on, index m, index n, index k, const T* dy, const T* x,
                      const packed_matrix<T, S>& w, const matmul_gradient<T>& to) {
   const auto [dw, dx, alpha] = to;
   if constexpr (linnet::detail::is_frozen<S>) {
     if (on.adapter) detail::adapt_backward<T>(on, {w.panels, m, n, k, x, nullptr, alpha}, dy, dx);
+    matmul_dw(on, m, n, k, dy, x, dw, alpha);
     matmul_dx(on, m, n, k, dy, w, dx, alpha);
   } else if constexpr (S::per_word == 1) {
     if constexpr (linnet::detail::is_mixed_precision<S>) {
@@ -31528,6 +32830,7 @@ enum class refusal : unsigned char {
   objective_exits,           ///< early exits beside an objective on the last layer's logits
   attention_recompute,       ///< limits.recompute beside an objective on attention
   attention_layer_dropout,   ///< layer dropout beside an objective on attention
+  switch_layer_dropout,      ///< layer dropout beside an adapter that routes tokens once
   attention_virtual,         ///< virtual tokens beside an objective on attention
   not_written,               ///< a batch that the objective did not write last
   other_texts,               ///< a saved state of other texts than those of the batch
@@ -31689,6 +32992,10 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::attention_layer_dropout:
       return "the objective watches attention in every layer, and layer dropout leaves some out: "
              "set training_options.layer_dropout.rate to 0";
+    case refusal::switch_layer_dropout:
+      return "the adapter routes tokens in the first layer for all layers, and layer dropout "
+             "leaves "
+             "some tokens out of others: set training_options.layer_dropout.rate to 0";
     case refusal::attention_virtual:
       return "the objective watches attention between the tokens of a text, and virtual tokens are "
              "none: train lora<> or bottleneck<> instead";
@@ -32126,6 +33433,15 @@ struct attention_shape {
   constexpr index kv() const { return kv_heads * d_kv; }
 };
 
+namespace detail {
+/// Attention with another number of query heads, and as many queries for each key.
+constexpr attention_shape with_heads(attention_shape a, index count) {
+  a.kv_heads = count * a.kv_heads / a.heads;
+  a.heads = count;
+  return a;
+}
+}  // namespace detail
+
 /// Attention policies: `layer<shape>` is a layer (see nn/layer.hpp) from width d_model to d_model.
 /// It also has `state_values(tokens)`: the numbers that it keeps for each sequence of up to
 /// `tokens` tokens while decoding.
@@ -32160,8 +33476,9 @@ struct policy {
   static constexpr bool supports_pages = true;      ///< sessions may ask for limits.kv_blocks
   static constexpr index least_context = 0;         ///< tokens that a model's context must have
   static constexpr index longest = 0;               ///< most tokens an encoder may read; 0 for any
-  static constexpr bool first_differs = false;  ///< the first layer of a stack is of another type
-  static constexpr bool rotary = true;          ///< can take rotary positions
+  static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
+  static constexpr bool heads_by_layer = false;  ///< layers of a decoder have unlike heads
+  static constexpr bool rotary = true;           ///< can take rotary positions
   static constexpr bool supports_low_rank =
       false;                                     ///< its linear maps may be of any projection_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
@@ -32182,6 +33499,12 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// Whether row `t` of sequence `b` in this call is one of its virtual tokens.
+template <class T>
+bool is_virtual(const context<T>& ctx, index b, index t) {
+  return t < (std::min)(ctx.front, ctx.length_of(b)) &&
+         ctx.past_of(b) + t < ops::adapter_hooks<T>::in(ctx.on)->front_of(b);
+}
 /// Calls f(b, t, i, virtual_tokens) for the rows of virtual tokens in this call: row t of sequence
 /// b is virtual token i. Rows are divided among the threads, and all have finished.
 template <class T, class F>
@@ -32189,8 +33512,7 @@ void each_virtual(const context<T>& ctx, F&& f) {
   const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
   ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
     const index b = at / ctx.front, t = at % ctx.front, i = ctx.past_of(b) + t;
-    const ops::virtual_tokens<T>& front = hooks.of(b).front;
-    if (t < ctx.length_of(b) && i < hooks.front_of(b)) f(b, t, i, front);
+    if (is_virtual(ctx, b, t)) f(b, t, i, hooks.of(b).front);
   });
 }
 
@@ -33519,6 +34841,7 @@ struct layer_loop {
       if (!ctx.stack.layers.holds(layer)) continue;
       ctx.stack.layer = layer;
       ctx.stack.hook(layer, x.data(), nullptr);
+      if (ctx.on.weights) ctx.on.weights->call(ctx.on.weights->object, ctx.on, layer, false);
       const bool last = l + 1 == Count || !ctx.stack.layers.holds(layer + 1);
       const view<T, D> next = last ? y : view<T, D>(stream[l], x.rows());
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
@@ -33543,6 +34866,7 @@ struct layer_loop {
       const view<T, D> d_input = l > 0 ? view<T, D>(gradient[l % 2], x.rows()) : dx;
       if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
       const index layer = ctx.stack.layer = first + static_cast<index>(l);
+      if (ctx.on.weights) ctx.on.weights->call(ctx.on.weights->object, ctx.on, layer, true);
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
       if (mask) {
         T* const rest = gradient[(l + 1) % 2];  // dy itself, or free
@@ -35112,6 +36436,36 @@ struct contextual : Kind {
 }  // namespace attention
 LINNET_NAMESPACE_END
 /// @file
+/// Attention with a number of heads for each layer of a decoder.
+
+LINNET_NAMESPACE_BEGIN
+namespace attention {
+
+/// Attention `Kind` with a number of query heads for each layer of a decoder. The shape's heads are
+/// the most of them. All heads have one width. Those of keys and values are as many for each query
+/// as in the shape. narrow() makes weights of it from those of `Kind`.
+template <class Kind, index... Heads>
+struct per_layer : Kind {
+  static_assert(Kind::supports_low_rank,
+                "linnet::attention::per_layer: this kind's heads are not of its making; full, "
+                "prefix, sliding_window and sinks are");
+  static_assert(sizeof...(Heads) > 0 && ((Heads > 0) && ...),
+                "linnet::attention::per_layer: give a positive number of heads for each layer");
+  static constexpr bool heads_by_layer = true, supports_low_rank = false, supports_channels = false;
+  static constexpr index heads[] = {Heads...};  ///< of queries
+  static constexpr index layers = sizeof...(Heads), most = (std::max)({Heads...});
+  using each = Kind;  ///< that of each layer
+  using kind = per_layer;
+  static std::string name() {
+    std::string all = "per_layer";
+    for (const index count : {Heads...}) all += ' ' + std::to_string(count);
+    return all + ' ' + Kind::name();
+  }
+};
+
+}  // namespace attention
+LINNET_NAMESPACE_END
+/// @file
 /// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
 
 LINNET_NAMESPACE_BEGIN
@@ -36417,6 +37771,15 @@ struct expert_load {
   double balance = 0;  ///< load-balancing losses N sum_e f_e P_e, without expert_choice::balance
   double z = 0;        ///< squared log-sum-exps, without expert_choice::z
 
+  /// Adds what routers did with other tokens.
+  constexpr expert_load& operator+=(const expert_load& more) {
+    tokens += more.tokens;
+    choices += more.choices;
+    dropped += more.dropped;
+    balance += more.balance;
+    z += more.z;
+    return *this;
+  }
   /// Share of the choices that found no room, in [0, 1].
   constexpr double dropped_share() const {
     return choices > 0 ? static_cast<double>(dropped) / static_cast<double>(choices) : 0;
@@ -37454,6 +38817,197 @@ struct mixture_of_depths : policy {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Two feed-forwards side by side: one for rows of images, one for tokens (Luo et al. 2024,
+/// arXiv:2410.08202).
+
+LINNET_NAMESPACE_BEGIN
+
+/// y = Text(x) (1 - m) + Visual(x) m on rows [rows, in]: two layers of one type. The mask m is 1
+/// for rows that stand before a text, see virtual_tokens, and else 0. A row passes one of the two,
+/// and weights of the other are not read for it.
+template <class Expert>
+struct visual_expert_layer {
+  static constexpr index in = Expert::in, out = Expert::in;
+  static_assert(Expert::in == Expert::out,
+                "linnet::ffn::visual_expert: an expert must keep the width of the stream");
+  static constexpr bool adds_residual = linnet::detail::adds_residual<Expert>();
+
+  template <class Form>
+  struct params {
+    typename Expert::template params<Form> text{}, visual{};
+  };
+  /// The expert of texts has the names of the feed-forward alone.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    Expert::visit(f, at, p.text...);
+    Expert::visit(f, at / "visual", p.visual...);
+  }
+  /// Both read and write the same channels.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    linnet::detail::describe_channels<Expert>(c, p.text);
+    linnet::detail::describe_channels<Expert>(c, p.visual);
+  }
+
+  template <class T>
+  struct cache {
+    typename Expert::template cache<T> text{}, visual{};
+    std::int32_t* order = nullptr;     ///< [rows] rows of images, then all others
+    index* begins = nullptr;           ///< [2 * sequences + 1] where those of a sequence begin in
+                                       ///< `order`, of images first
+    index sequences = 0;               ///< that are planned for
+    T *x = nullptr, *y = nullptr;      ///< [rows, in] in that order
+    T *d_x = nullptr, *d_y = nullptr;  ///< while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    static_assert(!linnet::detail::keeps_state<Expert, T>(),
+                  "linnet::ffn::visual_expert: an expert must keep nothing of earlier tokens");
+    const index size = e.rows() * in, mark = m.scratch.mark();
+    cache<T> c;
+    c.order = m.saved.take<std::int32_t>(e.rows());
+    c.begins = m.saved.take<index>(2 * e.batch + 1);
+    c.sequences = e.batch;
+    c.x = m.scratch.take<T>(size);
+    c.y = m.scratch.take<T>(size);
+    if (e.training) {
+      c.d_x = m.scratch.take<T>(size);
+      c.d_y = m.scratch.take<T>(size);
+    }
+    c.text = Expert::template plan<T>(m, e);
+    // Without backward, one may overwrite what the other has made.
+    c.visual = e.training ? Expert::template plan<T>(m, e) : c.text;
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
+    if (ctx.front == 0) {
+      if constexpr (adds_residual)
+        Expert::template forward<T, S>(p.text, x, y, c.text, ctx, residual);
+      else
+        Expert::template forward<T, S>(p.text, x, y, c.text, ctx);
+      return;
+    }
+    ctx.on.threads.once([&] { sort(c, ctx); });
+    gather(x, c.x, c, ctx);
+    run<T, S>(0, p.visual, c.visual, c, ctx);
+    run<T, S>(1, p.text, c.text, c, ctx);
+    ctx.on.threads.each(ctx.rows(), [&](index i) {
+      const index row = c.order[i];
+      for (index j = 0; j < in; ++j)
+        y(row, j) = residual ? residual[row * in + j] + c.y[i * in + j] : c.y[i * in + j];
+    });
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    if (ctx.front == 0)
+      return Expert::template backward<T, S>(p.text, dp.text, x, dy, dx, c.text, ctx);
+    gather(x, c.x, c, ctx);
+    gather(dy, c.d_y, c, ctx);
+    ops::fill(ctx.on, x.size(), T(0), c.d_x);
+    run_backward<T, S>(0, p.visual, dp.visual, c.visual, c, ctx);
+    run_backward<T, S>(1, p.text, dp.text, c.text, c, ctx);
+    ctx.on.threads.each(ctx.rows(), [&](index i) {
+      for (index j = 0; j < in; ++j) dx(c.order[i], j) += c.d_x[i * in + j];
+    });
+  }
+
+  /// Each row passes one of both.
+  static constexpr index flops(const call_shape& e) { return Expert::flops(e); }
+
+ private:
+  /// Puts the rows of images first, and those of a sequence in their order.
+  template <class T>
+  static void sort(cache<T>& c, const context<T>& ctx) {
+    std::int32_t* next = c.order;
+    for (index side = 0; side < 2; ++side)
+      for (index b = 0; b < c.sequences; ++b) {
+        c.begins[side * c.sequences + b] = next - c.order;
+        for (index t = 0; b < ctx.batch && t < ctx.length; ++t)
+          if (linnet::detail::is_virtual(ctx, b, t) == (side == 0))
+            *next++ = static_cast<std::int32_t>(b * ctx.length + t);
+      }
+    c.begins[2 * c.sequences] = next - c.order;
+  }
+  /// to = the rows of x in the order of the experts.
+  template <class T>
+  static void gather(view<const T, in> x, T* to, const cache<T>& c, const context<T>& ctx) {
+    ctx.on.threads.each(ctx.rows(),
+                        [&](index i) { std::copy_n(x.row(c.order[i]), in, to + i * in); });
+  }
+  /// The rows of one side: where they begin, how many there are, and the call on them.
+  template <class T>
+  struct part {
+    index first, rows;
+    const index* begins;
+    context<T> inner;
+
+    part(index side, const cache<T>& c, const context<T>& ctx)
+        : first(c.begins[side * c.sequences]),
+          rows(c.begins[(side + 1) * c.sequences] - first),
+          begins(c.begins + side * c.sequences),
+          inner(ctx) {
+      inner.batch = 1;
+      inner.length = rows;
+      inner.lengths = inner.past = inner.prefix = inner.documents = nullptr;
+      inner.pages = {};
+      inner.front = 0;
+      inner.stack.mask = nullptr;
+    }
+  };
+  template <class T, class S>
+  static void run(index side, const typename Expert::template params<form::packed<T, S>>& p,
+                  typename Expert::template cache<T>& expert, const cache<T>& c,
+                  const context<T>& ctx) {
+    part<T> of(side, c, ctx);
+    if (of.rows == 0) return;
+    const auto* const given = ops::adapter_hooks<T>::in(ctx.on);
+    const ops::sequence_adapters<T> adapters(given->each, ctx.batch, of.begins);
+    const ops::adapter_hooks<T> hooks = adapters.hooks();
+    if (given->each) of.inner.on.adapter = &hooks;
+    Expert::template forward<T, S>(p, {c.x + of.first * in, of.rows},
+                                   {c.y + of.first * in, of.rows}, expert, of.inner);
+  }
+  template <class T, class S>
+  static void run_backward(index side,
+                           const typename Expert::template params<form::packed<T, S>>& p,
+                           typename Expert::template params<form::gradient<T>>& dp,
+                           typename Expert::template cache<T>& expert, const cache<T>& c,
+                           const context<T>& ctx) {
+    part<T> of(side, c, ctx);
+    if (of.rows == 0) return;
+    const index at = of.first * in;
+    Expert::template backward<T, S>(p, dp, {c.x + at, of.rows}, {c.d_y + at, of.rows},
+                                    {c.d_x + at, of.rows}, expert, of.inner);
+  }
+};
+
+namespace ffn {
+
+/// Two feed-forwards `Of` beside each other, each row through one of them (Luo et al. 2024). Rows
+/// of an image before a text pass the visual expert, and so do an adapter's soft tokens. All others
+/// pass the expert of texts, whose tensors have the names of `Of` alone. A text without an image is
+/// computed as by `Of`, to the bit. A mask of positions decides, no router. See
+/// copy_to_visual_experts() and visual_parts for how one is trained.
+template <class Of = swiglu>
+struct visual_expert : policy {
+  static_assert(!Of::skipped && Of::can_truncate,
+                "linnet::ffn::visual_expert: is of a feed-forward that keeps nothing of earlier "
+                "tokens");
+  static constexpr bool couples_tokens = Of::couples_tokens;
+  template <index D, index F, bool Bias>
+  using layer = visual_expert_layer<typename Of::template layer<D, F, Bias>>;
+};
+
+}  // namespace ffn
+
+LINNET_NAMESPACE_END
+/// @file
 /// Sharing policies: which parameters the blocks of a stack have in common.
 
 LINNET_NAMESPACE_BEGIN
@@ -37888,6 +39442,15 @@ struct policy_set {
   using with = policy_set<std::conditional_t<std::is_base_of_v<Slot, Ps>, Other, Ps>...>;
 };
 
+/// A model of causal blocks of one kind that names its policies and replaces one by
+/// `with<Slot, Other>`, as decoders do. `self` is the shape of its attention.
+template <class M>
+concept replaces_policies = requires {
+  typename M::template with<linnet::ffn::policy, typename M::ffn>;
+  typename M::template with<linnet::attention::policy, typename M::attention>;
+  M::self.kv();
+};
+
 /// The storage type in the list, or f32, with the list's compute type.
 template <class... Ps>
 struct pick_storage {
@@ -38133,24 +39696,62 @@ template <class First, class Rest>
 struct stack_of<First, Rest, 1, true, sharing::none> {
   using type = repeat<First, 1>;
 };
-/// The stack of a decoder. Block<F, First> holds a block of hidden width F, the first one of the
-/// stack where `First`.
-template <class Policies, template <index, bool> class Block, auto Shape, index Rotary,
-          class Ffn = typename Policies::template of<ffn::policy>>
+/// The attention of each layer.
+template <class Attention>
+struct attention_of_layers {
+  using type = Attention;
+};
+template <class Kind, index... Heads>
+struct attention_of_layers<attention::per_layer<Kind, Heads...>> {
+  using type = Kind;
+};
+/// Whether the layers of a model have heads of their own number.
+template <class M>
+inline constexpr bool has_heads_by_layer = [] {
+  if constexpr (requires { M::attention::heads_by_layer; }) return M::attention::heads_by_layer;
+  return false;
+}();
+/// Whether a decoder's layers have hidden widths or heads of their own.
+template <class Ffn, class Attention>
+inline constexpr bool unlike_widths = has_layer_widths<Ffn> || Attention::heads_by_layer;
+/// The hidden width of layer `l`, and its query heads, where all others have `same`.
+template <class Ffn>
+constexpr index width_of_layer(std::size_t l, index same) {
+  if constexpr (has_layer_widths<Ffn>) return Ffn::widths[l];
+  return same;
+}
+template <class Attention>
+constexpr index heads_of_layer(std::size_t l, index same) {
+  if constexpr (Attention::heads_by_layer) return Attention::heads[l];
+  return same;
+}
+
+/// The stack of a decoder. Block<F, A> holds a block of hidden width F and attention A, which is
+/// `First` in the first layer and `Rest` in the others.
+template <class Policies, template <index, attention_shape> class Block, auto Shape,
+          attention_shape First, attention_shape Rest, index Rotary,
+          class Ffn = typename Policies::template of<ffn::policy>,
+          class Attention = typename Policies::template of<attention::policy>>
 struct stack_of_decoder {
-  using first = typename Block<Shape.d_ff, true>::type;
-  using rest = Block<Shape.d_ff, false>;
+  using first = typename Block<Shape.d_ff, First>::type;
+  using rest = Block<Shape.d_ff, Rest>;
   using type = typename Policies::template of<depths::policy>::template stack<
-      stack_of<first, rest, Shape.layers, Policies::template of<attention::policy>::first_differs,
+      stack_of<first, rest, Shape.layers, Attention::first_differs,
                typename Policies::template of<sharing::policy>>,
       typename rest::type, Shape.layers, Rotary>;
 };
-template <class Policies, template <index, bool> class Block, auto Shape, index Rotary, class Of,
-          index... Widths>
-struct stack_of_decoder<Policies, Block, Shape, Rotary, ffn::per_layer<Of, Widths...>> {
+template <class Policies, template <index, attention_shape> class Block, auto Shape,
+          attention_shape First, attention_shape Rest, index Rotary, class Ffn, class Attention>
+requires(unlike_widths<Ffn, Attention>)  //
+    struct stack_of_decoder<Policies, Block, Shape, First, Rest, Rotary, Ffn, Attention> {
+  template <std::size_t Layer>
+  static constexpr attention_shape attention_at =
+      with_heads(Layer == 0 ? First : Rest, heads_of_layer<Attention>(Layer, Shape.heads));
   template <std::size_t... Layer>
-  static layer_list<typename Block<Widths, Layer == 0>::type...> of(std::index_sequence<Layer...>);
-  using type = decltype(of(std::make_index_sequence<sizeof...(Widths)>()));
+  static layer_list<
+      typename Block<width_of_layer<Ffn>(Layer, Shape.d_ff), attention_at<Layer>>::type...>
+      of(std::index_sequence<Layer...>);
+  using type = decltype(of(std::make_index_sequence<static_cast<std::size_t>(Shape.layers)>()));
 };
 
 }  // namespace detail
@@ -38577,6 +40178,27 @@ constexpr bool widths_fit() {
   }
   return true;
 }
+/// Words for heads that are not those of a shape's layers; true for others.
+template <class Attention, decoder_shape S>
+constexpr bool heads_fit() {
+  if constexpr (Attention::heads_by_layer) {
+    constexpr bool whole = [] {
+      for (const index count : Attention::heads)
+        if (count % (S.heads / S.kv_heads) != 0) return false;
+      return true;
+    }();
+    static_assert(Attention::layers == S.layers,
+                  "linnet::attention::per_layer: give one number of heads for each of the shape's "
+                  "layers");
+    static_assert(Attention::most == S.heads,
+                  "linnet::attention::per_layer: heads of the shape must be the most of its heads");
+    static_assert(whole,
+                  "linnet::attention::per_layer: heads go in whole groups: each number must be a "
+                  "multiple of the shape's heads / kv_heads");
+    return Attention::layers == S.layers && Attention::most == S.heads && whole;
+  }
+  return true;
+}
 /// Words for the first rule that a decoder's policies or shape break; true where they keep all.
 template <decoder_shape S, class... Ps>
 constexpr bool decoder_fits() {
@@ -38674,6 +40296,14 @@ constexpr bool decoder_fits() {
         never<Ps...>,
         "linnet::ffn::per_layer: blocks of unlike widths share nothing and are not routed; take "
         "sharing::none and depths::all");
+  else if constexpr (!heads_fit<Attention, S>())
+    return false;
+  else if constexpr (Attention::heads_by_layer &&
+                     (Depths::routes || !std::is_same_v<Sharing, sharing::none>))
+    static_assert(
+        never<Ps...>,
+        "linnet::attention::per_layer: blocks of unlike heads share nothing and are not routed; "
+        "take sharing::none and depths::all");
   else if constexpr (Depths::routes && !(Attention::supports_token_subset && Ffn::can_truncate))
     static_assert(
         never<Ps...>,
@@ -38784,7 +40414,8 @@ struct checked_decoder {
   static constexpr bool alike =
       !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none> ||
       pick<depths::policy, depths::all, Ps...>::routes ||
-      has_layer_widths<pick<ffn::policy, ffn::swiglu, Ps...>>;
+      unlike_widths<pick<ffn::policy, ffn::swiglu, Ps...>,
+                    pick<attention::policy, attention::full, Ps...>>;
   static constexpr bool fits =
       policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
       reproducible_fits<covers_decoder<Ps...>, Ps...>() &&
@@ -38972,6 +40603,12 @@ struct ffn_metadata<ffn::experts<N, K, Of, Choice>> : ffn_metadata<void> {
            (ffn::experts<N, K, Of, Choice>::normalised || K == 1 ? " " : " not normalised ") +
            ffn_metadata<Of>::name();
   }
+};
+
+template <class Of>
+struct ffn_metadata<ffn::visual_expert<Of>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() { return "visual_expert " + ffn_metadata<Of>::name(); }
 };
 
 /// The activation of a feed-forward policy; exact GELU for those that are neither standard nor
@@ -39340,10 +40977,10 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   using block_with = typename detail::block_of<
       Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
       template make<d, F, biased, eps, Sharing::projections>::type;
-  template <index F, bool First>
-  struct block_of_width : std::type_identity<block_with<First ? self_first : self, F>> {};
-  using blocks = typename detail::stack_of_decoder<Policies, block_of_width, Shape,
-                                                   rotary ? self.d_kv : 0>::type;
+  template <index F, attention_shape A>
+  struct block_of_shape : std::type_identity<block_with<A, F>> {};
+  using blocks = typename detail::stack_of_decoder<Policies, block_of_shape, Shape, self_first,
+                                                   self, rotary ? self.d_kv : 0>::type;
   /// The layer between the embedding's table and the residual stream, at both ends of the model.
   using embedding_projection = typename Embedding::template projection<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
@@ -40778,6 +42415,242 @@ LINNET_NAMESPACE_END
 /// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
 /// limits are constants.
 
+/// @file
+/// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
+
+/// @file
+/// Loss of vectors of texts that belong together in pairs, against all others of a batch.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of a contrastive loss. The first n vectors of a batch are anchors, vector n + i is the
+/// positive of anchor i, and those behind are negatives of all. With s_ij the cosine of anchor i
+/// and of vector n + j over the temperature, a pair's loss is
+///   log sum_j exp(s_ij) - s_ii.
+/// This is InfoNCE (Oord et al. 2018), the multiple negatives ranking loss of
+/// Sentence-Transformers.
+struct contrastive_options {
+  double temperature = 0.05;  ///< of the cosines, positive
+  bool symmetric = false;     ///< half of the loss asks for the anchor of each positive
+  index negatives = 0;        ///< hard negatives per pair: n is batch / (2 + negatives)
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("temperature", self.temperature, detail::above(0));
+    f("symmetric", self.symmetric, detail::one_of(detail::false_or_true));
+    f("negatives", self.negatives, detail::count(0));
+  }
+};
+
+namespace ops {
+
+/// Arguments of contrastive(): vectors of length one, and scratch memory.
+template <class T>
+struct contrastive_call {
+  index batch = 0, d = 0;    ///< vectors, and their width
+  const T* x = nullptr;      ///< [batch, d]
+  T* scores = nullptr;       ///< scratch, contrastive_scores(batch)
+  double* sums = nullptr;    ///< scratch [batch]: log sums of rows, then of columns
+  double* losses = nullptr;  ///< scratch [batch]
+  T* dx = nullptr;           ///< receives the gradient [batch, d]; null for the loss alone
+  T* cosines = nullptr;      ///< receives each pair's cosine, then zeros [batch]; or null
+};
+/// Cosines of anchors and candidates in a batch, at most.
+constexpr index contrastive_scores(index batch) { return (batch * batch + 3) / 4; }
+
+/// Summed contrastive loss of a batch's pairs, and their number; see contrastive_options. Sums are
+/// in ascending order, without fused products, so it has the same bits everywhere. Called by every
+/// thread.
+template <class T>
+loss_sum contrastive(const execution& on, const contrastive_call<T>& c,
+                     const contrastive_options& how) {
+  const index n = c.batch / (2 + how.negatives), m = c.batch - n, d = c.d;
+  const double inverse = 1 / how.temperature, share = how.symmetric ? 0.5 : 1;
+  const T* const candidates = c.x + n * d;
+  using linnet::detail::portable_exp, linnet::detail::portable_log, linnet::detail::unfused;
+  const auto score = [&](index i, index j) { return static_cast<double>(c.scores[i * m + j]); };
+  /// log sum_k exp(at(k)), k < count
+  const auto log_sum = [](index count, auto&& at) {
+    double largest = at(0), sum = 0;
+    for (index k = 1; k < count; ++k) largest = (std::max)(largest, at(k));
+    for (index k = 0; k < count; ++k) sum += portable_exp(at(k) - largest);
+    return largest + portable_log(sum);
+  };
+  on.threads.each(n, [&](index i) {
+    for (index j = 0; j < m; ++j) {
+      T cosine = 0;
+      for (index k = 0; k < d; ++k) cosine += unfused(c.x[i * d + k] * candidates[j * d + k]);
+      c.scores[i * m + j] = cosine * static_cast<T>(inverse);
+      if (i == j && c.cosines) c.cosines[i] = cosine;
+    }
+    c.sums[i] = log_sum(m, [&](index j) { return score(i, j); });
+    c.losses[i] = share * (c.sums[i] - score(i, i));
+  });
+  if (how.symmetric)
+    on.threads.each(n, [&](index j) {
+      c.sums[n + j] = log_sum(n, [&](index i) { return score(i, j); });
+      c.losses[j] += share * (c.sums[n + j] - score(j, j));
+    });
+  if (c.cosines) on.threads.once([&] { std::fill_n(c.cosines + n, m, T(0)); });
+  loss_sum sum;
+  for (index i = 0; i < n; ++i) sum.nats += c.losses[i];
+  sum.tokens = n;
+  if (!c.dx) return sum;
+
+  on.threads.each(n, [&](index i) {
+    for (index j = 0; j < m; ++j) {
+      const double s = score(i, j), pair = i == j ? 1 : 0;
+      double slope = share * (portable_exp(s - c.sums[i]) - pair);
+      if (how.symmetric && j < n) slope += share * (portable_exp(s - c.sums[n + j]) - pair);
+      c.scores[i * m + j] = static_cast<T>(slope * inverse);
+    }
+  });
+  on.threads.each(c.batch, [&](index r) {
+    T* const to = c.dx + r * d;
+    std::fill_n(to, d, T(0));
+    const bool anchor = r < n;
+    for (index other = 0; other < (anchor ? m : n); ++other) {
+      const T slope = anchor ? c.scores[r * m + other] : c.scores[other * m + (r - n)];
+      const T* const from = anchor ? candidates + other * d : c.x + other * d;
+      for (index k = 0; k < d; ++k) to[k] += unfused(slope * from[k]);
+    }
+  });
+  return sum;
+}
+
+/// Criterion of contrastive heads; see contrastive_options.
+struct contrastive_criterion {
+  contrastive_options how{};
+};
+/// The settings that a criterion has for contrastive heads: the defaults if it is of labels.
+template <class Criterion>
+constexpr contrastive_options contrastive_settings(const Criterion& criterion) {
+  if constexpr (std::is_same_v<Criterion, contrastive_criterion>)
+    return criterion.how;
+  else
+    return {};
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+/// An objective that gives the reason for which it does not serve a batch.
+template <class L, class M>
+concept says_why_not = requires(L& l, const typename M::batch& b, const limits& m) {
+  { l.template refuses<M>(b, m) } -> std::same_as<refusal>;
+};
+/// An objective that says whether it serves a batch.
+template <class L, class M>
+concept says_whether = requires(L& l, const typename M::batch& b, const limits& m) {
+  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
+};
+}  // namespace detail
+
+/// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
+/// `contrastive_objective`, `distillation`, `cached_logits_reader`, `cached_logits_writer` or your
+/// own.
+/// - `refuses<M>(batch, limits)` is asked before anything is computed. It returns why the objective
+///   does not serve this batch within the caller's limits, or refusal::none. A call that is refused
+///   computes nothing, gives NaN nats, and words the refusal in last_refusal().
+/// - `accepts<M>(batch, limits)` says only whether it does, in place of refuses(). Of an objective
+///   that has both, refuses() alone is asked.
+/// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
+///   loss, see ops::label_cross_entropy.
+/// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
+///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
+template <class L, class M>
+concept objective = (detail::says_why_not<L, M> ||
+                     detail::says_whether<L, M>)&&requires(L& l, const typename M::batch& b,
+                                                           const ops::execution& on) {
+  l.token_loss(on, b);
+};
+
+namespace detail {
+/// Why an objective does not serve a batch.
+template <class M, class L>
+refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
+  if constexpr (says_why_not<L, M>)
+    return from.template refuses<M>(b, l);
+  else
+    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
+}
+/// An objective with a loss on attention: its attention_tap() watches forward and backward, and
+/// attention_nats() is what it adds to the loss.
+template <class L>
+concept sees_attention = requires(std::remove_cvref_t<L>& l) {
+  l.attention_tap();
+  l.attention_nats();
+};
+/// An objective that trainers with a z-loss or early exits refuse.
+template <class L>
+inline constexpr bool takes_plain_logits = requires {
+  requires std::remove_cvref_t<L>::plain_logits;
+};
+/// An objective that says which tokens have inputs of few bits, from an attention_tap() on.
+template <class L>
+concept chooses_bits = sees_attention<L> && requires(std::remove_cvref_t<L>& l) {
+  l.token_bits();
+};
+}  // namespace detail
+
+/// The default objective: cross-entropy with the labels of the batch.
+struct cross_entropy_objective {
+  template <class M>
+  static bool accepts(const typename M::batch&, const limits&) {
+    return true;
+  }
+  template <class Batch>
+  static ops::label_cross_entropy token_loss(const ops::execution&, const Batch&) {
+    return {};
+  }
+};
+
+/// Objective of encoders with head::contrastive: InfoNCE in a batch with settings of one's own.
+class contrastive_objective {
+ public:
+  /// An objective with the default settings.
+  contrastive_objective() = default;
+  /// Opens an objective. Errors: errc::invalid for an option out of its range, by its name.
+  static result<contrastive_objective> open(const contrastive_options& how) LINNET_TRY {
+    if (auto fit = detail::acceptable("contrastive_objective::open", "contrastive_options", how);
+        !fit)
+      return fit.error();
+    contrastive_objective made;
+    made.how_ = how;
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("contrastive_objective::open")
+
+  /// Whether every anchor of a batch has its positive and its hard negatives.
+  template <class M>
+  bool accepts(const typename M::batch& b, const limits&) const {
+    static_assert(contrasts<M>,
+                  "linnet::contrastive_objective: the model's head must be head::contrastive<>");
+    return b.batch % (2 + how_.negatives) == 0;
+  }
+  /// Returns the loss criterion.
+  template <class Batch>
+  ops::contrastive_criterion token_loss(const ops::execution&, const Batch&) const {
+    return {how_};
+  }
+  /// Settings of the loss.
+  const contrastive_options& settings() const { return how_; }
+
+ private:
+  template <class M>
+  static constexpr bool contrasts = requires {
+    requires M::head::contrasts;
+  };
+  contrastive_options how_;
+};
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
@@ -40854,14 +42727,6 @@ inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
                                  requires(const typename M::batch& b, const limits& l) {
   M::refuses_texts(b, l);
 };
-/// Why an objective does not serve a batch.
-template <class M, class L>
-refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
-  if constexpr (requires { from.template refuses<M>(b, l); })
-    return from.template refuses<M>(b, l);
-  else
-    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
-}
 /// Why a call with a batch, an objective and a span for logits is refused: the first cause.
 template <class M, class Objective, class T>
 refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
@@ -42995,6 +44860,10 @@ constexpr bool encoder_fits() {
   else if constexpr (!Attention::bidirectional)
     static_assert(never<Ps...>,
                   "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");
+  else if constexpr (Attention::heads_by_layer)
+    static_assert(never<Ps...>,
+                  "linnet::attention::per_layer: its heads are those of the layers of a decoder; "
+                  "the blocks of an encoder are of one type");
   else if constexpr (Attention::takes_prefix)
     static_assert(never<Ps...>,
                   "linnet::encoder: all tokens see each other already; attention::prefix is for "
@@ -43440,219 +45309,6 @@ struct encoder_body {
     if constexpr (of_images)
       patches::template backward<T, S>(p.embedding, dp.embedding, w.d_summed, w.images, ctx);
   }
-};
-
-LINNET_NAMESPACE_END
-/// @file
-/// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
-
-/// @file
-/// Loss of vectors of texts that belong together in pairs, against all others of a batch.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Options of a contrastive loss. The first n vectors of a batch are anchors, vector n + i is the
-/// positive of anchor i, and those behind are negatives of all. With s_ij the cosine of anchor i
-/// and of vector n + j over the temperature, a pair's loss is
-///   log sum_j exp(s_ij) - s_ii.
-/// This is InfoNCE (Oord et al. 2018), the multiple negatives ranking loss of
-/// Sentence-Transformers.
-struct contrastive_options {
-  double temperature = 0.05;  ///< of the cosines, positive
-  bool symmetric = false;     ///< half of the loss asks for the anchor of each positive
-  index negatives = 0;        ///< hard negatives per pair: n is batch / (2 + negatives)
-
-  /// Calls f(name, value, range) for each option, see docs/options.md.
-  template <class Self, class F>
-  static constexpr void visit_options(Self& self, F&& f) {
-    f("temperature", self.temperature, detail::above(0));
-    f("symmetric", self.symmetric, detail::one_of(detail::false_or_true));
-    f("negatives", self.negatives, detail::count(0));
-  }
-};
-
-namespace ops {
-
-/// Arguments of contrastive(): vectors of length one, and scratch memory.
-template <class T>
-struct contrastive_call {
-  index batch = 0, d = 0;    ///< vectors, and their width
-  const T* x = nullptr;      ///< [batch, d]
-  T* scores = nullptr;       ///< scratch, contrastive_scores(batch)
-  double* sums = nullptr;    ///< scratch [batch]: log sums of rows, then of columns
-  double* losses = nullptr;  ///< scratch [batch]
-  T* dx = nullptr;           ///< receives the gradient [batch, d]; null for the loss alone
-  T* cosines = nullptr;      ///< receives each pair's cosine, then zeros [batch]; or null
-};
-/// Cosines of anchors and candidates in a batch, at most.
-constexpr index contrastive_scores(index batch) { return (batch * batch + 3) / 4; }
-
-/// Summed contrastive loss of a batch's pairs, and their number; see contrastive_options. Sums are
-/// in ascending order, without fused products, so it has the same bits everywhere. Called by every
-/// thread.
-template <class T>
-loss_sum contrastive(const execution& on, const contrastive_call<T>& c,
-                     const contrastive_options& how) {
-  const index n = c.batch / (2 + how.negatives), m = c.batch - n, d = c.d;
-  const double inverse = 1 / how.temperature, share = how.symmetric ? 0.5 : 1;
-  const T* const candidates = c.x + n * d;
-  using linnet::detail::portable_exp, linnet::detail::portable_log, linnet::detail::unfused;
-  const auto score = [&](index i, index j) { return static_cast<double>(c.scores[i * m + j]); };
-  /// log sum_k exp(at(k)), k < count
-  const auto log_sum = [](index count, auto&& at) {
-    double largest = at(0), sum = 0;
-    for (index k = 1; k < count; ++k) largest = (std::max)(largest, at(k));
-    for (index k = 0; k < count; ++k) sum += portable_exp(at(k) - largest);
-    return largest + portable_log(sum);
-  };
-  on.threads.each(n, [&](index i) {
-    for (index j = 0; j < m; ++j) {
-      T cosine = 0;
-      for (index k = 0; k < d; ++k) cosine += unfused(c.x[i * d + k] * candidates[j * d + k]);
-      c.scores[i * m + j] = cosine * static_cast<T>(inverse);
-      if (i == j && c.cosines) c.cosines[i] = cosine;
-    }
-    c.sums[i] = log_sum(m, [&](index j) { return score(i, j); });
-    c.losses[i] = share * (c.sums[i] - score(i, i));
-  });
-  if (how.symmetric)
-    on.threads.each(n, [&](index j) {
-      c.sums[n + j] = log_sum(n, [&](index i) { return score(i, j); });
-      c.losses[j] += share * (c.sums[n + j] - score(j, j));
-    });
-  if (c.cosines) on.threads.once([&] { std::fill_n(c.cosines + n, m, T(0)); });
-  loss_sum sum;
-  for (index i = 0; i < n; ++i) sum.nats += c.losses[i];
-  sum.tokens = n;
-  if (!c.dx) return sum;
-
-  on.threads.each(n, [&](index i) {
-    for (index j = 0; j < m; ++j) {
-      const double s = score(i, j), pair = i == j ? 1 : 0;
-      double slope = share * (portable_exp(s - c.sums[i]) - pair);
-      if (how.symmetric && j < n) slope += share * (portable_exp(s - c.sums[n + j]) - pair);
-      c.scores[i * m + j] = static_cast<T>(slope * inverse);
-    }
-  });
-  on.threads.each(c.batch, [&](index r) {
-    T* const to = c.dx + r * d;
-    std::fill_n(to, d, T(0));
-    const bool anchor = r < n;
-    for (index other = 0; other < (anchor ? m : n); ++other) {
-      const T slope = anchor ? c.scores[r * m + other] : c.scores[other * m + (r - n)];
-      const T* const from = anchor ? candidates + other * d : c.x + other * d;
-      for (index k = 0; k < d; ++k) to[k] += unfused(slope * from[k]);
-    }
-  });
-  return sum;
-}
-
-/// Criterion of contrastive heads; see contrastive_options.
-struct contrastive_criterion {
-  contrastive_options how{};
-};
-/// The settings that a criterion has for contrastive heads: the defaults if it is of labels.
-template <class Criterion>
-constexpr contrastive_options contrastive_settings(const Criterion& criterion) {
-  if constexpr (std::is_same_v<Criterion, contrastive_criterion>)
-    return criterion.how;
-  else
-    return {};
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
-/// `contrastive_objective`, `distillation`, `cached_logits_reader`, `cached_logits_writer` or your
-/// own.
-/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
-///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
-/// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
-///   loss, see ops::label_cross_entropy.
-/// - `refuses<M>(batch, limits)`, if there is one, returns the linnet::refusal that last_refusal()
-///   words, and is asked in place of accepts().
-/// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
-///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
-template <class L, class M>
-concept objective = requires(L& l, const typename M::batch& b, const limits& m,
-                             const ops::execution& on) {
-  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
-  l.token_loss(on, b);
-};
-
-namespace detail {
-/// An objective with a loss on attention: its attention_tap() watches forward and backward, and
-/// attention_nats() is what it adds to the loss.
-template <class L>
-concept sees_attention = requires(std::remove_cvref_t<L>& l) {
-  l.attention_tap();
-  l.attention_nats();
-};
-/// An objective that trainers with a z-loss or early exits refuse.
-template <class L>
-inline constexpr bool takes_plain_logits = requires {
-  requires std::remove_cvref_t<L>::plain_logits;
-};
-/// An objective that says which tokens have inputs of few bits, from an attention_tap() on.
-template <class L>
-concept chooses_bits = sees_attention<L> && requires(std::remove_cvref_t<L>& l) {
-  l.token_bits();
-};
-}  // namespace detail
-
-/// The default objective: cross-entropy with the labels of the batch.
-struct cross_entropy_objective {
-  template <class M>
-  static bool accepts(const typename M::batch&, const limits&) {
-    return true;
-  }
-  template <class Batch>
-  static ops::label_cross_entropy token_loss(const ops::execution&, const Batch&) {
-    return {};
-  }
-};
-
-/// Objective of encoders with head::contrastive: InfoNCE in a batch with settings of one's own.
-class contrastive_objective {
- public:
-  /// An objective with the default settings.
-  contrastive_objective() = default;
-  /// Opens an objective. Errors: errc::invalid for an option out of its range, by its name.
-  static result<contrastive_objective> open(const contrastive_options& how) LINNET_TRY {
-    if (auto fit = detail::acceptable("contrastive_objective::open", "contrastive_options", how);
-        !fit)
-      return fit.error();
-    contrastive_objective made;
-    made.how_ = how;
-    return made;
-  }
-  LINNET_OR_OUT_OF_MEMORY("contrastive_objective::open")
-
-  /// Whether every anchor of a batch has its positive and its hard negatives.
-  template <class M>
-  bool accepts(const typename M::batch& b, const limits&) const {
-    static_assert(contrasts<M>,
-                  "linnet::contrastive_objective: the model's head must be head::contrastive<>");
-    return b.batch % (2 + how_.negatives) == 0;
-  }
-  /// Returns the loss criterion.
-  template <class Batch>
-  ops::contrastive_criterion token_loss(const ops::execution&, const Batch&) const {
-    return {how_};
-  }
-  /// Settings of the loss.
-  const contrastive_options& settings() const { return how_; }
-
- private:
-  template <class M>
-  static constexpr bool contrasts = requires {
-    requires M::head::contrasts;
-  };
-  contrastive_options how_;
 };
 
 LINNET_NAMESPACE_END
@@ -46538,6 +48194,10 @@ constexpr bool t5_fits() {
     static_assert(
         never<Ps...>,
         "linnet::t5: the source is seen both ways already; attention::prefix is for decoders");
+  else if constexpr (EncoderAttention::heads_by_layer || DecoderAttention::heads_by_layer)
+    static_assert(never<Ps...>,
+                  "linnet::attention::per_layer: its heads are those of the layers of a decoder; "
+                  "the blocks of a T5 read one table of relative positions");
   else if constexpr (DecoderAttention::block_tokens > 1)
     static_assert(never<Ps...>,
                   "linnet::t5: a target is written token by token; attention::block_causal is for "
@@ -47366,6 +49026,32 @@ inline constexpr decoder_shape tinyllama_1_1b{.d_model = 2048,
                                               .vocabulary = 32000,
                                               .context = 2048,
                                               .eps = 1e-5};
+// BabyLlama (Timiryasov and Tastet 2023) and its two teachers, by the authors' configurations: one
+// vocabulary for all three, and twice the length of their texts.
+inline constexpr decoder_shape babyllama_58m{.d_model = 512,
+                                             .d_ff = 1024,
+                                             .heads = 8,
+                                             .kv_heads = 8,
+                                             .layers = 16,
+                                             .vocabulary = 16000,
+                                             .context = 256,
+                                             .eps = 1e-6};
+inline constexpr decoder_shape babyllama_teacher_360m{.d_model = 1024,
+                                                      .d_ff = 3072,
+                                                      .heads = 8,
+                                                      .kv_heads = 8,
+                                                      .layers = 24,
+                                                      .vocabulary = 16000,
+                                                      .context = 256,
+                                                      .eps = 1e-6};
+inline constexpr decoder_shape babyllama_teacher_705m{.d_model = 1536,
+                                                      .d_ff = 6144,
+                                                      .heads = 16,
+                                                      .kv_heads = 16,
+                                                      .layers = 24,
+                                                      .vocabulary = 16000,
+                                                      .context = 256,
+                                                      .eps = 1e-5};
 inline constexpr decoder_shape mobilellm_125m{.d_model = 576,
                                               .d_ff = 1536,
                                               .heads = 9,
@@ -47495,6 +49181,13 @@ using gpt2_small = decoder<shapes::gpt2_small, norm::layer_norm, position::learn
 using stories260k = decoder<shapes::stories260k>;  ///< 260,032
 using tinyllama_1_1b =
     decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
+/// BabyLlama: 58,343,936, see babyllama_distillation. Its teachers are a Llama and a GPT-2.
+using babyllama_58m = decoder<shapes::babyllama_58m, position::rope_half, tie::untied>;
+using babyllama_teacher_360m =
+    decoder<shapes::babyllama_teacher_360m, position::rope_half, tie::untied>;  ///< 359,973,888
+using babyllama_teacher_705m =
+    decoder<shapes::babyllama_teacher_705m, norm::layer_norm, position::learned, ffn::gelu_tanh,
+            bias::all>;  ///< 704,928,768
 using mobilellm_125m =
     decoder<shapes::mobilellm_125m, position::rope_half>;    ///< MobileLLM (Liu et al. 2024)
 using smollm2_135m = decoder<shapes::smollm2_135m>;          ///< 134,515,008

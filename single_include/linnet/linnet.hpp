@@ -1726,9 +1726,12 @@ enum class level {
   avx512dot,  ///< the same with dot products of int8 and bf16 (VNNI, BF16)
   neondot,    ///< portable on aarch64, with dot products of int8 (FEAT_DotProd)
   neonmmla,   ///< the same with matrix products of int8 and bf16 (FEAT_I8MM, FEAT_BF16)
-  reproducible_portable,  ///< reproducible kernels at level portable,
-  reproducible_avx2,      ///< avx2
-  reproducible_avx512     ///< or avx512; no program asks for these, see reproducible()
+  reproducible_portable,   ///< reproducible kernels at level portable,
+  reproducible_avx2,       ///< avx2
+  reproducible_avx512,     ///< and so on, in the same order; no program asks for these, see
+  reproducible_avx512dot,  ///< reproducible()
+  reproducible_neondot,
+  reproducible_neonmmla
 };
 /// All levels, those of each architecture from the plainest, without those of reproducible kernels.
 inline constexpr level levels[] = {level::portable,  level::avx2,    level::avx512,
@@ -1756,15 +1759,15 @@ constexpr const char* name(level l) {
 constexpr bool is_reproducible(level l) { return l >= level::reproducible_portable; }
 /// The level of reproducible kernels with the instructions of level `l`, which is not automatic.
 constexpr level reproducible(level l) {
-  switch (l) {
-    case level::avx2:
-      return level::reproducible_avx2;
-    case level::avx512:
-    case level::avx512dot:
-      return level::reproducible_avx512;
-    default:
-      return is_reproducible(l) ? l : level::reproducible_portable;
-  }
+  constexpr int offset =
+      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
+  return is_reproducible(l) ? l : static_cast<level>(static_cast<int>(l) + offset);
+}
+/// The level whose instructions reproducible kernels of level `l` have; `l`, if it has others.
+constexpr level without_reproducible(level l) {
+  constexpr int offset =
+      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
+  return is_reproducible(l) ? static_cast<level>(static_cast<int>(l) - offset) : l;
 }
 
 namespace detail {
@@ -1812,7 +1815,7 @@ inline bool runs(level l) {
 #else
   constexpr level plainest = level::neondot;
 #endif
-  if (is_reproducible(l)) return l <= reproducible(detect());
+  l = without_reproducible(l);
   return l == level::portable || (l >= plainest && l <= detect());
 }
 
@@ -2167,6 +2170,9 @@ namespace detail {
 #define LINNET_KEEP(x) __asm__("" : "+m"(x))
 #endif
 
+/// Hides the same of an address, which then stands in a register of its own.
+#define LINNET_KEEP_ADDRESS(p) __asm__("" : "+r"(p))
+
 #if defined(__SSE2__) && defined(__x86_64__)
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
@@ -2207,6 +2213,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -2290,11 +2312,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -2312,14 +2366,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -2328,7 +2396,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -2367,6 +2442,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -2398,6 +2482,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -2643,11 +2728,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -2977,12 +3058,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -3460,7 +3543,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -3808,6 +3893,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -3818,6 +3904,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -3833,6 +3920,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -3865,6 +3953,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -4380,18 +4469,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -4401,6 +4499,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -4669,6 +4768,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -4752,11 +4867,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -4774,14 +4921,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -4790,7 +4951,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -4829,6 +4997,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -4860,6 +5037,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -5105,11 +5283,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -5439,12 +5613,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -5922,7 +6098,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -6270,6 +6448,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -6280,6 +6459,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -6295,6 +6475,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -6327,6 +6508,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -6850,18 +7032,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -6871,6 +7062,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -7155,6 +7347,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -7238,11 +7446,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -7260,14 +7500,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -7276,7 +7530,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -7315,6 +7576,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -7346,6 +7616,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -7591,11 +7862,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -7925,12 +8192,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -8408,7 +8677,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -8756,6 +9027,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -8766,6 +9038,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -8781,6 +9054,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -8813,6 +9087,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -9328,18 +9603,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -9349,6 +9633,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -9719,11 +10004,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -10092,7 +10373,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -10763,11 +11046,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -11136,7 +11415,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -11777,11 +12058,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -12150,7 +12427,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -12539,6 +12818,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -12622,11 +12917,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -12644,14 +12971,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -12660,7 +13001,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -12699,6 +13047,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -12730,6 +13087,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -12826,22 +13184,27 @@ LINNET_UNFUSED_END
 #undef LINNET_KEEP
 
 // Reproducible kernels: the same text at every level, without intrinsics. Fused multiply-adds are
-// forbidden function by function, as g++ makes them by default.
+// forbidden function by function, as g++ makes them by default. Sums of rows are over 16 numbers
+// side by side, then by halves. Where registers hold fewer, in_order.inl has those; all else is of
+// registers, as each output is one sum, in whatever tile.
 #if defined(LINNET_REPRODUCIBLE)
 // They are in no compiled library: where others are, units of other flags must not share these.
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 inline namespace LINNET_ABI_KEY {
 #endif
-// An output of a product is one sum, in whatever tile, so products have the registers that there
-// are.
 #define LINNET_KEEP(x)
 #define LINNET_KERNEL __attribute__((noinline)) LINNET_TARGET
 LINNET_UNFUSED_BEGIN
 #define LINNET_TARGET LINNET_UNFUSED
 #define LINNET_WIDTH 16
 #define LINNET_ROWS 6
-/// Products for any machine.
-struct unfused_products_portable {
+/// Kernels without fused multiply-adds for any machine.
+struct unfused_portable {
+/// @file
+/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
+/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
+/// would depend on the level.
+
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
 /// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
@@ -12861,6 +13224,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -12944,11 +13323,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -12966,14 +13377,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -12982,7 +13407,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -13021,6 +13453,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -13052,6 +13493,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -13297,485 +13739,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
-}
-};
-#undef LINNET_WIDTH
-#undef LINNET_ROWS
-#define LINNET_WIDTH 64
-#define LINNET_ROWS 4
-#define LINNET_PRODUCTS unfused_products_portable
-/// Reproducible kernels for any machine.
-struct reproducible_portable {
-/// @file
-/// All kernels, for one set of reproducible ones: included inside a struct by
-/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
-/// numbers of a row are added side by side, then by halves. No product melts with a sum.
-
-/// @file
-/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
-
-template <class T, int Lanes>
-struct vector_of {
-  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
-  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
-};
-/// Values of type T in one register.
-template <class T>
-static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
-/// One register of T.
-template <class T>
-using vec = typename vector_of<T, lanes<T>>::type;
-/// As many integers as a register holds T.
-template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
-                                   lanes<T>>::type;
-
-template <class T>
-LINNET_TARGET static inline vec<T> load(const T* p) {
-  vec<T> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-template <class T>
-LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-/// The first `n` values, zeros behind them.
-template <class T>
-LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
-#if defined(LINNET_LOAD_FIRST)
-  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
-#endif
-  T values[lanes<T>] = {};
-  for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load(values);
-}
-template <class T>
-LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
-#if defined(LINNET_STORE_FIRST)
-  if constexpr (sizeof(T) == 4) {
-    LINNET_STORE_FIRST(p, v, n);
-    return;
-  }
-#endif
-  T values[lanes<T>];
-  store(values, v);
-  for (index l = 0; l < n; ++l) p[l] = values[l];
-}
-/// All lanes or the first `count`.
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
-  else
-    store_first(p, v, count);
-}
-/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
-template <int First, class Vector, int... Lane>
-LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(v, v, (First + Lane)...);
-}
-/// Sum of the lanes, halves first, in a fixed order.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] + v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
-  }
-}
-/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
-}
-/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
-}
-/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
-template <int Odd, class Vector, int... Lane>
-LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
-                                                   std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
-}
-/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
-/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  vec<T> s[Count / 4];
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    const vec<T>* const p = v + 4 * i;
-    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
-    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
-    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-  }
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 8; ++i)
-    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
-           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
-  if constexpr (Count == 16)
-    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
-  y = s[0];
-}
-/// Lanes [first, last) of v, zeros around them.
-template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  const vec_int<T> lane = {Lane...};
-  const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-}
-/// Half a vector from each of two places.
-template <class T, int... Lane>
-LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
-                                             std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
-  __builtin_memcpy(&low, a, sizeof low);
-  __builtin_memcpy(&high, b, sizeof high);
-  return __builtin_shufflevector(low, high, Lane...);
-}
-/// Largest lane.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] > v[1] ? v[0] : v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
-    return largest<T, half>(low > high ? low : high);
-  }
-}
-
-/// Square root of each lane.
-template <class T>
-LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
-#if defined(LINNET_ROOT_FLOAT)
-  vec<T> y;
-  if constexpr (sizeof(T) == 4) {
-    const auto r = LINNET_ROOT_FLOAT(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  } else {
-    const auto r = LINNET_ROOT_DOUBLE(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  }
-  return y;
-#else
-  T values[lanes<T>];
-  store(values, x);
-  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
-  return load(values);
-#endif
-}
-
-/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    const vec<T> most = zero + T(88), least = zero + T(-87.3);
-    vec<T> c = x > most ? most : x;
-    c = c < least ? least : c;
-    // In the sum with 3 * 2^22 the last bits are the nearest integer.
-    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
-    LINNET_KEEP(shifted);
-    const vec<T> fn = shifted - T(12582912);
-    vec<T> high = c - fn * T(0.693359375);
-    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
-    const vec<T> r = high + fn * T(2.12194440e-4);
-    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
-    p = p * r + T(8.3334519073e-3);
-    p = p * r + T(4.1665795894e-2);
-    p = p * r + T(1.6666665459e-1);
-    p = p * r + T(5.0000001201e-1);
-    p = p * (r * r) + r + T(1);
-    vec_int<T> bits;
-    __builtin_memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits + 127) << 23;
-    vec<T> power;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    p = p * power;
-    return x < least ? zero : p;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
-    return load(values);
-  }
-}
-/// tanh x. float: absolute error below 3e-7; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> e = exp<T>(T(-2) * a);
-    const vec<T> t = (T(1) - e) / (T(1) + e);
-    return x < T(0) ? -t : t;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
-    return load(values);
-  }
-}
-/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
-    vec<T> p = t * T(1.061405429) - T(1.453152027);
-    p = p * t + T(1.421413741);
-    p = p * t - T(0.284496736);
-    p = p * t + T(0.254829592);
-    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
-    return x < T(0) ? -y : y;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
-    return load(values);
-  }
-}
-
-/// f(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
-  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
-  if constexpr (A == activation_kind::gelu_tanh)
-    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
-  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
-  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
-  if constexpr (A == activation_kind::relu_squared) {
-    const vec<T> y = activate<activation_kind::relu, T>(x);
-    return y * y;
-  }
-  if constexpr (A == activation_kind::shifted_relu)
-    return activate<activation_kind::relu, T>(x - T(1));
-}
-/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
-  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
-  return T(4) * e / ((T(1) + e) * (T(1) + e));
-}
-/// f'(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu)
-    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
-           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
-  if constexpr (A == activation_kind::gelu_tanh) {
-    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) *
-               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
-  }
-  if constexpr (A == activation_kind::silu) {
-    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
-    return s * (T(1) + x * (T(1) - s));
-  }
-  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
-  if constexpr (A == activation_kind::relu_squared)
-    return T(2) * activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::shifted_relu)
-    return derivative<activation_kind::relu, T>(x - T(1));
-}
-
-/// @file
-/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-/// Each output is one sum over k in ascending order, whatever tile it falls into.
-
-/// Steps of a product in T: one k at a time, fused where the level can.
-template <class T>
-struct real_steps {
-  using left = T;
-  using right = vec<T>;
-  using sum = vec<T>;
-  static constexpr bool has_lanes = false, has_squares = false;
-  LINNET_TARGET static inline void prepare(right&) {}
-  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
-};
-
-/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
-template <class T>
-struct real_finish {
-  vec<T> bias;
-  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
-    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
-  }
-  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
-    y = e.alpha * sum + bias;
-  }
-};
-
-/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
-/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
-/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
-/// vectors, the few last ones may not.
-template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
-                                      const columns_operand<Value>& b, T* c, index ldc, index row,
-                                      index column, const E& e, const Value* ahead, index count = 0,
-                                      index safe = 0) {
-  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
-  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
-  const typename Steps::left* const left = a.data + row * a.row;
-  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
-  if constexpr (!Ragged) count = lanes<T>, safe = K;
-  // A pointer for every three rows: their places are then parts of instructions, not additions.
-  const typename Steps::left* rows[std::size_t{R + 2} / 3];
-  LINNET_UNROLL
-  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
-  index first = 0;
-#if defined(LINNET_DOT_INT8_LANE)
-  // Where numbers of a row lie side by side.
-  if (a.column == 1) {
-    if constexpr (Steps::has_squares && R % 2 == 0)
-      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
-    else if constexpr (Steps::has_lanes)
-      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
-    LINNET_UNROLL
-    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
-  }
-#endif
-  for (index k = first; k < safe; ++k) {
-    typename Steps::right r[std::size_t{W}];
-    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
-    LINNET_UNROLL
-    for (int v = 0; v < W; ++v)
-      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
-                       sizeof r[v]);
-    LINNET_UNROLL
-    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) {
-      // The difference spreads a number over a vector.
-      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
-      LINNET_UNROLL
-      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
-    }
-    LINNET_UNROLL
-    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
-  }
-  if constexpr (Ragged)
-    for (index k = safe; k < K; ++k) {
-      Value values[lanes<T>] = {};
-      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
-      typename Steps::right r;
-      __builtin_memcpy(&r, values, sizeof r);
-      Steps::prepare(r);
-      LINNET_UNROLL
-      for (int i = 0; i < R; ++i)
-        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
-    }
-  LINNET_UNROLL
-  for (int v = 0; v < W; ++v) {
-    Finish finish;
-    finish.begin(e, column + v * lanes<T>, count);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) {
-      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
-      vec<T> y;
-      finish.value(e, acc[i][v], row + i, y);
-      if constexpr (!Ragged) {
-        if (e.accumulate) y += load(out);
-        store(out, y);
-      } else {
-        if (e.accumulate) y += load_first<T>(out, count);
-        store_first(out, y, count);
-      }
-    }
-  }
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
-/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
-template <class Steps, class Finish, class T, class Value, class E>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static inline void product(index M, index N, index K,
-                                         const rows_operand<typename Steps::left>& a,
-                                         const columns_operand<Value>& b, T* c, index ldc,
-                                         const E& e, index slack) {
-  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
-  index j = 0;
-  if (M == 1) {
-    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
-      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
-    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
-      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
-  }
-  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
-    // The first tiles of these columns fetch the next panel, a line of each row at a time.
-    const Value* const here = b.data + j / panel_width * b.panel;
-    const Value* const next = j + panel_width < N ? here + b.panel : here;
-    constexpr index line = 64 / static_cast<index>(sizeof(Value));
-    index i = 0;
-    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
-    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
-      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
-    if constexpr (LINNET_ROWS > 8)
-      for (; i + 8 <= M; i += 8)
-        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
-    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
-  }
-  for (; j < N; j += lanes<T>) {
-    const index count = N - j < lanes<T> ? N - j : lanes<T>;
-    // A full vector at row k stays inside B as long as it ends before the end of the last row.
-    index safe = K;
-    const index end = (K - 1) * b.ld + count + slack;
-    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
-    index i = 0;
-    for (; i + 4 <= M; i += 4)
-      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
-    for (; i < M; ++i)
-      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
-  }
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
-template <class T>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
-                                   const columns_operand<T>& b, T* c, index ldc,
-                                   const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
-  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -14105,12 +14069,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -14588,7 +14554,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -14936,6 +14904,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -14946,6 +14915,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -14961,6 +14931,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -14993,6 +14964,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -15508,18 +15480,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -15529,6 +15510,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -15724,17 +15706,816 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
   }
 }
 };
-#undef LINNET_TARGET
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
-#undef LINNET_PRODUCTS
+#define LINNET_WIDTH 64
+#define LINNET_REGISTERS unfused_portable
+/// Reproducible kernels for any machine.
+struct reproducible_portable : unfused_portable {
+/// @file
+/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold. Included by
+/// simd/reproducible.inl inside a struct that has the others from its base, LINNET_REGISTERS.
+
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
+template <class T, int... Lane>
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
+  return __builtin_shufflevector(low, high, Lane...);
+#endif
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+#endif
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
+
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
+  if constexpr (std::is_same_v<T, Code>) {
+    __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
+  } else {
+    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using word_part = typename vector_of<word, Lanes>::type;
+    using int_part = typename vector_of<std::int32_t, Lanes>::type;
+    typename vector_of<raw, Lanes>::type u;
+    __builtin_memcpy(&u, p, sizeof u);
+#if defined(LINNET_BYTES)
+    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
+      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
+      return;
+    }
+#endif
+    if constexpr (sizeof(raw) == 2)
+      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
+    else
+      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
+                                  typename vector_of<T, Lanes>::type);
+  }
+}
+/// Loads the first `count` of them, zeros behind.
+template <class T, class Code>
+LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
+  if constexpr (std::is_same_v<T, Code>) {
+    return get(p, count);
+  } else {
+    Code some[lanes<T>] = {};
+    if (count == lanes<T> / 2)
+      __builtin_memcpy(some, p, sizeof some / 2);
+    else if (count < lanes<T>)
+      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    vec<T> x;
+    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
+    return x;
+  }
+}
+/// Sum of x_i k_i.
+template <class T, class Code>
+LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
+  return sum<T>(total);
+}
+/// Products of x with as many rows as a vector has lanes, four at a time.
+template <class T, class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
+    index n, const T* x, const Code* const* k, vec<T>& y) {
+  vec<T> total[lanes<T>] = {};
+  LINNET_UNROLL
+  for (int four = 0; four < lanes<T>; four += 4) {
+    const Code* const* const row = k + four;
+    index i = 0;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> xi = load(x + i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
+    }
+    if (i < n) {
+      const vec<T> xi = load_first<T>(x + i, n - i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
+    }
+  }
+  sums<T>(total, y);
+}
+/// Products of x with rows of half a vector, two at a time.
+template <class T>
+LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> both{};
+  const vec<T> twice = load_halves(x, x, both);
+  vec<T> products[lanes<T> / 2];
+  LINNET_UNROLL
+  for (int i = 0; i < lanes<T> / 2; ++i) {
+    const int r = i / 4 * 8 + i % 4;
+    products[i] = twice * load_halves(k[r], k[r + 4], both);
+  }
+  sums<T>(products, y);
+}
+/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
+/// always: g++ leaves out calls of functions that do nothing else.
+template <class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
+    index first, index last, index n, const token_rows<Code>& k, index end) {
+  constexpr index line = 64 / static_cast<index>(sizeof(Code));
+  if (last > end || k.run(first, last) != last) return;
+  const Code* row = k.row(first);
+  for (index j = first; j < last; ++j, row += k.stride)
+    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
+}
+/// The rows of a head that lies so far behind that of `k`.
+template <class Code>
+LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
+  k.data += behind;
+  return k;
+}
+/// Whether tokens are more than caches are likely to hold when they are read.
+template <class Code>
+LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
+  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
+}
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
+/// heads. What follows each other in memory is read in this order, which is faster.
+template <class T, class Code>
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
+                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
+  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
+  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
+  const bool fetch = many_bytes(last - first, k);
+  for (index next = first; next < last; next += step) {
+    const index j = next < last - step ? next : last - step;
+    const bool together = k.run(j, j + step) == j + step;
+    const Code* const begin = k.row(j);
+    for (index g = 0; g < heads.groups; ++g) {
+      const Code* rows[lanes<T>] = {begin + g * heads.slot};
+      LINNET_UNROLL
+      for (int r = 1; r < lanes<T>; ++r)
+        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
+      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
+      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
+        const T* const xr = x + r * heads.inputs;
+        T* const yr = y + r * heads.outputs + (j - first);
+        if (step == 1) {
+          *yr = scale * dot_code(n, xr, rows[0]);
+          continue;
+        }
+        vec<T> some = {};
+        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+          if (n == lanes<T> / 2)
+            dots_of_halves(xr, rows, some);
+          else
+            dots_of_rows(n, xr, rows, some);
+        } else if constexpr (lanes<T> >= 4) {
+          dots_of_rows(n, xr, rows, some);
+        }
+        store<T>(yr, scale * some);
+      }
+    }
+  }
+}
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
+}
+/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
+/// token, so that the result does not depend on blocks.
+template <int Lanes, int R, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate,
+                                           const head_rows& heads) {
+  using part = typename vector_of<T, Lanes>::type;
+  part total[std::size_t{R}][4] = {}, x;
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
+    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
+  for (index j = first; j < last;) {
+    const Code* row = v.row(j);
+    const index end = v.run(j, last);
+    while (j < end) {
+      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
+      if (count == 4) {
+        LINNET_UNROLL
+        for (int t = 0; t < 4; ++t) {
+          widen_lanes<Lanes, T>(row + t * v.stride, x);
+          LINNET_UNROLL
+          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
+        }
+      } else {
+        widen_lanes<Lanes, T>(row, x);
+        LINNET_UNROLL
+        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
+      }
+      j += count;
+      row += count * v.stride;
+    }
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
+    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
+  }
+}
+/// mix() for R rows of weights and one head's values.
+template <int R, class T, class Code>
+LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
+                                          token_rows<Code> v, T* y, bool accumulate,
+                                          const head_rows& heads) {
+  index i = 0;
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
+    }
+  for (index r = 0; r < R && i < n; ++r) {
+    vec<T> total = {};
+    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
+    for (index j = first; j < last; ++j)
+      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
+    store_first(y + r * heads.outputs + i, total, n - i);
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
+/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
+template <class T, class Code>
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false,
+                              const head_rows& heads = {}) {
+  const bool fetch = many_bytes(last - first, v);
+  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
+    end = (j / token_block + 1) * token_block;
+    end = end < last ? end : last;
+    for (index g = 0; g < heads.groups; ++g) {
+      const token_rows<Code> rows = rows_of(v, g * heads.slot);
+      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
+      const T* x = p + g * heads.size * heads.inputs + (j - first);
+      T* out = y + g * heads.size * heads.outputs;
+      index left = heads.size;
+      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
+        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
+      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
+        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
+    }
+  }
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
+template <class T>
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  mix<T, T>(0, rows, n, p, {v, stride}, y);
+}
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
+
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
+/// y = a + b; y may be a or b
+template <class T>
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
+}
+/// x *= a
+template <class T>
+LINNET_KERNEL static void scale(index n, T a, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
+}
+#endif
+/// sum of x_i y_i
+template <class T>
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
+  return sum<T>(total);
+}
+
+/// sum of x_i
+template <class T>
+LINNET_KERNEL static T total(index n, const T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
+  return sum<T>(all);
+}
+#if !defined(LINNET_REGISTERS)
+/// largest x_i; n > 0
+template <class T>
+LINNET_KERNEL static T maximum(index n, const T* x) {
+  if (n < lanes<T>) {
+    T m = x[0];
+    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
+    return m;
+  }
+  vec<T> best = load(x);
+  for (index i = lanes<T>; i < n; i += lanes<T>) {
+    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
+    best = v > best ? v : best;
+  }
+  return largest<T>(best);
+}
+
+/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
+template <class T>
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
+  vec_int<T> found{};
+  for (index row = 0; row < rows; ++row, x += stride) LINNET_FOR_VECTORS(T, i, c, n) {
+      const vec<T> v = get(x + i, c);
+      vec_int<T> bits;
+      __builtin_memcpy(&bits, &v, sizeof bits);
+      found |= (bits & exponent) == exponent;
+    }
+  number any = 0;
+  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
+  return any == 0;
+}
+#endif
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
+
+/// x = exp(x - shift); returns the sum.
+template <class T>
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  if (n < lanes<T>) {
+    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    store_first(x, e, n);
+    return sum<T>(some_lanes<T>(e, 0, n, all));
+  }
+  // The last values in a full vector, some of them twice.
+  const index last = n - lanes<T>;
+  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> total = {};
+  index i = 0;
+  for (; i < last; i += lanes<T>) {
+    const vec<T> e = exp<T>(load(x + i) - shift);
+    store(x + i, e);
+    total += e;
+  }
+  store(x + last, ending);
+  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+}
+/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
+template <class T>
+LINNET_KERNEL static void softmax(index n, T* x) {
+  const T m = maximum(n, x);
+  const T s = exp_sum(n, m, x);
+  scale(n, T(1) / s, x);
+}
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
+}
+
+/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
+template <class T>
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
+  return r;
+}
+/// dx += r u - x r^3 mean(u x), u = dy gamma.
+template <class T>
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+                                            T* dx) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
+  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
+  }
+}
+/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
+template <class T>
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+                                     T* y, T* statistics) {
+  const T mean = total(n, x) / static_cast<T>(n);
+  vec<T> all = {};
+  const index whole = n - n % lanes<T>;
+  for (index i = 0; i < whole; i += lanes<T>) {
+    const vec<T> d = load(x + i) - mean;
+    all += d * d;
+  }
+  T spread = sum<T>(all);
+  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, j, c, n)
+  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
+  statistics[0] = mean;
+  statistics[1] = r;
+}
+/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
+template <class T>
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
+                                              const T* gamma, const T* dy, T* dx) {
+  const T mean = statistics[0], r = statistics[1];
+  vec<T> us = {}, uxs = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    us += u;
+    uxs += u * ((get(x + i, c) - mean) * r);
+  }
+  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
+  }
+}
+};
+#undef LINNET_TARGET
+#undef LINNET_WIDTH
+#undef LINNET_REGISTERS
 
 #if defined(__x86_64__)
 #define LINNET_TARGET LINNET_UNFUSED __attribute__((target("avx2")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
-/// Products for AVX2.
-struct unfused_products_avx2 {
+/// Kernels without fused multiply-adds for AVX2.
+struct unfused_avx2 {
+/// @file
+/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
+/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
+/// would depend on the level.
+
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
 /// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
@@ -15754,6 +16535,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -15837,11 +16634,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -15859,14 +16688,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -15875,7 +16718,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -15914,6 +16764,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -15945,6 +16804,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -16190,485 +17050,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
-}
-};
-#undef LINNET_WIDTH
-#undef LINNET_ROWS
-#define LINNET_WIDTH 64
-#define LINNET_ROWS 4
-#define LINNET_PRODUCTS unfused_products_avx2
-/// Reproducible kernels for AVX2.
-struct reproducible_avx2 {
-/// @file
-/// All kernels, for one set of reproducible ones: included inside a struct by
-/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
-/// numbers of a row are added side by side, then by halves. No product melts with a sum.
-
-/// @file
-/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
-
-template <class T, int Lanes>
-struct vector_of {
-  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
-  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
-};
-/// Values of type T in one register.
-template <class T>
-static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
-/// One register of T.
-template <class T>
-using vec = typename vector_of<T, lanes<T>>::type;
-/// As many integers as a register holds T.
-template <class T>
-using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
-                                   lanes<T>>::type;
-
-template <class T>
-LINNET_TARGET static inline vec<T> load(const T* p) {
-  vec<T> v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-template <class T>
-LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-/// The first `n` values, zeros behind them.
-template <class T>
-LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
-#if defined(LINNET_LOAD_FIRST)
-  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
-#endif
-  T values[lanes<T>] = {};
-  for (index l = 0; l < n; ++l) values[l] = p[l];
-  return load(values);
-}
-template <class T>
-LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
-#if defined(LINNET_STORE_FIRST)
-  if constexpr (sizeof(T) == 4) {
-    LINNET_STORE_FIRST(p, v, n);
-    return;
-  }
-#endif
-  T values[lanes<T>];
-  store(values, v);
-  for (index l = 0; l < n; ++l) p[l] = values[l];
-}
-/// All lanes or the first `count`.
-template <class T>
-LINNET_TARGET static inline vec<T> get(const T* p, index count) {
-  return count == lanes<T> ? load(p) : load_first<T>(p, count);
-}
-template <class T>
-LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
-  if (count == lanes<T>)
-    store(p, v);
-  else
-    store_first(p, v, count);
-}
-/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
-template <int First, class Vector, int... Lane>
-LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(v, v, (First + Lane)...);
-}
-/// Sum of the lanes, halves first, in a fixed order.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] + v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
-  }
-}
-/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
-}
-/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
-template <int High, class Vector, int... Lane>
-LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
-                                             std::integer_sequence<int, Lane...>) {
-  constexpr int all = sizeof...(Lane);
-  return __builtin_shufflevector(a, b,
-                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
-}
-/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
-template <int Odd, class Vector, int... Lane>
-LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
-                                                   std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
-}
-/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
-/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
-template <class T, std::size_t Count>
-LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
-  constexpr std::make_integer_sequence<int, lanes<T>> all{};
-  vec<T> s[Count / 4];
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 4; ++i) {
-    const vec<T>* const p = v + 4 * i;
-    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
-    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
-    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
-  }
-  LINNET_UNROLL
-  for (std::size_t i = 0; i < Count / 8; ++i)
-    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
-           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
-  if constexpr (Count == 16)
-    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
-  y = s[0];
-}
-/// Lanes [first, last) of v, zeros around them.
-template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
-  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
-  const vec_int<T> lane = {Lane...};
-  const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
-}
-/// Half a vector from each of two places.
-template <class T, int... Lane>
-LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
-                                             std::integer_sequence<int, Lane...>) {
-  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
-  __builtin_memcpy(&low, a, sizeof low);
-  __builtin_memcpy(&high, b, sizeof high);
-  return __builtin_shufflevector(low, high, Lane...);
-}
-/// Largest lane.
-template <class T, int Lanes = lanes<T>>
-LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
-  constexpr int half = Lanes / 2;
-  if constexpr (Lanes == 2) {
-    return v[0] > v[1] ? v[0] : v[1];
-  } else {
-    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
-    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
-    return largest<T, half>(low > high ? low : high);
-  }
-}
-
-/// Square root of each lane.
-template <class T>
-LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
-#if defined(LINNET_ROOT_FLOAT)
-  vec<T> y;
-  if constexpr (sizeof(T) == 4) {
-    const auto r = LINNET_ROOT_FLOAT(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  } else {
-    const auto r = LINNET_ROOT_DOUBLE(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  }
-  return y;
-#else
-  T values[lanes<T>];
-  store(values, x);
-  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
-  return load(values);
-#endif
-}
-
-/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
-    const vec<T> most = zero + T(88), least = zero + T(-87.3);
-    vec<T> c = x > most ? most : x;
-    c = c < least ? least : c;
-    // In the sum with 3 * 2^22 the last bits are the nearest integer.
-    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
-    LINNET_KEEP(shifted);
-    const vec<T> fn = shifted - T(12582912);
-    vec<T> high = c - fn * T(0.693359375);
-    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
-    const vec<T> r = high + fn * T(2.12194440e-4);
-    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
-    p = p * r + T(8.3334519073e-3);
-    p = p * r + T(4.1665795894e-2);
-    p = p * r + T(1.6666665459e-1);
-    p = p * r + T(5.0000001201e-1);
-    p = p * (r * r) + r + T(1);
-    vec_int<T> bits;
-    __builtin_memcpy(&bits, &shifted, sizeof bits);
-    bits = (bits + 127) << 23;
-    vec<T> power;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    p = p * power;
-    return x < least ? zero : p;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
-    return load(values);
-  }
-}
-/// tanh x. float: absolute error below 3e-7; double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> e = exp<T>(T(-2) * a);
-    const vec<T> t = (T(1) - e) / (T(1) + e);
-    return x < T(0) ? -t : t;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
-    return load(values);
-  }
-}
-/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
-template <class T>
-LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
-  if constexpr (sizeof(T) == 4) {
-    const vec<T> a = x < T(0) ? -x : x;
-    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
-    vec<T> p = t * T(1.061405429) - T(1.453152027);
-    p = p * t + T(1.421413741);
-    p = p * t - T(0.284496736);
-    p = p * t + T(0.254829592);
-    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
-    return x < T(0) ? -y : y;
-  } else {
-    T values[lanes<T>];
-    store(values, x);
-    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
-    return load(values);
-  }
-}
-
-/// f(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
-  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
-  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
-  if constexpr (A == activation_kind::gelu_tanh)
-    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
-  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
-  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
-  if constexpr (A == activation_kind::relu_squared) {
-    const vec<T> y = activate<activation_kind::relu, T>(x);
-    return y * y;
-  }
-  if constexpr (A == activation_kind::shifted_relu)
-    return activate<activation_kind::relu, T>(x - T(1));
-}
-/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
-template <class T>
-LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
-  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
-  return T(4) * e / ((T(1) + e) * (T(1) + e));
-}
-/// f'(x) of an activation.
-template <activation_kind A, class T>
-LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
-  if constexpr (A == activation_kind::relu)
-    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::gelu)
-    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
-           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
-  if constexpr (A == activation_kind::gelu_tanh) {
-    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) *
-               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
-  }
-  if constexpr (A == activation_kind::silu) {
-    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
-    return s * (T(1) + x * (T(1) - s));
-  }
-  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
-  if constexpr (A == activation_kind::relu_squared)
-    return T(2) * activate<activation_kind::relu, T>(x);
-  if constexpr (A == activation_kind::shifted_relu)
-    return derivative<activation_kind::relu, T>(x - T(1));
-}
-
-/// @file
-/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-/// Each output is one sum over k in ascending order, whatever tile it falls into.
-
-/// Steps of a product in T: one k at a time, fused where the level can.
-template <class T>
-struct real_steps {
-  using left = T;
-  using right = vec<T>;
-  using sum = vec<T>;
-  static constexpr bool has_lanes = false, has_squares = false;
-  LINNET_TARGET static inline void prepare(right&) {}
-  LINNET_TARGET static inline void step(sum& acc, const right& a, const right& b) { acc += a * b; }
-};
-
-/// Loads the values of an epilogue for the columns of one vector, and applies it to a sum.
-template <class T>
-struct real_finish {
-  vec<T> bias;
-  LINNET_TARGET inline void begin(const epilogue<T>& e, index column, index count) {
-    bias = e.bias ? get(e.bias + column, count) : vec<T>{};
-  }
-  LINNET_TARGET inline void value(const epilogue<T>& e, const vec<T>& sum, index, vec<T>& y) const {
-    y = e.alpha * sum + bias;
-  }
-};
-
-/// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
-/// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
-/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
-/// vectors, the few last ones may not.
-template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
-                                      const columns_operand<Value>& b, T* c, index ldc, index row,
-                                      index column, const E& e, const Value* ahead, index count = 0,
-                                      index safe = 0) {
-  constexpr int per_panel = static_cast<int>(panel_width) / lanes<T>;
-  typename Steps::sum acc[std::size_t{R}][std::size_t{W}] = {};
-  const typename Steps::left* const left = a.data + row * a.row;
-  const Value* const right = b.data + column / panel_width * b.panel + column % panel_width;
-  if constexpr (!Ragged) count = lanes<T>, safe = K;
-  // A pointer for every three rows: their places are then parts of instructions, not additions.
-  const typename Steps::left* rows[std::size_t{R + 2} / 3];
-  LINNET_UNROLL
-  for (int i = 0; i < R; i += 3) rows[i / 3] = left + i * a.row;
-  index first = 0;
-#if defined(LINNET_DOT_INT8_LANE)
-  // Where numbers of a row lie side by side.
-  if (a.column == 1) {
-    if constexpr (Steps::has_squares && R % 2 == 0)
-      first = by_squares<Steps, R, W>(safe, a, left, b, right, ahead, acc);
-    else if constexpr (Steps::has_lanes)
-      first = by_lanes<Steps, R, W>(safe, a, left, b, right, ahead, acc);
-    LINNET_UNROLL
-    for (int i = 0; i < R; i += 3) rows[i / 3] += first;
-  }
-#endif
-  for (index k = first; k < safe; ++k) {
-    typename Steps::right r[std::size_t{W}];
-    if constexpr (R > 4) __builtin_prefetch(ahead + k * b.ld, 0, 2);
-    LINNET_UNROLL
-    for (int v = 0; v < W; ++v)
-      __builtin_memcpy(&r[v], right + v / per_panel * b.panel + k * b.ld + v % per_panel * lanes<T>,
-                       sizeof r[v]);
-    LINNET_UNROLL
-    for (int v = 0; v < W; ++v) Steps::prepare(r[v]);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) {
-      // The difference spreads a number over a vector.
-      const typename Steps::right l = rows[i / 3][i % 3 * a.row] - typename Steps::right{};
-      LINNET_UNROLL
-      for (int v = 0; v < W; ++v) Steps::step(acc[i][v], l, r[v]);
-    }
-    LINNET_UNROLL
-    for (int i = 0; i < R; i += 3) rows[i / 3] += a.column;
-  }
-  if constexpr (Ragged)
-    for (index k = safe; k < K; ++k) {
-      Value values[lanes<T>] = {};
-      for (index l = 0; l < count; ++l) values[l] = right[k * b.ld + l];
-      typename Steps::right r;
-      __builtin_memcpy(&r, values, sizeof r);
-      Steps::prepare(r);
-      LINNET_UNROLL
-      for (int i = 0; i < R; ++i)
-        Steps::step(acc[i][0], left[i * a.row + k * a.column] - typename Steps::right{}, r);
-    }
-  LINNET_UNROLL
-  for (int v = 0; v < W; ++v) {
-    Finish finish;
-    finish.begin(e, column + v * lanes<T>, count);
-    LINNET_UNROLL
-    for (int i = 0; i < R; ++i) {
-      T* const out = c + (row + i) * ldc + column + v * lanes<T>;
-      vec<T> y;
-      finish.value(e, acc[i][v], row + i, y);
-      if constexpr (!Ragged) {
-        if (e.accumulate) y += load(out);
-        store(out, y);
-      } else {
-        if (e.accumulate) y += load_first<T>(out, count);
-        store_first(out, y, count);
-      }
-    }
-  }
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
-/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
-template <class Steps, class Finish, class T, class Value, class E>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static inline void product(index M, index N, index K,
-                                         const rows_operand<typename Steps::left>& a,
-                                         const columns_operand<Value>& b, T* c, index ldc,
-                                         const E& e, index slack) {
-  // One row at a time waits for its own sums and few rows leave registers idle: more columns.
-  index j = 0;
-  if (M == 1) {
-    for (; j + 8 * lanes<T> <= N; j += 8 * lanes<T>)
-      tile<Steps, Finish, 1, 8, false>(K, a, b, c, ldc, 0, j, e, b.data);
-    for (; j + 4 * lanes<T> <= N; j += 4 * lanes<T>)
-      tile<Steps, Finish, 1, 4, false>(K, a, b, c, ldc, 0, j, e, b.data);
-  }
-  for (; j + 2 * lanes<T> <= N; j += 2 * lanes<T>) {
-    // The first tiles of these columns fetch the next panel, a line of each row at a time.
-    const Value* const here = b.data + j / panel_width * b.panel;
-    const Value* const next = j + panel_width < N ? here + b.panel : here;
-    constexpr index line = 64 / static_cast<index>(sizeof(Value));
-    index i = 0;
-    const auto ahead = [&] { return i < 2 * LINNET_ROWS ? next + i / LINNET_ROWS * line : here; };
-    for (; i + LINNET_ROWS <= M; i += LINNET_ROWS)
-      tile<Steps, Finish, LINNET_ROWS, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
-    if constexpr (LINNET_ROWS > 8)
-      for (; i + 8 <= M; i += 8)
-        tile<Steps, Finish, 8, 2, false>(K, a, b, c, ldc, i, j, e, ahead());
-    for (; i + 4 <= M; i += 4) tile<Steps, Finish, 4, 2, false>(K, a, b, c, ldc, i, j, e, here);
-    for (; i + 2 <= M; i += 2) tile<Steps, Finish, 2, 2, false>(K, a, b, c, ldc, i, j, e, here);
-    for (; i < M; ++i) tile<Steps, Finish, 1, 2, false>(K, a, b, c, ldc, i, j, e, here);
-  }
-  for (; j < N; j += lanes<T>) {
-    const index count = N - j < lanes<T> ? N - j : lanes<T>;
-    // A full vector at row k stays inside B as long as it ends before the end of the last row.
-    index safe = K;
-    const index end = (K - 1) * b.ld + count + slack;
-    while (safe > 0 && end < (safe - 1) * b.ld + lanes<T>) --safe;
-    index i = 0;
-    for (; i + 4 <= M; i += 4)
-      tile<Steps, Finish, 4, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
-    for (; i < M; ++i)
-      tile<Steps, Finish, 1, 1, true>(K, a, b, c, ldc, i, j, e, b.data, count, safe);
-  }
-}
-
-/// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
-template <class T>
-// NOLINTNEXTLINE(readability-function-size)
-LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
-                                   const columns_operand<T>& b, T* c, index ldc,
-                                   const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
-  product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -16998,12 +17380,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -17481,7 +17865,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -17829,6 +18215,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -17839,6 +18226,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -17854,6 +18242,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -17886,6 +18275,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -18401,18 +18791,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -18422,6 +18821,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -18617,9 +19017,803 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
   }
 }
 };
-#undef LINNET_TARGET
+#undef LINNET_WIDTH
 #undef LINNET_ROWS
-#undef LINNET_PRODUCTS
+#define LINNET_WIDTH 64
+#define LINNET_REGISTERS unfused_avx2
+/// Reproducible kernels for AVX2.
+struct reproducible_avx2 : unfused_avx2 {
+/// @file
+/// Kernels that add up rows by vectors of 64 bytes, which registers need not hold. Included by
+/// simd/reproducible.inl inside a struct that has the others from its base, LINNET_REGISTERS.
+
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+
+template <class T, int Lanes>
+struct vector_of {
+  // NOLINTNEXTLINE(modernize-use-using): of a dependent type, g++ forgets it with using
+  typedef T type __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+/// Values of type T in one register.
+template <class T>
+static constexpr int lanes = LINNET_WIDTH / static_cast<int>(sizeof(T));
+/// One register of T.
+template <class T>
+using vec = typename vector_of<T, lanes<T>>::type;
+/// As many integers as a register holds T.
+template <class T>
+using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
+                                   lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
+
+template <class T>
+LINNET_TARGET static inline vec<T> load(const T* p) {
+  vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+/// The first `n` values, zeros behind them.
+template <class T>
+LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
+#if defined(LINNET_LOAD_FIRST)
+  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+#endif
+  T values[lanes<T>] = {};
+  for (index l = 0; l < n; ++l) values[l] = p[l];
+  return load(values);
+}
+template <class T>
+LINNET_TARGET static inline void store_first(T* p, const vec<T>& v, index n) {
+#if defined(LINNET_STORE_FIRST)
+  if constexpr (sizeof(T) == 4) {
+    LINNET_STORE_FIRST(p, v, n);
+    return;
+  }
+#endif
+  T values[lanes<T>];
+  store(values, v);
+  for (index l = 0; l < n; ++l) p[l] = values[l];
+}
+/// All lanes or the first `count`.
+template <class T>
+LINNET_TARGET static inline vec<T> get(const T* p, index count) {
+  return count == lanes<T> ? load(p) : load_first<T>(p, count);
+}
+template <class T>
+LINNET_TARGET static inline void put(T* p, const vec<T>& v, index count) {
+  if (count == lanes<T>)
+    store(p, v);
+  else
+    store_first(p, v, count);
+}
+/// Lanes First, First + 1, ... of a vector, as many as there are `Lane`.
+template <int First, class Vector, int... Lane>
+LINNET_TARGET static inline auto part(const Vector& v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (First + Lane)...);
+}
+/// Sum of the lanes, halves first, in a fixed order.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T sum(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] + v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    return sum<T, half>(part<0>(v, lanes_of_half) + part<half>(v, lanes_of_half));
+  }
+}
+/// Blocks of four lanes of a and b: in each, a's lower (High = 0) or upper two and b's in turns.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_lanes(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 4 / 2 + Lane % 2 * all)...);
+}
+/// Interleaves blocks of four lanes of a and b, with a's two lanes before b's.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto mixed_pairs(const Vector& a, const Vector& b,
+                                             std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b,
+                                 (Lane / 4 * 4 + 2 * High + Lane % 2 + Lane % 4 / 2 * all)...);
+}
+/// The even (Odd = 0) or odd blocks of four lanes of a, then of b.
+template <int Odd, class Vector, int... Lane>
+LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector& b,
+                                                   std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
+}
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
+/// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
+/// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  vec<T> s[Count / 4];
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    const vec<T>* const p = v + 4 * i;
+    const vec<T> ab = mixed_lanes<0>(p[0], p[1], all) + mixed_lanes<1>(p[0], p[1], all);
+    const vec<T> cd = mixed_lanes<0>(p[2], p[3], all) + mixed_lanes<1>(p[2], p[3], all);
+    s[i] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+  }
+  LINNET_UNROLL
+  for (std::size_t i = 0; i < Count / 8; ++i)
+    s[i] = every_other_block<0>(s[2 * i], s[2 * i + 1], all) +
+           every_other_block<1>(s[2 * i], s[2 * i + 1], all);
+  if constexpr (Count == 16)
+    s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
+  y = s[0];
+}
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
+template <class T, int... Lane>
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  const vec_int<T> lane = {Lane...};
+  const auto from = static_cast<number>(first), to = static_cast<number>(last);
+  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
+}
+/// Half a vector from each of two places.
+template <class T, int... Lane>
+LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
+                                             std::integer_sequence<int, Lane...>) {
+  typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
+  __builtin_memcpy(&low, a, sizeof low);
+  __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
+  return __builtin_shufflevector(low, high, Lane...);
+#endif
+}
+/// Largest lane.
+template <class T, int Lanes = lanes<T>>
+LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& v) {
+  constexpr int half = Lanes / 2;
+  if constexpr (Lanes == 2) {
+    return v[0] > v[1] ? v[0] : v[1];
+  } else {
+    constexpr std::make_integer_sequence<int, half> lanes_of_half{};
+    const auto low = part<0>(v, lanes_of_half), high = part<half>(v, lanes_of_half);
+    return largest<T, half>(low > high ? low : high);
+  }
+}
+
+/// Square root of each lane.
+template <class T>
+LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
+#if defined(LINNET_ROOT_FLOAT)
+  vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const auto r = LINNET_ROOT_FLOAT(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  } else {
+    const auto r = LINNET_ROOT_DOUBLE(x);
+    __builtin_memcpy(&y, &r, sizeof y);
+  }
+  return y;
+#else
+  T values[lanes<T>];
+  store(values, x);
+  for (int l = 0; l < lanes<T>; ++l) values[l] = std::sqrt(values[l]);
+  return load(values);
+#endif
+}
+
+/// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
+    const vec<T> most = zero + T(88), least = zero + T(-87.3);
+    vec<T> c = x > most ? most : x;
+    c = c < least ? least : c;
+    // In the sum with 3 * 2^22 the last bits are the nearest integer.
+    vec<T> shifted = c * T(1.44269504088896341) + T(12582912);
+    LINNET_KEEP(shifted);
+    const vec<T> fn = shifted - T(12582912);
+    vec<T> high = c - fn * T(0.693359375);
+    LINNET_KEEP(high);  // or -ffast-math adds up the two parts of ln 2
+    const vec<T> r = high + fn * T(2.12194440e-4);
+    vec<T> p = r * T(1.9875691500e-4) + T(1.3981999507e-3);
+    p = p * r + T(8.3334519073e-3);
+    p = p * r + T(4.1665795894e-2);
+    p = p * r + T(1.6666665459e-1);
+    p = p * r + T(5.0000001201e-1);
+    p = p * (r * r) + r + T(1);
+    vec_int<T> bits;
+    __builtin_memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
+    vec<T> power;
+    __builtin_memcpy(&power, &bits, sizeof power);
+    p = p * power;
+    return x < least ? zero : p;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
+    return load(values);
+  }
+#endif
+}
+/// tanh x. float: absolute error below 3e-7; double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> e = exp<T>(T(-2) * a);
+    const vec<T> t = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -t : t;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::tanh(values[l]);
+    return load(values);
+  }
+}
+/// erf x. float: absolute error below 4e-7 (Abramowitz and Stegun 7.1.26); double: the C library's.
+template <class T>
+LINNET_TARGET static inline vec<T> erf(const vec<T>& x) {
+  if constexpr (sizeof(T) == 4) {
+    const vec<T> a = x < T(0) ? -x : x;
+    const vec<T> t = T(1) / (T(1) + a * T(0.3275911));
+    vec<T> p = t * T(1.061405429) - T(1.453152027);
+    p = p * t + T(1.421413741);
+    p = p * t - T(0.284496736);
+    p = p * t + T(0.254829592);
+    const vec<T> y = T(1) - p * t * exp<T>(-(a * a));
+    return x < T(0) ? -y : y;
+  } else {
+    T values[lanes<T>];
+    store(values, x);
+    for (int l = 0; l < lanes<T>; ++l) values[l] = std::erf(values[l]);
+    return load(values);
+  }
+}
+
+/// f(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
+  // In this order a NaN stays, in one instruction; with -ffast-math the compiler chooses.
+  if constexpr (A == activation_kind::relu) return vec<T>{} > x ? vec<T>{} : x;
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * x * (T(1) + erf<T>(x * T(0.70710678118654752)));
+  if constexpr (A == activation_kind::gelu_tanh)
+    return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
+  if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
+}
+/// f'(x) of an activation.
+template <activation_kind A, class T>
+LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
+  if constexpr (A == activation_kind::relu)
+    return x > T(0) ? vec<T>{} + T(1) : activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::gelu)
+    return T(0.5) * (T(1) + erf<T>(x * T(0.70710678118654752))) +
+           x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
+  if constexpr (A == activation_kind::gelu_tanh) {
+    const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+  }
+  if constexpr (A == activation_kind::silu) {
+    const vec<T> s = T(1) / (T(1) + exp<T>(-x));
+    return s * (T(1) + x * (T(1) - s));
+  }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
+}
+
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
+
+/// Loads lanes of stored numbers as T: from T itself, bf16, f16 or int8 without its scale.
+template <int Lanes, class T, class Code>
+LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T, Lanes>::type& x) {
+  if constexpr (std::is_same_v<T, Code>) {
+    __builtin_memcpy(&x, p, sizeof x);
+  } else if constexpr (std::is_same_v<Code, f16_code>) {
+    load_f16<Lanes>(p, x);
+  } else {
+    using raw = std::conditional_t<std::is_same_v<Code, bf16_code>, std::uint16_t, std::int8_t>;
+    using word_part = typename vector_of<word, Lanes>::type;
+    using int_part = typename vector_of<std::int32_t, Lanes>::type;
+    typename vector_of<raw, Lanes>::type u;
+    __builtin_memcpy(&u, p, sizeof u);
+#if defined(LINNET_BYTES)
+    if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
+      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
+      return;
+    }
+#endif
+    if constexpr (sizeof(raw) == 2)
+      x = bits_as<typename vector_of<T, Lanes>::type>(__builtin_convertvector(u, word_part) << 16);
+    else
+      x = __builtin_convertvector(__builtin_convertvector(u, int_part),
+                                  typename vector_of<T, Lanes>::type);
+  }
+}
+/// Loads the first `count` of them, zeros behind.
+template <class T, class Code>
+LINNET_TARGET static inline vec<T> widen(const Code* p, index count) {
+  if constexpr (std::is_same_v<T, Code>) {
+    return get(p, count);
+  } else {
+    Code some[lanes<T>] = {};
+    if (count == lanes<T> / 2)
+      __builtin_memcpy(some, p, sizeof some / 2);
+    else if (count < lanes<T>)
+      __builtin_memcpy(some, p, static_cast<std::size_t>(count) * sizeof(Code));
+    vec<T> x;
+    widen_lanes<lanes<T>, T>(count < lanes<T> ? some : p, x);
+    return x;
+  }
+}
+/// Sum of x_i k_i.
+template <class T, class Code>
+LINNET_TARGET static inline T dot_code(index n, const T* x, const Code* k) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * widen<T>(k + i, c);
+  return sum<T>(total);
+}
+/// Products of x with as many rows as a vector has lanes, four at a time.
+template <class T, class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void dots_of_rows(
+    index n, const T* x, const Code* const* k, vec<T>& y) {
+  vec<T> total[lanes<T>] = {};
+  LINNET_UNROLL
+  for (int four = 0; four < lanes<T>; four += 4) {
+    const Code* const* const row = k + four;
+    index i = 0;
+    for (; i + lanes<T> <= n; i += lanes<T>) {
+      const vec<T> xi = load(x + i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, lanes<T>);
+    }
+    if (i < n) {
+      const vec<T> xi = load_first<T>(x + i, n - i);
+      LINNET_UNROLL
+      for (int r = 0; r < 4; ++r) total[four + r] += xi * widen<T>(row[r] + i, n - i);
+    }
+  }
+  sums<T>(total, y);
+}
+/// Products of x with rows of half a vector, two at a time.
+template <class T>
+LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, vec<T>& y) {
+  constexpr std::make_integer_sequence<int, lanes<T>> both{};
+  const vec<T> twice = load_halves(x, x, both);
+  vec<T> products[lanes<T> / 2];
+  LINNET_UNROLL
+  for (int i = 0; i < lanes<T> / 2; ++i) {
+    const int r = i / 4 * 8 + i % 4;
+    products[i] = twice * load_halves(k[r], k[r + 4], both);
+  }
+  sums<T>(products, y);
+}
+/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
+/// always: g++ leaves out calls of functions that do nothing else.
+template <class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
+    index first, index last, index n, const token_rows<Code>& k, index end) {
+  constexpr index line = 64 / static_cast<index>(sizeof(Code));
+  if (last > end || k.run(first, last) != last) return;
+  const Code* row = k.row(first);
+  for (index j = first; j < last; ++j, row += k.stride)
+    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
+}
+/// The rows of a head that lies so far behind that of `k`.
+template <class Code>
+LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
+  k.data += behind;
+  return k;
+}
+/// Whether tokens are more than caches are likely to hold when they are read.
+template <class Code>
+LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
+  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
+}
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
+/// heads. What follows each other in memory is read in this order, which is faster.
+template <class T, class Code>
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
+                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
+  // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
+  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
+  const bool fetch = many_bytes(last - first, k);
+  for (index next = first; next < last; next += step) {
+    const index j = next < last - step ? next : last - step;
+    const bool together = k.run(j, j + step) == j + step;
+    const Code* const begin = k.row(j);
+    for (index g = 0; g < heads.groups; ++g) {
+      const Code* rows[lanes<T>] = {begin + g * heads.slot};
+      LINNET_UNROLL
+      for (int r = 1; r < lanes<T>; ++r)
+        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
+      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
+      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
+        const T* const xr = x + r * heads.inputs;
+        T* const yr = y + r * heads.outputs + (j - first);
+        if (step == 1) {
+          *yr = scale * dot_code(n, xr, rows[0]);
+          continue;
+        }
+        vec<T> some = {};
+        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+          if (n == lanes<T> / 2)
+            dots_of_halves(xr, rows, some);
+          else
+            dots_of_rows(n, xr, rows, some);
+        } else if constexpr (lanes<T> >= 4) {
+          dots_of_rows(n, xr, rows, some);
+        }
+        store<T>(yr, scale * some);
+      }
+    }
+  }
+}
+/// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
+template <class T>
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+                               T* y) {
+  dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
+}
+/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
+/// token, so that the result does not depend on blocks.
+template <int Lanes, int R, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate,
+                                           const head_rows& heads) {
+  using part = typename vector_of<T, Lanes>::type;
+  part total[std::size_t{R}][4] = {}, x;
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
+    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
+  for (index j = first; j < last;) {
+    const Code* row = v.row(j);
+    const index end = v.run(j, last);
+    while (j < end) {
+      const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
+      if (count == 4) {
+        LINNET_UNROLL
+        for (int t = 0; t < 4; ++t) {
+          widen_lanes<Lanes, T>(row + t * v.stride, x);
+          LINNET_UNROLL
+          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
+        }
+      } else {
+        widen_lanes<Lanes, T>(row, x);
+        LINNET_UNROLL
+        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
+      }
+      j += count;
+      row += count * v.stride;
+    }
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
+    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
+  }
+}
+/// mix() for R rows of weights and one head's values.
+template <int R, class T, class Code>
+LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
+                                          token_rows<Code> v, T* y, bool accumulate,
+                                          const head_rows& heads) {
+  index i = 0;
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += half, v.data += half;
+    }
+  for (index r = 0; r < R && i < n; ++r) {
+    vec<T> total = {};
+    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
+    for (index j = first; j < last; ++j)
+      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
+    store_first(y + r * heads.outputs + i, total, n - i);
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
+/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
+template <class T, class Code>
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false,
+                              const head_rows& heads = {}) {
+  const bool fetch = many_bytes(last - first, v);
+  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
+    end = (j / token_block + 1) * token_block;
+    end = end < last ? end : last;
+    for (index g = 0; g < heads.groups; ++g) {
+      const token_rows<Code> rows = rows_of(v, g * heads.slot);
+      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
+      const T* x = p + g * heads.size * heads.inputs + (j - first);
+      T* out = y + g * heads.size * heads.outputs;
+      index left = heads.size;
+      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
+        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
+      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
+        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
+    }
+  }
+}
+/// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
+template <class T>
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+  mix<T, T>(0, rows, n, p, {v, stride}, y);
+}
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
+
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
+/// y = a + b; y may be a or b
+template <class T>
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
+}
+/// x *= a
+template <class T>
+LINNET_KERNEL static void scale(index n, T a, T* x) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
+}
+#endif
+/// sum of x_i y_i
+template <class T>
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
+  vec<T> total = {};
+  LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
+  return sum<T>(total);
+}
+
+/// sum of x_i
+template <class T>
+LINNET_KERNEL static T total(index n, const T* x) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
+  return sum<T>(all);
+}
+#if !defined(LINNET_REGISTERS)
+/// largest x_i; n > 0
+template <class T>
+LINNET_KERNEL static T maximum(index n, const T* x) {
+  if (n < lanes<T>) {
+    T m = x[0];
+    for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
+    return m;
+  }
+  vec<T> best = load(x);
+  for (index i = lanes<T>; i < n; i += lanes<T>) {
+    const vec<T> v = load(x + (i < n - lanes<T> ? i : n - lanes<T>));  // some twice at the end
+    best = v > best ? v : best;
+  }
+  return largest<T>(best);
+}
+
+/// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
+template <class T>
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
+  using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
+  vec_int<T> found{};
+  for (index row = 0; row < rows; ++row, x += stride) LINNET_FOR_VECTORS(T, i, c, n) {
+      const vec<T> v = get(x + i, c);
+      vec_int<T> bits;
+      __builtin_memcpy(&bits, &v, sizeof bits);
+      found |= (bits & exponent) == exponent;
+    }
+  number any = 0;
+  for (int l = 0; l < lanes<T>; ++l) any |= found[l];
+  return any == 0;
+}
+#endif
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
+
+/// x = exp(x - shift); returns the sum.
+template <class T>
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
+  constexpr std::make_integer_sequence<int, lanes<T>> all{};
+  if (n < lanes<T>) {
+    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    store_first(x, e, n);
+    return sum<T>(some_lanes<T>(e, 0, n, all));
+  }
+  // The last values in a full vector, some of them twice.
+  const index last = n - lanes<T>;
+  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> total = {};
+  index i = 0;
+  for (; i < last; i += lanes<T>) {
+    const vec<T> e = exp<T>(load(x + i) - shift);
+    store(x + i, e);
+    total += e;
+  }
+  store(x + last, ending);
+  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+}
+/// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
+template <class T>
+LINNET_KERNEL static void softmax(index n, T* x) {
+  const T m = maximum(n, x);
+  const T s = exp_sum(n, m, x);
+  scale(n, T(1) / s, x);
+}
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
+}
+
+/// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
+template <class T>
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+  const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
+  return r;
+}
+/// dx += r u - x r^3 mean(u x), u = dy gamma.
+template <class T>
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+                                            T* dx) {
+  vec<T> all = {};
+  LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
+  const T shared = r * r * r * sum<T>(all) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + (r * u - shared * get(x + i, c)), c);
+  }
+}
+/// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
+template <class T>
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+                                     T* y, T* statistics) {
+  const T mean = total(n, x) / static_cast<T>(n);
+  vec<T> all = {};
+  const index whole = n - n % lanes<T>;
+  for (index i = 0; i < whole; i += lanes<T>) {
+    const vec<T> d = load(x + i) - mean;
+    all += d * d;
+  }
+  T spread = sum<T>(all);
+  for (index i = whole; i < n; ++i) spread += (x[i] - mean) * (x[i] - mean);
+  const T r = T(1) / std::sqrt(spread / static_cast<T>(n) + eps);
+  LINNET_FOR_VECTORS(T, j, c, n)
+  put<T>(y + j, get(gamma + j, c) * ((get(x + j, c) - mean) * r) + get(beta + j, c), c);
+  statistics[0] = mean;
+  statistics[1] = r;
+}
+/// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
+template <class T>
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
+                                              const T* gamma, const T* dy, T* dx) {
+  const T mean = statistics[0], r = statistics[1];
+  vec<T> us = {}, uxs = {};
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    us += u;
+    uxs += u * ((get(x + i, c) - mean) * r);
+  }
+  const T u_mean = sum<T>(us) / static_cast<T>(n), ux_mean = sum<T>(uxs) / static_cast<T>(n);
+  LINNET_FOR_VECTORS(T, i, c, n) {
+    const vec<T> u = get(dy + i, c) * get(gamma + i, c);
+    put<T>(dx + i, get(dx + i, c) + r * (u - u_mean - (get(x + i, c) - mean) * r * ux_mean), c);
+  }
+}
+};
+#undef LINNET_TARGET
+#undef LINNET_REGISTERS
 
 #define LINNET_TARGET \
   LINNET_UNFUSED __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2")))
@@ -18627,9 +19821,9 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 /// Reproducible kernels for AVX-512.
 struct reproducible_avx512 {
 /// @file
-/// All kernels, for one set of reproducible ones: included inside a struct by
-/// simd/reproducible.inl. Each vector has 64 bytes, whatever the registers of a machine hold. So 16
-/// numbers of a row are added side by side, then by halves. No product melts with a sum.
+/// All kernels, for one set of those without fused multiply-adds: included inside a struct by
+/// simd/reproducible.inl. What adds up the lanes of a vector is in in_order.inl, too, or its bits
+/// would depend on the level.
 
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
@@ -18650,6 +19844,22 @@ using vec = typename vector_of<T, lanes<T>>::type;
 template <class T>
 using vec_int = typename vector_of<std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>,
                                    lanes<T>>::type;
+/// Values that a register holds. Compilers take wider vectors apart badly where they compare, move
+/// or convert lanes, so such steps are by registers.
+#if defined(LINNET_REGISTERS)
+using registers = LINNET_REGISTERS;
+template <class T>
+static constexpr int register_lanes = registers::lanes<T>;
+#else
+template <class T>
+static constexpr int register_lanes = lanes<T>;
+#endif
+/// A vector in registers.
+template <class T>
+struct in_registers {
+  static constexpr int count = lanes<T> / register_lanes<T>;
+  typename vector_of<T, register_lanes<T>>::type part[std::size_t{count}];
+};
 
 template <class T>
 LINNET_TARGET static inline vec<T> load(const T* p) {
@@ -18733,11 +19943,43 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
                                                    std::integer_sequence<int, Lane...>) {
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
+/// sums() register by register, with the same bits.
+template <class T, std::size_t Count>
+LINNET_TARGET static inline void sums_in_registers(const vec<T> (&v)[Count], vec<T>& y) {
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  constexpr int blocks = lanes<T> / 4;
+  using block = typename vector_of<T, 4>::type;
+  block of_rows[Count / 4][std::size_t{blocks}], out[std::size_t{blocks}];
+  for (std::size_t i = 0; i < Count / 4; ++i) {
+    in_registers<T> row[4], sum;
+    __builtin_memcpy(&row, v + 4 * i, sizeof row);
+    LINNET_UNROLL
+    for (int r = 0; r < in_registers<T>::count; ++r) {
+      const auto ab = mixed_lanes<0>(row[0].part[r], row[1].part[r], all) +
+                      mixed_lanes<1>(row[0].part[r], row[1].part[r], all);
+      const auto cd = mixed_lanes<0>(row[2].part[r], row[3].part[r], all) +
+                      mixed_lanes<1>(row[2].part[r], row[3].part[r], all);
+      sum.part[r] = mixed_pairs<0>(ab, cd, all) + mixed_pairs<1>(ab, cd, all);
+    }
+    __builtin_memcpy(&of_rows[i], &sum, sizeof sum);
+  }
+  if constexpr (Count == lanes<T> / 2)
+    for (int i = 0; i < blocks; ++i)
+      out[i] = of_rows[i / 2][i % 2 * 2] + of_rows[i / 2][i % 2 * 2 + 1];
+  else
+    for (int i = 0; i < blocks; ++i)
+      out[i] = (of_rows[i][0] + of_rows[i][1]) + (of_rows[i][2] + of_rows[i][3]);
+  __builtin_memcpy(&y, &out, sizeof y);
+}
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
 /// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
+  if constexpr (register_lanes<T> < lanes<T> && sizeof(T) == 4) {
+    sums_in_registers<T>(v, y);
+    return;
+  }
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   vec<T> s[Count / 4];
   LINNET_UNROLL
@@ -18755,14 +19997,28 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them.
+/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
+/// returned, at no line that a pragma could name.
 template <class T, int... Lane>
-LINNET_TARGET static inline vec<T> some_lanes(const vec<T>& v, index first, index last,
-                                              std::integer_sequence<int, Lane...>) {
+__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
+    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+#if defined(LINNET_REGISTERS)
+  constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &v, sizeof in);
+  LINNET_UNROLL
+  for (int r = 0; r < in_registers<T>::count; ++r)
+    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                                   last - r * register_lanes<T>, all);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
   return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+#endif
 }
 /// Half a vector from each of two places.
 template <class T, int... Lane>
@@ -18771,7 +20027,14 @@ LINNET_TARGET static inline auto load_halves(const T* a, const T* b,
   typename vector_of<T, static_cast<int>(sizeof...(Lane) / 2)>::type low, high;
   __builtin_memcpy(&low, a, sizeof low);
   __builtin_memcpy(&high, b, sizeof high);
+#if defined(LINNET_REGISTERS)
+  const decltype(low) both[2] = {low, high};
+  vec<T> y;
+  __builtin_memcpy(&y, &both, sizeof y);
+  return y;
+#else
   return __builtin_shufflevector(low, high, Lane...);
+#endif
 }
 /// Largest lane.
 template <class T, int Lanes = lanes<T>>
@@ -18810,6 +20073,15 @@ LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
 /// e^x. float: relative error below 2e-7 on [-87, 88], 0 below it; double: the C library's.
 template <class T>
 LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
+#if defined(LINNET_REGISTERS)
+  vec<T> y;
+  in_registers<T> in;
+  __builtin_memcpy(&in, &x, sizeof in);
+  LINNET_UNROLL
+  for (auto& part : in.part) part = registers::template exp<T>(part);
+  __builtin_memcpy(&y, &in, sizeof y);
+  return y;
+#else
   if constexpr (sizeof(T) == 4) {
     const vec<T> zero = {};  // not x - x, which is NaN for an infinite x
     const vec<T> most = zero + T(88), least = zero + T(-87.3);
@@ -18841,6 +20113,7 @@ LINNET_TARGET static inline vec<T> exp(const vec<T>& x) {
     for (int l = 0; l < lanes<T>; ++l) values[l] = std::exp(values[l]);
     return load(values);
   }
+#endif
 }
 /// tanh x. float: absolute error below 3e-7; double: the C library's.
 template <class T>
@@ -19086,11 +20359,7 @@ template <class T>
 LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
-#if defined(LINNET_PRODUCTS)
-  LINNET_PRODUCTS::template multiply<T>(M, N, K, a, b, c, ldc, e, slack);
-#else
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
-#endif
 }
 
 /// @file
@@ -19420,12 +20689,14 @@ LINNET_TARGET static inline void mix_rows(index first, index last, index n, cons
                                           token_rows<Code> v, T* y, bool accumulate,
                                           const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
-    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
-  if constexpr (lanes<T> >= 8)
-    if (i + lanes<T> / 2 <= n) {
+  constexpr index step = register_lanes<T>, half = lanes<T> / 2;
+  const index end = n - n % half;
+  for (; i + step <= end; i += step, v.data += step)
+    mix_lanes<register_lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
+  if constexpr (lanes<T> >= 8 && half < step)
+    if (i < end) {
       mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
-      i += lanes<T> / 2, v.data += lanes<T> / 2;
+      i += half, v.data += half;
     }
   for (index r = 0; r < R && i < n; ++r) {
     vec<T> total = {};
@@ -19903,7 +21174,9 @@ struct int8_finish {
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
     vec<float> both = scale * (e.alpha * e.row_scale[row]);
     LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
-    y = __builtin_convertvector(centred, vec<float>) * both + bias;
+    y = __builtin_convertvector(centred, vec<float>) * both;
+    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    y += bias;
   }
 };
 
@@ -20251,6 +21524,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 /// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
 /// end.
 
+#if !defined(LINNET_REGISTERS)  // these are the same in any order
 /// y = a + b; y may be a or b
 template <class T>
 LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
@@ -20261,6 +21535,7 @@ template <class T>
 LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
+#endif
 /// sum of x_i y_i
 template <class T>
 LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
@@ -20276,6 +21551,7 @@ LINNET_KERNEL static T total(index n, const T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
+#if !defined(LINNET_REGISTERS)
 /// largest x_i; n > 0
 template <class T>
 LINNET_KERNEL static T maximum(index n, const T* x) {
@@ -20308,6 +21584,7 @@ LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
+#endif
 /// @file
 /// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
@@ -20823,18 +22100,27 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
       }
     }
     LINNET_UNROLL
-    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+    for (int j = 0; j < J; ++j) {
+      from[j] += __builtin_popcount(masks[j][i / 32]);
+      LINNET_KEEP_ADDRESS(from[j]);  // g++ kept four in a vector, for the sake of their sums
+    }
   }
-  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) {
       const word here = masks[j][i / 32] >> h & low;
       const vec<float> y = spread(here, from[j]);
       from[j] += __builtin_popcount(here);
+      LINNET_UNROLL
       for (int r = 0; r < R; ++r)
         acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
     }
-  for (int r = 0; r < R; ++r)
+  }
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    LINNET_UNROLL
     for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+  }
 #else
   for (int j = 0; j < J; ++j) {
     float acc[std::size_t{R}] = {};
@@ -20844,6 +22130,7 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
     for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
   }
 #endif
+  LINNET_UNROLL
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
@@ -21050,6 +22337,7 @@ using reproducible_neonmmla = reproducible_portable;
 LINNET_UNFUSED_END
 #undef LINNET_KERNEL
 #undef LINNET_KEEP
+#undef LINNET_KEEP_ADDRESS
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 }
 #endif
@@ -21068,7 +22356,8 @@ auto with_reproducible([[maybe_unused]] level l, F&& f) {
 #undef LINNET_REPRODUCIBLE_OF
 #else
 #if defined(__x86_64__)
-  if (l == level::reproducible_avx512) return f(reproducible_avx512{});
+  if (l == level::reproducible_avx512 || l == level::reproducible_avx512dot)
+    return f(reproducible_avx512{});
   if (l == level::reproducible_avx2) return f(reproducible_avx2{});
 #endif
   return f(reproducible_portable{});
@@ -21088,7 +22377,7 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
 #if defined(LINNET_REPRODUCIBLE)
   if (is_reproducible(l)) return detail::with_reproducible(l, f);
 #else
-  if (is_reproducible(l)) l = level::portable;  // no model asks for it here
+  l = without_reproducible(l);  // no model asks for it here
 #endif
 #if defined(LINNET_ONLY_LEVEL)
   return f(detail::LINNET_ONLY_LEVEL{});
@@ -21100,9 +22389,11 @@ inline auto dispatch([[maybe_unused]] level l, F&& f) {
   return f(detail::portable{});
 #endif
 }
-/// Calls `f(kernels)` with the kernels of level `l` for products of low-precision activations.
+/// Calls `f(kernels)` with the kernels of level `l` for products of low-precision activations. All
+/// levels give the same bits of products of int8, so reproducible models have the usual kernels.
 template <class F>
 inline auto dispatch_dot(level l, F&& f) {
+  l = without_reproducible(l);
 #if defined(__x86_64__) && !defined(LINNET_ONLY_LEVEL)
   if (l == level::avx512dot) return f(detail::avx512dot{});
 #elif defined(__AARCH64EL__) && !defined(LINNET_ONLY_LEVEL)
@@ -21292,6 +22583,7 @@ using packed_word = simd::word;  ///< what packed panels of codes are made of
 struct input_tap;
 struct layer_tap;
 struct gradient_tap;
+struct weight_tap;
 
 /// Rows of inputs that are rounded to fewer codes than the compute type says, see token_adaptive.
 struct token_bits {
@@ -21316,6 +22608,7 @@ struct execution {
   float loss_scale = 1;                     ///< of gradients that products round to f16
   bool notes_ranges = false;                ///< whether 8-bit training notes the largest magnitudes
   const gradient_tap* gradients = nullptr;  ///< is told whose gradients are complete, or null
+  const weight_tap* weights = nullptr;      ///< brings the weights of a layer, or null
   expert_load* experts = nullptr;           ///< sums up what routers do in backward, or null
   const float* key_scales = nullptr;  ///< [layers, kv_heads, d_kv] of keys that a cache rounds
                                       ///< by channel, or null
@@ -21370,6 +22663,14 @@ struct layer_tap {
 struct gradient_tap {
   void* object = nullptr;
   void (*call)(void* object, const execution& on, index layer) = nullptr;
+};
+
+/// A hook that brings the weights of a layer of a stack before its forward, or its backward. They
+/// may take the place of another layer's. Called by every thread, of each layer, also of one that
+/// the batch leaves out.
+struct weight_tap {
+  void* object = nullptr;
+  void (*call)(void* object, const execution& on, index layer, bool backward) = nullptr;
 };
 
 }  // namespace ops
@@ -26703,13 +28004,14 @@ struct matmul_gradient {
 /// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
 /// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W. Gradients pass
 /// straight through what fake quantization rounds, weights and inputs (Bengio et al. 2013). Frozen
-/// weights have no derivative, but those of an adapter have.
+/// weights have no derivative, but those of an adapter have: deltas, and matrices with dw.
 template <class T, class S>
 void matmul_backward(const execution& on, index m, index n, index k, const T* dy, const T* x,
                      const packed_matrix<T, S>& w, const matmul_gradient<T>& to) {
   const auto [dw, dx, alpha] = to;
   if constexpr (linnet::detail::is_frozen<S>) {
     if (on.adapter) detail::adapt_backward<T>(on, {w.panels, m, n, k, x, nullptr, alpha}, dy, dx);
+    matmul_dw(on, m, n, k, dy, x, dw, alpha);
     matmul_dx(on, m, n, k, dy, w, dx, alpha);
   } else if constexpr (S::per_word == 1) {
     if constexpr (linnet::detail::is_mixed_precision<S>) {
@@ -30679,6 +31981,7 @@ enum class refusal : unsigned char {
   objective_exits,           ///< early exits beside an objective on the last layer's logits
   attention_recompute,       ///< limits.recompute beside an objective on attention
   attention_layer_dropout,   ///< layer dropout beside an objective on attention
+  switch_layer_dropout,      ///< layer dropout beside an adapter that routes tokens once
   attention_virtual,         ///< virtual tokens beside an objective on attention
   not_written,               ///< a batch that the objective did not write last
   other_texts,               ///< a saved state of other texts than those of the batch
@@ -30840,6 +32143,10 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::attention_layer_dropout:
       return "the objective watches attention in every layer, and layer dropout leaves some out: "
              "set training_options.layer_dropout.rate to 0";
+    case refusal::switch_layer_dropout:
+      return "the adapter routes tokens in the first layer for all layers, and layer dropout "
+             "leaves "
+             "some tokens out of others: set training_options.layer_dropout.rate to 0";
     case refusal::attention_virtual:
       return "the objective watches attention between the tokens of a text, and virtual tokens are "
              "none: train lora<> or bottleneck<> instead";
@@ -31277,6 +32584,15 @@ struct attention_shape {
   constexpr index kv() const { return kv_heads * d_kv; }
 };
 
+namespace detail {
+/// Attention with another number of query heads, and as many queries for each key.
+constexpr attention_shape with_heads(attention_shape a, index count) {
+  a.kv_heads = count * a.kv_heads / a.heads;
+  a.heads = count;
+  return a;
+}
+}  // namespace detail
+
 /// Attention policies: `layer<shape>` is a layer (see nn/layer.hpp) from width d_model to d_model.
 /// It also has `state_values(tokens)`: the numbers that it keeps for each sequence of up to
 /// `tokens` tokens while decoding.
@@ -31311,8 +32627,9 @@ struct policy {
   static constexpr bool supports_pages = true;      ///< sessions may ask for limits.kv_blocks
   static constexpr index least_context = 0;         ///< tokens that a model's context must have
   static constexpr index longest = 0;               ///< most tokens an encoder may read; 0 for any
-  static constexpr bool first_differs = false;  ///< the first layer of a stack is of another type
-  static constexpr bool rotary = true;          ///< can take rotary positions
+  static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
+  static constexpr bool heads_by_layer = false;  ///< layers of a decoder have unlike heads
+  static constexpr bool rotary = true;           ///< can take rotary positions
   static constexpr bool supports_low_rank =
       false;                                     ///< its linear maps may be of any projection_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
@@ -31333,6 +32650,12 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// Whether row `t` of sequence `b` in this call is one of its virtual tokens.
+template <class T>
+bool is_virtual(const context<T>& ctx, index b, index t) {
+  return t < (std::min)(ctx.front, ctx.length_of(b)) &&
+         ctx.past_of(b) + t < ops::adapter_hooks<T>::in(ctx.on)->front_of(b);
+}
 /// Calls f(b, t, i, virtual_tokens) for the rows of virtual tokens in this call: row t of sequence
 /// b is virtual token i. Rows are divided among the threads, and all have finished.
 template <class T, class F>
@@ -31340,8 +32663,7 @@ void each_virtual(const context<T>& ctx, F&& f) {
   const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
   ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
     const index b = at / ctx.front, t = at % ctx.front, i = ctx.past_of(b) + t;
-    const ops::virtual_tokens<T>& front = hooks.of(b).front;
-    if (t < ctx.length_of(b) && i < hooks.front_of(b)) f(b, t, i, front);
+    if (is_virtual(ctx, b, t)) f(b, t, i, hooks.of(b).front);
   });
 }
 
@@ -32670,6 +33992,7 @@ struct layer_loop {
       if (!ctx.stack.layers.holds(layer)) continue;
       ctx.stack.layer = layer;
       ctx.stack.hook(layer, x.data(), nullptr);
+      if (ctx.on.weights) ctx.on.weights->call(ctx.on.weights->object, ctx.on, layer, false);
       const bool last = l + 1 == Count || !ctx.stack.layers.holds(layer + 1);
       const view<T, D> next = last ? y : view<T, D>(stream[l], x.rows());
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
@@ -32694,6 +34017,7 @@ struct layer_loop {
       const view<T, D> d_input = l > 0 ? view<T, D>(gradient[l % 2], x.rows()) : dx;
       if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
       const index layer = ctx.stack.layer = first + static_cast<index>(l);
+      if (ctx.on.weights) ctx.on.weights->call(ctx.on.weights->object, ctx.on, layer, true);
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
       if (mask) {
         T* const rest = gradient[(l + 1) % 2];  // dy itself, or free
@@ -34263,6 +35587,36 @@ struct contextual : Kind {
 }  // namespace attention
 LINNET_NAMESPACE_END
 /// @file
+/// Attention with a number of heads for each layer of a decoder.
+
+LINNET_NAMESPACE_BEGIN
+namespace attention {
+
+/// Attention `Kind` with a number of query heads for each layer of a decoder. The shape's heads are
+/// the most of them. All heads have one width. Those of keys and values are as many for each query
+/// as in the shape. narrow() makes weights of it from those of `Kind`.
+template <class Kind, index... Heads>
+struct per_layer : Kind {
+  static_assert(Kind::supports_low_rank,
+                "linnet::attention::per_layer: this kind's heads are not of its making; full, "
+                "prefix, sliding_window and sinks are");
+  static_assert(sizeof...(Heads) > 0 && ((Heads > 0) && ...),
+                "linnet::attention::per_layer: give a positive number of heads for each layer");
+  static constexpr bool heads_by_layer = true, supports_low_rank = false, supports_channels = false;
+  static constexpr index heads[] = {Heads...};  ///< of queries
+  static constexpr index layers = sizeof...(Heads), most = (std::max)({Heads...});
+  using each = Kind;  ///< that of each layer
+  using kind = per_layer;
+  static std::string name() {
+    std::string all = "per_layer";
+    for (const index count : {Heads...}) all += ' ' + std::to_string(count);
+    return all + ' ' + Kind::name();
+  }
+};
+
+}  // namespace attention
+LINNET_NAMESPACE_END
+/// @file
 /// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
 
 LINNET_NAMESPACE_BEGIN
@@ -35568,6 +36922,15 @@ struct expert_load {
   double balance = 0;  ///< load-balancing losses N sum_e f_e P_e, without expert_choice::balance
   double z = 0;        ///< squared log-sum-exps, without expert_choice::z
 
+  /// Adds what routers did with other tokens.
+  constexpr expert_load& operator+=(const expert_load& more) {
+    tokens += more.tokens;
+    choices += more.choices;
+    dropped += more.dropped;
+    balance += more.balance;
+    z += more.z;
+    return *this;
+  }
   /// Share of the choices that found no room, in [0, 1].
   constexpr double dropped_share() const {
     return choices > 0 ? static_cast<double>(dropped) / static_cast<double>(choices) : 0;
@@ -36605,6 +37968,197 @@ struct mixture_of_depths : policy {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Two feed-forwards side by side: one for rows of images, one for tokens (Luo et al. 2024,
+/// arXiv:2410.08202).
+
+LINNET_NAMESPACE_BEGIN
+
+/// y = Text(x) (1 - m) + Visual(x) m on rows [rows, in]: two layers of one type. The mask m is 1
+/// for rows that stand before a text, see virtual_tokens, and else 0. A row passes one of the two,
+/// and weights of the other are not read for it.
+template <class Expert>
+struct visual_expert_layer {
+  static constexpr index in = Expert::in, out = Expert::in;
+  static_assert(Expert::in == Expert::out,
+                "linnet::ffn::visual_expert: an expert must keep the width of the stream");
+  static constexpr bool adds_residual = linnet::detail::adds_residual<Expert>();
+
+  template <class Form>
+  struct params {
+    typename Expert::template params<Form> text{}, visual{};
+  };
+  /// The expert of texts has the names of the feed-forward alone.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    Expert::visit(f, at, p.text...);
+    Expert::visit(f, at / "visual", p.visual...);
+  }
+  /// Both read and write the same channels.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    linnet::detail::describe_channels<Expert>(c, p.text);
+    linnet::detail::describe_channels<Expert>(c, p.visual);
+  }
+
+  template <class T>
+  struct cache {
+    typename Expert::template cache<T> text{}, visual{};
+    std::int32_t* order = nullptr;     ///< [rows] rows of images, then all others
+    index* begins = nullptr;           ///< [2 * sequences + 1] where those of a sequence begin in
+                                       ///< `order`, of images first
+    index sequences = 0;               ///< that are planned for
+    T *x = nullptr, *y = nullptr;      ///< [rows, in] in that order
+    T *d_x = nullptr, *d_y = nullptr;  ///< while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    static_assert(!linnet::detail::keeps_state<Expert, T>(),
+                  "linnet::ffn::visual_expert: an expert must keep nothing of earlier tokens");
+    const index size = e.rows() * in, mark = m.scratch.mark();
+    cache<T> c;
+    c.order = m.saved.take<std::int32_t>(e.rows());
+    c.begins = m.saved.take<index>(2 * e.batch + 1);
+    c.sequences = e.batch;
+    c.x = m.scratch.take<T>(size);
+    c.y = m.scratch.take<T>(size);
+    if (e.training) {
+      c.d_x = m.scratch.take<T>(size);
+      c.d_y = m.scratch.take<T>(size);
+    }
+    c.text = Expert::template plan<T>(m, e);
+    // Without backward, one may overwrite what the other has made.
+    c.visual = e.training ? Expert::template plan<T>(m, e) : c.text;
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
+    if (ctx.front == 0) {
+      if constexpr (adds_residual)
+        Expert::template forward<T, S>(p.text, x, y, c.text, ctx, residual);
+      else
+        Expert::template forward<T, S>(p.text, x, y, c.text, ctx);
+      return;
+    }
+    ctx.on.threads.once([&] { sort(c, ctx); });
+    gather(x, c.x, c, ctx);
+    run<T, S>(0, p.visual, c.visual, c, ctx);
+    run<T, S>(1, p.text, c.text, c, ctx);
+    ctx.on.threads.each(ctx.rows(), [&](index i) {
+      const index row = c.order[i];
+      for (index j = 0; j < in; ++j)
+        y(row, j) = residual ? residual[row * in + j] + c.y[i * in + j] : c.y[i * in + j];
+    });
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    if (ctx.front == 0)
+      return Expert::template backward<T, S>(p.text, dp.text, x, dy, dx, c.text, ctx);
+    gather(x, c.x, c, ctx);
+    gather(dy, c.d_y, c, ctx);
+    ops::fill(ctx.on, x.size(), T(0), c.d_x);
+    run_backward<T, S>(0, p.visual, dp.visual, c.visual, c, ctx);
+    run_backward<T, S>(1, p.text, dp.text, c.text, c, ctx);
+    ctx.on.threads.each(ctx.rows(), [&](index i) {
+      for (index j = 0; j < in; ++j) dx(c.order[i], j) += c.d_x[i * in + j];
+    });
+  }
+
+  /// Each row passes one of both.
+  static constexpr index flops(const call_shape& e) { return Expert::flops(e); }
+
+ private:
+  /// Puts the rows of images first, and those of a sequence in their order.
+  template <class T>
+  static void sort(cache<T>& c, const context<T>& ctx) {
+    std::int32_t* next = c.order;
+    for (index side = 0; side < 2; ++side)
+      for (index b = 0; b < c.sequences; ++b) {
+        c.begins[side * c.sequences + b] = next - c.order;
+        for (index t = 0; b < ctx.batch && t < ctx.length; ++t)
+          if (linnet::detail::is_virtual(ctx, b, t) == (side == 0))
+            *next++ = static_cast<std::int32_t>(b * ctx.length + t);
+      }
+    c.begins[2 * c.sequences] = next - c.order;
+  }
+  /// to = the rows of x in the order of the experts.
+  template <class T>
+  static void gather(view<const T, in> x, T* to, const cache<T>& c, const context<T>& ctx) {
+    ctx.on.threads.each(ctx.rows(),
+                        [&](index i) { std::copy_n(x.row(c.order[i]), in, to + i * in); });
+  }
+  /// The rows of one side: where they begin, how many there are, and the call on them.
+  template <class T>
+  struct part {
+    index first, rows;
+    const index* begins;
+    context<T> inner;
+
+    part(index side, const cache<T>& c, const context<T>& ctx)
+        : first(c.begins[side * c.sequences]),
+          rows(c.begins[(side + 1) * c.sequences] - first),
+          begins(c.begins + side * c.sequences),
+          inner(ctx) {
+      inner.batch = 1;
+      inner.length = rows;
+      inner.lengths = inner.past = inner.prefix = inner.documents = nullptr;
+      inner.pages = {};
+      inner.front = 0;
+      inner.stack.mask = nullptr;
+    }
+  };
+  template <class T, class S>
+  static void run(index side, const typename Expert::template params<form::packed<T, S>>& p,
+                  typename Expert::template cache<T>& expert, const cache<T>& c,
+                  const context<T>& ctx) {
+    part<T> of(side, c, ctx);
+    if (of.rows == 0) return;
+    const auto* const given = ops::adapter_hooks<T>::in(ctx.on);
+    const ops::sequence_adapters<T> adapters(given->each, ctx.batch, of.begins);
+    const ops::adapter_hooks<T> hooks = adapters.hooks();
+    if (given->each) of.inner.on.adapter = &hooks;
+    Expert::template forward<T, S>(p, {c.x + of.first * in, of.rows},
+                                   {c.y + of.first * in, of.rows}, expert, of.inner);
+  }
+  template <class T, class S>
+  static void run_backward(index side,
+                           const typename Expert::template params<form::packed<T, S>>& p,
+                           typename Expert::template params<form::gradient<T>>& dp,
+                           typename Expert::template cache<T>& expert, const cache<T>& c,
+                           const context<T>& ctx) {
+    part<T> of(side, c, ctx);
+    if (of.rows == 0) return;
+    const index at = of.first * in;
+    Expert::template backward<T, S>(p, dp, {c.x + at, of.rows}, {c.d_y + at, of.rows},
+                                    {c.d_x + at, of.rows}, expert, of.inner);
+  }
+};
+
+namespace ffn {
+
+/// Two feed-forwards `Of` beside each other, each row through one of them (Luo et al. 2024). Rows
+/// of an image before a text pass the visual expert, and so do an adapter's soft tokens. All others
+/// pass the expert of texts, whose tensors have the names of `Of` alone. A text without an image is
+/// computed as by `Of`, to the bit. A mask of positions decides, no router. See
+/// copy_to_visual_experts() and visual_parts for how one is trained.
+template <class Of = swiglu>
+struct visual_expert : policy {
+  static_assert(!Of::skipped && Of::can_truncate,
+                "linnet::ffn::visual_expert: is of a feed-forward that keeps nothing of earlier "
+                "tokens");
+  static constexpr bool couples_tokens = Of::couples_tokens;
+  template <index D, index F, bool Bias>
+  using layer = visual_expert_layer<typename Of::template layer<D, F, Bias>>;
+};
+
+}  // namespace ffn
+
+LINNET_NAMESPACE_END
+/// @file
 /// Sharing policies: which parameters the blocks of a stack have in common.
 
 LINNET_NAMESPACE_BEGIN
@@ -37039,6 +38593,15 @@ struct policy_set {
   using with = policy_set<std::conditional_t<std::is_base_of_v<Slot, Ps>, Other, Ps>...>;
 };
 
+/// A model of causal blocks of one kind that names its policies and replaces one by
+/// `with<Slot, Other>`, as decoders do. `self` is the shape of its attention.
+template <class M>
+concept replaces_policies = requires {
+  typename M::template with<linnet::ffn::policy, typename M::ffn>;
+  typename M::template with<linnet::attention::policy, typename M::attention>;
+  M::self.kv();
+};
+
 /// The storage type in the list, or f32, with the list's compute type.
 template <class... Ps>
 struct pick_storage {
@@ -37284,24 +38847,62 @@ template <class First, class Rest>
 struct stack_of<First, Rest, 1, true, sharing::none> {
   using type = repeat<First, 1>;
 };
-/// The stack of a decoder. Block<F, First> holds a block of hidden width F, the first one of the
-/// stack where `First`.
-template <class Policies, template <index, bool> class Block, auto Shape, index Rotary,
-          class Ffn = typename Policies::template of<ffn::policy>>
+/// The attention of each layer.
+template <class Attention>
+struct attention_of_layers {
+  using type = Attention;
+};
+template <class Kind, index... Heads>
+struct attention_of_layers<attention::per_layer<Kind, Heads...>> {
+  using type = Kind;
+};
+/// Whether the layers of a model have heads of their own number.
+template <class M>
+inline constexpr bool has_heads_by_layer = [] {
+  if constexpr (requires { M::attention::heads_by_layer; }) return M::attention::heads_by_layer;
+  return false;
+}();
+/// Whether a decoder's layers have hidden widths or heads of their own.
+template <class Ffn, class Attention>
+inline constexpr bool unlike_widths = has_layer_widths<Ffn> || Attention::heads_by_layer;
+/// The hidden width of layer `l`, and its query heads, where all others have `same`.
+template <class Ffn>
+constexpr index width_of_layer(std::size_t l, index same) {
+  if constexpr (has_layer_widths<Ffn>) return Ffn::widths[l];
+  return same;
+}
+template <class Attention>
+constexpr index heads_of_layer(std::size_t l, index same) {
+  if constexpr (Attention::heads_by_layer) return Attention::heads[l];
+  return same;
+}
+
+/// The stack of a decoder. Block<F, A> holds a block of hidden width F and attention A, which is
+/// `First` in the first layer and `Rest` in the others.
+template <class Policies, template <index, attention_shape> class Block, auto Shape,
+          attention_shape First, attention_shape Rest, index Rotary,
+          class Ffn = typename Policies::template of<ffn::policy>,
+          class Attention = typename Policies::template of<attention::policy>>
 struct stack_of_decoder {
-  using first = typename Block<Shape.d_ff, true>::type;
-  using rest = Block<Shape.d_ff, false>;
+  using first = typename Block<Shape.d_ff, First>::type;
+  using rest = Block<Shape.d_ff, Rest>;
   using type = typename Policies::template of<depths::policy>::template stack<
-      stack_of<first, rest, Shape.layers, Policies::template of<attention::policy>::first_differs,
+      stack_of<first, rest, Shape.layers, Attention::first_differs,
                typename Policies::template of<sharing::policy>>,
       typename rest::type, Shape.layers, Rotary>;
 };
-template <class Policies, template <index, bool> class Block, auto Shape, index Rotary, class Of,
-          index... Widths>
-struct stack_of_decoder<Policies, Block, Shape, Rotary, ffn::per_layer<Of, Widths...>> {
+template <class Policies, template <index, attention_shape> class Block, auto Shape,
+          attention_shape First, attention_shape Rest, index Rotary, class Ffn, class Attention>
+requires(unlike_widths<Ffn, Attention>)  //
+    struct stack_of_decoder<Policies, Block, Shape, First, Rest, Rotary, Ffn, Attention> {
+  template <std::size_t Layer>
+  static constexpr attention_shape attention_at =
+      with_heads(Layer == 0 ? First : Rest, heads_of_layer<Attention>(Layer, Shape.heads));
   template <std::size_t... Layer>
-  static layer_list<typename Block<Widths, Layer == 0>::type...> of(std::index_sequence<Layer...>);
-  using type = decltype(of(std::make_index_sequence<sizeof...(Widths)>()));
+  static layer_list<
+      typename Block<width_of_layer<Ffn>(Layer, Shape.d_ff), attention_at<Layer>>::type...>
+      of(std::index_sequence<Layer...>);
+  using type = decltype(of(std::make_index_sequence<static_cast<std::size_t>(Shape.layers)>()));
 };
 
 }  // namespace detail
@@ -37728,6 +39329,27 @@ constexpr bool widths_fit() {
   }
   return true;
 }
+/// Words for heads that are not those of a shape's layers; true for others.
+template <class Attention, decoder_shape S>
+constexpr bool heads_fit() {
+  if constexpr (Attention::heads_by_layer) {
+    constexpr bool whole = [] {
+      for (const index count : Attention::heads)
+        if (count % (S.heads / S.kv_heads) != 0) return false;
+      return true;
+    }();
+    static_assert(Attention::layers == S.layers,
+                  "linnet::attention::per_layer: give one number of heads for each of the shape's "
+                  "layers");
+    static_assert(Attention::most == S.heads,
+                  "linnet::attention::per_layer: heads of the shape must be the most of its heads");
+    static_assert(whole,
+                  "linnet::attention::per_layer: heads go in whole groups: each number must be a "
+                  "multiple of the shape's heads / kv_heads");
+    return Attention::layers == S.layers && Attention::most == S.heads && whole;
+  }
+  return true;
+}
 /// Words for the first rule that a decoder's policies or shape break; true where they keep all.
 template <decoder_shape S, class... Ps>
 constexpr bool decoder_fits() {
@@ -37825,6 +39447,14 @@ constexpr bool decoder_fits() {
         never<Ps...>,
         "linnet::ffn::per_layer: blocks of unlike widths share nothing and are not routed; take "
         "sharing::none and depths::all");
+  else if constexpr (!heads_fit<Attention, S>())
+    return false;
+  else if constexpr (Attention::heads_by_layer &&
+                     (Depths::routes || !std::is_same_v<Sharing, sharing::none>))
+    static_assert(
+        never<Ps...>,
+        "linnet::attention::per_layer: blocks of unlike heads share nothing and are not routed; "
+        "take sharing::none and depths::all");
   else if constexpr (Depths::routes && !(Attention::supports_token_subset && Ffn::can_truncate))
     static_assert(
         never<Ps...>,
@@ -37935,7 +39565,8 @@ struct checked_decoder {
   static constexpr bool alike =
       !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none> ||
       pick<depths::policy, depths::all, Ps...>::routes ||
-      has_layer_widths<pick<ffn::policy, ffn::swiglu, Ps...>>;
+      unlike_widths<pick<ffn::policy, ffn::swiglu, Ps...>,
+                    pick<attention::policy, attention::full, Ps...>>;
   static constexpr bool fits =
       policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
       reproducible_fits<covers_decoder<Ps...>, Ps...>() &&
@@ -38123,6 +39754,12 @@ struct ffn_metadata<ffn::experts<N, K, Of, Choice>> : ffn_metadata<void> {
            (ffn::experts<N, K, Of, Choice>::normalised || K == 1 ? " " : " not normalised ") +
            ffn_metadata<Of>::name();
   }
+};
+
+template <class Of>
+struct ffn_metadata<ffn::visual_expert<Of>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() { return "visual_expert " + ffn_metadata<Of>::name(); }
 };
 
 /// The activation of a feed-forward policy; exact GELU for those that are neither standard nor
@@ -38491,10 +40128,10 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   using block_with = typename detail::block_of<
       Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
       template make<d, F, biased, eps, Sharing::projections>::type;
-  template <index F, bool First>
-  struct block_of_width : std::type_identity<block_with<First ? self_first : self, F>> {};
-  using blocks = typename detail::stack_of_decoder<Policies, block_of_width, Shape,
-                                                   rotary ? self.d_kv : 0>::type;
+  template <index F, attention_shape A>
+  struct block_of_shape : std::type_identity<block_with<A, F>> {};
+  using blocks = typename detail::stack_of_decoder<Policies, block_of_shape, Shape, self_first,
+                                                   self, rotary ? self.d_kv : 0>::type;
   /// The layer between the embedding's table and the residual stream, at both ends of the model.
   using embedding_projection = typename Embedding::template projection<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
@@ -39035,6 +40672,10 @@ constexpr bool t5_fits() {
     static_assert(
         never<Ps...>,
         "linnet::t5: the source is seen both ways already; attention::prefix is for decoders");
+  else if constexpr (EncoderAttention::heads_by_layer || DecoderAttention::heads_by_layer)
+    static_assert(never<Ps...>,
+                  "linnet::attention::per_layer: its heads are those of the layers of a decoder; "
+                  "the blocks of a T5 read one table of relative positions");
   else if constexpr (DecoderAttention::block_tokens > 1)
     static_assert(never<Ps...>,
                   "linnet::t5: a target is written token by token; attention::block_causal is for "
@@ -40354,6 +41995,10 @@ constexpr bool encoder_fits() {
   else if constexpr (!Attention::bidirectional)
     static_assert(never<Ps...>,
                   "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");
+  else if constexpr (Attention::heads_by_layer)
+    static_assert(never<Ps...>,
+                  "linnet::attention::per_layer: its heads are those of the layers of a decoder; "
+                  "the blocks of an encoder are of one type");
   else if constexpr (Attention::takes_prefix)
     static_assert(never<Ps...>,
                   "linnet::encoder: all tokens see each other already; attention::prefix is for "
@@ -45332,21 +46977,49 @@ enum class topology {
   tree   ///< ceil(log2 N) messages of all values, along a binomial tree
 };
 
+/// Messages that a rank sends.
+struct simulated_traffic {
+  double messages = 0, bytes = 0;
+
+  constexpr simulated_traffic& operator+=(const simulated_traffic& more) {
+    messages += more.messages;
+    bytes += more.bytes;
+    return *this;
+  }
+};
+
 /// A network whose ranks all send at the same time.
 struct simulated_network {
   double latency = 0;         ///< seconds of each message
   double seconds_a_byte = 0;  ///< 1 / bandwidth of a rank
   topology way = topology::ring;
 
-  /// Seconds until each of `ranks` ranks has its share of a sum of `bytes`, or all have gathered so
-  /// many from their shares. A sum that all have takes twice that.
-  constexpr double pass(index ranks, double bytes) const {
+  /// Messages of a rank until each of `ranks` ranks has its share of a sum of `bytes`. As many are
+  /// sent until all have gathered shares of `bytes`, so a sum that all have takes twice that.
+  constexpr simulated_traffic traffic(index ranks, double bytes) const {
     const auto n = static_cast<double>(ranks);
     const auto depth =  // ceil(log2 N)
         static_cast<double>(std::bit_width(static_cast<std::uint64_t>(ranks - 1)));
-    return way == topology::ring ? (n - 1) * (latency + bytes / n * seconds_a_byte)
-                                 : depth * (latency + bytes * seconds_a_byte);
+    if (way == topology::ring) return {n - 1, (n - 1) * (bytes / n)};
+    return {depth, depth * bytes};
   }
+  /// Seconds until these messages have come, one after the other.
+  constexpr double seconds(const simulated_traffic& sent) const {
+    return sent.messages * latency + sent.bytes * seconds_a_byte;
+  }
+  /// Seconds of traffic().
+  constexpr double pass(index ranks, double bytes) const { return seconds(traffic(ranks, bytes)); }
+};
+
+/// Nodes of equally many ranks. The ranks of a node share out values among them, and each node has
+/// all of them (hybrid sharding, Zhao et al. 2023).
+struct simulated_nodes {
+  simulated_network inside{};  ///< of the ranks of a node
+  /// Of the nodes. Ranks with the same place in their nodes send to each other, those of all places
+  /// at the same time. Each has the latency, and 1 / ranks of the bandwidth.
+  simulated_network between{};
+  index ranks = 1;  ///< of a node
+  index nodes = 1;
 };
 
 /// Costs of a layer on one rank, or of the tensors outside of layers.
@@ -45365,26 +47038,39 @@ struct simulated_step {
 
 /// Seconds of a step of one rank.
 struct simulated_time {
-  double computes = 0;  ///< layers and optimizer
-  double all = 0;       ///< until the last message has come
+  double computes = 0;          ///< layers and optimizer
+  double all = 0;               ///< until the last message has come
+  simulated_traffic inside{};   ///< that it sends to ranks of its node, which are all without nodes
+  simulated_traffic between{};  ///< that it sends to other nodes
 
   /// Part of the step in which the rank computes: 1 if no message is waited for.
   constexpr double efficiency() const { return all > 0 ? computes / all : 1; }
 };
 
-/// Plays a step of `layers`, in order of forward, on each of `ranks` ranks with a batch of its own.
-/// Stages 0 and 1 send all gradients at the end of backward, in one sum. Stage 2 sends each layer's
-/// when backward has made them. Stage 3 also gathers each layer's weights before its forward and
-/// its backward, the next ones while a layer runs if `how.overlaps`. Messages of a rank go one
-/// after the other; linnet's own trainers wait for each, without `overlaps`.
+/// Plays a step of `layers`, in order of forward, on each rank of all nodes, with a batch of its
+/// own. Stages 0 and 1 send all gradients at the end of backward, in one sum. Stage 2 sends each
+/// layer's when backward has made them. Stage 3 also gathers each layer's weights before its
+/// forward and its backward, the next ones while a layer runs if `how.overlaps`. Gradients are
+/// added inside nodes; then each rank adds its share to those of the other nodes. All else is sent
+/// inside nodes. Messages of a rank go one after the other; linnet's own trainers wait for each,
+/// without `overlaps`.
 constexpr simulated_time simulate(std::span<const simulated_layer> layers,
-                                  const simulated_network& net, index ranks,
-                                  const simulated_step& how) {
-  assert(ranks >= 1 && how.stage >= 0 && how.stage <= 3);
+                                  const simulated_nodes& cluster, const simulated_step& how) {
+  assert(cluster.ranks >= 1 && cluster.nodes >= 1 && how.stage >= 0 && how.stage <= 3);
   double now = 0, sent = 0;  // when the rank is free, and when its last message has come
   simulated_time t;
-  const auto send = [&](double parameters, double begin) {
-    sent = (std::max)(sent, begin) + net.pass(ranks, parameters * how.bytes_of_value);
+  const double sharers = static_cast<double>(cluster.ranks);
+  const auto send = [&](double parameters, bool sums, double begin) {
+    const double bytes = parameters * how.bytes_of_value;
+    const simulated_traffic near = cluster.inside.traffic(cluster.ranks, bytes);
+    double seconds = cluster.inside.seconds(near);
+    t.inside += near;
+    for (int pass = 0; sums && pass < 2; ++pass) {  // the share's sum, and then all have it
+      const simulated_traffic far = cluster.between.traffic(cluster.nodes, bytes / sharers);
+      seconds += cluster.between.seconds({far.messages, far.bytes * sharers});
+      t.between += far;
+    }
+    sent = (std::max)(sent, begin) + seconds;
     if (!how.overlaps) now = (std::max)(now, sent);
   };
   const auto compute = [&](double seconds) {
@@ -45397,7 +47083,7 @@ constexpr simulated_time simulate(std::span<const simulated_layer> layers,
   double parameters = 0, arrived = 0;  // when the weights of the layer have come
   const auto gather = [&](std::size_t i) {
     if (how.stage < 3 || i >= 2 * count) return;
-    send(layer(i).parameters, now);
+    send(layer(i).parameters, false, now);
     arrived = sent;
   };
   if (how.overlaps) gather(0);
@@ -45408,16 +47094,22 @@ constexpr simulated_time simulate(std::span<const simulated_layer> layers,
     const bool forward = i < count;
     compute(forward ? layer(i).forward : layer(i).backward);
     if (forward) parameters += layer(i).parameters;
-    if (!forward && how.stage >= 2) send(layer(i).parameters, now);
+    if (!forward && how.stage >= 2) send(layer(i).parameters, true, now);
   }
-  if (how.stage < 2) send(parameters, now);
+  if (how.stage < 2) send(parameters, true, now);
   now = (std::max)(now, sent);
-  if (how.stage == 0) send(parameters, now);
+  if (how.stage == 0) send(parameters, false, now);
   now = (std::max)(now, sent);
-  compute(how.update * parameters / (how.stage > 0 ? static_cast<double>(ranks) : 1));
-  if (how.stage == 1 || how.stage == 2) send(parameters, now);
+  compute(how.update * parameters / (how.stage > 0 ? sharers : 1));
+  if (how.stage == 1 || how.stage == 2) send(parameters, false, now);
   t.all = (std::max)(now, sent);
   return t;
+}
+/// Plays a step on `ranks` ranks that all share out values among them, as those of one node.
+constexpr simulated_time simulate(std::span<const simulated_layer> layers,
+                                  const simulated_network& net, index ranks,
+                                  const simulated_step& how) {
+  return simulate(layers, simulated_nodes{.inside = net, .ranks = ranks}, how);
 }
 
 LINNET_NAMESPACE_END
@@ -46194,154 +47886,6 @@ LINNET_NAMESPACE_END
 /// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
 /// limits are constants.
 
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Bytes of each kind of memory that model M plans for a purpose.
-struct plan_sizes {
-  index state = 0, saved = 0, scratch = 0, converted = 0;
-  constexpr index total() const {
-    return add_sizes(add_sizes(state, saved), add_sizes(scratch, converted));
-  }
-};
-/// The most of ops::converted_bytes() that a matrix of a model of mixed storage `S` needs.
-template <class S>
-constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
-  index most = 0;
-  S::each([&](auto one) {
-    most = (std::max)(
-        most, ops::converted_bytes<typename decltype(one)::type>(rows, in, out, threads, training));
-  });
-  return most;
-}
-template <class S>
-constexpr planner planner_for() {
-  planner m;
-  if constexpr (ops::uses_scratch<S>) m.converted_bytes = &ops::converted_bytes<S>;
-  if constexpr (requires { S::mixes; }) m.converted_bytes = &converted_bytes<S>;
-  return m;
-}
-template <class M, class T, class S = storage_of<M, T>>
-LINNET_COLD constexpr plan_sizes plan_for(const limits& l, purpose use) {
-  planner m = planner_for<S>();
-  (void)M::template plan<T>(m, l, use);
-  return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
-}
-
-/// The workspace of model M inside memory, and where its products round their inputs.
-template <class M, class T>
-struct placed_workspace {
-  typename M::template workspace<T> work{};
-  void* converted = nullptr;
-};
-/// Places the workspace in `memory`, which is zeroed and large enough.
-template <class M, class T, class S = storage_of<M, T>>
-LINNET_COLD placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
-  const plan_sizes sizes = plan_for<M, T, S>(l, use);
-  auto* const at = static_cast<std::byte*>(memory);
-  planner m = planner_for<S>();
-  m.state = arena(at, sizes.state);
-  m.saved = arena(at + sizes.state, sizes.saved);
-  m.scratch = arena(at + sizes.state + sizes.saved, sizes.scratch);
-  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
-                                at + sizes.state + sizes.saved + sizes.scratch};
-  M::prepare(placed.work, l);
-  return placed;
-}
-
-/// Labels of each sequence of a batch.
-template <class M>
-constexpr index labels_per_sequence(const typename M::batch& b) {
-  if constexpr (requires { b.target_length; })
-    return b.target_length;
-  else
-    return M::label_per_sequence ? 1 : b.length;
-}
-/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
-template <class M, class T>
-bool logits_fit(const typename M::batch& b, std::span<T> logits) {
-  const index rows = b.batch * M::ids_per_token * labels_per_sequence<M>(b);
-  return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
-}
-/// Whether a model has no loss, as an encoder without a head.
-template <class M>
-inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
-                                 requires(const typename M::batch& b, const limits& l) {
-  M::refuses_texts(b, l);
-};
-/// Why an objective does not serve a batch.
-template <class M, class L>
-refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
-  if constexpr (requires { from.template refuses<M>(b, l); })
-    return from.template refuses<M>(b, l);
-  else
-    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
-}
-/// Why a call with a batch, an objective and a span for logits is refused: the first cause.
-template <class M, class Objective, class T>
-refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
-                   std::span<T> logits) {
-  if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
-  if (const refusal why = refusal_by<M>(from, b, l); why != refusal::none) return why;
-  return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
-}
-
-/// Why a model takes no batch of a text: of one without a loss, labels are not read.
-template <class M>
-refusal refusal_of_text(const typename M::batch& b, const limits& l) {
-  if constexpr (headless<M>)
-    return M::refuses_texts(b, l);
-  else
-    return refusal_of<M>(b, l);
-}
-/// The error of `where` for batch number `i` of a text, if it is refused.
-LINNET_COLD inline result<void> check_batch(const char* where, index i, refusal why) {
-  if (why == refusal::none) return {};
-  return failure(errc::invalid, where, "batch " + std::to_string(i),
-                 "one that the model and the limits take", to_string(why));
-}
-
-/// Checks limits for a model that has a key-value cache of blocks (`paged`) and rules of its own.
-LINNET_COLD inline result<void> acceptable(const char* where, const limits& l, index footprint,
-                                           bool paged, limits_refusal (*rules)(const limits&)) {
-  const auto refuse = [&](const char* field, std::string_view rule, index got) {
-    return detail::failure(errc::invalid, where, field, rule, std::to_string(got));
-  };
-  const auto no_more_than = [](index most, const char* what) {
-    return "no more than " + std::to_string(most) + ", " + what;
-  };
-  if (auto fit = acceptable(where, "limits", l); !fit) return fit;
-  if (l.kv_blocks > 0 && !paged)
-    return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
-  if (l.chunk > 0 && l.max_logits > l.chunk)
-    return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
-  if (const limits_refusal own = rules(l); own.field != nullptr)
-    return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
-  constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
-                                   "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
-  std::size_t largest = 0;
-  for (std::size_t i = 0; i < sizeof names / sizeof *names; ++i) {
-    const index value = l.*growing_limits[i];
-    if (value > most_positions) return refuse(names[i], "no more than 2147483647", value);
-    if (value > l.*growing_limits[largest]) largest = i;
-  }
-  if (footprint >= most_bytes)
-    return refuse(names[largest], "limits whose memory fits an address space",
-                  l.*growing_limits[largest]);
-  return {};
-}
-/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
-/// is what they need.
-template <class M>
-result<void> acceptable(const char* where, const limits& l, index footprint) {
-  return acceptable(where, l, footprint, M::cache::code != kv_code::int4,
-                    [](const limits& some) -> limits_refusal { return M::check_limits(some); });
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
 /// @file
 /// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
 
@@ -46465,25 +48009,47 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+/// An objective that gives the reason for which it does not serve a batch.
+template <class L, class M>
+concept says_why_not = requires(L& l, const typename M::batch& b, const limits& m) {
+  { l.template refuses<M>(b, m) } -> std::same_as<refusal>;
+};
+/// An objective that says whether it serves a batch.
+template <class L, class M>
+concept says_whether = requires(L& l, const typename M::batch& b, const limits& m) {
+  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
+};
+}  // namespace detail
+
 /// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
 /// `contrastive_objective`, `distillation`, `cached_logits_reader`, `cached_logits_writer` or your
 /// own.
-/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
-///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
+/// - `refuses<M>(batch, limits)` is asked before anything is computed. It returns why the objective
+///   does not serve this batch within the caller's limits, or refusal::none. A call that is refused
+///   computes nothing, gives NaN nats, and words the refusal in last_refusal().
+/// - `accepts<M>(batch, limits)` says only whether it does, in place of refuses(). Of an objective
+///   that has both, refuses() alone is asked.
 /// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
 ///   loss, see ops::label_cross_entropy.
-/// - `refuses<M>(batch, limits)`, if there is one, returns the linnet::refusal that last_refusal()
-///   words, and is asked in place of accepts().
 /// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
 ///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
 template <class L, class M>
-concept objective = requires(L& l, const typename M::batch& b, const limits& m,
-                             const ops::execution& on) {
-  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
+concept objective = (detail::says_why_not<L, M> ||
+                     detail::says_whether<L, M>)&&requires(L& l, const typename M::batch& b,
+                                                           const ops::execution& on) {
   l.token_loss(on, b);
 };
 
 namespace detail {
+/// Why an objective does not serve a batch.
+template <class M, class L>
+refusal refusal_by(L& from, const typename M::batch& b, const limits& l) {
+  if constexpr (says_why_not<L, M>)
+    return from.template refuses<M>(b, l);
+  else
+    return from.template accepts<M>(b, l) ? refusal::none : refusal::objective;
+}
 /// An objective with a loss on attention: its attention_tap() watches forward and backward, and
 /// attention_nats() is what it adds to the loss.
 template <class L>
@@ -46553,6 +48119,147 @@ class contrastive_objective {
   };
   contrastive_options how_;
 };
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Bytes of each kind of memory that model M plans for a purpose.
+struct plan_sizes {
+  index state = 0, saved = 0, scratch = 0, converted = 0;
+  constexpr index total() const {
+    return add_sizes(add_sizes(state, saved), add_sizes(scratch, converted));
+  }
+};
+/// The most of ops::converted_bytes() that a matrix of a model of mixed storage `S` needs.
+template <class S>
+constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+  index most = 0;
+  S::each([&](auto one) {
+    most = (std::max)(
+        most, ops::converted_bytes<typename decltype(one)::type>(rows, in, out, threads, training));
+  });
+  return most;
+}
+template <class S>
+constexpr planner planner_for() {
+  planner m;
+  if constexpr (ops::uses_scratch<S>) m.converted_bytes = &ops::converted_bytes<S>;
+  if constexpr (requires { S::mixes; }) m.converted_bytes = &converted_bytes<S>;
+  return m;
+}
+template <class M, class T, class S = storage_of<M, T>>
+LINNET_COLD constexpr plan_sizes plan_for(const limits& l, purpose use) {
+  planner m = planner_for<S>();
+  (void)M::template plan<T>(m, l, use);
+  return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
+}
+
+/// The workspace of model M inside memory, and where its products round their inputs.
+template <class M, class T>
+struct placed_workspace {
+  typename M::template workspace<T> work{};
+  void* converted = nullptr;
+};
+/// Places the workspace in `memory`, which is zeroed and large enough.
+template <class M, class T, class S = storage_of<M, T>>
+LINNET_COLD placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
+  const plan_sizes sizes = plan_for<M, T, S>(l, use);
+  auto* const at = static_cast<std::byte*>(memory);
+  planner m = planner_for<S>();
+  m.state = arena(at, sizes.state);
+  m.saved = arena(at + sizes.state, sizes.saved);
+  m.scratch = arena(at + sizes.state + sizes.saved, sizes.scratch);
+  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
+                                at + sizes.state + sizes.saved + sizes.scratch};
+  M::prepare(placed.work, l);
+  return placed;
+}
+
+/// Labels of each sequence of a batch.
+template <class M>
+constexpr index labels_per_sequence(const typename M::batch& b) {
+  if constexpr (requires { b.target_length; })
+    return b.target_length;
+  else
+    return M::label_per_sequence ? 1 : b.length;
+}
+/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
+template <class M, class T>
+bool logits_fit(const typename M::batch& b, std::span<T> logits) {
+  const index rows = b.batch * M::ids_per_token * labels_per_sequence<M>(b);
+  return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
+}
+/// Whether a model has no loss, as an encoder without a head.
+template <class M>
+inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
+                                 requires(const typename M::batch& b, const limits& l) {
+  M::refuses_texts(b, l);
+};
+/// Why a call with a batch, an objective and a span for logits is refused: the first cause.
+template <class M, class Objective, class T>
+refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
+                   std::span<T> logits) {
+  if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
+  if (const refusal why = refusal_by<M>(from, b, l); why != refusal::none) return why;
+  return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
+}
+
+/// Why a model takes no batch of a text: of one without a loss, labels are not read.
+template <class M>
+refusal refusal_of_text(const typename M::batch& b, const limits& l) {
+  if constexpr (headless<M>)
+    return M::refuses_texts(b, l);
+  else
+    return refusal_of<M>(b, l);
+}
+/// The error of `where` for batch number `i` of a text, if it is refused.
+LINNET_COLD inline result<void> check_batch(const char* where, index i, refusal why) {
+  if (why == refusal::none) return {};
+  return failure(errc::invalid, where, "batch " + std::to_string(i),
+                 "one that the model and the limits take", to_string(why));
+}
+
+/// Checks limits for a model that has a key-value cache of blocks (`paged`) and rules of its own.
+LINNET_COLD inline result<void> acceptable(const char* where, const limits& l, index footprint,
+                                           bool paged, limits_refusal (*rules)(const limits&)) {
+  const auto refuse = [&](const char* field, std::string_view rule, index got) {
+    return detail::failure(errc::invalid, where, field, rule, std::to_string(got));
+  };
+  const auto no_more_than = [](index most, const char* what) {
+    return "no more than " + std::to_string(most) + ", " + what;
+  };
+  if (auto fit = acceptable(where, "limits", l); !fit) return fit;
+  if (l.kv_blocks > 0 && !paged)
+    return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
+  if (l.chunk > 0 && l.max_logits > l.chunk)
+    return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
+  if (const limits_refusal own = rules(l); own.field != nullptr)
+    return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
+  constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
+                                   "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
+  std::size_t largest = 0;
+  for (std::size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+    const index value = l.*growing_limits[i];
+    if (value > most_positions) return refuse(names[i], "no more than 2147483647", value);
+    if (value > l.*growing_limits[largest]) largest = i;
+  }
+  if (footprint >= most_bytes)
+    return refuse(names[largest], "limits whose memory fits an address space",
+                  l.*growing_limits[largest]);
+  return {};
+}
+/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
+/// is what they need.
+template <class M>
+result<void> acceptable(const char* where, const limits& l, index footprint) {
+  return acceptable(where, l, footprint, M::cache::code != kv_code::int4,
+                    [](const limits& some) -> limits_refusal { return M::check_limits(some); });
+}
+
+}  // namespace detail
 
 LINNET_NAMESPACE_END
 
@@ -50149,6 +51856,228 @@ inline result<std::vector<eval_item>> read_hellaswag(std::string_view text,
   return detail::some_items(std::move(items), where);
 }
 LINNET_OR_OUT_OF_MEMORY(where)
+
+LINNET_NAMESPACE_END
+/// @file
+/// The most probable tokens that a model predicts: what a student with other tokens learns from it.
+
+/// @file
+/// A teacher by the most probable tokens of each row and their logits.
+
+LINNET_NAMESPACE_BEGIN
+
+/// The most probable tokens of rows, and their logits: both [rows, k]. Where a row has fewer, the
+/// rest of its ids are `no_token`. A row's ids differ. top_logits_of() makes them of a model.
+struct top_logits {
+  index k = 0;
+  std::vector<token> ids{};
+  std::vector<float> logits{};
+
+  /// Number of rows.
+  index rows() const { return k > 0 ? std::ssize(ids) / k : 0; }
+  /// Rows [first, first + count), such as those of one sequence of a batch. Errors: errc::invalid
+  /// for rows that are not there, errc::out_of_memory.
+  result<top_logits> part(index first, index count) const LINNET_TRY {
+    if (first < 0 || count < 0 || first > rows() || count > rows() - first)
+      return error{errc::invalid, "top_logits::part", "rows",
+                   "some of " + std::to_string(rows()) + " rows",
+                   std::to_string(count) + " from row " + std::to_string(first) + " on"};
+    const auto begin = first * k, end = begin + count * k;
+    return top_logits{k,
+                      {ids.begin() + begin, ids.begin() + end},
+                      {logits.begin() + begin, logits.begin() + end}};
+  }
+  LINNET_OR_OUT_OF_MEMORY("top_logits::part")
+  /// Puts other rows behind these. Nothing changes unless all do. Errors: errc::invalid for rows of
+  /// another k, unless there is none here; errc::out_of_memory.
+  result<void> append(top_logits more) LINNET_TRY {
+    if (ids.empty()) {
+      *this = std::move(more);
+      return {};
+    }
+    if (more.k != k)
+      return error{errc::invalid, "top_logits::append", "k",
+                   std::to_string(k) + ", as the rows before have", std::to_string(more.k)};
+    ids.reserve(ids.size() + more.ids.size());
+    logits.reserve(logits.size() + more.logits.size());
+    ids.insert(ids.end(), more.ids.begin(), more.ids.end());
+    logits.insert(logits.end(), more.logits.begin(), more.logits.end());
+    return {};
+  }
+  LINNET_OR_OUT_OF_MEMORY("top_logits::append")
+  /// Cuts rows off, or puts some without ids behind: those of padding, whose labels are `ignored`.
+  /// Errors: errc::invalid for a negative number of rows, errc::out_of_memory.
+  result<void> resize(index rows) LINNET_TRY {
+    if (rows < 0)
+      return error{errc::invalid, "top_logits::resize", "rows", "at least 0", std::to_string(rows)};
+    if (!detail::has_memory(detail::array_bytes(rows, k, sizeof(token))))
+      return detail::out_of_memory("top_logits::resize");
+    const auto size = static_cast<std::size_t>(rows * k);
+    logits.reserve(size);
+    ids.resize(size, no_token);
+    logits.resize(size);
+    return {};
+  }
+  LINNET_OR_OUT_OF_MEMORY("top_logits::resize")
+};
+
+namespace detail {
+
+/// Finds the k largest of logits[n]; of equal ones those with the lowest ids. best[k] receives
+/// their ids, in descending order.
+template <class T>
+void largest_logits(index n, const T* logits, index k, token* best) {
+  // The k best so far are a heap whose first is the least.
+  const auto better = [&](token a, token b) {
+    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
+  };
+  for (token v = 0; v < n; ++v) {
+    if (v >= k) {
+      if (!better(v, best[0])) continue;
+      std::pop_heap(best, best + k, better);
+    }
+    best[v < k ? v : k - 1] = v;
+    std::push_heap(best, best + (v < k ? v + 1 : k), better);
+  }
+  std::sort_heap(best, best + k, better);
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Rows without ids, for a model of so many tokens. Errors: errc::invalid for k,
+/// errc::out_of_memory.
+inline result<top_logits> room_for_top_logits(index rows, index k, index vocabulary) LINNET_TRY {
+  constexpr const char* where = "top_logits_of";
+  if (k < 1 || k > vocabulary)
+    return error{errc::invalid, where, "k",
+                 "1 to " + std::to_string(vocabulary) + ", the model's vocabulary",
+                 std::to_string(k)};
+  if (rows > 0 && !has_memory(array_bytes(rows, k, sizeof(token)))) return out_of_memory(where);
+  top_logits made{k, {}, {}};
+  if (auto sized = made.resize((std::max)(rows, index{0})); !sized) return sized.error();
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("top_logits_of")
+/// Fills one row from logits[vocabulary].
+template <class T>
+void take_top_logits(top_logits& to, index row, index vocabulary, const T* logits) {
+  token* const ids = to.ids.data() + row * to.k;
+  float* const values = to.logits.data() + row * to.k;
+  largest_logits(vocabulary, logits, to.k, ids);
+  for (index c = 0; c < to.k; ++c) values[c] = static_cast<float>(logits[ids[c]]);
+}
+/// Refuses rows of logits that are not finite.
+inline result<void> check_top_logits(const top_logits& rows, bool finite) {
+  for (const float x : rows.logits) finite = finite && is_finite(x);
+  if (finite) return {};
+  return failure(errc::invalid, "top_logits_of", "the model's logits", "finite numbers", "others");
+}
+/// Refuses what a model refused.
+inline result<void> check_taken(const char* what, std::string_view why) {
+  if (why.empty()) return {};
+  return failure(errc::invalid, "top_logits_of", what, "what the model and the limits take", why);
+}
+
+/// An objective of an evaluator that keeps the largest logits of each row, and each sequence's loss
+/// if it is asked for. The loss is the cross-entropy.
+struct keeps_top_logits {
+  top_logits* rows;
+  std::span<loss_sum> losses;
+  index labels;  ///< of a sequence
+
+  template <class M>
+  static bool accepts(const typename M::batch&, const limits&) {
+    return true;
+  }
+  template <class Batch>
+  auto token_loss(const ops::execution&, const Batch&) const {
+    return [this](const ops::execution& on, const auto& h, index first, index count) {
+      on.threads.each(count, [&](index i) {
+        take_top_logits(*rows, first + i, h.vocabulary, h.chunk + i * h.vocabulary);
+      });
+      ops::label_cross_entropy{}(on, h, first, count);
+      on.threads.once([&] {
+        for (index i = first; i < first + count && !losses.empty(); ++i) {
+          loss_sum& of = losses[static_cast<std::size_t>(i / labels)];
+          of.nats += h.losses[i];
+          of.tokens += h.labels[i] != ignored;
+        }
+      });
+    };
+  }
+};
+
+template <class M>
+consteval bool predicts_tokens() {
+  static_assert(M::ids_per_token == 1,
+                "linnet::top_logits_of: this model's tokens consist of bytes, so it has no logits "
+                "of tokens");
+  return true;
+}
+
+}  // namespace detail
+
+/// The k largest logits of each label's row of a batch, [batch * labels of a sequence, k]. A row is
+/// what the model predicts its label by, and is there for labels that are `ignored`, too. Logits
+/// descend; of equal ones the lowest ids come first. They are those that loss() gives, with the
+/// same bits on any number of threads. `losses`[batch], unless empty, receives the cross-entropy of
+/// each sequence. Memory of one chunk of logits is all that it takes beside the rows. Errors:
+/// errc::invalid for k, `losses` of another size, a batch that the model refuses, and logits that
+/// are not finite. Also errc::out_of_memory. Wan et al. (2024) keep ten.
+template <class M, class T>
+result<top_logits> top_logits_of(evaluator<M, T>& teacher, const typename M::batch& b, index k = 10,
+                                 std::span<loss_sum> losses = {}) LINNET_TRY {
+  static_assert(detail::predicts_tokens<M>());
+  if (!losses.empty() && std::ssize(losses) != b.batch)
+    return error{errc::invalid, "top_logits_of", "losses",
+                 std::to_string(b.batch) + ", one for each sequence",
+                 std::to_string(losses.size())};
+  const index labels = detail::labels_per_sequence<M>(b);
+  auto made = detail::room_for_top_logits(multiply_sizes(b.batch, labels), k, M::vocabulary);
+  if (!made) return made;
+  for (loss_sum& one : losses) one = {};
+  const loss_sum sum = teacher.loss(b, detail::keeps_top_logits{&*made, losses, labels});
+  if (auto taken = detail::check_taken("batch", teacher.last_refusal()); !taken)
+    return taken.error();
+  if (auto fit = detail::check_top_logits(*made, is_finite(sum.nats)); !fit) return fit.error();
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("top_logits_of")
+
+/// The k largest logits of what follows each token that a session is fed, [batch * length, k]; see
+/// feed_all(), which takes the tokens. They stand behind those that the sequences have, and stay.
+/// Rows behind a sequence's valid tokens have no ids. Errors: errc::invalid for k, tokens that the
+/// session refuses, and logits that are not finite. Also errc::out_of_memory. Nothing is fed where
+/// k or the tokens are refused.
+template <class M, class T>
+result<top_logits> top_logits_of(session<M, T>& teacher, std::span<const token> tokens, index batch,
+                                 std::span<const index> lengths, index k = 10) LINNET_TRY {
+  static_assert(detail::predicts_tokens<M>());
+  auto made = detail::room_for_top_logits(std::ssize(tokens), k, M::vocabulary);
+  if (!made) return made;
+  const auto logits = teacher.feed_all(tokens, batch, lengths);
+  if (auto taken = detail::check_taken("tokens", teacher.last_refusal()); !taken)
+    return taken.error();
+  const index length = std::ssize(tokens) / batch;
+  for (index i = 0; i < batch * length; ++i)
+    if (lengths.empty() || i % length < lengths[static_cast<std::size_t>(i / length)])
+      detail::take_top_logits(*made, i, M::vocabulary, logits.data() + i * M::vocabulary);
+  if (auto fit = detail::check_top_logits(*made, true); !fit) return fit.error();
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("top_logits_of")
+/// @copydoc top_logits_of()
+template <class M, class T>
+result<top_logits> top_logits_of(session<M, T>& teacher, std::span<const token> tokens,
+                                 index k = 10) {
+  return top_logits_of(teacher, tokens, 1, {}, k);
+}
 
 LINNET_NAMESPACE_END
 /// @file
@@ -63170,7 +65099,7 @@ struct lora_product {
     by.inputs_backward(on, map, of_y, g.a, dx);
   }
 
- private:
+ protected:
   static constexpr index padded_experts = round_up((std::max)(experts, index{1}), ops::panel_width);
 
   static const lora_product& of(const void* self) {
@@ -63597,87 +65526,78 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The stack of a model that reads what virtual keys stand before: an encoder-decoder's decoder.
+/// Which stack of a model reads what virtual keys stand before, its attention and its layers.
+/// `width` is that of soft tokens. Models that are not `known` take neither.
 template <class M>
 struct virtual_stack {
-  using of = M;
-  using attention = typename M::attention;
+  static constexpr bool known = false;
 };
 template <class M>
-requires is_encoder<M>
+requires is_decoder<M>
 struct virtual_stack<M> {
+  static constexpr bool known = true;
+  using of = M;
+  using attention = typename M::attention;
+  static constexpr index layers = M::shape.layers, width = M::d;
+};
+template <class M>
+requires is_encoder<M>  // whose soft tokens stand before its norm, as embedded tokens
+struct virtual_stack<M> {
+  static constexpr bool known = true;
   using of = typename M::body;
   using attention = typename M::attention;
+  static constexpr index layers = M::shape.layers, width = M::width;
 };
 template <class M>
 requires is_t5<M>
 struct virtual_stack<M> {
+  static constexpr bool known = true;
   using of = typename M::decoder;
   using attention = typename M::decoder_attention;
+  static constexpr index layers = M::shape.decoder_layers, width = M::d;
 };
-/// The shape of that attention, and its layers.
+/// The shape of that attention.
 template <class M>
 inline constexpr attention_shape virtual_self = virtual_stack<M>::of::self;
-template <class M>
-consteval index virtual_layers() {
-  if constexpr (is_t5<M>)
-    return M::shape.decoder_layers;
-  else
-    return M::shape.layers;
-}
-/// Width of the rows that soft tokens are: an encoder's stand before its norm, as embedded tokens.
-template <class M>
-consteval index virtual_width() {
-  if constexpr (is_encoder<M>)
-    return M::width;
-  else
-    return M::d;
-}
 
-/// Whether the attention that reads virtual tokens counts tokens from the first; of a T5 they stand
-/// before the source or the target.
+/// Whether the attention that reads virtual tokens counts tokens from the first.
 template <class M, bool BeforeSource>
 consteval bool virtual_tokens_count() {
-  if constexpr (is_t5<M> && BeforeSource)
+  if constexpr (BeforeSource)
     return M::encoder_attention::counts_tokens;
-  else if constexpr (is_t5<M> || is_decoder<M> || is_encoder<M>)
-    return virtual_stack<M>::attention::counts_tokens;
   else
-    return false;  // refused in other words
+    return virtual_stack<M>::attention::counts_tokens;
 }
 
 /// Whether a model's texts may have virtual tokens before them; words for the others.
 template <class M, bool BeforeSource>
 consteval bool takes_virtual_tokens() {
-  if constexpr (virtual_tokens_count<M, BeforeSource>())
+  if constexpr (!virtual_stack<M>::known)
+    static_assert(never<M>,
+                  "linnet::prompt_tuning and prefix_tuning: decoders, encoders and T5 take virtual "
+                  "tokens, other models do not");
+  else if constexpr (virtual_tokens_count<M, BeforeSource>())
     static_assert(
         never<M>,
         "linnet::prompt_tuning and prefix_tuning: this kind of attention counts blocks or "
         "positions from a text's first token, and virtual ones are not among them");
-  else if constexpr (is_t5<M>)
-    return true;
   else if constexpr (is_encoder<M>)
     static_assert(!M::of_images,
                   "linnet::prompt_tuning and prefix_tuning: they stand before texts; an encoder of "
                   "images reads none");
-  else if constexpr (!is_decoder<M>)
-    static_assert(never<M>,
-                  "linnet::prompt_tuning and prefix_tuning: decoders, encoders and T5 take virtual "
-                  "tokens, other models do not");
-  else if constexpr (M::depths::routes)
+  else if constexpr (is_decoder<M>) {
     static_assert(
-        never<M>,
+        !M::depths::routes,
         "linnet::prompt_tuning and prefix_tuning: a mixture of depths would count virtual "
         "tokens among those that it chooses from");
-  else if constexpr (!M::embedding::whole_rows)
     static_assert(
-        never<M>,
+        M::embedding::whole_rows,
         "linnet::prompt_tuning and prefix_tuning: a tensor train has a row for each token alone");
-  else if constexpr (M::takes_prefix)
     static_assert(
-        never<M>,
+        !M::takes_prefix,
         "linnet::prompt_tuning and prefix_tuning: attention::prefix counts a text's first "
         "tokens, and virtual ones are not among them");
+  }
   return true;
 }
 
@@ -63728,7 +65648,7 @@ struct virtual_model : adapted_model<M, Method> {
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
     workspace<T> w;
-    if (BeforeSource || is_encoder<M>) w.lengths = m.saved.take<index>(l.batch);
+    if (has_lengths) w.lengths = m.saved.take<index>(l.batch);
     static_cast<adapted_workspace<M, T>&>(w) = plan_adapted<M, T>(m, whole(l), use, 0);
     return w;
   }
@@ -63751,11 +65671,12 @@ struct virtual_model : adapted_model<M, Method> {
   }
 
  private:
+  static constexpr bool has_lengths = BeforeSource || requires(const batch& b) { b.lengths; };
   /// Lengths of the texts that virtual tokens stand before, where a batch has them.
   static const index* lengths_of([[maybe_unused]] const batch& b) {
     if constexpr (BeforeSource)
       return b.source_lengths;
-    else if constexpr (is_encoder<M>)
+    else if constexpr (has_lengths)
       return b.lengths;
     else
       return nullptr;
@@ -63789,7 +65710,8 @@ namespace detail {
 /// Whether every layer's attention takes keys that are given.
 template <class M>
 consteval bool takes_virtual_keys() {
-  if constexpr (is_decoder<M> || is_encoder<M> || is_t5<M>) {
+  if constexpr (virtual_stack<M>::known) {
+    if constexpr (virtual_stack<M>::attention::heads_by_layer) return false;  // keys have one width
     using layer = typename virtual_stack<M>::attention::template layer<virtual_self<M>>;
     if constexpr (requires { layer::takes_virtual_keys; }) return layer::takes_virtual_keys;
     return false;
@@ -63807,7 +65729,7 @@ struct adapted<M, prefix_tuning<Count>> : detail::virtual_model<M, prefix_tuning
   /// Values of the keys of a token in one layer.
   static constexpr index key_width =
       detail::virtual_self<M>.kv_heads * detail::virtual_self<M>.d_kv;
-  static constexpr index width = detail::virtual_layers<M>() * 2 * key_width;
+  static constexpr index width = detail::virtual_stack<M>::layers * 2 * key_width;
 
   template <class Form>
   struct params {
@@ -63866,7 +65788,7 @@ struct prompt_tuning {
 template <class M, index Count>
 struct adapted<M, prompt_tuning<Count>>
     : detail::virtual_model<M, prompt_tuning<Count>, Count, M::encodes> {
-  static constexpr index width = detail::virtual_width<M>();
+  static constexpr index width = detail::virtual_stack<M>::width;
   template <class Form>
   struct params {
     typename Form::vector prompt{};
@@ -64680,6 +66602,679 @@ result<weights<adapted<M, gated_prefix<Count, Layers>>, T>> fold(
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("fold")
+
+LINNET_NAMESPACE_END
+/// @file
+/// LoRA-Switch: low-rank deltas that one router chooses for each token, for all layers at once.
+
+LINNET_NAMESPACE_BEGIN
+
+/// LoRA-Switch (Kong et al. 2024), a method of adapted<> for decoders. It has the deltas and gates
+/// of dynamic_lora, but one router for all matrices. The router reads what the first matrix reads,
+/// and each token keeps its gates in all layers. So a token meets the weights W + s sum of g_i B_i
+/// A_i of one choice. One expert is lora<Rank>.
+template <index Experts, index Rank, index Top = 2, class Targets = all_linear>
+struct lora_switch {
+  static_assert(Experts >= 1 && Experts <= 64 && Top >= 1 && Top <= Experts,
+                "linnet::lora_switch: 1 to 64 experts, of which 1 to all are chosen, such as "
+                "lora_switch<8, 4, 2>");
+  static_assert(Rank > 0 && Experts * Rank <= 1024,
+                "linnet::lora_switch: experts times rank is from 1 to 1024");
+  static constexpr index experts = Experts, expert_rank = Rank, chosen = Top;
+  using targets = Targets;
+};
+
+namespace detail {
+
+/// The matrices of an adapter whose router reads the input of the first.
+struct routed_targets {
+  index first = 0;    ///< the first matrices that read what the router reads
+  index columns = 0;  ///< its inputs
+  bool plain = true;  ///< whether all are maps of attention and feed-forwards, of whole rows
+};
+template <class M, class Targets>
+consteval routed_targets find_routed_targets() {
+  routed_targets found;
+  bool together = true;
+  index layer = -1;
+  std::string_view part;
+  each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
+    if (!is_target<M, Targets>(at, info)) return;
+    const parameter_path& map = *at.parent;
+    const std::string_view name = map.name, of = map.parent ? map.parent->name : name;
+    const bool reads = name == "q" || name == "k" || name == "v" || name == "gate" ||
+                       name == "up" || name == "wi",
+               writes = name == "o" || name == "down" || name == "wo";
+    found.plain = found.plain && (of == "attention" || of == "ffn") && (reads || writes);
+    const index number = at.enclosing_element().number;
+    if (found.columns == 0) {
+      found = {1, info.columns, found.plain};
+      layer = number;
+      part = of;
+      together = reads;
+      return;
+    }
+    together = together && reads && number == layer && of == part;
+    found.first += together;
+  });
+  return found;
+}
+/// Whether a model's tokens may keep their gates from layer to layer; words for the others.
+template <class M, class Targets>
+consteval bool routes_tokens_once() {
+  if constexpr (!is_decoder<M>)
+    static_assert(never<M>,
+                  "linnet::lora_switch: decoders route a token once; dynamic_lora routes it in "
+                  "each matrix of any model");
+  else if constexpr (!takes_virtual_keys<M>() || !M::self.projections.plain() ||
+                     M::depths::routes || !std::is_same_v<typename M::sharing, sharing::none>)
+    static_assert(never<M>,
+                  "linnet::lora_switch: all tokens go through layers of their own, with full "
+                  "attention or sliding windows; take dynamic_lora");
+  else
+    static_assert(find_routed_targets<M, Targets>().plain,
+                  "linnet::lora_switch: its matrices are those of attention and of standard or "
+                  "gated feed-forwards, which read a row for each token; take dynamic_lora");
+  return true;
+}
+
+/// Products with deltas by gates that tokens keep. `P` and `G` as of lora_product.
+template <index Experts, index Rank, index Top, class T, class P, class G>
+struct switch_product : lora_product<Experts * Rank, T, P, G> {
+  using shared = lora_product<Experts * Rank, T, P, G>;
+  using shared::most_rows;
+  using shared::padded;
+  using choice = expert_gates<Experts, Top>;
+  static constexpr index width = Experts * Rank,
+                         padded_experts = round_up(Experts, ops::panel_width);
+
+  index first = 1;        ///< matrices that read what the router reads
+  T* gates = nullptr;     ///< [rows, Experts] of all tokens, as choose() leaves them
+  T* d_scores = nullptr;  ///< [rows, Experts] summed over the products behind the first
+  T* own = nullptr;       ///< [rows, Experts] of one product
+
+  /// The hook of products. It must not outlive this object.
+  ops::product_adapter<T> hook() const {
+    const shared* const object = this;
+    return {object, &shared::covers, &add, this->dp ? &backward : nullptr};
+  }
+
+ private:
+  static const switch_product& of(const void* self) {
+    return static_cast<const switch_product&>(*static_cast<const shared*>(self));
+  }
+  /// gates[rows, Experts] of rows [i, i + rows), for the calling thread alone.
+  void route(const ops::execution& on, const ops::adapted_product<T>& to, index i, index rows,
+             T* some) const {
+    ops::detail::block_product<T, T, simd::epilogue<T>>{
+        rows,
+        Experts,
+        to.k,
+        {to.x + i * to.k, to.k, 1},
+        {this->p.router.panels, ops::panel_width, ops::panel_width * to.k},
+        some,
+        padded_experts,
+        {nullptr, T(1), false},
+        padded_experts - Experts}
+        .run(on.level);
+    for (index r = 0; r < rows; ++r) choice::choose(some + r * padded_experts);
+  }
+  static void add(const void* self, const ops::execution& on, const ops::adapted_product<T>& to,
+                  const ops::output_block& block) {
+    const switch_product& by = of(self);
+    const index map = by.p.base.find(to.panels);
+    const auto& b = by.p.maps[map].b;
+    const T scale = T(by.p.base.how.scale(Rank)) * to.alpha;
+    alignas(64) T some[std::size_t{most_rows * padded}];
+    alignas(64) T routed[std::size_t{most_rows * padded_experts}];
+    for (index i = block.i0; i < block.i1; i += most_rows) {
+      const index rows = (std::min)(most_rows, block.i1 - i);
+      by.reduce(on, map, to, i, rows, some, padded);
+      const bool routes = map < by.first;  // nobody has waited for gates that another thread keeps
+      if (routes) by.route(on, to, i, rows, routed);
+      for (index r = 0; r < rows; ++r) {
+        T* const kept = by.gates + (i + r) * Experts;
+        if (map == 0 && block.j0 == 0) std::copy_n(routed + r * padded_experts, Experts, kept);
+        choice::apply(routes ? routed + r * padded_experts : kept, Rank, some + r * padded);
+      }
+      ops::detail::block_product<T, T, simd::epilogue<T>>{
+          rows,
+          block.j1 - block.j0,
+          width,
+          {some, padded, 1},
+          {b.panels + block.j0 * width, ops::panel_width, ops::panel_width * width},
+          to.y + i * to.n + block.j0,
+          to.n,
+          {nullptr, scale, true},
+          round_up(block.j1, ops::panel_width) - block.j1}
+          .run(on.level);
+    }
+  }
+  /// The first matrix comes last, and takes to the router what all behind it have added. Those
+  /// that read what the router reads give it their own at once.
+  static void backward(const void* self, const ops::execution& on,
+                       const ops::adapted_product<T>& of_y, const T* dy, T* dx) {
+    const switch_product& by = of(self);
+    const index map = by.p.base.find(of_y.panels), m = of_y.m, n = of_y.n;
+    const auto& w = by.p.maps[map];
+    auto& g = by.dp->maps[map];
+    const T scale = T(by.p.base.how.scale(Rank)) * of_y.alpha;
+    const auto [begin, end] = on.threads.range(m);
+    T *const inner = by.inner, *const passed = by.inner + m * width;
+    by.reduce(on, map, of_y, begin, end - begin, inner + begin * width, width);
+    std::copy(inner + begin * width, inner + end * width, passed + begin * width);
+    for (index i = begin; i < end; ++i)
+      choice::apply(by.gates + i * Experts, Rank, passed + i * width);
+    ops::fill(on, m * width, T(0), by.d_inner);  // and waits
+    ops::matmul_dw(on, m, n, width, dy, passed, g.b, scale);
+    ops::matmul_dx(on, m, n, width, dy, w.b, by.d_inner, scale);
+    const bool routes = map < by.first;
+    on.threads.each(m, [&](index i) {
+      T some[std::size_t{Experts}];
+      choice::backward(by.gates + i * Experts, Rank, inner + i * width, by.d_inner + i * width,
+                       some);
+      T *const sum = by.d_scores + i * Experts, *const to = routes ? by.own + i * Experts : sum;
+      for (index e = 0; e < Experts; ++e) {
+        const T before = !routes || map == 0 ? sum[e] : T(0);
+        to[e] = before + some[e];
+      }
+    });
+    if (routes) {
+      ops::matmul_dw(on, m, Experts, of_y.k, by.own, of_y.x, by.dp->router);
+      ops::matmul_dx(on, m, Experts, of_y.k, by.own, by.p.router, dx);
+    }
+    by.inputs_backward(on, map, of_y, g.a, dx);
+  }
+};
+
+/// Buffers of a model with gates that tokens keep.
+template <class M, class T>
+struct switch_workspace {
+  adapted_workspace<M, T> model{};
+  index rows = 0;                                           ///< of a product, at most
+  T *gates = nullptr, *d_scores = nullptr, *own = nullptr;  ///< see switch_product
+};
+
+}  // namespace detail
+
+/// Model `M` with deltas and one router. Tensors are named as dynamic_lora's, but for
+/// lora_router.weight, which comes first.
+template <class M, index Experts, index Rank, index Top, class Targets>
+struct adapted<M, lora_switch<Experts, Rank, Top, Targets>>
+    : detail::adapted_model<M, lora_switch<Experts, Rank, Top, Targets>> {
+  static constexpr std::size_t count = detail::count_targets<M, Targets>();
+  static_assert(count > 0 && detail::names_fit<M, Targets>,
+                "linnet::lora_switch: a name of target_modules<...> is that of no matrix of this "
+                "model; M::visit() has the names, such as blocks.0.attention.q.weight");
+  static_assert(detail::routes_tokens_once<M, Targets>());
+  static constexpr detail::routed_targets routed = detail::find_routed_targets<M, Targets>();
+  static constexpr bool serves_sequences = false;  ///< sessions keep no gates
+  static constexpr bool routes_once = true;        ///< layers must see all tokens
+
+  template <class Form>
+  struct params {
+    struct map {
+      typename Form::matrix a{}, b{};
+    };
+    typename Form::matrix router{};
+    map maps[count]{};
+    lora_base<count> base{};  ///< what the adapter was made for
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    const auto spread = [](index inputs) {
+      return 1 / detail::sqrt(3 * static_cast<double>(inputs));
+    };
+    const parameter_path router = at / "lora_router";
+    f(router / "weight", tensor_info{Experts, routed.columns, role::matrix, spread(routed.columns)},
+      p.router...);
+    std::size_t i = 0;
+    M::visit(
+        [&](const parameter_path& weight, const tensor_info& info) {
+          if (!detail::is_target<M, Targets>(weight, info)) return;
+          const parameter_path a = *weight.parent / "lora_A", b = *weight.parent / "lora_B";
+          f(a / "weight",
+            tensor_info{Experts * Rank, info.columns, role::matrix, spread(info.columns)},
+            p.maps[i].a...);
+          f(b / "weight", tensor_info{info.rows, Experts * Rank, role::matrix, 0, &start_zero},
+            p.maps[i].b...);
+          ++i;
+        },
+        at);
+  }
+  /// Calls f(key, value) for what decides what the adapter computes.
+  template <class F>
+  static void describe(F&& f) {
+    M::describe(f);
+    f("adapter", "lora_switch");
+    f("experts", Experts);
+    f("rank", Rank);
+    f("chosen", Top);
+    f("target_modules", Targets::name());
+  }
+
+  template <class T>
+  using workspace = detail::switch_workspace<M, T>;
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    workspace<T> w;
+    planner rows;
+    rows.converted_bytes = [](index some, index, index, index, bool) { return some; };
+    (void)M::template plan<T>(rows, l, use);
+    w.rows = rows.converted;
+    const index size = multiply_sizes(w.rows, Experts);
+    w.gates = m.state.take<T>(size);
+    if (use == purpose::training) {
+      w.d_scores = m.state.take<T>(size);
+      w.own = m.state.take<T>(size);
+    }
+    w.model = detail::plan_adapted<M, T>(m, l, use, 2 * Experts * Rank);
+    return w;
+  }
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    M::prepare(w.model.base, l);
+  }
+
+  /// Summed loss of a batch with the adapter, see M::loss(). With `dp`, adds the adapter's
+  /// gradient. Called by every thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const typename M::batch& b, workspace<T>& w, const ops::execution& on,
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    adapted::template check_storage<S, T>();
+    using product = detail::switch_product<Experts, Rank, Top, T, params<form::packed<T, S>>,
+                                           params<form::gradient<T>>>;
+    product added{
+        {p, dp, w.model.inner, w.model.d_inner}, routed.first, w.gates, w.d_scores, w.own};
+    added.key = call.dropout;
+    added.key.rate = dp || call.dropout.rate > 0 ? p.base.how.dropout : 0;
+    added.sequences = b.batch;
+    if (dp) ops::fill(on, w.rows * Experts, T(0), w.d_scores);
+    return adapted::loss_with(p, dp != nullptr, b, w.model, on,
+                              ops::adapter_hooks<T>{.object = &p, .products = added.hook()}, call,
+                              criterion);
+  }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Prefix tuning behind a projection, which trains in place of the prefix and is thrown away.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Prefix tuning behind a projection (Li and Liang 2021), a method of adapted<>. It trains the maps
+/// of tanh(E A^T + a) B^T + b, which is the prefix. Each of `Count` virtual tokens has a narrow row
+/// in E, and `Hidden` values stand between both maps. Afterwards fold() makes a prefix_tuning of
+/// it, and the projection is thrown away.
+template <index Count, index Hidden>
+struct prefix_projection {
+  static_assert(Hidden > 0 && Hidden <= 65536,
+                "linnet::prefix_projection: 1 to 65536 hidden values, such as "
+                "prefix_projection<10, 512>");
+  static constexpr index virtual_count = Count, projection_width = Hidden;
+};
+
+namespace detail {
+
+/// Initial values of a linear map of `In` inputs and of its bias, as PyTorch has them.
+template <index In>
+double start_uniform(const parameter_path&, index, random_stream& random) {
+  return (2 * random.uniform() - 1) / sqrt(static_cast<double>(In));
+}
+
+/// The values between the maps of a projection, and the prefix.
+template <class T>
+struct projected_rows {
+  T* inner = nullptr;   ///< [Count, Hidden] before their tanh
+  T* active = nullptr;  ///< [Count, Hidden] behind it; may be `inner` where nothing trains
+  T* prefix = nullptr;  ///< [Count, layers, 2, width of keys]
+};
+
+/// Buffers of a model with a projected prefix.
+template <class M, class T>
+struct projection_workspace {
+  virtual_workspace<M, T> model{};
+  projected_rows<T> rows{}, d_rows{};  ///< and their gradients, while training
+};
+
+}  // namespace detail
+
+/// Model `M` with a projected prefix. Tensors have the names of PEFT's PrefixEncoder.
+template <class M, index Count, index Hidden>
+struct adapted<M, prefix_projection<Count, Hidden>>
+    : detail::virtual_model<M, prefix_projection<Count, Hidden>, Count> {
+  using shared = detail::virtual_model<M, prefix_projection<Count, Hidden>, Count>;
+  using prefix = adapted<M, prefix_tuning<Count>>;  ///< what fold() makes of it
+  static constexpr bool serves_sequences = false;   ///< see fold()
+  /// Values of a virtual token's row: those of the keys of one layer.
+  static constexpr index row_width = prefix::key_width;
+  static constexpr index width = prefix::width;
+
+  template <class Form>
+  struct params {
+    typename Form::vector embedding{};
+    typename Form::matrix first{};
+    typename Form::vector first_bias{};
+    typename Form::matrix second{};
+    typename Form::vector second_bias{};
+    adapter_base base{};  ///< what the adapter was made for
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    const parameter_path rows = at / "embedding", maps = at / "transform", first = maps / "0",
+                         second = maps / "2";
+    constexpr auto in = &detail::start_uniform<row_width>, inner = &detail::start_uniform<Hidden>;
+    f(rows / "weight", tensor_info{Count, row_width, role::position, 1}, p.embedding...);
+    f(first / "weight", tensor_info{Hidden, row_width, role::matrix, 0, in}, p.first...);
+    f(first / "bias", tensor_info{1, Hidden, role::bias, 0, in}, p.first_bias...);
+    f(second / "weight", tensor_info{width, Hidden, role::matrix, 0, inner}, p.second...);
+    f(second / "bias", tensor_info{1, width, role::bias, 0, inner}, p.second_bias...);
+  }
+  /// Calls f(key, value) for what decides what the adapter computes.
+  template <class F>
+  static void describe(F&& f) {
+    M::describe(f);
+    f("adapter", "prefix_projection");
+    f("virtual_tokens", Count);
+    f("projection_width", Hidden);
+  }
+
+  template <class T>
+  using workspace = detail::projection_workspace<M, T>;
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    const auto take = [&](bool apart) {
+      detail::projected_rows<T> rows;
+      rows.inner = m.state.take<T>(Count * Hidden);
+      rows.active = apart ? m.state.take<T>(Count * Hidden) : rows.inner;
+      rows.prefix = m.state.take<T>(Count * width);
+      return rows;
+    };
+    const bool trains = use == purpose::training;
+    workspace<T> w;
+    w.rows = take(trains);
+    if (trains) w.d_rows = take(true);
+    w.model = shared::template plan<T>(m, l, use);
+    return w;
+  }
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    shared::prepare(w.model, l);
+  }
+
+  /// Computes the prefix. Called by every thread.
+  template <class T, class S>
+  static void project(const ops::execution& on, const params<form::packed<T, S>>& p,
+                      const detail::projected_rows<T>& to) {
+    ops::matmul(on, Count, Hidden, row_width, p.embedding, p.first, to.inner, {p.first_bias});
+    ops::activation<activation_kind::tanh>(on, Count * Hidden, to.inner, to.active);
+    ops::matmul(on, Count, width, Hidden, to.active, p.second, to.prefix, {p.second_bias});
+  }
+
+  /// Summed loss of a batch behind the prefix, see M::loss(). With `dp`, adds the gradient of the
+  /// projection. Called by every thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const typename M::batch& b, workspace<T>& w, const ops::execution& on,
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    adapted::template check_storage<S, T>();
+    if (p.base.of == nullptr) return loss_sum::refused();
+    project<T, S>(on, p, w.rows);
+    if (dp) ops::fill(on, Count * width, T(0), w.d_rows.prefix);
+    const ops::adapter_hooks<T> hooks{.object = &p,
+                                      .front = {.count = Count,
+                                                .keys_values = w.rows.prefix,
+                                                .d_keys_values = dp ? w.d_rows.prefix : nullptr,
+                                                .stride = width}};
+    const loss_sum sum =
+        adapted::loss_behind(p, dp != nullptr, b, w.model, on, hooks, call, criterion);
+    if (dp) backward<T, S>(on, p, *dp, w);
+    return sum;
+  }
+
+ private:
+  /// Adds the gradients of project() from that of the prefix.
+  template <class T, class S>
+  static void backward(const ops::execution& on, const params<form::packed<T, S>>& p,
+                       params<form::gradient<T>>& dp, const workspace<T>& w) {
+    const auto& [inner, active, rows] = w.rows;
+    const auto& [d_inner, d_active, d_rows] = w.d_rows;
+    on.threads.wait();
+    ops::fill(on, Count * Hidden, T(0), d_inner);
+    ops::fill(on, Count * Hidden, T(0), d_active);
+    ops::bias_gradient(on, Count, width, d_rows, dp.second_bias);
+    ops::matmul_dw(on, Count, width, Hidden, d_rows, active, dp.second);
+    ops::matmul_dx(on, Count, width, Hidden, d_rows, p.second, d_active);
+    ops::activation_backward<activation_kind::tanh>(on, Count * Hidden, inner, d_active, d_inner);
+    ops::bias_gradient(on, Count, Hidden, d_inner, dp.first_bias);
+    ops::matmul_dw(on, Count, Hidden, row_width, d_inner, p.embedding, dp.first);
+    ops::matmul_dx(on, Count, Hidden, row_width, d_inner, p.first, dp.embedding);
+  }
+};
+
+/// A prefix before the texts of packed weights, behind a projection. The base must outlive it and
+/// not move. Rows are normal values of deviation 1. A map of n inputs and its bias are uniform
+/// between -n^-1/2 and n^-1/2. Errors: errc::out_of_memory, and the error of `base` if it is not
+/// valid().
+template <class Method, class M, class T>
+requires requires { Method::projection_width; }
+result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, seed s = {}) LINNET_TRY {
+  auto made = detail::begin_adapter<Method>(base);
+  if (made) initialize(*made, s);
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("adapt")
+
+/// The prefix that a projection makes, without the projection. Sessions take it, save_peft() writes
+/// it, and training can go on with it. Errors: errc::invalid for an
+/// adapter without a base, errc::out_of_memory, and the error of `w` if it is not valid().
+template <class M, index Count, index Hidden, class T>
+result<weights<adapted<M, prefix_tuning<Count>>, T>> fold(
+    const weights<adapted<M, prefix_projection<Count, Hidden>>, T>& w) LINNET_TRY {
+  using A = adapted<M, prefix_projection<Count, Hidden>>;
+  if (!w.valid()) return w.error();
+  if (auto fit = detail::check_base("fold", w.tree()); !fit) return fit.error();
+  weights<adapted<M, prefix_tuning<Count>>, T> made;
+  if (!made.valid()) return made.error();
+  made.tree().base = w.tree().base;
+  const auto maps = pack(w);
+  if (!maps.valid()) return maps.error();
+  constexpr index bytes = Count * Hidden * static_cast<index>(sizeof(T));
+  memory_block inner(bytes);
+  if (!inner.data()) return detail::out_of_memory("fold", bytes);
+  auto* const rows = static_cast<T*>(inner.data());
+  A::template project<T, storage_of<A, T>>(ops::execution{}, maps.tree(),
+                                           {rows, rows, made.tree().prefix});
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("fold")
+
+LINNET_NAMESPACE_END
+/// @file
+/// How a language model learns to see without change: its visual parts train, and the rest is
+/// frozen (Luo et al. 2024, arXiv:2410.08202).
+
+/// @file
+/// Training of some tensors of a model, while all others are frozen.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Training of the tensors for which `Parts::trains(parameter_path)` is true, a method of
+/// adapted<>. `Parts::name()` is what files say of them; see visual_parts.
+template <class Parts>
+struct partial_tuning {
+  using parts = Parts;
+};
+
+namespace detail {
+template <class M, class Parts>
+consteval std::size_t count_trained() {
+  std::size_t count = 0;
+  each_tensor<M>([&](const parameter_path& at, const tensor_info&) { count += Parts::trains(at); });
+  return count;
+}
+}  // namespace detail
+
+/// Model `M` with some tensors of its own beside packed weights, which no training changes. They
+/// have the names of the base's. Gradients, moments and files are those of the tensors that train.
+template <class M, class Parts>
+struct adapted<M, partial_tuning<Parts>> : detail::adapted_model<M, partial_tuning<Parts>> {
+  static_assert(detail::count_trained<M, Parts>() > 0,
+                "linnet::partial_tuning: Parts::trains() is false for all tensors of the model");
+  static_assert(std::is_same_v<typename M::storage, linnet::storage::f32>,
+                "linnet::partial_tuning: tensors of the base train, so that its storage must be "
+                "f32; quantize() what comes out");
+  static constexpr bool serves_sequences = false;  ///< merge() it to run it
+
+  template <class Form>
+  struct params {
+    typename M::template params<Form> own{};  ///< null where a tensor is frozen
+    adapter_base base{};                      ///< what the adapter was made for
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    M::visit(
+        [&](const parameter_path& where, const tensor_info& info, auto&... leaf) {
+          if (Parts::trains(where)) f(where, info, leaf...);
+        },
+        at, p.own...);
+  }
+  /// Calls f(key, value) for what decides what the adapter computes.
+  template <class F>
+  static void describe(F&& f) {
+    M::describe(f);
+    f("adapter", "partial_tuning");
+    f("parts", std::string(Parts::name()));
+  }
+
+  template <class T>
+  using workspace = detail::adapted_workspace<M, T>;
+
+  /// Summed loss of a batch with these tensors, see M::loss(). With `dp`, adds their gradient.
+  /// Called by every thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const typename M::batch& b, workspace<T>& w, const ops::execution& on,
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    adapted::template check_storage<S, T>();
+    if (p.base.of == nullptr) return loss_sum::refused();
+    auto frozen = detail::frozen_params<M, T>(static_cast<const packed<M, T>*>(p.base.of)->tree());
+    auto gradient = detail::frozen_gradients<M, T>(w.unread);
+    const typename M::template params<form::gradient<T>> none{};
+    M::visit(
+        [&](const parameter_path& at, const tensor_info&, auto& value, auto& slope, const auto& own,
+            const auto& own_slope) {
+          if (!Parts::trains(at)) return;
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(value)>>)
+            value = own;
+          else
+            value = ops::frozen_matrix(own);
+          if (dp) slope = own_slope;
+        },
+        parameter_path{}, frozen, gradient, p.own, dp ? std::as_const(dp->own) : none);
+    return M::template loss<T, detail::frozen_base<M, T>>(frozen, dp ? &gradient : nullptr, b,
+                                                          w.base, on, call, criterion);
+  }
+};
+
+/// The tensors of packed weights that `Method`, a partial_tuning, trains; `base` must outlive them
+/// and not move. Train them with trainer<adapted<M, Method>>. Errors: errc::out_of_memory, and the
+/// error of `base` if it is not valid().
+template <class Method, class M, class T>
+requires requires { typename Method::parts; }
+result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base) LINNET_TRY {
+  auto made = detail::begin_adapter<Method>(base);
+  if (!made) return made;
+  M::visit(
+      [](const parameter_path& at, const tensor_info& info, auto& to, const auto& from) {
+        if (!Method::parts::trains(at)) return;
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
+          std::copy_n(from, info.size(), to);
+        else
+          for (index r = 0; r < info.rows; ++r)
+            for (index j = 0; j < info.columns; ++j)
+              to.data[r * info.columns + j] = from.at(r, j, info.columns);
+      },
+      parameter_path{}, made->tree().own, base.tree());
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("adapt")
+
+/// Puts tensors that were trained alone into the weights of their base; no other bit changes.
+/// Errors: the error of what is not valid().
+template <class M, class Parts, class T>
+result<void> merge(weights<M, T>& w, const weights<adapted<M, partial_tuning<Parts>>, T>& adapter) {
+  if (!w.valid()) return w.error();
+  if (!adapter.valid()) return adapter.error();
+  M::visit(
+      [](const parameter_path& at, const tensor_info& info, auto& to, const auto& from) {
+        if (Parts::trains(at))
+          std::copy_n(detail::numbers_in(from), info.size(), detail::numbers_in(to));
+      },
+      parameter_path{}, w.tree(), adapter.tree().own);
+  return {};
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The tensors of an image_text that see. They are its encoder of images, its projector, and the
+/// visual experts of ffn::visual_expert. Where they alone train, by partial_tuning, it is the first
+/// stage of Mono-InternVL: every bit of the language model stays as it is.
+struct visual_parts {
+  static constexpr std::string_view name() { return "visual"; }
+  /// Whether a tensor is one of them.
+  static constexpr bool trains(const parameter_path& at) {
+    for (const parameter_path* p = &at; p; p = p->parent)
+      if (p->name == "vision" || p->name == "projector" || p->name == "visual") return true;
+    return false;
+  }
+};
+
+namespace detail {
+/// Whether a tensor belongs to a visual expert.
+constexpr bool of_visual_expert(const parameter_path& at) {
+  for (const parameter_path* p = &at; p; p = p->parent)
+    if (p->name == "visual") return true;
+  return false;
+}
+template <class M>
+consteval std::size_t count_of_visual_experts() {
+  std::size_t count = 0;
+  each_tensor<M>(
+      [&](const parameter_path& at, const tensor_info&) { count += of_visual_expert(at); });
+  return count;
+}
+}  // namespace detail
+
+/// Copies each expert of texts to the visual expert beside it, which is where Mono-InternVL begins.
+/// The model then computes what it would with the feed-forward alone. Errors: the error of `w` if
+/// it is not valid(), and errc::out_of_memory.
+template <class M, class T>
+result<void> copy_to_visual_experts(weights<M, T>& w) LINNET_TRY {
+  static_assert(detail::count_of_visual_experts<M>() > 0,
+                "linnet::copy_to_visual_experts: the model has none; give its decoder "
+                "ffn::visual_expert<>");
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::copy_to_visual_experts: copies f32 (or double) weights; quantize() "
+                "afterwards");
+  if (!w.valid()) return w.error();
+  std::map<std::string, const T*> texts;
+  w.visit([&](const parameter_path& at, const tensor_info&, auto& leaf) {
+    if (!detail::of_visual_expert(at)) texts[at.str()] = detail::numbers_in(leaf);
+  });
+  w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+    if (!detail::of_visual_expert(at)) return;
+    constexpr std::string_view part = ".visual";
+    std::string name = at.str();
+    name.erase(name.rfind(part), part.size());
+    std::copy_n(texts.at(name), info.size(), detail::numbers_in(leaf));
+  });
+  return {};
+}
+LINNET_OR_OUT_OF_MEMORY("copy_to_visual_experts")
 
 LINNET_NAMESPACE_END
 /// @file
@@ -66253,7 +68848,7 @@ class instruction_stream {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Pre-training examples of encoders: windows of a text, masked.
+/// Pre-training examples of encoders: windows of one or more texts, masked.
 
 /// @file
 /// BERT's masked language modelling on token ids (Devlin et al. 2019, section 3.1): some tokens are
@@ -66358,24 +68953,35 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Stream of masked examples from a text: example i is a pure function of (seed, i). Nothing
-/// depends on earlier calls, so a cursor is one integer and a run resumes exactly. Worker r of n
-/// trains on examples n B t + r B + [0, B) in step t.
+/// Stream of masked examples: example i is a pure function of (seed, i). Nothing depends on earlier
+/// calls, so a cursor is one integer and a run resumes exactly. Worker r of n trains on examples
+/// n B t + r B + [0, B) in step t.
 ///
 /// A text is cut into windows, packed: they run over the ends of documents. Special tokens stand
 /// around each, which fill its `length` together. Each epoch visits every window once, in an order
-/// of its own and with masks of its own; the last window may be shorter.
+/// of its own and with masks of its own; the last window may be shorter. Among several texts a
+/// mixture chooses.
 ///
 /// `Source` has `size()` and `read(first, span<token>)`: byte_source, token_source or your own.
 /// What it views must outlive the stream.
 template <class Source = token_source>
 class masking_stream {
  public:
-  /// Opens a stream with memory for batches of [batch, length] tokens. Errors: errc::invalid.
-  /// It is for numbers out of their ranges, ids outside the vocabulary and a batch below 1. It is
-  /// also for a length that leaves no room for a token of text, and for no text.
+  /// Opens a stream of one text with memory for batches of [batch, length] tokens. Errors:
+  /// errc::invalid. It is for numbers out of their ranges, ids outside the vocabulary and a batch
+  /// below 1. It is also for a length that leaves no room for a token of text, and for no text.
   static result<masking_stream> open(Source text, const token_masking& how, const bert_ids& ids,
                                      index batch, index length, seed key) LINNET_TRY {
+    std::vector<Source> texts;
+    texts.push_back(std::move(text));
+    return open(std::move(texts), mixture(), how, ids, batch, length, key);
+  }
+  LINNET_OR_OUT_OF_MEMORY("masking_stream::open")
+  /// A stream of several texts. Errors: as above; errc::invalid for a mixture of another number of
+  /// them.
+  static result<masking_stream> open(std::vector<Source> texts, mixture which,
+                                     const token_masking& how, const bert_ids& ids, index batch,
+                                     index length, seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, auto got) {
       return error{errc::invalid, "masking_stream::open", std::move(what), std::move(expected),
                    std::to_string(got)};
@@ -66388,57 +68994,69 @@ class masking_stream {
     if (batch < 1) return wrong("batch", "at least 1", batch);
     if (length <= ids.around())
       return wrong("length", "at least " + std::to_string(ids.around() + 1) + " tokens", length);
-    if (text.size() < 1) return wrong("tokens of text", "at least 1", text.size());
+    if (which.streams() != std::ssize(texts))
+      return wrong("texts", std::to_string(which.streams()) + " as the mixture has",
+                   std::ssize(texts));
+    for (const Source& text : texts)
+      if (text.size() < 1) return wrong("tokens of text", "at least 1", text.size());
     if (!detail::has_memory(2 * detail::array_bytes(batch, length, sizeof(token))))
       return detail::out_of_memory("masking_stream::open");
-    return masking_stream(std::move(text), how, ids, batch, length, key);
+    return masking_stream(std::move(texts), std::move(which), how, ids, batch, length, key);
   }
   LINNET_OR_OUT_OF_MEMORY("masking_stream::open")
 
   /// Tokens of text in a window.
   index raw_length() const { return length_ - ids_.around(); }
-  /// Examples per epoch.
-  index epoch() const { return (text_.size() - 1) / raw_length() + 1; }
-  /// The window of example `i`.
-  index window(std::uint64_t i) const { return order_(i); }
+  /// Windows of a text, which are its examples in an epoch.
+  index epoch(index text = 0) const { return (of(text).size() - 1) / raw_length() + 1; }
+  /// The text of example `i`.
+  index text(std::uint64_t i) const { return which_(i); }
+  /// The window of example `i`, in its text.
+  index window(std::uint64_t i) const { return orders_[static_cast<std::size_t>(text(i))](i); }
 
   /// Examples first, first + 1, … of the endless sequence; valid until the next call. Allocates
   /// nothing.
   encoder_batch batch(std::uint64_t first) {
     for (index b = 0; b < batch_; ++b) {
       const std::uint64_t i = first + static_cast<std::uint64_t>(b);
-      fill(b, window(i), i);
+      fill(b, of(text(i)), window(i), i);
     }
     return view(batch_);
   }
-  /// Windows first, first + 1, … of the text, fewer at its end and none outside; for evaluation.
+  /// Windows first, first + 1, … of a text, fewer at its end and none outside; for evaluation.
   /// Each has one mask, whenever it is asked for.
-  encoder_batch in_order(index first) {
-    const index left = first < 0 ? 0 : (std::max)(index{0}, epoch() - first);
+  encoder_batch in_order(index first, index text = 0) {
+    const bool known = first >= 0 && text >= 0 && text < std::ssize(texts_);
+    const index left = known ? (std::max)(index{0}, epoch(text) - first) : 0;
     const index count = (std::min)(batch_, left);
-    for (index b = 0; b < count; ++b) fill(b, first + b, ~static_cast<std::uint64_t>(first + b));
+    for (index b = 0; b < count; ++b)
+      fill(b, of(text), first + b, ~static_cast<std::uint64_t>(first + b));
     return view(count);
   }
 
  private:
-  masking_stream(Source text, const token_masking& how, const bert_ids& ids, index batch,
-                 index length, seed key)
-      : text_(std::move(text)),
+  masking_stream(std::vector<Source> texts, mixture which, const token_masking& how,
+                 const bert_ids& ids, index batch, index length, seed key)
+      : texts_(std::move(texts)),
+        which_(std::move(which)),
         how_(how),
         ids_(ids),
         batch_(batch),
         length_(length),
         key_(key),
-        order_(epoch(), key),
         tokens_(static_cast<std::size_t>(batch * length)),
         labels_(tokens_.size()),
-        lengths_(static_cast<std::size_t>(batch)) {}
+        lengths_(static_cast<std::size_t>(batch)) {
+    for (index k = 0; k < std::ssize(texts_); ++k)
+      orders_.emplace_back(epoch(k), seed{key.value + static_cast<std::uint64_t>(k)});
+  }
 
-  void fill(index b, index number, std::uint64_t example) {
-    const index at = number * raw_length(), n = (std::min)(raw_length(), text_.size() - at);
-    const auto row = [&](std::vector<token>& of) {
-      return std::span(of).subspan(static_cast<std::size_t>(b * length_),
-                                   static_cast<std::size_t>(length_));
+  const Source& of(index text) const { return texts_[static_cast<std::size_t>(text)]; }
+  void fill(index b, const Source& text, index number, std::uint64_t example) {
+    const index at = number * raw_length(), n = (std::min)(raw_length(), text.size() - at);
+    const auto row = [&](std::vector<token>& all) {
+      return std::span(all).subspan(static_cast<std::size_t>(b * length_),
+                                    static_cast<std::size_t>(length_));
     };
     const auto tokens = row(tokens_), labels = row(labels_);
     std::fill(tokens.begin(), tokens.end(), ids_.padding);
@@ -66446,7 +69064,7 @@ class masking_stream {
     const std::size_t before = ids_.first >= 0 ? 1 : 0, size = static_cast<std::size_t>(n);
     if (before > 0) tokens[0] = ids_.first;
     if (ids_.last >= 0) tokens[before + size] = ids_.last;
-    text_.read(at, tokens.subspan(before, size));
+    text.read(at, tokens.subspan(before, size));
     const auto words = philox(key_.value, stream_of("linnet::masking_stream"), example);
     (void)mask_tokens(how_, ids_, tokens.subspan(before, size),
                       seed{std::uint64_t{words[1]} << 32 | words[0]}, labels.subspan(before, size));
@@ -66456,12 +69074,13 @@ class masking_stream {
     return {tokens_.data(), lengths_.data(), labels_.data(), count, length_};
   }
 
-  Source text_;
+  std::vector<Source> texts_;
+  mixture which_;
   token_masking how_;
   bert_ids ids_;
   index batch_, length_;
   seed key_;
-  epoch_sampler order_;
+  std::vector<epoch_sampler> orders_;   ///< of each text
   std::vector<token> tokens_, labels_;  ///< [batch, length]
   std::vector<index> lengths_;          ///< [batch]
 };
@@ -67433,7 +70052,7 @@ class one_teacher {
   }
   /// Whether the teacher takes a batch in a call with these limits.
   bool takes(const typename N::batch& b, const limits& l) const {
-    return l.threads <= limits_.threads && N::accepts(b, limits_);
+    return refuses(b, l) == refusal::none;
   }
 
  private:
@@ -70009,12 +72628,7 @@ class minillm {
 
   /// Trainers with a z-loss or early exits refuse it: a ratio to the rollout has neither.
   static constexpr bool plain_logits = true;
-  /// Whether the batch is the last one that write() or adopt() returned.
-  template <class Any>
-  bool accepts(const batch& b, const limits& l) const {
-    return refuses<Any>(b, l) == refusal::none;
-  }
-  /// Why it does not serve a batch.
+  /// Why it does not serve a batch: only the last one that write() or adopt() returned is served.
   template <class Any>
   refusal refuses(const batch& b, const limits& l) const {
     if (!current_.labels || b.labels != current_.labels || b.batch != current_.batch)
@@ -70208,7 +72822,7 @@ LINNET_NAMESPACE_END
 
 /// @file
 /// Losses on self-attention relations (MiniLMv2, Wang et al. 2021): how like each other a
-/// sequence's queries, keys or values are. MiniLM also relates queries to keys.
+/// sequence's queries, keys or values are. MiniLM also relates queries to keys, which is attention.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -70336,6 +72950,48 @@ void relation_divergence_backward(const execution& on, const relation_pair<T>& s
   });
 }
 
+/// Computes sums[batch * heads] of KL(teacher || student) of attention maps with their biases, over
+/// the student's valid queries. They are means as those of relation_divergence(), whose scratch it
+/// needs. Both calls are of self-attention, with as many heads of queries as of keys.
+template <class T, class U>
+void attention_divergence(const execution& on, const attention_call<T>& student,
+                          const attention_call<U>& teacher, double* scratch, double* sums) {
+  const index size = student.queries * student.keys;
+  double* const mine = scratch + on.threads.rank() * 2 * size;
+  double* const theirs = mine + size;
+  on.threads.each(student.batch * student.heads, [&](index number) {
+    const index b = number / student.heads, head = number % student.heads;
+    const index n = detail::valid_queries(student, b);
+    attention_map(student, b, head, mine);
+    attention_map(teacher, b, head, theirs);
+    double sum = 0;
+    for (index i = 0; i < n * student.keys; ++i)
+      if (theirs[i] > 0) sum += theirs[i] * std::log(theirs[i] / mine[i]);
+    sums[number] = n > 0 ? sum / static_cast<double>(student.heads * n) : 0;
+  });
+}
+/// Adds the derivative of `factor` times the sum of attention_divergence() to the student's
+/// queries, keys and biases.
+template <class T, class U>
+void attention_divergence_backward(const execution& on, const attention_call<T>& student,
+                                   const attention_call<U>& teacher, double factor, double* scratch,
+                                   const attention_gradient<T>& to) {
+  constexpr double least = 1e-300;
+  const index size = student.queries * student.keys;
+  double* const mine = scratch + on.threads.rank() * 2 * size;
+  double* const theirs = mine + size;
+  on.threads.each(student.batch * student.heads, [&](index number) {
+    const index b = number / student.heads, head = number % student.heads;
+    const index n = detail::valid_queries(student, b);
+    if (n == 0) return;
+    attention_map(student, b, head, mine);
+    attention_map(teacher, b, head, theirs);
+    const double scale = factor / static_cast<double>(student.heads * n);
+    for (index i = 0; i < n * student.keys; ++i) theirs[i] *= -scale / (std::max)(mine[i], least);
+    attention_map_backward(student, b, head, mine, theirs, to);
+  });
+}
+
 }  // namespace ops
 
 LINNET_NAMESPACE_END
@@ -70371,7 +73027,8 @@ inline constexpr relation_options minilm_options{.weights = {0, 0, 1}, .attentio
 ///   labels cross-entropy + mean over sequences of sum_x w_x mean over heads and tokens
 ///   of KL(A^t || A^s).
 /// One more x, weighted by `attention`, relates queries to keys: softmax(q k^T / sqrt(d)). These
-/// are attention maps, so both models have as many heads, which are then the relation heads.
+/// are attention maps, so both models have as many heads, which are then the relation heads. Those
+/// of a T5 have its biases of positions, and no scale.
 /// Otherwise widths, layers and heads may differ. An encoder's padding is left out; a decoder's
 /// batch has no lengths, so there all tokens count. Of a T5, the last self-attention of the encoder
 /// and that of the decoder learn, each with half the weight. There a target ends with its last
@@ -70407,8 +73064,8 @@ class relation_distillation {
   /// Opens the objective for batches up to these limits, with at least the trainer's number of
   /// threads. The packed weights must outlive it. Errors: errc::invalid for limits and options out
   /// of their range, and for models without softmax attention. Also for relation heads that do not
-  /// divide the width of queries or of keys, and for a layer or attention maps of a T5. Also for
-  /// attention maps of unlike heads. Else the error of the weights, or errc::out_of_memory.
+  /// divide the width of queries or of keys, and for a layer of a T5. Also for attention maps of
+  /// unlike heads, and for heads by layer. Else the error of the weights, or errc::out_of_memory.
   static result<relation_distillation> open(std::reference_wrapper<const teacher_form> p,
                                             const limits& l,
                                             const relation_options& how = {}) LINNET_TRY {
@@ -70420,6 +73077,10 @@ class relation_distillation {
     if (mine.calls == 0 || theirs.calls == 0)
       return linnet::error{errc::invalid, where, "layers", "softmax attention in both models",
                            "none"};
+    if constexpr (detail::has_heads_by_layer<M> || detail::has_heads_by_layer<N>)
+      return linnet::error{errc::invalid, where, "heads",
+                           "as many in all layers, of the student and of the teacher",
+                           "attention::per_layer"};
     if constexpr (two) {
       if (mine.calls != calls_of<M> || theirs.calls != calls_of<N>)
         return linnet::error{errc::invalid, where, "layers",
@@ -70431,10 +73092,6 @@ class relation_distillation {
         return linnet::error{errc::invalid, where, "relation_options.layer",
                              "-1, as both of a T5's stacks learn their last layer",
                              std::to_string(how.layer)};
-      if (how.attention > 0)
-        return linnet::error{errc::invalid, where, "relation_options.attention",
-                             "0, as a T5's attention has biases and no scale",
-                             detail::number_text(how.attention)};
     }
     if (how.layer >= theirs.calls)
       return linnet::error{errc::invalid, where, "relation_options.layer",
@@ -70529,6 +73186,8 @@ class relation_distillation {
   struct places {
     U* taught = nullptr;  ///< queries, keys and values of the teacher's layers
     index stack = 0;      ///< numbers of one of them
+    U* biases = nullptr;  ///< of positions, of a T5's stacks
+    index lines = 0;      ///< numbers of one of them
     double *scratch = nullptr, *sums = nullptr;
     index* targets = nullptr;  ///< tokens of each target, up to its last label
 
@@ -70541,7 +73200,11 @@ class relation_distillation {
       at.taught = from.take<U>(multiply_sizes(static_cast<index>(stacks), at.stack));
       at.scratch = from.take<double>(l.threads * ops::relation_scratch(tokens));
       at.sums = from.take<double>(l.batch * (std::max)(s.q_width, index{1}));
-      if (two) at.targets = from.take<index>(l.batch);
+      if constexpr (two) {
+        at.targets = from.take<index>(l.batch);
+        at.lines = multiply_sizes(e.heads / (std::max)(e.calls, index{1}), 2 * tokens);
+        at.biases = from.take<U>(multiply_sizes(static_cast<index>(stacks), at.lines));
+      }
       return at;
     }
   };
@@ -70582,9 +73245,33 @@ class relation_distillation {
         });
         to += a.batch * from.tokens * from.width;
       }
+      if constexpr (two) keep_call(on, a, stack);
     }
     on.threads.wait();
     on.threads.once([&] { ++taught_; });
+  }
+  /// Keeps what else decides an attention map: a T5's encoder lends its decoder the memory of its
+  /// biases.
+  void keep_call(const ops::execution& on, const ops::attention_call<U>& a, std::size_t stack) {
+    U* const biases = teacher_.at.biases + static_cast<index>(stack) * teacher_.at.lines;
+    if (a.bias)
+      on.threads.each(a.heads, [&](index head) {
+        const index line = 2 * a.bias_origin + 1;
+        std::copy_n(a.bias + head * line, line, biases + head * line);
+      });
+    on.threads.once([&] {
+      ops::attention_call<U>& kept = calls_[stack].emplace(a);
+      kept.q = kept_[stack][0].x;
+      kept.k.data = kept_[stack][1].x;
+      kept.k.stride = kept_[stack][1].stride;
+      kept.bias = a.bias ? biases : nullptr;
+      kept.query_lengths = lengths_of(a, stack);
+    });
+  }
+  /// Valid tokens of the sequences of a call.
+  template <class V>
+  const index* lengths_of(const ops::attention_call<V>& a, std::size_t stack) const {
+    return two && stack == 1 ? teacher_.at.targets : a.query_lengths;
   }
   /// Compares the student's last layers in forward, and adds to their gradients in backward.
   void meet(const ops::execution& on, const ops::attention_call<T>& a,
@@ -70592,7 +73279,7 @@ class relation_distillation {
     const index layer = gradient ? shown_ - 1 : shown_;
     if (const std::size_t stack = stack_of(mine_, layer); stack < stacks) {
       const auto& kept = kept_[stack];
-      const index* const lengths = two && stack == 1 ? teacher_.at.targets : a.query_lengths;
+      const index* const lengths = lengths_of(a, stack);
       const ops::relation_call c{a.batch, how_.heads, lengths, a.window, a.prefix, a.documents};
       const double scale =
           static_cast<double>(labels_) / static_cast<double>(a.batch * static_cast<index>(stacks));
@@ -70601,6 +73288,11 @@ class relation_distillation {
         const double weight =
             scale * (pair < 3 ? how_.weights[static_cast<std::size_t>(pair)] : how_.attention);
         if (weight == 0) continue;
+        if constexpr (two)
+          if (pair == 3) {
+            meet_map(on, a, gradient, weight, stack);
+            continue;
+          }
         const ops::relation_pair<T> mine{ops::relation_rows_of(a, from),
                                          ops::relation_rows_of(a, to)};
         const ops::relation_pair<U> theirs{kept[static_cast<std::size_t>(from)],
@@ -70621,9 +73313,24 @@ class relation_distillation {
     on.threads.once([&] { shown_ += gradient ? -1 : 1; });
   }
 
+  /// Compares attention maps with their biases.
+  void meet_map(const ops::execution& on, const ops::attention_call<T>& a,
+                const ops::attention_gradient<T>* gradient, double weight, std::size_t stack) {
+    ops::attention_call<T> mine = a;
+    mine.query_lengths = lengths_of(a, stack);
+    if (gradient)
+      return ops::attention_divergence_backward(on, mine, *calls_[stack], weight,
+                                                teacher_.at.scratch, *gradient);
+    ops::attention_divergence(on, mine, *calls_[stack], teacher_.at.scratch, teacher_.at.sums);
+    on.threads.once([&] {
+      for (index i = 0; i < a.batch * a.heads; ++i) sum_ += weight * teacher_.at.sums[i];
+    });
+  }
+
   relation_options how_;
   one teacher_;
   std::array<std::array<ops::relation_rows<U>, 3>, stacks> kept_{};
+  std::array<std::optional<ops::attention_call<U>>, stacks> calls_{};  ///< of a T5's teacher
   ops::attention_tap<U> teacher_tap_{};
   ops::attention_tap<T> student_tap_{};
   std::array<index, stacks> mine_, theirs_;  ///< calls that are compared
@@ -70830,12 +73537,7 @@ class spin {
 
   /// Trainers with a z-loss or early exits refuse it: a margin has neither.
   static constexpr bool plain_logits = true;
-  /// Whether the batch is the last one that write() or pair() returned.
-  template <class Any>
-  bool accepts(const batch& b, const limits& l) const {
-    return refuses<Any>(b, l) == refusal::none;
-  }
-  /// Why it does not serve a batch.
+  /// Why it does not serve a batch: only the last one that write() or pair() returned is served.
   template <class Any>
   refusal refuses(const batch& b, const limits&) const {
     const bool own = pairs_ > 0 && b.labels == at_.labels && b.batch == 2 * pairs_;
@@ -70983,15 +73685,17 @@ inline void choose_tokens(index n, const double* scores, const token_adaptive_op
 /// summed over heads. Tokens of low score have inputs of few bits in the rest of the layer, and in
 /// the queries, keys and values of the next. All others have those of the compute type, such as
 /// compute::int8. So has every token where the head reads it. For trainers and evaluators of
-/// decoders. Where products do not round their inputs to integers it changes nothing. Sequences of
-/// a batch, and documents packed in one, choose for themselves. Layer dropout is refused, as of
+/// decoders, and of models that read decoder_batch and count their layers as `exits`. Where
+/// products do not round their inputs to integers it changes nothing. Sequences of a batch, and
+/// documents packed in one, choose for themselves. Layer dropout is refused, as of
 /// attention_distillation.
 template <class M, class Objective = cross_entropy_objective>
 class token_adaptive {
   using T = float;
-  static_assert(detail::is_decoder<M>,
-                "linnet::token_adaptive: chooses the tokens of a decoder's self-attention; train "
-                "another model with compute::int8 alone");
+  static_assert(M::exits > 0 && std::is_same_v<typename M::batch, decoder_batch>,
+                "linnet::token_adaptive: chooses the tokens of a decoder's self-attention, or of a "
+                "model that reads decoder_batch and counts its layers as `exits`; train another "
+                "model with compute::int8 alone");
 
  public:
   using batch = typename M::batch;
@@ -71022,12 +73726,7 @@ class token_adaptive {
 
   /// Whether trainers with a z-loss or early exits refuse it: as they do the inner objective.
   static constexpr bool plain_logits = detail::takes_plain_logits<Objective>;
-  /// Whether the batch fits.
-  template <class Model>
-  bool accepts(const batch& b, const limits& l) const {
-    return refuses<Model>(b, l) == refusal::none;
-  }
-  /// Why it does not serve a batch.
+  /// Why it does not serve a batch: one that is too large, or what the inner objective says.
   template <class Model>
   refusal refuses(const batch& b, const limits& l) const {
     return b.batch * b.length <= rows_ ? detail::refusal_by<Model>(inner_, b, l)
@@ -71137,17 +73836,6 @@ LINNET_NAMESPACE_END
 /// FuseLLM, Wan et al. 2024).
 
 LINNET_NAMESPACE_BEGIN
-
-/// The most probable tokens of rows, and their logits: both [rows, k]. Where a row has fewer, the
-/// rest of its ids are `no_token`. A row's ids differ.
-struct top_logits {
-  index k = 0;
-  std::vector<token> ids{};
-  std::vector<float> logits{};
-
-  /// Number of rows.
-  index rows() const { return k > 0 ? std::ssize(ids) / k : 0; }
-};
 
 /// Tokens [first, first + count) of another text that a token is aligned with.
 struct aligned_tokens {
@@ -71378,12 +74066,8 @@ class top_logits_objective {
   }
   // Rows that would be gone before the step.
   void teach(const top_logits&&) = delete;
-  /// Whether there is a row with an id of the vocabulary for each of the batch's.
-  template <class Any>
-  bool accepts(const batch& b, const limits& l) const {
-    return refuses<Any>(b, l) == refusal::none;
-  }
-  /// Why it does not serve a batch.
+  /// Why it does not serve a batch: each of its labels has a row that teach() named, with ids of
+  /// the vocabulary.
   template <class Any>
   refusal refuses(const batch& b, const limits& l) const {
     static_assert(M::vocabulary == Any::vocabulary,
@@ -71393,7 +74077,8 @@ class top_logits_objective {
     const index rows = b.batch * detail::labels_per_sequence<M>(b);
     bool fits = rows_->logits.size() == rows_->ids.size() && rows_->rows() == rows;
     for (index i = 0; fits && i < rows; ++i)
-      fits = rows_->ids[static_cast<std::size_t>(i * rows_->k)] != no_token;
+      fits =
+          b.labels[i] == ignored || rows_->ids[static_cast<std::size_t>(i * rows_->k)] != no_token;
     fits = fits && std::all_of(rows_->ids.begin(), rows_->ids.end(), [](token t) {
              return t == no_token || (t >= 0 && t < M::vocabulary);
            });
@@ -71543,12 +74228,7 @@ class uld {
     taught_ = b;
     mark_ = 0;
   }
-  /// Whether both batches fit and have as many sequences, and belong together.
-  template <class Any>
-  bool accepts(const batch& b, const limits& l) const {
-    return refuses<Any>(b, l) == refusal::none;
-  }
-  /// Why it does not serve a batch.
+  /// Why it does not serve a batch: both batches fit, have as many sequences and belong together.
   template <class Any>
   refusal refuses(const batch& b, const limits& l) const {
     const limits& most = teacher_.planned();
@@ -73474,6 +76154,32 @@ inline constexpr decoder_shape tinyllama_1_1b{.d_model = 2048,
                                               .vocabulary = 32000,
                                               .context = 2048,
                                               .eps = 1e-5};
+// BabyLlama (Timiryasov and Tastet 2023) and its two teachers, by the authors' configurations: one
+// vocabulary for all three, and twice the length of their texts.
+inline constexpr decoder_shape babyllama_58m{.d_model = 512,
+                                             .d_ff = 1024,
+                                             .heads = 8,
+                                             .kv_heads = 8,
+                                             .layers = 16,
+                                             .vocabulary = 16000,
+                                             .context = 256,
+                                             .eps = 1e-6};
+inline constexpr decoder_shape babyllama_teacher_360m{.d_model = 1024,
+                                                      .d_ff = 3072,
+                                                      .heads = 8,
+                                                      .kv_heads = 8,
+                                                      .layers = 24,
+                                                      .vocabulary = 16000,
+                                                      .context = 256,
+                                                      .eps = 1e-6};
+inline constexpr decoder_shape babyllama_teacher_705m{.d_model = 1536,
+                                                      .d_ff = 6144,
+                                                      .heads = 16,
+                                                      .kv_heads = 16,
+                                                      .layers = 24,
+                                                      .vocabulary = 16000,
+                                                      .context = 256,
+                                                      .eps = 1e-5};
 inline constexpr decoder_shape mobilellm_125m{.d_model = 576,
                                               .d_ff = 1536,
                                               .heads = 9,
@@ -73603,6 +76309,13 @@ using gpt2_small = decoder<shapes::gpt2_small, norm::layer_norm, position::learn
 using stories260k = decoder<shapes::stories260k>;  ///< 260,032
 using tinyllama_1_1b =
     decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
+/// BabyLlama: 58,343,936, see babyllama_distillation. Its teachers are a Llama and a GPT-2.
+using babyllama_58m = decoder<shapes::babyllama_58m, position::rope_half, tie::untied>;
+using babyllama_teacher_360m =
+    decoder<shapes::babyllama_teacher_360m, position::rope_half, tie::untied>;  ///< 359,973,888
+using babyllama_teacher_705m =
+    decoder<shapes::babyllama_teacher_705m, norm::layer_norm, position::learned, ffn::gelu_tanh,
+            bias::all>;  ///< 704,928,768
 using mobilellm_125m =
     decoder<shapes::mobilellm_125m, position::rope_half>;    ///< MobileLLM (Liu et al. 2024)
 using smollm2_135m = decoder<shapes::smollm2_135m>;          ///< 134,515,008
@@ -73906,6 +76619,21 @@ template <class Optimizer, class M, class T>
 requires requires { typename Optimizer::template gradient_block<M, T>; }
 struct gradients_for<Optimizer, M, T> {
   using type = typename Optimizer::template gradient_block<M, T>;
+};
+
+/// The weights that a trainer moves and those that it computes with: whole blocks, or what an
+/// optimizer that keeps a part of them says. The latter's packed weights have attach(weights) and
+/// pack_held(execution, weights), and `tap`, an ops::weight_tap or null.
+template <class Optimizer, class M, class T, class S>
+struct weights_for {
+  using type = weights<M, T>;
+  using packed = linnet::packed<M, T, S>;
+};
+template <class Optimizer, class M, class T, class S>
+requires requires { typename Optimizer::template weight_block<M, T>; }
+struct weights_for<Optimizer, M, T, S> {
+  using type = typename Optimizer::template weight_block<M, T>;
+  using packed = typename Optimizer::template packed_block<M, T, S>;
 };
 
 /// Fills gradients with a number.
@@ -76004,8 +78732,12 @@ struct master_form {
   static constexpr bool learns_steps = false, trains_weights = true;
   static constexpr index bytes() { return 0; }
   static constexpr bool valid() { return true; }
-  static void pack(const ops::execution& on, const weights<M, T>& w, packed<M, T, storage>& to) {
-    pack_into(on, w, to);
+  template <class W, class P>
+  static void pack(const ops::execution& on, const W& w, P& to) {
+    if constexpr (requires { to.pack_held(on, w); })
+      to.pack_held(on, w);
+    else
+      pack_into(on, w, to);
   }
 };
 
@@ -76583,6 +79315,8 @@ namespace detail {
 /// ones are not.
 template <class M, class Objective>
 refusal refusal_beside(const training_options& how, const limits& l) {
+  constexpr bool routed = requires { M::routes_once; };
+  if (routed && how.layer_dropout.rate > 0) return refusal::switch_layer_dropout;
   if constexpr (sees_attention<Objective>) {
     constexpr bool fronted = requires { M::virtual_count; };
     if (fronted) return refusal::attention_virtual;
@@ -76642,13 +79376,13 @@ void each_stored_value(const ops::execution& on, weights<M, T>& w, gradients<M, 
 }
 /// The name of the first matrix that starts as 0, such as B of an adapter, and is so now. Empty if
 /// there is none.
-template <class M, class T>
-std::string first_untrained_zeros(const weights<M, T>& w) {
+template <class W>
+std::string first_untrained_zeros(const W& w) {
   std::string found;
   w.visit([&](const parameter_path& at, const tensor_info& info, const auto& values) {
     if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
       if (found.empty() && info.start == &start_zero &&
-          std::all_of(values.data, values.data + info.size(), [](T x) { return x == T(0); }))
+          std::all_of(values.data, values.data + info.size(), [](auto x) { return x == 0; }))
         found = at.str();
   });
   return found;
@@ -76706,6 +79440,9 @@ class trainer {
   using optimizer_state = typename std::conditional_t<master_form::trains_weights, Optimizer,
                                                       detail::no_optimizer>::template state<M, T>;
   using gradient_block = typename detail::gradients_for<Optimizer, M, T>::type;
+  using weight_block = typename detail::weights_for<Optimizer, M, T, S>::type;
+  using packed_block = typename detail::weights_for<Optimizer, M, T, S>::packed;
+  static constexpr bool has_all_weights = std::is_same_v<weight_block, weights<M, T>>;
   static constexpr bool has_all_gradients = std::is_same_v<gradient_block, gradients<M, T>>;
   static constexpr bool adapts = detail::is_mixed_precision<S>;  ///< its rounding, in each step
   static constexpr bool needs_curvature =
@@ -76731,7 +79468,7 @@ class trainer {
     return detail::bounded_bytes(l, [](const limits& some) {
       const auto block = [](index bytes) { return round_up(bytes, alignment); };
       return add_sizes(workspace_bytes(some),
-                       block(packed<M, T, S>::bytes()) + block(gradient_block::bytes()) +
+                       block(packed_block::bytes()) + block(gradient_block::bytes()) +
                            block(master_form::bytes()) + optimizer_state::bytes());
     });
   }
@@ -76740,7 +79477,7 @@ class trainer {
   /// `w` must outlive it and not move. Errors: errc::invalid for limits or options that make no
   /// sense, by the name of the field. Also errc::out_of_memory, and the error of `w` if it is not
   /// valid().
-  static result<trainer> open(weights<M, T>& w, const limits& l, const Optimizer& optimizer = {},
+  static result<trainer> open(weight_block& w, const limits& l, const Optimizer& optimizer = {},
                               const training_options& how = {}) LINNET_TRY {
     if (auto fit = detail::acceptable<M>("trainer::open", l, footprint(l)); !fit)
       return fit.error();
@@ -76768,17 +79505,15 @@ class trainer {
     arena more(static_cast<std::byte*>(t.memory_.data()) + planned, workspace_bytes(l) - planned);
     t.partial_ = more.take<double>(detail::norm_chunks<M>());
     detail::share_base(w.tree(), t.packed_.tree());
-    each_tensor_of(
-        [&](const parameter_path&, [[maybe_unused]] const tensor_info& info, auto& to,
-            const auto& from) {
-          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-            if constexpr (master_form::own_rows)
-              to.rows = more.take<typename master_form::word>(master_form::row_words(info));
-            else
-              to.rows = from.data;
-          }
-        },
-        t.packed_, w);
+    if constexpr (!has_all_weights)
+      t.packed_.attach(w);
+    else if constexpr (!master_form::own_rows)
+      detail::attach_rows<M>(w, t.packed_);
+    else
+      t.packed_.visit([&](const parameter_path&, const tensor_info& info, auto& to) {
+        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(to)>>)
+          to.rows = more.take<typename master_form::word>(master_form::row_words(info));
+      });
     run(l, nullptr, [&](const ops::execution& on) {
       if constexpr (master_form::learns_steps) t.form_.start(on, w);
       t.form_.pack(on, w, t.packed_);
@@ -76880,7 +79615,9 @@ class trainer {
     if (why != refusal::none) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
-      const loss_sum sum = M::template loss<T, S>(packed_.tree(), nullptr, b, work_.work, on,
+      ops::execution watched = on;
+      if constexpr (!has_all_weights) watched.weights = packed_.tap;
+      const loss_sum sum = M::template loss<T, S>(packed_.tree(), nullptr, b, work_.work, watched,
                                                   {.logits = logits.data()});
       if (on.threads.rank() == 0) loss = sum;
     });
@@ -76909,7 +79646,7 @@ class trainer {
   /// Gradients accumulated since the last step (sums over tokens, not yet divided).
   gradient_block& gradient() { return gradients_; }
   /// The packed weights, current after each step.
-  const packed<M, T, S>& current() const { return packed_; }
+  const packed_block& current() const { return packed_; }
   /// The quantized weights that compute::fake_quantized computes in, current after each step. They
   /// have the bits of quantize<S, A>(weights).
   const auto& quantized() const {
@@ -76989,8 +79726,7 @@ class trainer {
  private:
   friend struct detail::counters_of;  // of trainers that share a batch
 
-  trainer(weights<M, T>& w, const limits& l, const Optimizer& optimizer,
-          const training_options& how)
+  trainer(weight_block& w, const limits& l, const Optimizer& optimizer, const training_options& how)
       : weights_(&w),
         limits_(detail::arithmetic_limits<M>(l)),
         optimizer_(optimizer),
@@ -77063,6 +79799,7 @@ class trainer {
     if constexpr (detail::sees_attention<Objective>) watched.attention = from.attention_tap();
     if constexpr (detail::chooses_bits<Objective>) watched.bits = from.token_bits();
     if constexpr (!has_all_gradients) watched.gradients = gradients_.tap;
+    if constexpr (!has_all_weights) watched.weights = packed_.tap;
     if (on.threads.rank() == 0 && !progress_.accumulating()) experts_ = {};
     watched.experts = &experts_;
     loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
@@ -77143,12 +79880,12 @@ class trainer {
     progress_.nats = 0;
   }
 
-  weights<M, T>* weights_;
+  weight_block* weights_;
   detail::owned_limits limits_;
   Optimizer optimizer_;
   training_options how_;
   memory_block memory_;
-  packed<M, T, S> packed_;
+  packed_block packed_;
   gradient_block gradients_;
   [[no_unique_address]] master_form form_;
   [[no_unique_address]] optimizer_state state_;
