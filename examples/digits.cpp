@@ -28,7 +28,7 @@ struct scale {
   int seeds;
 };
 // The causal decoder reads four times as many patches, so it has one seed alone.
-constexpr scale real{{900, 32}, {1000, 32}, {1000, 32}, {1000, 32}, 3},
+constexpr scale real{{900, 32}, {1500, 32}, {1000, 32}, {1000, 32}, 3},
     trial{{20, 8}, {20, 8}, {20, 8}, {20, 8}, 1};
 
 ln::adamw optimizer(ln::index steps) {

@@ -36452,7 +36452,7 @@ struct per_layer : Kind {
   static_assert(sizeof...(Heads) > 0 && ((Heads > 0) && ...),
                 "linnet::attention::per_layer: give a positive number of heads for each layer");
   static constexpr bool heads_by_layer = true, supports_low_rank = false, supports_channels = false;
-  static constexpr index heads[] = {Heads...};  ///< of queries
+  static constexpr index heads[sizeof...(Heads)] = {Heads...};  ///< of queries
   static constexpr index layers = sizeof...(Heads), most = (std::max)({Heads...});
   using each = Kind;  ///< that of each layer
   using kind = per_layer;
@@ -36912,7 +36912,7 @@ struct per_layer : policy {
   static_assert(sizeof...(Widths) > 0 && ((Widths > 0) && ...),
                 "linnet::ffn::per_layer: give a positive width for each layer");
   using each = Of;  ///< that of each layer
-  static constexpr index widths[] = {Widths...};
+  static constexpr index widths[sizeof...(Widths)] = {Widths...};
   static constexpr index layers = sizeof...(Widths), widest = (std::max)({Widths...});
 };
 

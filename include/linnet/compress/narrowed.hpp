@@ -147,7 +147,7 @@ namespace detail {
 /// A model whose blocks take a width of their feed-forward each, as a decoder's do.
 template <class M>
 concept takes_layer_widths = requires {
-  typename M::template block_of_width<M::shape.d_ff, false>;
+  typename M::template block_of_shape<M::shape.d_ff, M::self>;
   requires ffn_of_layers<typename M::ffn>::type::has_output_map;
   requires std::is_same_v<typename M::sharing, sharing::none> && !M::depths::routes;
 };

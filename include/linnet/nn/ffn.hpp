@@ -396,7 +396,7 @@ struct per_layer : policy {
   static_assert(sizeof...(Widths) > 0 && ((Widths > 0) && ...),
                 "linnet::ffn::per_layer: give a positive width for each layer");
   using each = Of;  ///< that of each layer
-  static constexpr index widths[] = {Widths...};
+  static constexpr index widths[sizeof...(Widths)] = {Widths...};
   static constexpr index layers = sizeof...(Widths), widest = (std::max)({Widths...});
 };
 
