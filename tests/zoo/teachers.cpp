@@ -27,17 +27,17 @@ std::vector<std::string> tuning(const std::string& command, const std::string& f
   return all;
 }
 
-/// A trained model of these tests.
-struct teacher_workshop : test::training_workshop {
-  std::string first = folder.path("first");
-  double bits = bits_of(test::zoo_prints(train(first, "40", {"--rate", "0.01"})));
-};
-
 nlohmann::json described(const std::string& folder) {
   return nlohmann::json::parse(test::contents(folder + "/zoo.json"));
 }
 
 }  // namespace
+
+/// A trained model of these tests.
+struct teacher_workshop : test::training_workshop {
+  std::string first = folder.path("first");
+  double bits = bits_of(test::zoo_prints(train(first, "40", {"--rate", "0.01"})));
+};
 
 BOOST_FIXTURE_TEST_SUITE(zoo_teachers, teacher_workshop)
 
