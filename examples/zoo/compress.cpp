@@ -321,6 +321,11 @@ struct costs {
   ln::index peak = 0, peak_before = 0;  ///< of memory, from calibration on and before it
 };
 
+/// When learning began and the steps that were begun, for all copies of what hands out lessons.
+struct learning {
+  double start = 0, passes = 0;
+};
+
 /// The windows that calibration reads, drawn by the seed, for as long as there is time.
 calibration_plan plan_of(const compress_options& o, text_windows& text, costs& c) {
   const ln::index count = std::min<ln::index>(o.samples, text.count());
@@ -353,10 +358,11 @@ calibration_plan plan_of(const compress_options& o, text_windows& text, costs& c
         return window(i);
       },
       // What the last pass over the windows finds takes no step.
-      .lesson = [&o, &c, window, count, shown = std::make_shared<progress>(), start = 0.0,
-                 passes = 0.0](ln::index i) mutable -> std::optional<any_batch> {
+      .lesson = [&o, &c, window, count, shown = std::make_shared<progress>(),
+                 of_all = std::make_shared<learning>()](ln::index i) -> std::optional<any_batch> {
         end_if_asked();
         if (i % std::min(count, lesson_windows) != 0) return window(i % count);
+        auto& [start, passes] = *of_all;
         if (passes == 0) start = now();
         const double spent = now() - start, each = spent / std::max(1.0, passes),
                      limit = 60 * o.minutes, steps = static_cast<double>(o.steps);

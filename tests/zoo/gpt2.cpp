@@ -64,7 +64,7 @@ ln::weights<model> some_weights() {
 
 }  // namespace
 
-BOOST_AUTO_TEST_SUITE(zoo_gpt2)
+BOOST_AUTO_TEST_SUITE(zoo_gpt)
 
 BOOST_AUTO_TEST_CASE(both_files_are_judged_with_gpt2s_tokenizer) {
   const std::string merges = test::data_file("tokenizer_gpt2/vocab.bpe"),
