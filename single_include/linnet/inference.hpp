@@ -2950,27 +2950,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -4629,13 +4626,14 @@ template <class T>
 LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    vec<T> e = exp<T>(load_first<T>(x, n) - shift);
     store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
+    keep_lanes<T>(e, 0, n, all);
+    return sum<T>(e);
   }
   // The last values in a full vector, some of them twice.
   const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> ending = exp<T>(load(x + last) - shift);
   vec<T> total = {};
   index i = 0;
   for (; i < last; i += lanes<T>) {
@@ -4644,7 +4642,8 @@ LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
     total += e;
   }
   store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+  keep_lanes<T>(ending, i - last, lanes<T>, all);
+  return sum<T>(total + ending);
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
@@ -5505,27 +5504,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -7184,13 +7180,14 @@ template <class T>
 LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    vec<T> e = exp<T>(load_first<T>(x, n) - shift);
     store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
+    keep_lanes<T>(e, 0, n, all);
+    return sum<T>(e);
   }
   // The last values in a full vector, some of them twice.
   const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> ending = exp<T>(load(x + last) - shift);
   vec<T> total = {};
   index i = 0;
   for (; i < last; i += lanes<T>) {
@@ -7199,7 +7196,8 @@ LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
     total += e;
   }
   store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+  keep_lanes<T>(ending, i - last, lanes<T>, all);
+  return sum<T>(total + ending);
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
@@ -8084,27 +8082,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -9763,13 +9758,14 @@ template <class T>
 LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    vec<T> e = exp<T>(load_first<T>(x, n) - shift);
     store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
+    keep_lanes<T>(e, 0, n, all);
+    return sum<T>(e);
   }
   // The last values in a full vector, some of them twice.
   const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> ending = exp<T>(load(x + last) - shift);
   vec<T> total = {};
   index i = 0;
   for (; i < last; i += lanes<T>) {
@@ -9778,7 +9774,8 @@ LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
     total += e;
   }
   store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+  keep_lanes<T>(ending, i - last, lanes<T>, all);
+  return sum<T>(total + ending);
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
@@ -13555,27 +13552,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -13961,27 +13955,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -15640,13 +15631,14 @@ template <class T>
 LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    vec<T> e = exp<T>(load_first<T>(x, n) - shift);
     store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
+    keep_lanes<T>(e, 0, n, all);
+    return sum<T>(e);
   }
   // The last values in a full vector, some of them twice.
   const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> ending = exp<T>(load(x + last) - shift);
   vec<T> total = {};
   index i = 0;
   for (; i < last; i += lanes<T>) {
@@ -15655,7 +15647,8 @@ LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
     total += e;
   }
   store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+  keep_lanes<T>(ending, i - last, lanes<T>, all);
+  return sum<T>(total + ending);
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
@@ -16472,27 +16465,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -16995,13 +16985,14 @@ template <class T>
 LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    vec<T> e = exp<T>(load_first<T>(x, n) - shift);
     store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
+    keep_lanes<T>(e, 0, n, all);
+    return sum<T>(e);
   }
   // The last values in a full vector, some of them twice.
   const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> ending = exp<T>(load(x + last) - shift);
   vec<T> total = {};
   index i = 0;
   for (; i < last; i += lanes<T>) {
@@ -17010,7 +17001,8 @@ LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
     total += e;
   }
   store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+  keep_lanes<T>(ending, i - last, lanes<T>, all);
+  return sum<T>(total + ending);
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
@@ -17272,27 +17264,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -18951,13 +18940,14 @@ template <class T>
 LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    vec<T> e = exp<T>(load_first<T>(x, n) - shift);
     store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
+    keep_lanes<T>(e, 0, n, all);
+    return sum<T>(e);
   }
   // The last values in a full vector, some of them twice.
   const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> ending = exp<T>(load(x + last) - shift);
   vec<T> total = {};
   index i = 0;
   for (; i < last; i += lanes<T>) {
@@ -18966,7 +18956,8 @@ LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
     total += e;
   }
   store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+  keep_lanes<T>(ending, i - last, lanes<T>, all);
+  return sum<T>(total + ending);
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
@@ -19783,27 +19774,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -20306,13 +20294,14 @@ template <class T>
 LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    vec<T> e = exp<T>(load_first<T>(x, n) - shift);
     store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
+    keep_lanes<T>(e, 0, n, all);
+    return sum<T>(e);
   }
   // The last values in a full vector, some of them twice.
   const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> ending = exp<T>(load(x + last) - shift);
   vec<T> total = {};
   index i = 0;
   for (; i < last; i += lanes<T>) {
@@ -20321,7 +20310,8 @@ LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
     total += e;
   }
   store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+  keep_lanes<T>(ending, i - last, lanes<T>, all);
+  return sum<T>(total + ending);
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
@@ -20581,27 +20571,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -22260,13 +22247,14 @@ template <class T>
 LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    vec<T> e = exp<T>(load_first<T>(x, n) - shift);
     store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
+    keep_lanes<T>(e, 0, n, all);
+    return sum<T>(e);
   }
   // The last values in a full vector, some of them twice.
   const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> ending = exp<T>(load(x + last) - shift);
   vec<T> total = {};
   index i = 0;
   for (; i < last; i += lanes<T>) {
@@ -22275,7 +22263,8 @@ LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
     total += e;
   }
   store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+  keep_lanes<T>(ending, i - last, lanes<T>, all);
+  return sum<T>(total + ending);
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
@@ -40288,7 +40277,7 @@ constexpr bool decoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::sharing::repeat<n>: layers, the number of blocks, must be a multiple of "
                   "n");
-  else if constexpr (!widths_fit<Ffn, S.layers, S.d_ff>())
+  else if constexpr (!widths_fit<Ffn, S.layers, S.d_ff>() || !heads_fit<Attention, S>())
     return false;
   else if constexpr (has_layer_widths<Ffn> &&
                      (Depths::routes || !std::is_same_v<Sharing, sharing::none>))
@@ -40296,8 +40285,6 @@ constexpr bool decoder_fits() {
         never<Ps...>,
         "linnet::ffn::per_layer: blocks of unlike widths share nothing and are not routed; take "
         "sharing::none and depths::all");
-  else if constexpr (!heads_fit<Attention, S>())
-    return false;
   else if constexpr (Attention::heads_by_layer &&
                      (Depths::routes || !std::is_same_v<Sharing, sharing::none>))
     static_assert(

@@ -2366,27 +2366,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -4045,13 +4042,14 @@ template <class T>
 LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    vec<T> e = exp<T>(load_first<T>(x, n) - shift);
     store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
+    keep_lanes<T>(e, 0, n, all);
+    return sum<T>(e);
   }
   // The last values in a full vector, some of them twice.
   const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> ending = exp<T>(load(x + last) - shift);
   vec<T> total = {};
   index i = 0;
   for (; i < last; i += lanes<T>) {
@@ -4060,7 +4058,8 @@ LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
     total += e;
   }
   store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+  keep_lanes<T>(ending, i - last, lanes<T>, all);
+  return sum<T>(total + ending);
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
@@ -4921,27 +4920,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -6600,13 +6596,14 @@ template <class T>
 LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    vec<T> e = exp<T>(load_first<T>(x, n) - shift);
     store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
+    keep_lanes<T>(e, 0, n, all);
+    return sum<T>(e);
   }
   // The last values in a full vector, some of them twice.
   const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> ending = exp<T>(load(x + last) - shift);
   vec<T> total = {};
   index i = 0;
   for (; i < last; i += lanes<T>) {
@@ -6615,7 +6612,8 @@ LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
     total += e;
   }
   store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+  keep_lanes<T>(ending, i - last, lanes<T>, all);
+  return sum<T>(total + ending);
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
@@ -7500,27 +7498,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -9179,13 +9174,14 @@ template <class T>
 LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    vec<T> e = exp<T>(load_first<T>(x, n) - shift);
     store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
+    keep_lanes<T>(e, 0, n, all);
+    return sum<T>(e);
   }
   // The last values in a full vector, some of them twice.
   const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> ending = exp<T>(load(x + last) - shift);
   vec<T> total = {};
   index i = 0;
   for (; i < last; i += lanes<T>) {
@@ -9194,7 +9190,8 @@ LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
     total += e;
   }
   store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+  keep_lanes<T>(ending, i - last, lanes<T>, all);
+  return sum<T>(total + ending);
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
@@ -12971,27 +12968,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -13377,27 +13371,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -15056,13 +15047,14 @@ template <class T>
 LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    vec<T> e = exp<T>(load_first<T>(x, n) - shift);
     store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
+    keep_lanes<T>(e, 0, n, all);
+    return sum<T>(e);
   }
   // The last values in a full vector, some of them twice.
   const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> ending = exp<T>(load(x + last) - shift);
   vec<T> total = {};
   index i = 0;
   for (; i < last; i += lanes<T>) {
@@ -15071,7 +15063,8 @@ LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
     total += e;
   }
   store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+  keep_lanes<T>(ending, i - last, lanes<T>, all);
+  return sum<T>(total + ending);
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
@@ -15888,27 +15881,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -16411,13 +16401,14 @@ template <class T>
 LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    vec<T> e = exp<T>(load_first<T>(x, n) - shift);
     store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
+    keep_lanes<T>(e, 0, n, all);
+    return sum<T>(e);
   }
   // The last values in a full vector, some of them twice.
   const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> ending = exp<T>(load(x + last) - shift);
   vec<T> total = {};
   index i = 0;
   for (; i < last; i += lanes<T>) {
@@ -16426,7 +16417,8 @@ LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
     total += e;
   }
   store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+  keep_lanes<T>(ending, i - last, lanes<T>, all);
+  return sum<T>(total + ending);
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
@@ -16688,27 +16680,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -18367,13 +18356,14 @@ template <class T>
 LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    vec<T> e = exp<T>(load_first<T>(x, n) - shift);
     store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
+    keep_lanes<T>(e, 0, n, all);
+    return sum<T>(e);
   }
   // The last values in a full vector, some of them twice.
   const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> ending = exp<T>(load(x + last) - shift);
   vec<T> total = {};
   index i = 0;
   for (; i < last; i += lanes<T>) {
@@ -18382,7 +18372,8 @@ LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
     total += e;
   }
   store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+  keep_lanes<T>(ending, i - last, lanes<T>, all);
+  return sum<T>(total + ending);
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
@@ -19199,27 +19190,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -19722,13 +19710,14 @@ template <class T>
 LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    vec<T> e = exp<T>(load_first<T>(x, n) - shift);
     store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
+    keep_lanes<T>(e, 0, n, all);
+    return sum<T>(e);
   }
   // The last values in a full vector, some of them twice.
   const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> ending = exp<T>(load(x + last) - shift);
   vec<T> total = {};
   index i = 0;
   for (; i < last; i += lanes<T>) {
@@ -19737,7 +19726,8 @@ LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
     total += e;
   }
   store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+  keep_lanes<T>(ending, i - last, lanes<T>, all);
+  return sum<T>(total + ending);
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
@@ -19997,27 +19987,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
@@ -21676,13 +21663,14 @@ template <class T>
 LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    vec<T> e = exp<T>(load_first<T>(x, n) - shift);
     store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
+    keep_lanes<T>(e, 0, n, all);
+    return sum<T>(e);
   }
   // The last values in a full vector, some of them twice.
   const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> ending = exp<T>(load(x + last) - shift);
   vec<T> total = {};
   index i = 0;
   for (; i < last; i += lanes<T>) {
@@ -21691,7 +21679,8 @@ LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
     total += e;
   }
   store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+  keep_lanes<T>(ending, i - last, lanes<T>, all);
+  return sum<T>(total + ending);
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
@@ -39439,7 +39428,7 @@ constexpr bool decoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::sharing::repeat<n>: layers, the number of blocks, must be a multiple of "
                   "n");
-  else if constexpr (!widths_fit<Ffn, S.layers, S.d_ff>())
+  else if constexpr (!widths_fit<Ffn, S.layers, S.d_ff>() || !heads_fit<Attention, S>())
     return false;
   else if constexpr (has_layer_widths<Ffn> &&
                      (Depths::routes || !std::is_same_v<Sharing, sharing::none>))
@@ -39447,8 +39436,6 @@ constexpr bool decoder_fits() {
         never<Ps...>,
         "linnet::ffn::per_layer: blocks of unlike widths share nothing and are not routed; take "
         "sharing::none and depths::all");
-  else if constexpr (!heads_fit<Attention, S>())
-    return false;
   else if constexpr (Attention::heads_by_layer &&
                      (Depths::routes || !std::is_same_v<Sharing, sharing::none>))
     static_assert(

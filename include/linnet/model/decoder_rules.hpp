@@ -136,7 +136,7 @@ constexpr bool decoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::sharing::repeat<n>: layers, the number of blocks, must be a multiple of "
                   "n");
-  else if constexpr (!widths_fit<Ffn, S.layers, S.d_ff>())
+  else if constexpr (!widths_fit<Ffn, S.layers, S.d_ff>() || !heads_fit<Attention, S>())
     return false;
   else if constexpr (has_layer_widths<Ffn> &&
                      (Depths::routes || !std::is_same_v<Sharing, sharing::none>))
@@ -144,8 +144,6 @@ constexpr bool decoder_fits() {
         never<Ps...>,
         "linnet::ffn::per_layer: blocks of unlike widths share nothing and are not routed; take "
         "sharing::none and depths::all");
-  else if constexpr (!heads_fit<Attention, S>())
-    return false;
   else if constexpr (Attention::heads_by_layer &&
                      (Depths::routes || !std::is_same_v<Sharing, sharing::none>))
     static_assert(

@@ -9,13 +9,14 @@ template <class T>
 LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
-    const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
+    vec<T> e = exp<T>(load_first<T>(x, n) - shift);
     store_first(x, e, n);
-    return sum<T>(some_lanes<T>(e, 0, n, all));
+    keep_lanes<T>(e, 0, n, all);
+    return sum<T>(e);
   }
   // The last values in a full vector, some of them twice.
   const index last = n - lanes<T>;
-  const vec<T> ending = exp<T>(load(x + last) - shift);
+  vec<T> ending = exp<T>(load(x + last) - shift);
   vec<T> total = {};
   index i = 0;
   for (; i < last; i += lanes<T>) {
@@ -24,7 +25,8 @@ LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
     total += e;
   }
   store(x + last, ending);
-  return sum<T>(total + some_lanes<T>(ending, i - last, lanes<T>, all));
+  keep_lanes<T>(ending, i - last, lanes<T>, all);
+  return sum<T>(total + ending);
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>

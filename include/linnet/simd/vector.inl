@@ -171,27 +171,24 @@ LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
     s[0] = every_other_block<0>(s[0], s[1], all) + every_other_block<1>(s[0], s[1], all);
   y = s[0];
 }
-/// Lanes [first, last) of v, zeros around them. Inlined always: g++ warns of wide vectors that are
-/// returned, at no line that a pragma could name.
+/// Puts zeros around lanes [first, last) of v.
 template <class T, int... Lane>
-__attribute__((__always_inline__)) LINNET_TARGET static inline vec<T> some_lanes(
-    const vec<T>& v, index first, index last, std::integer_sequence<int, Lane...>) {
+LINNET_TARGET static inline void keep_lanes(vec<T>& v, index first, index last,
+                                            std::integer_sequence<int, Lane...>) {
 #if defined(LINNET_REGISTERS)
   constexpr std::make_integer_sequence<int, register_lanes<T>> all{};
-  vec<T> y;
   in_registers<T> in;
   __builtin_memcpy(&in, &v, sizeof in);
   LINNET_UNROLL
   for (int r = 0; r < in_registers<T>::count; ++r)
-    in.part[r] = registers::template some_lanes<T>(in.part[r], first - r * register_lanes<T>,
-                                                   last - r * register_lanes<T>, all);
-  __builtin_memcpy(&y, &in, sizeof y);
-  return y;
+    registers::template keep_lanes<T>(in.part[r], first - r * register_lanes<T>,
+                                      last - r * register_lanes<T>, all);
+  __builtin_memcpy(&v, &in, sizeof v);
 #else
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   const vec_int<T> lane = {Lane...};
   const auto from = static_cast<number>(first), to = static_cast<number>(last);
-  return ((lane >= from) & (lane < to)) ? v : vec<T>{};
+  v = ((lane >= from) & (lane < to)) ? v : vec<T>{};
 #endif
 }
 /// Half a vector from each of two places.
