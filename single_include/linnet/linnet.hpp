@@ -65029,7 +65029,6 @@ struct lora_product {
                   const ops::output_block& block) {
     const lora_product& by = of(self);
     const index map = by.p.base.find(to.panels);
-    const auto& b = by.p.maps[map].b;
     const T scale = T(by.p.base.how.scale(own_rank)) * to.alpha;
     alignas(64) T some[std::size_t{most_rows * padded}];
     for (index i = block.i0; i < block.i1; i += most_rows) {
@@ -65041,17 +65040,7 @@ struct lora_product {
         for (index r = 0; r < rows; ++r)
           Gates::apply(gates + r * padded_experts, own_rank, some + r * padded);
       }
-      ops::detail::block_product<T, T, simd::epilogue<T>>{
-          rows,
-          block.j1 - block.j0,
-          Rank,
-          {some, padded, 1},
-          {b.panels + block.j0 * Rank, ops::panel_width, ops::panel_width * Rank},
-          to.y + i * to.n + block.j0,
-          to.n,
-          {nullptr, scale, true},
-          round_up(block.j1, ops::panel_width) - block.j1}
-          .run(on.level);
+      by.expand(on, map, to, block, i, rows, some, scale);
     }
   }
   static void backward(const void* self, const ops::execution& on,
@@ -65104,18 +65093,40 @@ struct lora_product {
   /// gates[rows, experts] of rows [i, i + rows), for the calling thread alone.
   void route(const ops::execution& on, index map, const ops::adapted_product<T>& to, index i,
              index rows, T* gates, index ld) const {
+    route_by<Gates>(on, p.maps[map].router.panels, to, i, rows, gates, ld);
+  }
+  /// The same with a router of any matrix and the gates of `Choice`.
+  template <class Choice>
+  static void route_by(const ops::execution& on, const T* router, const ops::adapted_product<T>& to,
+                       index i, index rows, T* gates, index ld) {
     ops::detail::block_product<T, T, simd::epilogue<T>>{
         rows,
-        experts,
+        Choice::experts,
         to.k,
         {to.x + i * to.k, to.k, 1},
-        {p.maps[map].router.panels, ops::panel_width, ops::panel_width * to.k},
+        {router, ops::panel_width, ops::panel_width * to.k},
         gates,
         ld,
         {nullptr, T(1), false},
-        ld - experts}
+        ld - Choice::experts}
         .run(on.level);
-    for (index r = 0; r < rows; ++r) Gates::choose(gates + r * ld);
+    for (index r = 0; r < rows; ++r) Choice::choose(gates + r * ld);
+  }
+  /// y += scale B some[rows, padded] in rows [i, i + rows) of a block, for the calling thread
+  /// alone.
+  void expand(const ops::execution& on, index map, const ops::adapted_product<T>& to,
+              const ops::output_block& block, index i, index rows, const T* some, T scale) const {
+    ops::detail::block_product<T, T, simd::epilogue<T>>{
+        rows,
+        block.j1 - block.j0,
+        Rank,
+        {some, padded, 1},
+        {p.maps[map].b.panels + block.j0 * Rank, ops::panel_width, ops::panel_width * Rank},
+        to.y + i * to.n + block.j0,
+        to.n,
+        {nullptr, scale, true},
+        round_up(block.j1, ops::panel_width) - block.j1}
+        .run(on.level);
   }
   /// out[rows, Rank] = A x of rows [i, i + rows), for the calling thread alone.
   void reduce(const ops::execution& on, index map, const ops::adapted_product<T>& to, index i,
@@ -66690,27 +66701,10 @@ struct switch_product : lora_product<Experts * Rank, T, P, G> {
   static const switch_product& of(const void* self) {
     return static_cast<const switch_product&>(*static_cast<const shared*>(self));
   }
-  /// gates[rows, Experts] of rows [i, i + rows), for the calling thread alone.
-  void route(const ops::execution& on, const ops::adapted_product<T>& to, index i, index rows,
-             T* some) const {
-    ops::detail::block_product<T, T, simd::epilogue<T>>{
-        rows,
-        Experts,
-        to.k,
-        {to.x + i * to.k, to.k, 1},
-        {this->p.router.panels, ops::panel_width, ops::panel_width * to.k},
-        some,
-        padded_experts,
-        {nullptr, T(1), false},
-        padded_experts - Experts}
-        .run(on.level);
-    for (index r = 0; r < rows; ++r) choice::choose(some + r * padded_experts);
-  }
   static void add(const void* self, const ops::execution& on, const ops::adapted_product<T>& to,
                   const ops::output_block& block) {
     const switch_product& by = of(self);
     const index map = by.p.base.find(to.panels);
-    const auto& b = by.p.maps[map].b;
     const T scale = T(by.p.base.how.scale(Rank)) * to.alpha;
     alignas(64) T some[std::size_t{most_rows * padded}];
     alignas(64) T routed[std::size_t{most_rows * padded_experts}];
@@ -66718,23 +66712,15 @@ struct switch_product : lora_product<Experts * Rank, T, P, G> {
       const index rows = (std::min)(most_rows, block.i1 - i);
       by.reduce(on, map, to, i, rows, some, padded);
       const bool routes = map < by.first;  // nobody has waited for gates that another thread keeps
-      if (routes) by.route(on, to, i, rows, routed);
+      if (routes)
+        shared::template route_by<choice>(on, by.p.router.panels, to, i, rows, routed,
+                                          padded_experts);
       for (index r = 0; r < rows; ++r) {
         T* const kept = by.gates + (i + r) * Experts;
         if (map == 0 && block.j0 == 0) std::copy_n(routed + r * padded_experts, Experts, kept);
         choice::apply(routes ? routed + r * padded_experts : kept, Rank, some + r * padded);
       }
-      ops::detail::block_product<T, T, simd::epilogue<T>>{
-          rows,
-          block.j1 - block.j0,
-          width,
-          {some, padded, 1},
-          {b.panels + block.j0 * width, ops::panel_width, ops::panel_width * width},
-          to.y + i * to.n + block.j0,
-          to.n,
-          {nullptr, scale, true},
-          round_up(block.j1, ops::panel_width) - block.j1}
-          .run(on.level);
+      by.expand(on, map, to, block, i, rows, some, scale);
     }
   }
   /// The first matrix comes last, and takes to the router what all behind it have added. Those
