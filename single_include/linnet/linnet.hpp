@@ -1757,17 +1757,21 @@ constexpr const char* name(level l) {
 
 /// Whether a level is one of reproducible kernels.
 constexpr bool is_reproducible(level l) { return l >= level::reproducible_portable; }
+namespace detail {
+
+/// From a level to that of its reproducible kernels.
+inline constexpr int to_reproducible =
+    static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
+
+}  // namespace detail
+
 /// The level of reproducible kernels with the instructions of level `l`, which is not automatic.
 constexpr level reproducible(level l) {
-  constexpr int offset =
-      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
-  return is_reproducible(l) ? l : static_cast<level>(static_cast<int>(l) + offset);
+  return is_reproducible(l) ? l : static_cast<level>(static_cast<int>(l) + detail::to_reproducible);
 }
 /// The level whose instructions reproducible kernels of level `l` have; `l`, if it has others.
 constexpr level without_reproducible(level l) {
-  constexpr int offset =
-      static_cast<int>(level::reproducible_portable) - static_cast<int>(level::portable);
-  return is_reproducible(l) ? static_cast<level>(static_cast<int>(l) - offset) : l;
+  return is_reproducible(l) ? static_cast<level>(static_cast<int>(l) - detail::to_reproducible) : l;
 }
 
 namespace detail {
@@ -65095,7 +65099,7 @@ struct lora_product {
              index rows, T* gates, index ld) const {
     route_by<Gates>(on, p.maps[map].router.panels, to, i, rows, gates, ld);
   }
-  /// The same with a router of any matrix and the gates of `Choice`.
+  /// gates[rows, Choice::experts] of rows [i, i + rows) by a router's panels.
   template <class Choice>
   static void route_by(const ops::execution& on, const T* router, const ops::adapted_product<T>& to,
                        index i, index rows, T* gates, index ld) {

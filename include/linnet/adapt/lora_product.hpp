@@ -158,7 +158,7 @@ struct lora_product {
              index rows, T* gates, index ld) const {
     route_by<Gates>(on, p.maps[map].router.panels, to, i, rows, gates, ld);
   }
-  /// The same with a router of any matrix and the gates of `Choice`.
+  /// gates[rows, Choice::experts] of rows [i, i + rows) by a router's panels.
   template <class Choice>
   static void route_by(const ops::execution& on, const T* router, const ops::adapted_product<T>& to,
                        index i, index rows, T* gates, index ld) {
