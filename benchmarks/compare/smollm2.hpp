@@ -9,6 +9,7 @@
 
 #include <linnet/compress/quantize.hpp>
 #include <linnet/formats/gguf_model.hpp>
+#include <linnet/formats/gguf_packed.hpp>
 #include <linnet/model/presets.hpp>
 
 namespace smollm2 {
@@ -37,9 +38,7 @@ template <class Deployed>
 ln::packed<Deployed> load(const ln::gguf& file) {
   using S = typename Deployed::storage;
   if constexpr (requires { S::mixes; }) {
-    ln::weights<Deployed> w;
-    take(ln::load_gguf(w, file));
-    return ln::pack(w);
+    return take(ln::pack_gguf<Deployed>(file));
   } else {
     ln::weights<Model> w;
     take(ln::load_gguf(w, file));
