@@ -4,7 +4,13 @@
 /// Hugging Face's config.json as a table of fields.
 
 #include <algorithm>
+#include <cstddef>
 #include <limits>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include <linnet/file/file.hpp>
 #include <linnet/file/json.hpp>

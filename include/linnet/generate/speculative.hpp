@@ -130,9 +130,9 @@ inline void count_round(index drafted, index accepted, index& known, draft_count
   counts.tokens += accepted + 1;
 }
 
-/// Emits the tokens of `text` that are `known`, from the last one on. round(most) makes one to
-/// `most` more known, or returns false if it cannot. Returns the number of tokens emitted; session
-/// `s` says why they are fewer than g.tokens.
+/// Emits the `known` tokens of `text` from the last one on, then those of rounds. round(most) makes
+/// one to `most` more known, or returns false. Returns the number of tokens emitted; session `s`
+/// says why they are fewer than g.tokens.
 template <class Session, class Emit, class Round>
 index emit_rounds(Session& s, const generation_options& g, const token* text, const index& known,
                   Emit& on_token, Round&& round) {
