@@ -10,22 +10,19 @@
 // --frames ends the game and leaves out the waiting. SDL_VIDEODRIVER=dummy opens no window.
 
 #define LINNET_REPRODUCIBLE  // the kernels of that policy; before the first header
-#define SDL_MAIN_HANDLED
-
-#include <SDL.h>
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <cstdio>
 #include <map>
 #include <span>
 #include <string>
 #include <string_view>
 
+#include "../support/latency.hpp"
 #include "../support/number.hpp"
+#include "../support/window.hpp"
 #include "speaker.hpp"
-#include "village.hpp"
 
 namespace barks {
 
@@ -34,89 +31,32 @@ constexpr double reserve = 0.001;            // of them, to show it
 constexpr frame thinking = 45;               // frames from asking for a line to when it is due
 constexpr frame shown = 110;                 // frames that it is shown
 constexpr frame longest_run = 60 * 60 * 60;  // an hour
-constexpr std::uint64_t fnv_prime = 0x100000001b3ull;
 constexpr const char* usage =
     "usage: barks [--seed N] [--keys FILE] [--frames N] [--screenshot FILE.bmp]\n"
     "Arrow keys walk, space shouts; it runs until its window is closed. --keys replays the keys\n"
     "in FILE and adds those that follow. --frames ends the game and leaves out the waiting.\n";
 
-double seconds() {
-  return double(SDL_GetPerformanceCounter()) / double(SDL_GetPerformanceFrequency());
-}
-
-/// How many tokens took each number of microseconds, up to 32 ms.
-struct times {
-  std::array<long, 32'000> counts{};
-  long all = 0;
-
-  void add(double time) { ++all, ++counts[std::min(std::size_t(time * 1e6), counts.size() - 1)]; }
-  /// The microseconds that such a part of the tokens stayed within; 1 of no tokens.
-  int within(double part) const {
-    double seen = 0;
-    std::size_t i = 0;
-    while (i + 1 < counts.size() && (seen += double(counts[i])) < part * double(all)) ++i;
-    return int(i) + 1;
-  }
-};
-
-/// Characters of 3 by 5 points: a row of them in each string, half of the characters below.
-constexpr std::string_view characters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!:'?";
-constexpr std::string_view font[] = {
-    " #  ##   ## ##  ### ###  ## # # ###   # # # #   # # ##   #  ##   #  ##   ## ### # # ",
-    "# # # # #   # # #   #   #   # #  #    # # # #   ### # # # # # # # # # # #    #  # # ",
-    "### ##  #   # # ##  ##  # # ###  #    # ##  #   ### # # # # ##  # # ##   #   #  # # ",
-    "# # # # #   # # #   #   # # # #  #  # # # # #   # # # # # # #    #  # #   #  #  # # ",
-    "# # ##   ## ##  ### #    ## # # ###  #  # # ### # # # #  #  #     # # # ##   #  ### ",
-    "# # # # # # # # ### ###  #  ##  ##  # # ###  ## ### ### ###          #       #  ##  ",
-    "# # # # # # # #   # # # ##    #   # # # #   #     # # # # #          #   #   #    # ",
-    "# # ###  #   #   #  # #  #   #   #  ### ##  ###   # ### ###          #           #  ",
-    "# # ### # #  #  #   # #  #  #     #   #   # # #  #  # #   #      #       #          ",
-    " #  # # # #  #  ### ### ### ### ##    # ##  ###  #  ### ##   #  #    #           #  ",
-};
-
-/// Draws on a window's pixels.
-struct canvas {
-  SDL_Surface* pixels;
-
-  void box(int x, int y, int w, int h, std::uint32_t color) const {
-    const SDL_Rect where{x, y, w, h};
-    SDL_FillRect(pixels, &where,
-                 SDL_MapRGB(pixels->format, std::uint8_t(color >> 16), std::uint8_t(color >> 8),
-                            std::uint8_t(color)));
-  }
-  /// Eight pixels for each character; small letters look like capitals.
-  void text(int x, int y, std::string_view words, std::uint32_t color) const {
-    for (const char c : words) {
-      const std::size_t at = characters.find(char(std::toupper(static_cast<unsigned char>(c))));
-      for (std::size_t i = 0; at != characters.npos && i < 15; ++i)
-        if (font[at / 21 * 5 + i / 3][at % 21 * 4 + i % 3] == '#')
-          box(x + int(i % 3) * 2, y + int(i / 3) * 2, 2, 2, color);
-      x += 8;
-    }
-  }
-  void figure(point p, int half_width, int half_height, const char* name,
-              std::uint32_t color) const {
-    box(p.x - half_width, p.y - half_height, 2 * half_width, 2 * half_height, color);
-    text(p.x - 18, p.y + half_height + 3, name, 0xd8dee9);
-  }
-};
-
-/// What a villager said last.
+/// The last line of a villager, and when it was said.
 struct speech {
-  std::string line;
+  std::string line = std::string(std::size_t(context), ' ');  // has room for any
   frame since = -shown;
 };
 
-void draw(const canvas& to, const world& w, const std::array<speech, 4>& said, frame now) {
+void figure(const support::window& to, point p, int half_width, int half_height, const char* name,
+            std::uint32_t color) {
+  to.box(p.x - half_width, p.y - half_height, 2 * half_width, 2 * half_height, color);
+  to.text(p.x - 18, p.y + half_height + 3, name, 0xd8dee9);
+}
+void draw(const support::window& to, const world& w, const std::array<speech, 4>& said, frame now) {
   constexpr std::uint32_t colors[] = {0x4f7cac, 0xd9a441, 0x6fae5c, 0x9a5fb0};
   to.box(0, 0, width, height, w.is_dusk ? 0x232b4d : 0x4b5f55);
   for (std::size_t i = 0; i < 4; ++i)
-    to.figure(places_at[i], 40, 25, places[i], w.is_dusk ? 0x343d61 : 0x5d7367);
-  to.figure(w.wolf_at, 7, 4, "wolf", 0x15161a);
-  to.figure(w.hero_at, 5, 8, "hero", 0xffffff);
+    figure(to, places_at[i], 40, 25, places[i], w.is_dusk ? 0x343d61 : 0x5d7367);
+  figure(to, w.wolf_at, 7, 4, "wolf", 0x15161a);
+  figure(to, w.hero_at, 5, 8, "hero", 0xffffff);
   for (std::size_t i = 0; i < 4; ++i) {
     const point p = w.villagers[i].at;
-    to.figure(p, 5, 8, names[i], colors[i]);
+    figure(to, p, 5, 8, names[i], colors[i]);
     to.text(p.x - 18, p.y + 24, moods[w.villagers[i].feels], 0x9db0a5);
     if (now - said[i].since >= shown) continue;
     const int size = 8 * int(said[i].line.size()),
@@ -128,11 +68,10 @@ void draw(const canvas& to, const world& w, const std::array<speech, 4>& said, f
 }
 
 /// The keys that are down.
-unsigned keys_down() {
-  const std::uint8_t* const is_down = SDL_GetKeyboardState(nullptr);
-  return is_down[SDL_SCANCODE_LEFT] * west + is_down[SDL_SCANCODE_RIGHT] * east +
-         is_down[SDL_SCANCODE_UP] * north + is_down[SDL_SCANCODE_DOWN] * south +
-         is_down[SDL_SCANCODE_SPACE] * shout;
+unsigned keys_down(const support::window& of) {
+  return of.is_down(SDL_SCANCODE_LEFT) * west + of.is_down(SDL_SCANCODE_RIGHT) * east +
+         of.is_down(SDL_SCANCODE_UP) * north + of.is_down(SDL_SCANCODE_DOWN) * south +
+         of.is_down(SDL_SCANCODE_SPACE) * shout;
 }
 
 int fail(const std::string& why) { return std::fprintf(stderr, "barks: %s\n", why.c_str()), 1; }
@@ -141,34 +80,24 @@ int fail(const std::string& why) { return std::fprintf(stderr, "barks: %s\n", wh
 /// each frame that is replayed; those of later frames are added.
 int play(const ln::packed<model>& weights, std::uint64_t seed, frame frames, bool waits,
          std::string& keys, const char* screenshot) {
-  SDL_SetMainReady();
-  if (SDL_Init(SDL_INIT_VIDEO) != 0) return fail(SDL_GetError());
-  SDL_Window* const window =
-      SDL_CreateWindow("barks", SDL_WINDOWPOS_UNDEFINED, SDL_WINDOWPOS_UNDEFINED, width, height, 0);
-  const canvas to{window ? SDL_GetWindowSurface(window) : nullptr};
-  if (!to.pixels) return fail(SDL_GetError());
+  support::window to("barks", width, height);
+  if (!to.valid()) return fail(SDL_GetError());
   keys.reserve(std::size_t(frames));
   static std::array<speaker, 4> speakers{speaker(weights), speaker(weights), speaker(weights),
                                          speaker(weights)};
   std::array<speech, 4> said;
-  for (speech& s : said) s.line.reserve(std::size_t(context));
-  static times taken;
-  const auto token = [](speaker& who) {
-    const double begun = seconds();
-    who.token();
-    taken.add(seconds() - begun);
-  };
+  static support::latency taken;
+  const auto token = [](speaker& who) { taken.measure([&who] { who.token(); }); };
   world village(seed);
-  std::uint64_t digest = 0xcbf29ce484222325ull;  // of frames, names, lines and logits
+  std::uint64_t digest = fnv_start;  // of frames, names, lines and logits
   long lines = 0, over = 0;
-  bool is_open = true;
 
   // From here on, this code allocates nothing; a window of SDL may.
   frame now = 0;
-  for (; now < frames && is_open; ++now) {
-    const double end = seconds() + budget;
-    for (SDL_Event event; SDL_PollEvent(&event);) is_open = is_open && event.type != SDL_QUIT;
-    if (std::size_t(now) == keys.size()) keys += char('@' + keys_down());
+  for (; now < frames && to.is_open(); ++now) {
+    const double end = support::now() + budget;
+    to.poll();
+    if (std::size_t(now) == keys.size()) keys += char('@' + keys_down(to));
     village.step(now, unsigned(keys[std::size_t(now)]) - '@', [&](const state& s) {
       speakers[s.who].ask(s, ln::philox(seed, s.who, std::uint64_t(now))[0], now + thinking);
     });
@@ -178,7 +107,7 @@ int play(const ln::packed<model>& weights, std::uint64_t seed, frame frames, boo
       while (!who.ready()) token(who);  // in the time of the next frame, if need be
       said[i].line = who.line();
       said[i].since = now;
-      digest = (((digest ^ std::uint64_t(now)) * fnv_prime) ^ who.digest()) * fnv_prime;
+      digest = fnv(fnv(digest, std::uint64_t(now)), who.digest());
       digest = ln::stream_of(who.line(), ln::stream_of(names[i], digest));
       std::printf("%5ld %s: %s\n", now, names[i], said[i].line.c_str());
       village.hear(i, who.line());
@@ -192,16 +121,14 @@ int play(const ln::packed<model>& weights, std::uint64_t seed, frame frames, boo
     to.text(6, height - 14, words, 0xffffff);
 
     // Tokens in what is left of the frame, of the line that is due first.
-    while (seconds() + std::min(p999 * 1e-6, budget / 2) < end - reserve) {
-      speaker* next = nullptr;
-      for (speaker& who : speakers)
-        if (!who.ready() && (!next || who.due() < next->due())) next = &who;
-      if (!next) break;
-      token(*next);
+    while (support::now() + std::min(p999 * 1e-6, budget / 2) < end - reserve) {
+      speaker& next = *std::ranges::min_element(speakers, {}, &speaker::urgent_by);
+      if (next.ready()) break;
+      token(next);
     }
-    SDL_UpdateWindowSurface(window);
-    over += seconds() > end;
-    if (const double left = end - seconds(); waits && left > 0)
+    to.show();
+    over += support::now() > end;
+    if (const double left = end - support::now(); waits && left > 0)
       SDL_Delay(static_cast<std::uint32_t>(left * 1000));
   }
   // So far.
@@ -209,9 +136,8 @@ int play(const ln::packed<model>& weights, std::uint64_t seed, frame frames, boo
   std::printf("transcript %016llx of %ld lines in %ld frames\n",
               static_cast<unsigned long long>(digest), lines, now);
   std::printf("%ld tokens, the median in %d us, p99.9 in %d us; frames over 16.6 ms: %ld\n",
-              taken.all, taken.within(0.5), taken.within(0.999), over);
-  if (*screenshot && SDL_SaveBMP(to.pixels, screenshot) != 0) return fail(SDL_GetError());
-  SDL_Quit();
+              taken.count(), taken.within(0.5), taken.within(0.999), over);
+  if (*screenshot && !to.save(screenshot)) return fail(SDL_GetError());
   return std::fflush(stdout) == 0 ? 0 : 1;
 }
 
@@ -226,12 +152,8 @@ int main(int count, char** arguments) {
   std::uint64_t seed = 0;
   frame frames = longest_run;
   const std::string &number = options["--frames"], &path = options["--keys"];
-  for (int i = 1; i < count; i += 2) {
-    const auto option = options.find(arguments[i]);
-    if (option == options.end() || i + 1 == count)
-      return std::fprintf(stderr, "barks: what is %s?\n%s", arguments[i], usage), 2;
-    option->second = arguments[i + 1];
-  }
+  if (const char* const wrong = support::read_options(count, arguments, options))
+    return std::fprintf(stderr, "barks: what is %s?\n%s", wrong, usage), 2;
   if (!support::read_number(options["--seed"], seed))
     return fail("--seed " + options["--seed"] + ": give a number from 0 to 2^64 - 1");
   if (!number.empty() &&

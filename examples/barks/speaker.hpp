@@ -6,6 +6,7 @@
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string_view>
 
@@ -21,9 +22,14 @@ inline constexpr ln::decoder_shape shape{.d_model = 64,
                                          .layers = 4,
                                          .vocabulary = 128,
                                          .context = context};
-using learned = ln::decoder<shape, ln::compute::reproducible>;
 using model = ln::decoder<shape, ln::compute::reproducible, ln::storage::int8, ln::compute::int8>;
 inline constexpr ln::limits limits{.target = context, .chunk = 1};
+
+/// FNV-1a, of words in place of bytes.
+inline constexpr std::uint64_t fnv_start = 0xcbf29ce484222325ull;
+constexpr std::uint64_t fnv(std::uint64_t digest, std::uint64_t word) {
+  return (digest ^ word) * 0x100000001b3ull;
+}
 
 /// Writes one villager's lines, a token at a time. It has its session's memory within itself.
 class speaker {
@@ -37,7 +43,7 @@ class speaker {
     choose_ = ln::sampler({.temperature = 0.7, .top_k = 8, .seed = random_seed});
     size_ = asked_ = prompt(s, text_);
     read_ = 0;
-    digest_ = 0xcbf29ce484222325ull;
+    digest_ = fnv_start;
     due_ = at;
     ready_ = !run_.valid();
   }
@@ -51,12 +57,13 @@ class speaker {
     }
     const ln::token next = text_[read_++];
     logits_ = run_.feed({&next, 1});
-    for (const float x : logits_)
-      digest_ = (digest_ ^ std::bit_cast<std::uint32_t>(x)) * 0x100000001b3ull;
+    for (const float x : logits_) digest_ = fnv(digest_, std::bit_cast<std::uint32_t>(x));
   }
   bool ready() const { return ready_; }
   frame due() const { return due_; }
-  /// Of the bits of all logits since ask() (FNV-1a of words).
+  /// The frame that it needs time before: none once its line is ready.
+  frame urgent_by() const { return ready_ ? std::numeric_limits<frame>::max() : due_; }
+  /// Of the bits of all logits since ask().
   std::uint64_t digest() const { return digest_; }
   std::string_view line() const { return {text_.data() + asked_, size_ - asked_}; }
 

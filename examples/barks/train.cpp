@@ -23,6 +23,8 @@
 
 namespace barks {
 
+using learned = ln::decoder<shape, ln::compute::reproducible>;
+
 // A line is what somebody of a mood calls out, and a remark on what is seen; @ is the place.
 constexpr std::string_view calls[4][4][2] = {
     {{"All is well.", "Move along."},

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// Numbers of command lines.
+// Command lines: options with values, and numbers.
 
 #include <charconv>
 #include <cstdlib>
+#include <map>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <type_traits>
 
@@ -25,6 +27,18 @@ bool read_number(const std::string& text, Number& to) {
   }
   to = read;
   return true;
+}
+
+/// Reads pairs such as --seed 7 into the values of options by name. Returns an argument that is
+/// none of them or has no value, or null.
+inline const char* read_options(int count, char** arguments,
+                                std::map<std::string_view, std::string>& to) {
+  for (int i = 1; i < count; i += 2) {
+    const auto option = to.find(arguments[i]);
+    if (option == to.end() || i + 1 == count) return arguments[i];
+    option->second = arguments[i + 1];
+  }
+  return nullptr;
 }
 
 }  // namespace support

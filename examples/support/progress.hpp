@@ -3,16 +3,12 @@
 // A progress display on standard error: bars redrawn in place on a terminal, else a line every few
 // seconds.
 
-#include <chrono>
 #include <string>
 #include <vector>
 
-namespace support {
+#include "clock.hpp"
 
-/// Seconds since some moment.
-inline double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+namespace support {
 
 /// Processor time of this thread.
 double processor_seconds();

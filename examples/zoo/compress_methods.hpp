@@ -45,6 +45,18 @@ struct step_text {
   }
 };
 
+/// A rebuilding step that reads text: `of<S>` of `Method`, which has a `step` that says which
+/// models it takes, and rebuilt(weights, text).
+template <class Method>
+struct rebuilt_on_text {
+  template <class S, class Batch>
+  static auto of(const step_text<Batch>& text) {
+    return ln::detail::step_by(typename Method::step{}, [text]<class M>(const ln::weights<M>& w) {
+      return Method::rebuilt(w, text);
+    });
+  }
+};
+
 /// The model as quarot rotates it. `of<S>` is the step of a pipeline for a model that is stored as
 /// `S` in the end.
 struct turned {
@@ -139,56 +151,35 @@ struct by_lora {
 /// its layers' feed-forwards.
 template <auto Shape, class Score, ln::layer_width... Widths>
 struct cut {
-  template <class Batch>
-  struct scores_of {
-    step_text<Batch> text;
-    template <class M>
-    ln::result<ln::importance<M>> operator()(const ln::weights<M>& w) const {
-      return Score::scores(w, text);
-    }
-  };
   using step = ln::step::narrow<Shape, ln::detail::no_function, Widths...>;
   template <class S, class Batch>
   static auto of(const step_text<Batch>& text) {
-    return ln::step::narrow<Shape, scores_of<Batch>, Widths...>{{text}};
+    auto scores = [text]<class M>(const ln::weights<M>& w) { return Score::scores(w, text); };
+    return ln::step::narrow<Shape, decltype(scores), Widths...>{scores};
   }
 };
 /// The model in smaller shapes by turns. What is left of each learns from the logits of the model
 /// as it was.
 template <class Score, auto... Shapes>
-struct cut_in_rounds {
+struct cut_in_rounds : rebuilt_on_text<cut_in_rounds<Score, Shapes...>> {
   struct step {
     template <class M>
     static constexpr bool accepts = true;
     template <class M>
     using type = ln::narrowed_in_rounds<M, Shapes...>;
-    template <class M>
-    static consteval bool explain() {
-      return true;
-    }
   };
-  template <class Batch>
-  struct trained : step {
-    step_text<Batch> text;
-    explicit trained(const step_text<Batch>& from) : text(from) {}
-    template <class M>
-    ln::result<ln::weights<ln::narrowed_in_rounds<M, Shapes...>>> apply(
-        const ln::weights<M>& w) const {
-      const auto teacher = ln::pack(w);
-      const auto lessons = [&](ln::index i) {  // the same ones in each round
-        return text.lessons(i % (text.steps * text.each));
-      };
-      auto made = ln::narrow_in_rounds<Shapes...>(
-          w, [&](const auto& some) { return Score::scores(some, text); },
-          ln::recovery(teacher, lessons, text.limits,
-                       {.steps = text.steps, .batches = text.each, .rate = text.rate}));
-      if (made) text.learned();
-      return made;
-    }
-  };
-  template <class S, class Batch>
-  static auto of(const step_text<Batch>& text) {
-    return trained<Batch>(text);
+  template <class M, class Batch>
+  static auto rebuilt(const ln::weights<M>& w, const step_text<Batch>& text) {
+    const auto teacher = ln::pack(w);
+    const auto lessons = [&](ln::index i) {  // the same ones in each round
+      return text.lessons(i % (text.steps * text.each));
+    };
+    auto made = ln::narrow_in_rounds<Shapes...>(
+        w, [&](const auto& some) { return Score::scores(some, text); },
+        ln::recovery(teacher, lessons, text.limits,
+                     {.steps = text.steps, .batches = text.each, .rate = text.rate}));
+    if (made) text.learned();
+    return made;
   }
 };
 

@@ -12,7 +12,7 @@ namespace zoo {
 
 /// The model with activation `A`, trained on by the logits of what it was.
 template <ln::activation_kind A>
-struct relufied_by_learning {
+struct relufied_by_learning : rebuilt_on_text<relufied_by_learning<A>> {
   struct step {
     template <class M>
     static constexpr bool accepts = !std::is_same_v<ln::relufied<M, A>, M>;
@@ -26,26 +26,18 @@ struct relufied_by_learning {
       return true;
     }
   };
-  template <class Batch>
-  struct trained : step {
-    step_text<Batch> text;
-    explicit trained(const step_text<Batch>& from) : text(from) {}
-    template <class M>
-    ln::result<ln::weights<ln::relufied<M, A>>> apply(const ln::weights<M>& w) const {
-      auto made = ln::relufy<A>(w);
-      if (!made.valid()) return made.error();
-      const auto teacher = ln::pack(w);
-      if (!teacher.valid()) return teacher.error();
-      auto recover = ln::recovery(teacher, text.lessons, text.limits,
-                                  {.steps = text.steps, .batches = text.each, .rate = text.rate});
-      if (auto done = recover(0, made); !done) return done.error();
-      text.learned();
-      return made;
-    }
-  };
-  template <class S, class Batch>
-  static auto of(const step_text<Batch>& text) {
-    return trained<Batch>(text);
+  template <class M, class Batch>
+  static ln::result<ln::weights<ln::relufied<M, A>>> rebuilt(const ln::weights<M>& w,
+                                                             const step_text<Batch>& text) {
+    auto made = ln::relufy<A>(w);
+    if (!made.valid()) return made.error();
+    const auto teacher = ln::pack(w);
+    if (!teacher.valid()) return teacher.error();
+    auto recover = ln::recovery(teacher, text.lessons, text.limits,
+                                {.steps = text.steps, .batches = text.each, .rate = text.rate});
+    if (auto done = recover(0, made); !done) return done.error();
+    text.learned();
+    return made;
   }
 };
 
@@ -59,7 +51,7 @@ ln::predictor_options predictor_training_of(const step_text<Batch>& text) {
 
 /// The decoder with predictors of its neurons, of rank `Rank`.
 template <ln::index Rank>
-struct neurons_predicted {
+struct neurons_predicted : rebuilt_on_text<neurons_predicted<Rank>> {
   template <class M>
   static constexpr bool fits() {
     if constexpr (ln::detail::is_decoder<M>)
@@ -81,30 +73,22 @@ struct neurons_predicted {
       return true;
     }
   };
-  template <class Batch>
-  struct trained : step {
-    step_text<Batch> text;
-    explicit trained(const step_text<Batch>& from) : text(from) {}
-    template <class M>
-    ln::result<ln::weights<ln::contextualised<M, Rank>>> apply(const ln::weights<M>& w) const {
-      auto made = ln::contextualise<ln::contextualised<M, Rank>>(w);
-      if (!made) return made;
-      auto found =
-          ln::train_predictors(*made, w, text.windows, text.limits, predictor_training_of(text));
-      if (!found) return found.error();
-      text.report("neurons", std::move(*found));
-      return made;
-    }
-  };
-  template <class S, class Batch>
-  static auto of(const step_text<Batch>& text) {
-    return trained<Batch>(text);
+  template <class M, class Batch>
+  static ln::result<ln::weights<ln::contextualised<M, Rank>>> rebuilt(
+      const ln::weights<M>& w, const step_text<Batch>& text) {
+    auto made = ln::contextualise<ln::contextualised<M, Rank>>(w);
+    if (!made) return made;
+    auto found =
+        ln::train_predictors(*made, w, text.windows, text.limits, predictor_training_of(text));
+    if (!found) return found.error();
+    text.report("neurons", std::move(*found));
+    return made;
   }
 };
 
 /// The decoder with predictors of its heads, of rank `Rank`.
 template <ln::index Rank>
-struct heads_predicted {
+struct heads_predicted : rebuilt_on_text<heads_predicted<Rank>> {
   template <class M>
   static constexpr bool fits() {
     if constexpr (ln::detail::is_decoder<M>) return M::attention::supports_low_rank;
@@ -123,25 +107,16 @@ struct heads_predicted {
       return true;
     }
   };
-  template <class Batch>
-  struct trained : step {
-    step_text<Batch> text;
-    explicit trained(const step_text<Batch>& from) : text(from) {}
-    template <class M>
-    ln::result<ln::weights<ln::with_head_predictors<M, Rank>>> apply(
-        const ln::weights<M>& w) const {
-      auto made = ln::predict_heads<ln::with_head_predictors<M, Rank>>(w);
-      if (!made) return made;
-      auto found = ln::train_head_predictors(*made, w, text.windows, text.limits,
-                                             {.predictor = predictor_training_of(text)});
-      if (!found) return found.error();
-      text.report("heads", std::move(*found));
-      return made;
-    }
-  };
-  template <class S, class Batch>
-  static auto of(const step_text<Batch>& text) {
-    return trained<Batch>(text);
+  template <class M, class Batch>
+  static ln::result<ln::weights<ln::with_head_predictors<M, Rank>>> rebuilt(
+      const ln::weights<M>& w, const step_text<Batch>& text) {
+    auto made = ln::predict_heads<ln::with_head_predictors<M, Rank>>(w);
+    if (!made) return made;
+    auto found = ln::train_head_predictors(*made, w, text.windows, text.limits,
+                                           {.predictor = predictor_training_of(text)});
+    if (!found) return found.error();
+    text.report("heads", std::move(*found));
+    return made;
   }
 };
 

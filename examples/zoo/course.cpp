@@ -7,7 +7,6 @@
 #include <array>
 #include <cmath>
 #include <linnet/core/random.hpp>
-#include <linnet/eval/evaluator.hpp>
 #include <linnet/file/file.hpp>
 #include <linnet/formats/safetensors.hpp>
 #include <numbers>
@@ -56,16 +55,6 @@ class example_source {
   ln::index batch_;
   ln::random_stream random_;
 };
-
-double held_out_bits(learner& model, const std::vector<example_batch>& batches) {
-  double nats = 0;
-  ln::index bytes = 0;
-  for (const example_batch& l : batches) {
-    nats += model.nats(l);
-    bytes += predicted_bytes(l);
-  }
-  return ln::bits_per_byte(nats, bytes);
-}
 
 /// What a checkpoint holds besides the trainer.
 struct course_state {
@@ -236,7 +225,7 @@ course_record train_together(std::vector<student>& students, const corpus& text,
     const bool over = done >= 1 && at.steps > 0;
     if (over || signal != 0 || static_cast<ln::index>(done * checks) >= at.checked) {
       for (student& s : students) {
-        s.held_out.push_back({at.steps, held_out_bits(*s.model, exam)});
+        s.held_out.push_back({at.steps, bits_of(*s.model, exam)});
         if (!ln::is_finite(s.held_out.back().bits))
           throw failure(s.name + " diverged: try a lower --rate");
       }

@@ -2,6 +2,7 @@
 #pragma once
 // Text as examples, and the training of several models side by side on the same ones.
 
+#include <linnet/eval/evaluator.hpp>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,17 @@ std::vector<example_batch> spread_batches(const reading& how, std::string_view t
 
 /// Bytes that a batch asks to predict.
 inline ln::index predicted_bytes(const example_batch& l) { return std::ssize(l.labels); }
+/// Bits per byte of a model, a learner or a deployed one, on some batches.
+template <class Model>
+double bits_of(Model& model, const std::vector<example_batch>& batches) {
+  double nats = 0;
+  ln::index bytes = 0;
+  for (const example_batch& l : batches) {
+    nats += model.nats(l);
+    bytes += predicted_bytes(l);
+  }
+  return ln::bits_per_byte(nats, bytes);
+}
 
 /// Bits per byte of a text whose bytes are drawn independently, each as often as in `text`: what a
 /// model reaches that knows how often each byte occurs and nothing else.

@@ -5,9 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <linnet/eval/evaluator.hpp>
+#include <utility>
 
 #include "support.hpp"
+#include "support/results.hpp"
 
 namespace zoo {
 
@@ -44,16 +45,6 @@ std::string choose_prompt(std::string_view text, ln::index longest) {
   return std::string(prompt);
 }
 
-double score(deployed& model, const std::vector<example_batch>& batches) {
-  double nats = 0;
-  ln::index bytes = 0;
-  for (const example_batch& l : batches) {
-    nats += model.nats(l);
-    bytes += predicted_bytes(l);
-  }
-  return ln::bits_per_byte(nats, bytes);
-}
-
 /// Milliseconds of a forward call of each model: the median of repetitions taken in turns, so that
 /// whatever else the machine does meets them all.
 std::vector<double> time_models(const std::vector<std::unique_ptr<deployed>>& models,
@@ -68,10 +59,7 @@ std::vector<double> time_models(const std::vector<std::unique_ptr<deployed>>& mo
       if (round >= 0) times[i].push_back(1e3 * (now() - start));
     }
   std::vector<double> medians;
-  for (std::vector<double>& t : times) {
-    std::nth_element(t.begin(), t.begin() + rounds / 2, t.end());
-    medians.push_back(t[rounds / 2]);
-  }
+  for (std::vector<double>& t : times) medians.push_back(support::median(std::move(t)));
   return medians;
 }
 
@@ -132,7 +120,7 @@ void measure(experiment& e) {
       o.as = f;
       o.label = label_of(v, f, model.collapses());
       o.cost = model.cost(f);
-      o.bits = score(*models.back(), exam);
+      o.bits = bits_of(*models.back(), exam);
       write_sample(e, *models.back(), o);
     }
   }

@@ -69,21 +69,24 @@ std::vector<text_group> groups_of(const std::string& mix, const std::vector<std:
   return groups;
 }
 
+/// The stretches of a group's files among those of all files.
+std::vector<std::string_view> stretches_of(const training_text& of,
+                                           const std::vector<std::string_view>& all,
+                                           std::size_t group) {
+  std::vector<std::string_view> some;
+  for (const std::size_t file : of.groups[group].files)
+    for (std::size_t i = 0; i < of.texts.stretches; ++i)
+      some.push_back(all[file * of.texts.stretches + i]);
+  return some;
+}
+
 }  // namespace
 
 std::vector<std::string_view> training_text::training(std::size_t group) const {
-  std::vector<std::string_view> all;
-  for (const std::size_t file : groups[group].files)
-    for (std::size_t i = 0; i < texts.stretches; ++i)
-      all.push_back(texts.training[file * texts.stretches + i]);
-  return all;
+  return stretches_of(*this, texts.training, group);
 }
 std::vector<std::string_view> training_text::held_out(std::size_t group) const {
-  std::vector<std::string_view> all;
-  for (const std::size_t file : groups[group].files)
-    for (std::size_t i = 0; i < texts.stretches; ++i)
-      all.push_back(texts.held_out[file * texts.stretches + i]);
-  return all;
+  return stretches_of(*this, texts.held_out, group);
 }
 
 training_text read_training_text(const std::vector<std::string>& paths, const std::string& mix) {

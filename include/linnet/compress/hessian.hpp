@@ -127,7 +127,8 @@ struct hessian_block {
     for (const double x : eigenvalues) sum += x;
     return sum / static_cast<double>(eigenvalues.size());
   }
-  /// Their standard deviation over the subsets, whose squares are divided by the number of them.
+  /// Standard deviation of the eigenvalues over the subsets: their squares are divided by the
+  /// number of subsets.
   double deviation() const {
     const double middle = mean();
     double squares = 0;

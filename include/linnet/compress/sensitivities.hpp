@@ -94,7 +94,7 @@ class gradient_statistics {
   index batches() const { return state_.batches; }
   /// Samples that were summed: sequences or batches.
   index samples() const { return state_.samples; }
-  /// Their loss: summed nats and labels.
+  /// Loss of the samples: summed nats and labels.
   loss_sum loss() const { return state_.loss; }
   /// The sums as they are gathered, kept in files and resumed.
   detail::gradient_state<M>& state() { return state_; }

@@ -138,7 +138,7 @@ struct byte_pooling {
       if (between[k] != 0) return false;
     return bytes_per_token > 0 && width > 0 && head_blocks > 0 && expansion > 0;
   }
-  /// These numbers under other rules.
+  /// A copy under other rules.
   constexpr byte_pooling under(byte_rules other) const {
     byte_pooling same = *this;
     same.rules = other;

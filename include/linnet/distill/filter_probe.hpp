@@ -32,8 +32,7 @@ struct filter_probe : F::filtered_model {
       "encoder could learn");
   static_assert(F::has_filters,
                 "linnet::filter_probe: filtered<Model, 0, layers...> has no filters");
-  static constexpr bool supports_cache = false;  ///< it decodes nothing
-  static constexpr bool adds_to_products = false;
+  static constexpr bool supports_cache = false, serves_sequences = false;  ///< it decodes nothing
   static constexpr index exits = 0;
   static constexpr std::size_t count = F::count;
   static constexpr index d = M::d, width = F::state_width;

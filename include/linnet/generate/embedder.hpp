@@ -93,8 +93,9 @@ class embedder {
     });
     return {work_.work.hidden, static_cast<std::size_t>(b.batch * b.length * width)};
   }
-  /// Also calls f(layer, states) with the hidden states [batch, length, width] of every layer of an
-  /// encoder<> in turn: 0 is the embedding, `layers` the last. They are valid during the call.
+  /// hidden(b) that also calls f(layer, states) with the hidden states [batch, length, width] of
+  /// every layer of an encoder<> in turn: 0 is the embedding, `layers` the last. They are valid
+  /// during the call.
   template <class F>
   requires requires { typename M::body; }
   std::span<const T> hidden(const batch& b, F&& f) {

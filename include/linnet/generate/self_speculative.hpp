@@ -70,21 +70,8 @@ class self_speculative {
       return 0;
     }
     if (!begin(tokens, choose)) return 0;
-    for (index n = 0, next = known_ - 1;;) {
-      for (; next < known_; ++next) {
-        const token t = at_.drafts.text[next];
-        if (t == no_token) detail::refuse(*session_, refusal::nothing_chosen);
-        if (g.stops(t)) return n;
-        ++n;
-        if (!detail::goes_on(on_token, t)) return n;
-      }
-      if (n == g.tokens) return n;
-      if (session_->position() >= session_->capacity()) {
-        if (g.tokens > 0) detail::refuse(*session_, refusal::over_target);
-        return n;
-      }
-      if (!round(choose, g, g.tokens > 0 ? g.tokens - n : session_->capacity())) return n;
-    }
+    return detail::emit_rounds(*session_, g, at_.drafts.text, known_, on_token,
+                               [&](index most) { return round(choose, g, most); });
   }
   /// Why the last generate() did nothing or ended early, see session::last_refusal().
   std::string_view last_refusal() const noexcept {
@@ -155,11 +142,7 @@ class self_speculative {
     const index accepted = at_.drafts.judge(choose, rows, vocabulary, known_, drafted);
 
     if (!s.truncate(known_ + accepted)) return false;
-    known_ += accepted + 1;
-    counts_.rounds += 1;
-    counts_.drafted += drafted;
-    counts_.accepted += accepted;
-    counts_.tokens += accepted + 1;
+    detail::count_round(drafted, accepted, known_, counts_);
     return true;
   }
 

@@ -121,6 +121,38 @@ result<void> drafts_fit(const char* where, const Session& s, index drafts, index
   return {};
 }
 
+/// Notes a round, in which `accepted` of the `drafted` tokens and one more became known.
+inline void count_round(index drafted, index accepted, index& known, draft_counts& counts) {
+  known += accepted + 1;
+  counts.rounds += 1;
+  counts.drafted += drafted;
+  counts.accepted += accepted;
+  counts.tokens += accepted + 1;
+}
+
+/// Emits the `known` tokens of `text` from the last one on, then those of rounds. round(most) makes
+/// one to `most` more known, or returns false. Returns the number of tokens emitted; session `s`
+/// says why they are fewer than g.tokens.
+template <class Session, class Emit, class Round>
+index emit_rounds(Session& s, const generation_options& g, const token* text, const index& known,
+                  Emit& on_token, Round&& round) {
+  for (index n = 0, next = known - 1;;) {
+    for (; next < known; ++next) {
+      const token t = text[next];
+      if (t == no_token) refuse(s, refusal::nothing_chosen);
+      if (g.stops(t)) return n;
+      ++n;
+      if (!goes_on(on_token, t)) return n;
+    }
+    if (n == g.tokens) return n;
+    if (s.position() >= s.capacity()) {
+      if (g.tokens > 0) refuse(s, refusal::over_target);
+      return n;
+    }
+    if (!round(g.tokens > 0 ? g.tokens - n : s.capacity())) return n;
+  }
+}
+
 }  // namespace detail
 
 /// Generates with a session of model `M`, sped up by drafts of a smaller model `D` of the same
@@ -186,22 +218,9 @@ class speculative {
       return 0;
     }
     if (!begin(tokens, choose)) return 0;
-    for (index n = 0, next = known_ - 1;;) {
-      for (; next < known_; ++next) {
-        const token t = at_.text[next];
-        if (t == no_token) detail::refuse(*target_, refusal::nothing_chosen);
-        if (g.stops(t)) return n;
-        ++n;
-        if (!detail::goes_on(on_token, t)) return n;
-      }
-      if (n == g.tokens) return n;
-      if (target_->position() >= target_->capacity()) {
-        if (g.tokens > 0) detail::refuse(*target_, refusal::over_target);
-        return n;
-      }
-      const index most = g.tokens > 0 ? g.tokens - n : target_->capacity();
-      if (!(width_ > 1 ? tree_round(choose, most) : round(choose, most))) return n;
-    }
+    return detail::emit_rounds(*target_, g, at_.text, known_, on_token, [&](index most) {
+      return width_ > 1 ? tree_round(choose, most) : round(choose, most);
+    });
   }
   /// Why the last generate() did nothing or ended early, see session::last_refusal().
   std::string_view last_refusal() const noexcept {
@@ -263,7 +282,7 @@ class speculative {
     // Both forget what was rejected; neither has read the last token.
     if (!target_->truncate(known_ + accepted)) return false;
     draft_forgets(known_ + accepted);
-    count(drafted, accepted);
+    detail::count_round(drafted, accepted, known_, counts_);
     return true;
   }
   /// The draft's logits behind the first `end` tokens of the text. Where it has outgrown the draft
@@ -276,13 +295,6 @@ class speculative {
   /// Takes back what the draft has read behind the first `end` tokens.
   void draft_forgets(index end) {
     if (draft_->position() > end) drafting_ = drafting_ && draft_->truncate(end);
-  }
-  void count(index drafted, index accepted) {
-    known_ += accepted + 1;
-    counts_.rounds += 1;
-    counts_.drafted += drafted;
-    counts_.accepted += accepted;
-    counts_.tokens += accepted + 1;
   }
   /// round() with a tree of drafts. The target's tokens are drawn as without drafts; those in the
   /// tree need no call of their own.
@@ -315,7 +327,7 @@ class speculative {
       }
       if (!target_->keep_path(node)) return false;
       draft_forgets(known_ + chained);
-      count(tree_.size - 1, accepted);
+      detail::count_round(tree_.size - 1, accepted, known_, counts_);
       return true;
     }
     return false;

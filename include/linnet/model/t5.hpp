@@ -137,7 +137,6 @@ struct t5_model : model_defaults {
     T* logits = nullptr;                      ///< [batch * limits.max_logits, vocabulary]
     ops::page_tables pages{};                 ///< of a session's paged cache
     double* losses = nullptr;                 ///< [target rows]
-    index memory_length = 0;
   };
   /// Plans the buffers for calls up to these limits.
   template <class T>

@@ -43,7 +43,7 @@ struct linear : without_cache {
     }
   }
 
-  /// Its columns read, its rows and the bias write.
+  /// Columns of the weight read channels; its rows and the bias write them.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
     c.reads(p.weight, weight_info);

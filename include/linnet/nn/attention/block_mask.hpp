@@ -3,7 +3,7 @@
 /// @file
 /// Softmax attention in blocks of tokens that see each other: alone, or with all blocks before.
 
-#include <linnet/nn/attention/full.hpp>
+#include <linnet/nn/attention/softmax_attention.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

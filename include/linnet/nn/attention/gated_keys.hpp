@@ -39,7 +39,7 @@ struct gated_query {
     return sum;
   }
 };
-/// That of head `head` of layer `layer`, of `group` heads to a head of keys.
+/// A layer's gated keys and values of one head of keys, `kv` wide in all and `h` each.
 template <class T>
 gated_query<T> gated_query_of(const ops::gated_keys<T>& all, index layer, index kv, index h,
                               index key_head, T scale) {

@@ -3,7 +3,7 @@
 /// @file
 /// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
 
-#include <linnet/nn/attention/full.hpp>
+#include <linnet/nn/attention/softmax_attention.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
