@@ -2822,9 +2822,9 @@ LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y
   // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
   constexpr word normal = 113u << 23, half = 126u << 23;
   const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
+  const words subnormal = bits_as<words>(shifted) - half;
   const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
+  u = m < normal ? subnormal : rounded;
   u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
   y = __builtin_convertvector(u | sign >> 16, codes_of_16);
 #endif
@@ -5376,9 +5376,9 @@ LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y
   // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
   constexpr word normal = 113u << 23, half = 126u << 23;
   const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
+  const words subnormal = bits_as<words>(shifted) - half;
   const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
+  u = m < normal ? subnormal : rounded;
   u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
   y = __builtin_convertvector(u | sign >> 16, codes_of_16);
 #endif
@@ -7954,9 +7954,9 @@ LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y
   // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
   constexpr word normal = 113u << 23, half = 126u << 23;
   const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
+  const words subnormal = bits_as<words>(shifted) - half;
   const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
+  u = m < normal ? subnormal : rounded;
   u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
   y = __builtin_convertvector(u | sign >> 16, codes_of_16);
 #endif
@@ -13827,9 +13827,9 @@ LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y
   // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
   constexpr word normal = 113u << 23, half = 126u << 23;
   const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
+  const words subnormal = bits_as<words>(shifted) - half;
   const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
+  u = m < normal ? subnormal : rounded;
   u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
   y = __builtin_convertvector(u | sign >> 16, codes_of_16);
 #endif
@@ -17136,9 +17136,9 @@ LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y
   // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
   constexpr word normal = 113u << 23, half = 126u << 23;
   const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
+  const words subnormal = bits_as<words>(shifted) - half;
   const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
+  u = m < normal ? subnormal : rounded;
   u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
   y = __builtin_convertvector(u | sign >> 16, codes_of_16);
 #endif
@@ -20443,9 +20443,9 @@ LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y
   // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
   constexpr word normal = 113u << 23, half = 126u << 23;
   const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
+  const words subnormal = bits_as<words>(shifted) - half;
   const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
+  u = m < normal ? subnormal : rounded;
   u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
   y = __builtin_convertvector(u | sign >> 16, codes_of_16);
 #endif
@@ -47060,13 +47060,13 @@ constexpr simulated_time simulate(std::span<const simulated_layer> layers,
   const double sharers = static_cast<double>(cluster.ranks);
   const auto send = [&](double parameters, bool sums, double begin) {
     const double bytes = parameters * how.bytes_of_value;
-    const simulated_traffic near = cluster.inside.traffic(cluster.ranks, bytes);
-    double seconds = cluster.inside.seconds(near);
-    t.inside += near;
+    const simulated_traffic inside = cluster.inside.traffic(cluster.ranks, bytes);
+    double seconds = cluster.inside.seconds(inside);
+    t.inside += inside;
     for (int pass = 0; sums && pass < 2; ++pass) {  // the share's sum, and then all have it
-      const simulated_traffic far = cluster.between.traffic(cluster.nodes, bytes / sharers);
-      seconds += cluster.between.seconds({far.messages, far.bytes * sharers});
-      t.between += far;
+      const simulated_traffic between = cluster.between.traffic(cluster.nodes, bytes / sharers);
+      seconds += cluster.between.seconds({between.messages, between.bytes * sharers});
+      t.between += between;
     }
     sent = (std::max)(sent, begin) + seconds;
     if (!how.overlaps) now = (std::max)(now, sent);
@@ -73259,8 +73259,8 @@ class relation_distillation {
     });
   }
   /// Valid tokens of the sequences of a call.
-  template <class V>
-  const index* lengths_of(const ops::attention_call<V>& a, std::size_t stack) const {
+  template <class Value>
+  const index* lengths_of(const ops::attention_call<Value>& a, std::size_t stack) const {
     return two && stack == 1 ? teacher_.at.targets : a.query_lengths;
   }
   /// Compares the student's last layers in forward, and adds to their gradients in backward.

@@ -289,8 +289,8 @@ class relation_distillation {
     });
   }
   /// Valid tokens of the sequences of a call.
-  template <class V>
-  const index* lengths_of(const ops::attention_call<V>& a, std::size_t stack) const {
+  template <class Value>
+  const index* lengths_of(const ops::attention_call<Value>& a, std::size_t stack) const {
     return two && stack == 1 ? teacher_.at.targets : a.query_lengths;
   }
   /// Compares the student's last layers in forward, and adds to their gradients in backward.

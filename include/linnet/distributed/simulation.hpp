@@ -106,13 +106,13 @@ constexpr simulated_time simulate(std::span<const simulated_layer> layers,
   const double sharers = static_cast<double>(cluster.ranks);
   const auto send = [&](double parameters, bool sums, double begin) {
     const double bytes = parameters * how.bytes_of_value;
-    const simulated_traffic near = cluster.inside.traffic(cluster.ranks, bytes);
-    double seconds = cluster.inside.seconds(near);
-    t.inside += near;
+    const simulated_traffic inside = cluster.inside.traffic(cluster.ranks, bytes);
+    double seconds = cluster.inside.seconds(inside);
+    t.inside += inside;
     for (int pass = 0; sums && pass < 2; ++pass) {  // the share's sum, and then all have it
-      const simulated_traffic far = cluster.between.traffic(cluster.nodes, bytes / sharers);
-      seconds += cluster.between.seconds({far.messages, far.bytes * sharers});
-      t.between += far;
+      const simulated_traffic between = cluster.between.traffic(cluster.nodes, bytes / sharers);
+      seconds += cluster.between.seconds({between.messages, between.bytes * sharers});
+      t.between += between;
     }
     sent = (std::max)(sent, begin) + seconds;
     if (!how.overlaps) now = (std::max)(now, sent);

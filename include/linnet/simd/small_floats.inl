@@ -89,9 +89,9 @@ LINNET_TARGET static inline void round_to_16(const vec<float>& x, codes_of_16& y
   // Subnormal numbers are whole steps of 2^-24, the last place of a float from 1/2 on.
   constexpr word normal = 113u << 23, half = 126u << 23;
   const vec<float> shifted = bits_as<vec<float>>(m) + 0.5f;
-  const words small = bits_as<words>(shifted) - half;
+  const words subnormal = bits_as<words>(shifted) - half;
   const words rounded = (m + 0xfffu + ((m >> 13) & 1u) - (112u << 23)) >> 13;
-  u = m < normal ? small : rounded;
+  u = m < normal ? subnormal : rounded;
   u = m < infinity ? u : m > infinity ? (m >> 13 & 0x3ffu) | 0x7e00u : words{} + 0x7c00u;
   y = __builtin_convertvector(u | sign >> 16, codes_of_16);
 #endif
