@@ -1481,7 +1481,8 @@ struct hessian_block {
     for (const double x : eigenvalues) sum += x;
     return sum / static_cast<double>(eigenvalues.size());
   }
-  /// Their standard deviation over the subsets, whose squares are divided by the number of them.
+  /// Standard deviation of the eigenvalues over the subsets: their squares are divided by the
+  /// number of subsets.
   double deviation() const {
     const double middle = mean();
     double squares = 0;
@@ -5461,7 +5462,7 @@ class gradient_statistics {
   index batches() const { return state_.batches; }
   /// Samples that were summed: sequences or batches.
   index samples() const { return state_.samples; }
-  /// Their loss: summed nats and labels.
+  /// Loss of the samples: summed nats and labels.
   loss_sum loss() const { return state_.loss; }
   /// The sums as they are gathered, kept in files and resumed.
   detail::gradient_state<M>& state() { return state_; }
@@ -6737,15 +6738,10 @@ LINNET_NAMESPACE_END
 /// Quantized blocks of a model that are trained one after the other, so that each gives what the
 /// full-precision one gives.
 
-LINNET_NAMESPACE_BEGIN
+/// @file
+/// A block of a model by itself: as a model of its own, copied as it is stored, and packed.
 
-/// Losses of one block that was trained: mean squared differences between its outputs and those of
-/// the block in full precision.
-struct block_loss {
-  double nearest = 0;  ///< rounded to nearest
-  double start = 0;    ///< as training began
-  double kept = 0;     ///< of what was kept, never above the two others
-};
+LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
@@ -6837,6 +6833,22 @@ void pack_codes(const ops::execution& on, const Codes& codes, Packed& to) {
       },
       parameter_path{}, to, codes);
 }
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Losses of one block that was trained: mean squared differences between its outputs and those of
+/// the block in full precision.
+struct block_loss {
+  double nearest = 0;  ///< rounded to nearest
+  double start = 0;    ///< as training began
+  double kept = 0;     ///< of what was kept, never above the two others
+};
+
+namespace detail {
 
 /// A batch whose tokens are in the streams: its sizes, and lengths, prefixes or documents of its
 /// own.

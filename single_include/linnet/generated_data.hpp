@@ -1612,7 +1612,7 @@ result<std::vector<found_program>> search_program(const teacher_ref& from, std::
   return ended;
 }
 LINNET_OR_OUT_OF_MEMORY("search_program")
-/// As above, without another verifier than that programs run.
+/// search_program() without another verifier than that programs run.
 inline result<std::vector<found_program>> search_program(const teacher_ref& from,
                                                          std::string_view prompt,
                                                          const program_search_options& how = {}) {

@@ -23416,7 +23416,7 @@ struct byte_pooling {
       if (between[k] != 0) return false;
     return bytes_per_token > 0 && width > 0 && head_blocks > 0 && expansion > 0;
   }
-  /// These numbers under other rules.
+  /// A copy under other rules.
   constexpr byte_pooling under(byte_rules other) const {
     byte_pooling same = *this;
     same.rules = other;
@@ -33261,6 +33261,10 @@ LINNET_NAMESPACE_END
 /// nothing (Liu et al. 2023, Deja Vu).
 
 /// @file
+/// Full softmax attention, and what other kinds of attention of its making change: low-rank
+/// projections, rotated keys, and norms.
+
+/// @file
 /// Softmax attention as a layer: self or cross, causal or bidirectional, with rotary or relative
 /// positions and a key-value cache. Heads may be multi-head, grouped-query or multi-query.
 
@@ -33876,7 +33880,7 @@ struct gated_query {
     return sum;
   }
 };
-/// That of head `head` of layer `layer`, of `group` heads to a head of keys.
+/// A layer's gated keys and values of one head of keys, `kv` wide in all and `h` each.
 template <class T>
 gated_query<T> gated_query_of(const ops::gated_keys<T>& all, index layer, index kv, index h,
                               index key_head, T scale) {
@@ -34264,7 +34268,7 @@ struct linear : without_cache {
     }
   }
 
-  /// Its columns read, its rows and the bias write.
+  /// Columns of the weight read channels; its rows and the bias write them.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
     c.reads(p.weight, weight_info);
@@ -36291,6 +36295,10 @@ struct softmax_attention {
 };
 
 }  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
 
 namespace attention {
 
@@ -42968,8 +42976,9 @@ class embedder {
     });
     return {work_.work.hidden, static_cast<std::size_t>(b.batch * b.length * width)};
   }
-  /// Also calls f(layer, states) with the hidden states [batch, length, width] of every layer of an
-  /// encoder<> in turn: 0 is the embedding, `layers` the last. They are valid during the call.
+  /// hidden(b) that also calls f(layer, states) with the hidden states [batch, length, width] of
+  /// every layer of an encoder<> in turn: 0 is the embedding, `layers` the last. They are valid
+  /// during the call.
   template <class F>
   requires requires { typename M::body; }
   std::span<const T> hidden(const batch& b, F&& f) {
@@ -48572,7 +48581,6 @@ struct t5_model : model_defaults {
     T* logits = nullptr;                      ///< [batch * limits.max_logits, vocabulary]
     ops::page_tables pages{};                 ///< of a session's paged cache
     double* losses = nullptr;                 ///< [target rows]
-    index memory_length = 0;
   };
   /// Plans the buffers for calls up to these limits.
   template <class T>

@@ -719,8 +719,12 @@ LINNET_NAMESPACE_END
 /// shards.
 
 /// @file
-/// Hugging Face's config.json: read, compared with a model type field by field, and written.
+/// Hugging Face's config.json compared with a model type field by field, and written.
 
+/// @file
+/// Hugging Face's config.json as a table of fields.
+
+#include <cstddef>
 #include <limits>
 
 LINNET_NAMESPACE_BEGIN
@@ -852,6 +856,10 @@ inline result<hf_config> read_hf_config(const std::string& path) LINNET_TRY {
   return bytes ? parse_hf_config(*bytes, path) : result<hf_config>(bytes.error());
 }
 LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 

@@ -1741,7 +1741,8 @@ struct sharded {
   }
 };
 
-/// That with weights of layers that are fetched when they are needed, see unit_weights.
+/// A sharded optimizer with weights of layers that are fetched when they are needed, see
+/// unit_weights.
 template <class M, class T, class Optimizer>
 struct sharded_weights : sharded<M, T, Optimizer, 3> {
   using base = sharded<M, T, Optimizer, 3>;

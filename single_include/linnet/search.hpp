@@ -754,14 +754,14 @@ class search {
  public:
   using space = Space;
   static constexpr shape_budget budget = Budget;
-  /// How many there are.
+  /// Number of models within the budget.
   static constexpr index size = [] {
     index count = 0;
     for (const auto& one : all) count += one.first;
     return count;
   }();
   static_assert(size > 0, "linnet::search: no model of this space is within the budget");
-  /// Their costs, in the order of their numbers.
+  /// Costs of these models, in the order of their numbers.
   static constexpr std::array<search_candidate, static_cast<std::size_t>(size)> candidates = [] {
     std::array<search_candidate, static_cast<std::size_t>(size)> made{};
     std::size_t i = 0;
