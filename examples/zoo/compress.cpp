@@ -611,8 +611,13 @@ void compress(const compress_options& asked) {
   if (reads && o.calibrate.empty())
     throw failure(
         fmt::format("--method {}: runs the model on text first; give --calibrate TEXT", o.method));
-  if (!reads && (!o.calibrate.empty() || !o.statistics.empty()))
-    throw failure(fmt::format("--method {}: needs no text; leave --calibrate out", o.method));
+  if (!reads && !o.statistics.empty())
+    throw failure(fmt::format("--method {}: gathers no statistics; leave --statistics out", o.method));
+  if (!reads && !o.calibrate.empty()) {  // the command line of another method serves this one, too
+    say("--method {}: needs no text, so --calibrate is not read\n", o.method);
+    o.calibrate.clear();
+    o.sequential = false;
+  }
   if (learns && !o.statistics.empty())
     throw failure(fmt::format(
         "--method {}: calibrates a model that it learns anew each time; leave --statistics out",
@@ -630,7 +635,7 @@ void compress(const compress_options& asked) {
         "--method {}: scales tensors of several blocks at once; leave --sequential out", o.method));
   const pruning how = pruning_of(o, chain);
   for (const std::string& path : {o.out, o.reference, o.statistics})
-    check_writable(path, {o.weights, o.calibrate, o.evaluate, o.tokenizer});
+    check_writable(path, {o.weights, asked.calibrate, o.evaluate, o.tokenizer});
   const subject s = subject_of(o);
   if (o.samples == 0) o.samples = s.what.model.embeds() ? 512 : 128;  // a pooler reads one row each
   const auto windows_of = [&](const char* option, const std::string& path) {
