@@ -612,7 +612,8 @@ void compress(const compress_options& asked) {
     throw failure(
         fmt::format("--method {}: runs the model on text first; give --calibrate TEXT", o.method));
   if (!reads && !o.statistics.empty())
-    throw failure(fmt::format("--method {}: gathers no statistics; leave --statistics out", o.method));
+    throw failure(
+        fmt::format("--method {}: gathers no statistics; leave --statistics out", o.method));
   if (!reads && !o.calibrate.empty()) {  // the command line of another method serves this one, too
     say("--method {}: needs no text, so --calibrate is not read\n", o.method);
     o.calibrate.clear();

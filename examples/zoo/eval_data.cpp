@@ -74,9 +74,7 @@ std::vector<ln::eval_item> read_mmlu_folder(const std::string& folder, const std
   return all;
 }
 
-std::string hellaswag_file(const std::string& folder) {
-  return folder + "/hellaswag_val_full.txt";
-}
+std::string hellaswag_file(const std::string& folder) { return folder + "/hellaswag_val_full.txt"; }
 /// Empty if it is unpacked.
 std::string unpacking_hellaswag(const std::string& folder) {
   const std::string file = hellaswag_file(folder);
