@@ -83,7 +83,7 @@ CLI::Option* add_text_options(CLI::App& c, train_options& o) {
   };
   add("--mix", o.mix,
       "weights of texts, by names of files or of folders in a folder: wiki.txt=3,code=1; without, "
-      "each byte counts the same")
+      "each token counts the same")
       ->type_name("NAME=W,...");
   add("--tokenizer", o.tokenizer, "bytes, byt5, gpt2:DIR, sentencepiece:FILE, or a tokenizer.json")
       ->type_name("TOKENIZER");

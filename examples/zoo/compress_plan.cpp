@@ -33,7 +33,7 @@ bool calibrates_at_once(const compress_options& o, const method_chain& chain) {
          (chain.before.empty() || chain.before[0] != "distil");
 }
 
-void check_methods(const compress_options& o, const method_chain& chain) {
+void check_methods(compress_options& o, const method_chain& chain) {
   const auto calibrates = [&](std::string_view name) {
     return name == "narrow" ? o.importance != "magnitude" || o.shape.find(';') != o.shape.npos
                             : words_of(name).calibrates;
@@ -44,8 +44,14 @@ void check_methods(const compress_options& o, const method_chain& chain) {
   if (reads && o.calibrate.empty())
     throw failure(
         fmt::format("--method {}: runs the model on text first; give --calibrate TEXT", o.method));
-  if (!reads && (!o.calibrate.empty() || !o.statistics.empty()))
-    throw failure(fmt::format("--method {}: needs no text; leave --calibrate out", o.method));
+  if (!reads && !o.statistics.empty())
+    throw failure(
+        fmt::format("--method {}: gathers no statistics; leave --statistics out", o.method));
+  if (!reads && !o.calibrate.empty()) {  // the command line of another method serves this one, too
+    say("--method {}: needs no text, so --calibrate is not read\n", o.method);
+    o.calibrate.clear();
+    o.sequential = false;
+  }
   if (learns && !o.statistics.empty())
     throw failure(fmt::format(
         "--method {}: calibrates a model that it learns anew each time; leave --statistics out",

@@ -22,8 +22,8 @@ inline bool does(const method_chain& chain, effect what) {
   return any_method(chain, [&](std::string_view name) { return words_of(name).does == what; });
 }
 
-/// Refuses options that do not go with the methods.
-void check_methods(const compress_options& o, const method_chain& chain);
+/// Refuses options that do not go with the methods. A text that none reads is let go, with a word.
+void check_methods(compress_options& o, const method_chain& chain);
 /// Whether what reads text first reads it of the weights that all steps begin with.
 bool calibrates_at_once(const compress_options& o, const method_chain& chain);
 /// How many weights methods make 0, as --sparsity says, or as the storage has places for.

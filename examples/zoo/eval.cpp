@@ -364,9 +364,13 @@ std::vector<eval_test> read_tests(const eval_options& o) {
   };
   for (const std::string& name : o.tasks) add(read_test(name, o.data, o.limit, o.shots));
   if (o.tasks.empty() && !o.data.empty())
-    for (const std::string_view name : test_names())
-      if (fs::is_directory(o.data + "/" + std::string(name)))
+    for (const std::string_view name : test_names()) {
+      if (!fs::is_directory(o.data + "/" + std::string(name))) continue;
+      if (const std::string how = how_to_unpack(name, o.data); !how.empty())
+        say("{} is left out: {}\n", name, how);
+      else
         add(read_test(name, o.data, o.limit, o.shots));
+    }
   for (const std::string& path : o.texts) add(read_text(path, o.limit));
   if (tests.empty())
     throw failure("nothing to evaluate: give --data, a folder of tests, or --text");

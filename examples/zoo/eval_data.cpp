@@ -46,13 +46,13 @@ std::vector<std::string> blimp_files(const std::string& folder) {
   std::vector<std::string> files = files_in(folder + "/data", "", ".jsonl");
   return files.empty() ? files_in(folder, "", ".jsonl") : files;
 }
+std::string unpacking_blimp(const std::string& folder) {
+  return fmt::format(
+      "{0}: no files *.jsonl; unpack the archive: unzip {0}/BLiMP.zip 'data/*' -d {0}", folder);
+}
 std::vector<ln::eval_item> read_blimp_folder(const std::string& folder) {
   const std::vector<std::string> files = blimp_files(folder);
-  if (files.empty())
-    throw failure(
-        fmt::format("{0}: no files *.jsonl; unpack the archive: unzip {0}/BLiMP.zip 'data/*'"
-                    " -d {0}",
-                    folder));
+  if (files.empty()) throw failure(unpacking_blimp(folder));
   std::vector<ln::eval_item> all;
   for (const std::string& file : files) append(all, items_in(file, ln::read_blimp));
   return all;
@@ -74,11 +74,16 @@ std::vector<ln::eval_item> read_mmlu_folder(const std::string& folder, const std
   return all;
 }
 
-std::vector<ln::eval_item> read_hellaswag_file(const std::string& folder) {
-  const std::string file = folder + "/hellaswag_val_full.txt";
-  if (!fs::exists(file) && fs::exists(file + ".bz2"))
-    throw failure(fmt::format("{0}.bz2: unpack it first: bunzip2 -k {0}.bz2", file));
-  return items_in(file, ln::read_hellaswag);
+std::string hellaswag_file(const std::string& folder) { return folder + "/hellaswag_val_full.txt"; }
+/// Empty if it is unpacked.
+std::string unpacking_hellaswag(const std::string& folder) {
+  const std::string file = hellaswag_file(folder);
+  if (fs::exists(file) || !fs::exists(file + ".bz2")) return "";
+  return fmt::format("{0}.bz2: unpack it first: bunzip2 -k {0}.bz2", file);
+}
+std::vector<ln::eval_item> read_hellaswag_folder(const std::string& folder) {
+  if (const std::string how = unpacking_hellaswag(folder); !how.empty()) throw failure(how);
+  return items_in(hellaswag_file(folder), ln::read_hellaswag);
 }
 
 /// The articles of WikiText: each begins with a line " = Title = ".
@@ -133,7 +138,7 @@ const std::vector<entry>& table() {
       {"winogrande", test_kind::choice,
        [](const std::string& f) { return items_in(f + "/dev.json", ln::read_winogrande); },
        nullptr},
-      {"hellaswag", test_kind::choice, read_hellaswag_file, nullptr},
+      {"hellaswag", test_kind::choice, read_hellaswag_folder, nullptr},
       {"mmlu", test_kind::choice, [](const std::string& f) { return read_mmlu_folder(f, "test"); },
        nullptr},
       {"blimp", test_kind::choice, read_blimp_folder, nullptr},
@@ -191,6 +196,14 @@ std::vector<std::string_view> test_names() {
   std::vector<std::string_view> names;
   for (const entry& e : table()) names.push_back(e.name);
   return names;
+}
+
+std::string how_to_unpack(std::string_view name, const std::string& data) {
+  const std::string folder = data + "/" + std::string(name);
+  if (name == "hellaswag") return unpacking_hellaswag(folder);
+  if (name == "blimp" && blimp_files(folder).empty() && fs::exists(folder + "/BLiMP.zip"))
+    return unpacking_blimp(folder);
+  return "";
 }
 
 eval_test read_test(std::string_view name, const std::string& data, long limit, long shots) {

@@ -41,6 +41,9 @@ std::vector<std::string_view> test_names();
 /// are, else of the test's other questions. Refuses what is not there or not as it should be.
 eval_test read_test(std::string_view name, const std::string& data, long limit, long shots);
 
+/// How to unpack a test that lies in `data` packed alone; empty if it need not be unpacked.
+std::string how_to_unpack(std::string_view name, const std::string& data);
+
 /// A file of text as a test: stretches of whole paragraphs.
 eval_test read_text(const std::string& path, long limit);
 

@@ -62,7 +62,8 @@ BOOST_AUTO_TEST_CASE(refusals) {
           "omniquant, quarot, spinquant, magnitude, wanda, sparsegpt, narrow, relufy, "
           "predict_neurons, predict_heads, distil");
   refused({"--method", "gptq"}, "give --calibrate TEXT");
-  refused({"--method", "rtn", "--calibrate", text}, "--method rtn: needs no text");
+  refused({"--method", "rtn", "--calibrate", text, "--statistics", folder.path("statistics")},
+          "--method rtn: gathers no statistics");
   refused({"--method", "rtn", "--storage", "int7"}, "did you mean int8?");
   refused({"--method", "rtn", "--storage", "int3-g24"}, "a multiple of 32 inputs");
   refused({"--method", "rtn", "--storage", "f32"}, "give one of fewer bits");
@@ -117,7 +118,8 @@ BOOST_AUTO_TEST_CASE(refusals) {
   refused({"--method", "wanda+gptq", "--storage", "int4-g64-2:4", "--calibrate", text},
           "--method wanda+gptq: gptq gives --storage ");
   refused({"--method", "wanda"}, "give --calibrate TEXT");
-  refused({"--method", "magnitude", "--calibrate", text}, "--method magnitude: needs no text");
+  refused({"--method", "magnitude", "--calibrate", text, "--statistics", folder.path("statistics")},
+          "--method magnitude: gathers no statistics");
   refused({"--method", "rtn", "--sparsity", "50"}, "--sparsity: --method rtn makes no weight 0");
   for (const char* const share : {"100", "many", "5:4", "0:4", "2:4x"})
     refused({"--method", "magnitude", "--sparsity", share}, std::string("--sparsity ") + share);
@@ -219,6 +221,14 @@ BOOST_AUTO_TEST_CASE(stories260k_becomes_smaller_and_still_runs) {
   BOOST_TEST(rtn["windows"]["bytes"].size() == 8u);
   BOOST_TEST(rtn["windows"]["nats_before"] == gptq["windows"]["nats_before"]);  // kept
   BOOST_TEST((of(rtn["difference"], "low") < of(rtn["difference"], "high")));
+
+  // Text that a method does not need changes nothing.
+  const test::outcome same = test::zoo(
+      stories("compress", {"--weights", weights(), "--method", "rtn", "--storage", "int4-g64",
+                           "--calibrate", training(), "--out", folder.path("same")}));
+  BOOST_TEST(same.status == 0, same.err);
+  BOOST_TEST(same.err.find("needs no text, so --calibrate is not read") != same.err.npos, same.err);
+  BOOST_TEST(test::contents(folder.path("same")) == test::contents(rounded));
 
   // By scales that are folded, from the same statistics.
   const auto folded = compress("awq", folder.path("awq"), calibrated);

@@ -142,6 +142,26 @@ BOOST_AUTO_TEST_CASE(all_tests_on_a_byte_model) {
   BOOST_CHECK_EQUAL(part["text"]["items"], 1);
 }
 
+BOOST_AUTO_TEST_CASE(a_packed_test_is_left_out_unless_it_is_asked_for) {
+  const test::scratch_folder folder, results;
+  const std::string weights = trained(results, "byte-decoder");
+  lay_out(folder);
+  fs::rename(folder.path("hellaswag/hellaswag_val_full.txt"),
+             folder.path("hellaswag/hellaswag_val_full.txt.bz2"));
+  fs::rename(folder.path("blimp/made_up.jsonl"), folder.path("blimp/BLiMP.zip"));
+  const test::outcome o = test::zoo(
+      {"eval", "--weights", weights, "--data", folder.path(), "--limit", "1", "--threads", "1"});
+  BOOST_TEST(o.status == 0, o.err);
+  for (const std::string name : {"hellaswag", "blimp"}) {
+    BOOST_TEST(o.err.find(name + " is left out: ") != o.err.npos, o.err);
+    BOOST_TEST(o.out.find("\n" + name) == o.out.npos, o.out);
+    test::check_refused({"eval", "--weights", weights, "--data", folder.path(), "--tasks", name},
+                        "unpack");
+  }
+  for (const char* const name : {"\narc_easy ", "\nlambada ", "\ngsm8k "})
+    BOOST_TEST(o.out.find(name) != o.out.npos, o.out);
+}
+
 BOOST_AUTO_TEST_CASE(real_weights) {
   const std::string weights = test::data_file("stories260K/stories260K.bin");
   if (weights.empty()) return;
