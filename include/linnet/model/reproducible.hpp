@@ -8,6 +8,7 @@
 
 #include <linnet/model/limits.hpp>
 #include <linnet/model/policy_set.hpp>
+#include <linnet/storage/profiled.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -64,6 +65,8 @@ template <>
 inline constexpr bool covers_policy<storage::int8> = true;
 template <>
 inline constexpr bool covers_policy<storage::with_compute<storage::int8, compute::int8>> = true;
+template <class S, class Profile>
+inline constexpr bool covers_policy<storage::profiled<S, Profile>> = covers_policy<S>;
 
 /// Whether all of these policies' layers have it.
 template <class... Ps>
