@@ -437,6 +437,18 @@ pruning pruning_of(const compress_options& o, const method_chain& chain) {
   return how;
 }
 
+/// The file beside statistics that says what they are of.
+std::string statistics_mark(const std::string& statistics) { return statistics + ".json"; }
+
+/// Refuses two names of one file, of which the later would overwrite the earlier.
+void check_unlike(const std::vector<std::string>& written) {
+  std::error_code ignored;
+  for (std::size_t i = 0; i < written.size(); ++i)
+    for (std::size_t j = 0; j < i && !written[i].empty(); ++j)
+      if (fs::weakly_canonical(written[i], ignored) == fs::weakly_canonical(written[j], ignored))
+        throw failure(written[i] + ": would be written twice; name another file");
+}
+
 /// Refuses statistics that are of something else, and says what those to come are of.
 void check_statistics(const compress_options& o, const subject& s) {
   if (o.statistics.empty()) return;
@@ -447,7 +459,7 @@ void check_statistics(const compress_options& o, const subject& s) {
           {"seed", o.seed}};
   if (!parse_methods(o.method, o.how.storage).rebuilding.empty())
     of["method"] = o.method + ' ' + o.shape + ' ' + o.importance;
-  const std::string about = o.statistics + ".json";
+  const std::string about = statistics_mark(o.statistics);
   if (!kept_json("--statistics", about, of) && fs::exists(o.statistics))
     throw failure(fmt::format("--statistics: {}: {} is missing, which says what they are of",
                               o.statistics, about));
@@ -631,6 +643,8 @@ void compress(const compress_options& asked) {
   const pruning how = pruning_of(o, chain);
   for (const std::string& path : {o.out, o.reference, o.statistics})
     check_writable(path, {o.weights, o.calibrate, o.evaluate, o.tokenizer});
+  check_unlike({o.out, o.reference, o.statistics,
+                o.statistics.empty() ? "" : statistics_mark(o.statistics)});
   const subject s = subject_of(o);
   if (o.samples == 0) o.samples = s.what.model.embeds() ? 512 : 128;  // a pooler reads one row each
   const auto windows_of = [&](const char* option, const std::string& path) {
