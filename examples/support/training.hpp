@@ -117,8 +117,8 @@ bool take_steps(const std::string& base, Model& model, run_record& r, double dea
     const double start = processor_seconds();
     double nats = take_step(step);
     // In f16 a step is left out where a gradient overflows, and taken again with a smaller scale.
-    for (ln::index tries = 1;
-         tries < most_tries && ln::is_finite(nats) && model.steps() == step; ++tries)
+    for (ln::index tries = 1; tries < most_tries && ln::is_finite(nats) && model.steps() == step;
+         ++tries)
       nats = take_step(step);
     r.seconds += processor_seconds() - start;
     const double end = now();

@@ -236,7 +236,8 @@ void add_finetune(CLI::App& app, train_options& o) {
   c.callback([&o, &c] {
     for (const char* const name : {"--lora-alpha", "--lora-dropout", "--lora-target"})
       if (c.get_option(name)->count() > 0 && o.lora == 0 && o.qlora == 0)
-        throw failure(fmt::format("{}: goes with --lora or --qlora; give one, or leave it out", name));
+        throw failure(
+            fmt::format("{}: goes with --lora or --qlora; give one, or leave it out", name));
     finetune(o);
   });
 }

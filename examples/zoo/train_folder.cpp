@@ -45,10 +45,11 @@ void check_place(const std::string& out) {
   fs::path at = fs::absolute(out, ignored);
   while (!fs::exists(at, ignored) && at.has_relative_path()) at = at.parent_path();
   if (!fs::is_directory(at, ignored))
-    throw failure(fmt::format("{}: {} is a file; name a folder that can be made", out, at.string()));
+    throw failure(
+        fmt::format("{}: {} is a file; name a folder that can be made", out, at.string()));
   if (access(at.c_str(), W_OK | X_OK) != 0)
-    throw failure(fmt::format("{}: no permission to write in {}; name another --out", out,
-                              at.string()));
+    throw failure(
+        fmt::format("{}: no permission to write in {}; name another --out", out, at.string()));
 }
 
 /// Refuses a folder that holds something else, or a training that is not to be resumed.

@@ -19,4 +19,4 @@ using arithmetic = ln::compute::reproducible;
 using arithmetic = ln::compute::fast;
 #endif
 using M = ln::t5<shape, arithmetic>;
-static_assert(ln::quantized<M, ln::storage::int4, ln::compute::int8>::parameters() > 0);
+static_assert(ln::quantized<M, ln::storage::int4<32>, ln::compute::int8>::parameters() > 0);

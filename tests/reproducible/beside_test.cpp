@@ -132,21 +132,25 @@ ln::packed<M> base_of() {
 
 BOOST_AUTO_TEST_CASE(adapters_have_the_same_bits) {
   const auto base = base_of<rounded>();
-  check("lora", 1, [&](auto level) {
+  check("lora", 0xe75ac0ca5e39b857, [&](auto level) {
     return adapted<ln::lora<3>>(base, level, ln::lora_options{.alpha = 5, .dropout = 0.2});
   });
-  check("bottleneck", 2, [&](auto level) { return adapted<ln::bottleneck<5>>(base, level); });
-  check("bitfit", 3, [&](auto level) { return adapted<ln::bitfit>(base, level); });
-  check("prompt", 4, [&](auto level) { return adapted<ln::prompt_tuning<3>>(base, level); });
-  check("prefix", 5, [&](auto level) { return adapted<ln::prefix_tuning<2>>(base, level); });
+  check("bottleneck", 0x90138ee294e40291,
+        [&](auto level) { return adapted<ln::bottleneck<5>>(base, level); });
+  check("bitfit", 0x382f41d57428a428, [&](auto level) { return adapted<ln::bitfit>(base, level); });
+  check("prompt", 0x361de684d32e1275,
+        [&](auto level) { return adapted<ln::prompt_tuning<3>>(base, level); });
+  check("prefix", 0x54a93ae5fcee529c,
+        [&](auto level) { return adapted<ln::prefix_tuning<2>>(base, level); });
   const auto floats = base_of<model>();
-  check("lora of f32", 6, [&](auto level) { return adapted<ln::lora<2>>(floats, level); });
-  check("parts", 7,
+  check("lora of f32", 0xb9ff3611904c94ea,
+        [&](auto level) { return adapted<ln::lora<2>>(floats, level); });
+  check("parts", 0x89f6783a6045c5f7,
         [&](auto level) { return adapted<ln::partial_tuning<last_ffn>>(floats, level); });
 }
 
 BOOST_AUTO_TEST_CASE(means_over_sequences_have_the_same_bits) {
-  check("sequence_mean", 8, [](auto level) {
+  check("sequence_mean", 0xb1cbb25964e5fcbb, [](auto level) {
     ln::weights<model> w;
     ln::initialize(w, ln::seed{3});
     return trained(w, level, ln::sequence_mean<model>{});
@@ -155,7 +159,7 @@ BOOST_AUTO_TEST_CASE(means_over_sequences_have_the_same_bits) {
 
 BOOST_AUTO_TEST_CASE(beams_have_the_same_bits) {
   const auto base = base_of<rounded>();
-  check("beams", 9, [&](auto level) {
+  check("beams", 0x407a62adc672f170, [&](auto level) {
     digest d;
     auto session = ln::session<rounded>::open(base, {.batch = 4, .target = 30, .level = level});
     BOOST_REQUIRE(session);
@@ -169,6 +173,27 @@ BOOST_AUTO_TEST_CASE(beams_have_the_same_bits) {
       d.add(h.log_probability);
       d.add(h.score);
     }
+    return d.hash;
+  });
+}
+
+BOOST_AUTO_TEST_CASE(contrasts_have_the_same_bits) {
+  const auto expert = base_of<model>();
+  const auto amateur = base_of<rounded>();
+  check("contrast", 0xb8bc2c7494acd7aa, [&](auto level) {
+    digest d;
+    const ln::limits l{.target = 30, .level = level};
+    auto run = ln::session<model>::open(expert, l);
+    auto other = ln::session<rounded>::open(amateur, l);
+    BOOST_REQUIRE(run && other);
+    auto by = ln::contrast<rounded>::open(*other, {.weight = 0.37, .plausibility = 0.003});
+    BOOST_REQUIRE(by);
+    const std::array<token, 3> prompt{1, 2, 3};
+    BOOST_TEST(by->reset_and_prefill(prompt));
+    auto logits = run->reset_and_prefill(prompt);
+    (*by)(logits, std::span<const token>(prompt));
+    BOOST_TEST(std::ssize(logits) == vocabulary);
+    d.add(std::span<const float>(logits));
     return d.hash;
   });
 }
