@@ -80,7 +80,7 @@ struct run_keeping {
 template <class Model, class Step, class Look>
 bool take_steps(const std::string& base, Model& model, run_record& r, double deadline,
                 Step&& take_step, Look&& look, const run_keeping& keep = {}) {
-  constexpr ln::index log_lines = 1000;
+  constexpr ln::index log_lines = 1000, most_tries = 40;
   const std::string checkpoint = base + ".ckpt";
   const run_record settings = r;
   if (model.load_checkpoint(checkpoint, std::as_writable_bytes(std::span(&r, 1)))) {
@@ -115,11 +115,17 @@ bool take_steps(const std::string& base, Model& model, run_record& r, double dea
       return true;
     }
     const double start = processor_seconds();
-    const double nats = take_step(step);
+    double nats = take_step(step);
+    // In f16 a step is left out where a gradient overflows, and taken again with a smaller scale.
+    for (ln::index tries = 1; tries < most_tries && ln::is_finite(nats) && model.steps() == step;
+         ++tries)
+      nats = take_step(step);
     r.seconds += processor_seconds() - start;
     const double end = now();
     if (!ln::is_finite(nats) || model.steps() == step)
-      throw failure(base + ": the loss is not finite");
+      throw failure(fmt::format(
+          "{}: the loss is not finite in step {}; begin again with a lower learning rate", base,
+          step + 1));
     if (log && step % std::max<ln::index>(1, r.steps / log_lines) == 0) {
       const std::array figures{nats, model.norm(), r.seconds};
       take(log->write(model.steps(), std::span(figures).first(columns.size())));

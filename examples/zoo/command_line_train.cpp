@@ -233,7 +233,13 @@ void add_finetune(CLI::App& app, train_options& o) {
                "all, or ends of matrices' names such as q,v or attention.o,up")
       ->type_name("NAMES")
       ->capture_default_str();
-  c.callback([&] { finetune(o); });
+  c.callback([&o, &c] {
+    for (const char* const name : {"--lora-alpha", "--lora-dropout", "--lora-target"})
+      if (c.get_option(name)->count() > 0 && o.lora == 0 && o.qlora == 0)
+        throw failure(
+            fmt::format("{}: goes with --lora or --qlora; give one, or leave it out", name));
+    finetune(o);
+  });
 }
 
 void add_distil(CLI::App& app, train_options& o) {

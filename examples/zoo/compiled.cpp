@@ -4,10 +4,13 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <sstream>
 
@@ -87,10 +90,23 @@ program_folder::~program_folder() {
 }
 
 bool succeeds(const std::string& command, const fs::path& file) {
-  for (const char* const end : {".out", ".err"}) fs::remove(file.string() + end);
+  const auto clean = [&] {
+    for (const char* const end : {".out", ".err"}) fs::remove(file.string() + end);
+  };
+  clean();
   const std::string to =
       " >" + quoted(file.string() + ".out") + " 2>" + quoted(file.string() + ".err");
-  return std::system((command + to).c_str()) == 0;
+  const int status = std::system((command + to).c_str());
+  // While it waits, this process ignores the Ctrl-C that ends the command. Shells add 128.
+  const int signal = WIFSIGNALED(status) ? WTERMSIG(status)
+                     : WIFEXITED(status) ? WEXITSTATUS(status) - 128
+                                         : 0;
+  if (signal == SIGINT || signal == SIGQUIT || signal == SIGTERM || signal == SIGHUP) {
+    clean();
+    throw interruption(signal, fmt::format("stopped by a signal ({}); the same command begins anew",
+                                           strsignal(signal)));
+  }
+  return status == 0;
 }
 
 std::string first_error(const fs::path& file) {

@@ -47,7 +47,8 @@ std::string options_of_mpi();
 /// All bytes of a file; none if there is no such file.
 std::string contents(const std::filesystem::path& file);
 
-/// Runs a command; its output goes to FILE.out and FILE.err. Whether it succeeded.
+/// Runs a command; its output goes to FILE.out and FILE.err. Whether it succeeded. Throws an
+/// interruption where a signal such as Ctrl-C ended it.
 bool succeeds(const std::string& command, const std::filesystem::path& file);
 
 /// The first line with an error in a file that a command wrote.

@@ -114,6 +114,26 @@ pruning pruning_of(const compress_options& o, const method_chain& chain) {
   return how;
 }
 
+namespace {
+/// The file beside statistics that says what they are of.
+std::string statistics_mark(const std::string& statistics) { return statistics + ".json"; }
+}  // namespace
+
+void check_outputs(const compress_options& o) {
+  std::vector<std::string> written{o.out, o.reference, o.statistics};
+  for (const std::string& path : written)
+    check_writable(path, {o.weights, o.calibrate, o.evaluate, o.tokenizer});
+  if (!o.statistics.empty()) written.push_back(statistics_mark(o.statistics));
+  std::error_code ignored;
+  const auto place = [&](const std::string& path) {
+    return std::filesystem::weakly_canonical(path, ignored);
+  };
+  for (std::size_t i = 0; i < written.size(); ++i)
+    for (std::size_t j = 0; j < i && !written[i].empty(); ++j)
+      if (place(written[i]) == place(written[j]))  // the later would overwrite the earlier
+        throw failure(written[i] + ": would be written twice; name another file");
+}
+
 void check_statistics(const compress_options& o, const subject& s) {
   if (o.statistics.empty()) return;
   nlohmann::ordered_json of{{"model", s.what.model.name()},
@@ -123,7 +143,7 @@ void check_statistics(const compress_options& o, const subject& s) {
                             {"seed", o.seed}};
   if (!parse_methods(o.method, o.how.storage).rebuilding.empty())
     of["method"] = o.method + ' ' + o.shape + ' ' + o.importance;
-  const std::string about = o.statistics + ".json";
+  const std::string about = statistics_mark(o.statistics);
   if (!kept_json("--statistics", about, of) && std::filesystem::exists(o.statistics))
     throw failure(fmt::format("--statistics: {}: {} is missing, which says what they are of",
                               o.statistics, about));

@@ -215,6 +215,8 @@ std::shared_ptr<compressor> find_compressor(const compression& what) {
     const auto made = reinterpret_cast<compressor* (*)()>(
         function_of("compressor-" + what.model.base, text, "zoo_compressor", compressor_interface));
     return std::shared_ptr<compressor>(made());
+  } catch (const interruption&) {
+    throw;
   } catch (const failure& problem) {
     throw failure(fmt::format("{} (built in, without a compiler: stories260k with int4-g64)",
                               problem.what()));

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <linnet/eval/answers.hpp>
@@ -236,11 +237,17 @@ class journal {
     if (file_) {
       take(file_->write(line(done_.size(), r)));
       if (now() - synced_ > seconds_between_syncs) {
-        take(file_->sync());
+        sync();
         synced_ = now();
       }
     }
     done_.push_back(std::move(r));
+  }
+  /// Whether there is a file.
+  bool keeps() const { return file_.has_value(); }
+  /// What is finished outlives a power cut.
+  void sync() {
+    if (file_) take(file_->sync());
   }
 
  private:
@@ -297,7 +304,7 @@ void run(judged& j, const std::vector<eval_test>& tests, const work_list& work, 
     try {
       for (;;) {
         const std::size_t unit = next++;
-        if (unit >= work.units.size()) return;
+        if (unit >= work.units.size() || stop_requests::received() != 0) return;
         const std::size_t from = work.units[unit], to = unit + 1 < work.units.size()
                                                             ? work.units[unit + 1]
                                                             : work.items.size();
@@ -335,6 +342,14 @@ void run(judged& j, const std::vector<eval_test>& tests, const work_list& work, 
   take_part(*judges[0]);
   for (std::thread& t : helpers) t.join();
   if (problem) std::rethrow_exception(problem);
+  const int signal = stop_requests::received();
+  if (signal == 0 || book.done().size() == work.items.size()) return;
+  book.sync();
+  throw interruption(
+      signal, fmt::format("stopped by a signal ({}) after item {} of {}; {}", strsignal(signal),
+                          grouped(std::ssize(book.done())), grouped(std::ssize(work.items)),
+                          book.keeps() ? "the same command goes on from there"
+                                       : "--out FILE keeps what is finished"));
 }
 
 /// What makes results comparable, for the first line of the journal.
@@ -407,7 +422,10 @@ void evaluate(const eval_options& asked) {
   const std::vector<eval_test> tests = read_tests(o);
   const work_list work(tests, o.batch);
   journal book(o.out.empty() ? "" : o.out + ".items.jsonl", head_of(j, o, tests), tests, work);
-  run(j, tests, work, book, o.threads);
+  {
+    const stop_requests stops;
+    run(j, tests, work, book, o.threads);
+  }
 
   std::vector<std::vector<record>> records(tests.size());
   for (std::size_t i = 0; i < work.items.size(); ++i)

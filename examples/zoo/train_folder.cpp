@@ -7,6 +7,7 @@
 #if __has_include(<xxhash.h>)
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -38,14 +39,28 @@ void write(const std::string& path, std::string_view text) {
   take(ln::write_file(path, std::as_bytes(std::span(text))));
 }
 
+/// Refuses a folder that cannot be made, or that nothing can be written into.
+void check_place(const std::string& out) {
+  std::error_code ignored;
+  fs::path at = fs::absolute(out, ignored);
+  while (!fs::exists(at, ignored) && at.has_relative_path()) at = at.parent_path();
+  if (!fs::is_directory(at, ignored))
+    throw failure(
+        fmt::format("{}: {} is a file; name a folder that can be made", out, at.string()));
+  if (access(at.c_str(), W_OK | X_OK) != 0)
+    throw failure(
+        fmt::format("{}: no permission to write in {}; name another --out", out, at.string()));
+}
+
 /// Refuses a folder that holds something else, or a training that is not to be resumed.
 void check_folder(const train_options& o) {
   if (o.out.empty())
     throw failure("--text goes with --out, the folder that the model is written to");
   std::error_code ignored;
-  if (!fs::exists(o.out, ignored)) return;
-  if (!fs::is_directory(o.out, ignored))
+  if (fs::exists(o.out, ignored) && !fs::is_directory(o.out, ignored))
     throw failure(o.out + ": is a file; --out names a folder, which is made if it is not there");
+  check_place(o.out);
+  if (!fs::exists(o.out, ignored)) return;
   if (is_trained(o.out)) {
     if (!o.resume)
       throw failure(o.out +
@@ -195,12 +210,17 @@ void train_from(train_options o, const beginning* begun) {
   }
   const auto code = load_module(model, kind);
   if (kind.on_ranks) check_ranks(*code, described, by);  // all have seen the folder as it was
-  if (here.first()) {
-    fs::create_directories(o.out);
-    write(path, described.dump(2) + "\n");
-    keep_tokenizer(by, o.out);
-  }
-  code->meet();
+  const auto begin_folder = [&] {  // once all that is read has been found to be good
+    if (here.first()) {
+      std::error_code problem;
+      fs::create_directories(o.out, problem);
+      if (problem)
+        throw failure(fmt::format("{}: {}; name another --out", o.out, problem.message()));
+      write(path, described.dump(2) + "\n");
+      keep_tokenizer(by, o.out);
+    }
+    code->meet();
+  };
 
   training_record record;
   record.model = model.name();
@@ -230,18 +250,21 @@ void train_from(train_options o, const beginning* begun) {
     if (o.minutes > 0) deadline = std::min(deadline, now() + 60 * o.minutes);
     return one.run(deadline);
   };
-  if (o.match == "ted" && !fs::exists(filters_of(o))) {
+  const bool filters_first = o.match == "ted" && !fs::exists(filters_of(o));
+  if (filters_first) {
     say("first the filters of {} learn the text\n", begun->model.name());
     train_options first = o;
     first.steps = filter_steps(o);
     training_record of_filters = record;
     training_course filters(parts_for(first), of_filters, stage::filters);
+    begin_folder();
     if (!learn(filters)) return end_early(of_filters.steps, true);
     filters.save_filters();
     say("filters: {} steps in {:.1f} s, held out {:.4f} {}\n", grouped(of_filters.steps),
         of_filters.seconds, of_filters.bits(), of_filters.unit());
   }
   training_course training(parts_for(o), record);
+  if (!filters_first) begin_folder();
   const bool over = learn(training);
   training.save(over ? examined_examples : checked_examples);
   const std::string filters_log = o.out + "/filters.jsonl";

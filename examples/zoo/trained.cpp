@@ -97,6 +97,13 @@ trained_model open_trained(const std::string& folder) {
       tokenizer,
       all};
   made.model.masked = made.model.embeds();
+  for (const char* const number : {"length", "parts"})
+    if (const auto at = all.find(number); at != all.end() && !at->is_number_integer())
+      throw failure(
+          fmt::format("{}: {}: expected a whole number, as zoo train writes it", path, number));
+  if (const auto at = all.find("result");
+      at != all.end() && !(at->is_object() && at->value("bits", json()).is_number()))
+    throw failure(path + ": result: expected an object with bits, as zoo train writes it");
   for (const char* const kind : {"prompt", "prefix", "bottleneck"})
     if (const auto at = all.find(kind); at != all.end()) {
       if (!at->is_number_integer() || at->get<long>() < 1 || at->get<long>() > most_adapter)

@@ -4126,11 +4126,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -6680,11 +6684,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -9258,11 +9266,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -10956,11 +10968,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -11998,11 +12014,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -13010,11 +13030,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -15131,11 +15155,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -18440,11 +18468,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -21747,11 +21779,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -39831,6 +39867,8 @@ template <>
 inline constexpr bool covers_policy<storage::int8> = true;
 template <>
 inline constexpr bool covers_policy<storage::with_compute<storage::int8, compute::int8>> = true;
+template <class S, class Profile>
+inline constexpr bool covers_policy<storage::profiled<S, Profile>> = covers_policy<S>;
 
 /// Whether all of these policies' layers have it.
 template <class... Ps>
@@ -39855,7 +39893,7 @@ constexpr bool reproducible_fits() {
     return true;
   } else {
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
-    FLT_EVAL_METHOD != 0
+    defined(__NO_SIGNED_ZEROS__) || __FINITE_MATH_ONLY__ || FLT_EVAL_METHOD != 0
     static_assert(never<Ps...>,
                   "linnet::compute::reproducible: compile without -ffast-math and with SSE, NEON "
                   "or other arithmetic in float; this unit lets the compiler change sums");
@@ -42562,6 +42600,8 @@ concept says_whether = requires(L& l, const typename M::batch& b, const limits& 
 ///   loss, see ops::label_cross_entropy.
 /// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
 ///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
+/// - `reproducible`, if it is a constant that is true, says that the loss and its gradient have the
+///   same bits on every machine. Trainers of models with compute::reproducible take no others.
 template <class L, class M>
 concept objective = (detail::says_why_not<L, M> ||
                      detail::says_whether<L, M>)&&requires(L& l, const typename M::batch& b,
@@ -42590,6 +42630,11 @@ template <class L>
 inline constexpr bool takes_plain_logits = requires {
   requires std::remove_cvref_t<L>::plain_logits;
 };
+/// An objective that trainers of reproducible models take.
+template <class L>
+inline constexpr bool covers_objective = requires {
+  requires std::remove_cvref_t<L>::reproducible;
+};
 /// An objective that says which tokens have inputs of few bits, from an attention_tap() on.
 template <class L>
 concept chooses_bits = sees_attention<L> && requires(std::remove_cvref_t<L>& l) {
@@ -42599,6 +42644,7 @@ concept chooses_bits = sees_attention<L> && requires(std::remove_cvref_t<L>& l) 
 
 /// The default objective: cross-entropy with the labels of the batch.
 struct cross_entropy_objective {
+  static constexpr bool reproducible = true;
   template <class M>
   static bool accepts(const typename M::batch&, const limits&) {
     return true;
@@ -42612,6 +42658,7 @@ struct cross_entropy_objective {
 /// Objective of encoders with head::contrastive: InfoNCE in a batch with settings of one's own.
 class contrastive_objective {
  public:
+  static constexpr bool reproducible = true;
   /// An objective with the default settings.
   contrastive_objective() = default;
   /// Opens an objective. Errors: errc::invalid for an option out of its range, by its name.
@@ -46332,6 +46379,10 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
                 "linnet::byte_pooled: the ends have layers of their own, so ranges of layers "
                 "(storage::layers) are not supported; give storage::per_role");
 
+  static_assert(!detail::is_reproducible<Core>,
+                "linnet::compute::reproducible: not of byte_pooled models, whose ends it does not "
+                "cover; take compute::fast");
+
   using core = Core;
   static constexpr byte_pooling pooling = Numbers;
   static constexpr decoder_shape shape = Core::shape;
@@ -48463,6 +48514,10 @@ template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class EncoderAtten
           class DecoderAttention, class Norm, class Tie, class Storage, class Cache,
           class Arithmetic = compute::fast>
 struct t5_model : model_defaults {
+  static_assert(detail::reproducible_fits<
+                detail::covers_policies<EncoderAttention, DecoderAttention, EncoderFfn, DecoderFfn,
+                                        Norm, Cache, Storage>,
+                Arithmetic>());
   static constexpr t5_shape shape = Shape;
   static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
   static constexpr bool biased = false;

@@ -3542,11 +3542,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -6096,11 +6100,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -8674,11 +8682,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -10372,11 +10384,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -11414,11 +11430,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -12426,11 +12446,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -14547,11 +14571,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -17856,11 +17884,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -21163,11 +21195,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 
@@ -38982,6 +39018,8 @@ template <>
 inline constexpr bool covers_policy<storage::int8> = true;
 template <>
 inline constexpr bool covers_policy<storage::with_compute<storage::int8, compute::int8>> = true;
+template <class S, class Profile>
+inline constexpr bool covers_policy<storage::profiled<S, Profile>> = covers_policy<S>;
 
 /// Whether all of these policies' layers have it.
 template <class... Ps>
@@ -39006,7 +39044,7 @@ constexpr bool reproducible_fits() {
     return true;
   } else {
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
-    FLT_EVAL_METHOD != 0
+    defined(__NO_SIGNED_ZEROS__) || __FINITE_MATH_ONLY__ || FLT_EVAL_METHOD != 0
     static_assert(never<Ps...>,
                   "linnet::compute::reproducible: compile without -ffast-math and with SSE, NEON "
                   "or other arithmetic in float; this unit lets the compiler change sums");
@@ -40940,6 +40978,10 @@ template <t5_shape Shape, class EncoderFfn, class DecoderFfn, class EncoderAtten
           class DecoderAttention, class Norm, class Tie, class Storage, class Cache,
           class Arithmetic = compute::fast>
 struct t5_model : model_defaults {
+  static_assert(detail::reproducible_fits<
+                detail::covers_policies<EncoderAttention, DecoderAttention, EncoderFfn, DecoderFfn,
+                                        Norm, Cache, Storage>,
+                Arithmetic>());
   static constexpr t5_shape shape = Shape;
   static constexpr bool tied = std::is_same_v<Tie, tie::tied>;
   static constexpr bool biased = false;
@@ -48032,6 +48074,8 @@ concept says_whether = requires(L& l, const typename M::batch& b, const limits& 
 ///   loss, see ops::label_cross_entropy.
 /// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
 ///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
+/// - `reproducible`, if it is a constant that is true, says that the loss and its gradient have the
+///   same bits on every machine. Trainers of models with compute::reproducible take no others.
 template <class L, class M>
 concept objective = (detail::says_why_not<L, M> ||
                      detail::says_whether<L, M>)&&requires(L& l, const typename M::batch& b,
@@ -48060,6 +48104,11 @@ template <class L>
 inline constexpr bool takes_plain_logits = requires {
   requires std::remove_cvref_t<L>::plain_logits;
 };
+/// An objective that trainers of reproducible models take.
+template <class L>
+inline constexpr bool covers_objective = requires {
+  requires std::remove_cvref_t<L>::reproducible;
+};
 /// An objective that says which tokens have inputs of few bits, from an attention_tap() on.
 template <class L>
 concept chooses_bits = sees_attention<L> && requires(std::remove_cvref_t<L>& l) {
@@ -48069,6 +48118,7 @@ concept chooses_bits = sees_attention<L> && requires(std::remove_cvref_t<L>& l) 
 
 /// The default objective: cross-entropy with the labels of the batch.
 struct cross_entropy_objective {
+  static constexpr bool reproducible = true;
   template <class M>
   static bool accepts(const typename M::batch&, const limits&) {
     return true;
@@ -48082,6 +48132,7 @@ struct cross_entropy_objective {
 /// Objective of encoders with head::contrastive: InfoNCE in a batch with settings of one's own.
 class contrastive_objective {
  public:
+  static constexpr bool reproducible = true;
   /// An objective with the default settings.
   contrastive_objective() = default;
   /// Opens an objective. Errors: errc::invalid for an option out of its range, by its name.
@@ -57496,8 +57547,8 @@ class beam_search {
     }
     const auto largest = static_cast<double>(logits[at(best)]);
     double total = 0;
-    for (const T l : logits) total += std::exp(static_cast<double>(l) - largest);
-    const double log_total = largest + std::log(total);
+    for (const T l : logits) total += detail::portable_exp(static_cast<double>(l) - largest);
+    const double log_total = largest + detail::portable_log(total);
     for (index t = 0; t < M::vocabulary; ++t) {
       const T l = logits[at(t)];
       const double log_p = static_cast<double>(l) - log_total;
@@ -57509,7 +57560,7 @@ class beam_search {
   }
 
   double normalised(double sum, index length) const {
-    return sum / std::pow((5 + static_cast<double>(length)) / 6, how_.alpha);
+    return sum / detail::portable_pow((5 + static_cast<double>(length)) / 6, how_.alpha);
   }
   /// Puts an ended hypothesis of `n` tokens into the pool, or not if `width` better ones are there.
   void finish(const candidate& c, index n, bool stopped) {
@@ -57704,12 +57755,14 @@ class contrast {
     read_ = count;
     if (logits_.size() != expert.size()) return;
     const auto most = static_cast<double>(*std::max_element(expert.begin(), expert.end()));
-    const double least = how_.plausibility > 0 ? most + std::log(how_.plausibility) : -1e300;
+    const double least =
+        how_.plausibility > 0 ? most + detail::portable_log(how_.plausibility) : -1e300;
     for (std::size_t i = 0; i < expert.size(); ++i) {
       const auto e = static_cast<double>(expert[i]), a = static_cast<double>(logits_[i]);
       // Logits are log P up to a constant, which changes nothing. A difference of exactly
       // 0 keeps every tie and order.
-      expert[i] = static_cast<X>(e < least && e < most ? -1e30 : e + how_.weight * (e - a));
+      expert[i] = static_cast<X>(
+          e < least && e < most ? -1e30 : e + detail::unfused(how_.weight * (e - a)));
     }
   }
   /// Why the last reset_and_prefill() failed, or why the expert's logits stay as they are: that of
@@ -64756,10 +64809,21 @@ constexpr adapted_workspace<M, T> plan_adapted(planner& m, const limits& l, purp
   return w;
 }
 
+/// Whether what an adapter of this method adds to a reproducible model has the same bits on every
+/// machine, which its constant `reproducible` says.
+template <class Method>
+inline constexpr bool covers_method = requires {
+  requires Method::reproducible;
+};
+
 /// The common members of models with an adapter. Their own are params, visit and describe; hook,
 /// where sequences of a session take it; plan and loss.
 template <class M, class Method>
 struct adapted_model : M {
+  static_assert(!is_reproducible<M> || covers_method<Method>,
+                "linnet::compute::reproducible: this adapter computes what it does not cover; "
+                "take lora, bottleneck, bitfit, partial_tuning, prompt_tuning or prefix_tuning, or "
+                "a base with compute::fast");
   using base_model = M;
   using method = Method;
   using storage = linnet::storage::f32;  ///< of the adapter
@@ -64824,7 +64888,9 @@ LINNET_NAMESPACE_BEGIN
 
 /// Training of biases alone (Ben Zaken et al. 2021), a method of adapted<>, for models that have
 /// some: those of linear maps and of LayerNorms.
-struct bitfit {};
+struct bitfit {
+  static constexpr bool reproducible = true;  ///< see compute::reproducible
+};
 
 namespace detail {
 /// Whether a tensor is a bias that bitfit trains.
@@ -65313,6 +65379,7 @@ struct lora {
   static_assert(Rank > 0 && Rank <= 1024,
                 "linnet::lora: the rank is from 1 to 1024, such as lora<8>");
   static constexpr index rank = Rank;
+  static constexpr bool reproducible = true;  ///< see compute::reproducible
   using targets = Targets;
 };
 
@@ -65720,6 +65787,7 @@ LINNET_NAMESPACE_BEGIN
 template <index Count>
 struct prefix_tuning {
   static constexpr index virtual_count = Count;
+  static constexpr bool reproducible = true;  ///< see compute::reproducible
 };
 
 namespace detail {
@@ -65798,6 +65866,7 @@ LINNET_NAMESPACE_BEGIN
 template <index Count>
 struct prompt_tuning {
   static constexpr index virtual_count = Count;
+  static constexpr bool reproducible = true;  ///< see compute::reproducible
 };
 
 /// Model `M` with soft tokens, [Count, d_model], or of an encoder as wide as its embedding.
@@ -66061,6 +66130,7 @@ struct bottleneck {
                 "linnet::bottleneck: the width is from 1 to 1024, such as bottleneck<16>");
   static constexpr index width = Width;
   static constexpr activation_kind activation = Activation;
+  static constexpr bool reproducible = true;  ///< see compute::reproducible
   using branches = Branches;
 };
 
@@ -67095,6 +67165,7 @@ LINNET_NAMESPACE_BEGIN
 /// adapted<>. `Parts::name()` is what files say of them; see visual_parts.
 template <class Parts>
 struct partial_tuning {
+  static constexpr bool reproducible = true;  ///< see compute::reproducible
   using parts = Parts;
 };
 
@@ -75641,6 +75712,10 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
                 "linnet::byte_pooled: the ends have layers of their own, so ranges of layers "
                 "(storage::layers) are not supported; give storage::per_role");
 
+  static_assert(!detail::is_reproducible<Core>,
+                "linnet::compute::reproducible: not of byte_pooled models, whose ends it does not "
+                "cover; take compute::fast");
+
   using core = Core;
   static constexpr byte_pooling pooling = Numbers;
   static constexpr decoder_shape shape = Core::shape;
@@ -76369,6 +76444,7 @@ template <class M>
 struct sequence_mean {
   static_assert(M::ids_per_token == 1,
                 "linnet::sequence_mean: the model must have one label for each token");
+  static constexpr bool reproducible = true;
 
   /// Whether the batch fits: any that the model takes.
   template <class Any>
@@ -79306,6 +79382,10 @@ namespace detail {
 /// ones are not.
 template <class M, class Objective>
 refusal refusal_beside(const training_options& how, const limits& l) {
+  static_assert(!is_reproducible<M> || covers_objective<Objective>,
+                "linnet::compute::reproducible: this objective's loss is computed by what it does "
+                "not cover; take cross-entropy, contrastive_objective or sequence_mean, or one of "
+                "your own with `static constexpr bool reproducible = true`");
   constexpr bool routed = requires { M::routes_once; };
   if (routed && how.layer_dropout.rate > 0) return refusal::switch_layer_dropout;
   if constexpr (sees_attention<Objective>) {
@@ -80315,8 +80395,9 @@ class weight_average {
             ops::detail::in_slices<T>(on, info.size(), [&](index at, index n) {
               for (index i = at; i < at + n; ++i) {
                 const auto old = static_cast<double>(a[i]);
-                a[i] =
-                    by == 1 ? x[i] : static_cast<T>(old + by * (static_cast<double>(x[i]) - old));
+                a[i] = by == 1 ? x[i]
+                               : static_cast<T>(
+                                     old + detail::unfused(by * (static_cast<double>(x[i]) - old)));
               }
             });
           },

@@ -142,6 +142,24 @@ BOOST_AUTO_TEST_CASE(trainings_of_other_settings) {
              "base.ckpt: not a checkpoint of this study");
 }
 
+// Trainers in f16 leave steps out until the scale of their loss is small enough.
+BOOST_AUTO_TEST_CASE(a_step_that_is_left_out_is_taken_again) {
+  std::vector<std::byte> kept;
+  const auto trained = [&](ln::index left_out, ln::index& looked) {
+    counter model{kept};
+    support::run_record r = usual;
+    return support::take_steps(
+        "base", model, r, HUGE_VAL,
+        [&](ln::index) { return left_out-- > 0 ? 2.0 : 1.0 / double(++model.taken); },
+        [&](ln::index, support::run_record&) { ++looked; }, {.logs = false});
+  };
+  ln::index looked = 0;
+  BOOST_TEST(trained(5, looked));
+  BOOST_TEST(looked == 4);  // before each of three steps and after the last
+  BOOST_TEST(refused([&] { trained(1000, looked); }) ==
+             "base: the loss is not finite in step 1; begin again with a lower learning rate");
+}
+
 BOOST_AUTO_TEST_CASE(texts_have_marks) {
   const scratch_folder folder;
   const auto mark = [&](const std::string& one, const std::string& two) {

@@ -5,6 +5,7 @@
 #include <linnet/gguf.hpp>
 #include <linnet/linnet.hpp>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -127,6 +128,22 @@ std::vector<std::byte> edited(choices from) {
   return file;
 }
 
+/// Whether a file is read into weights. Tensor by tensor it is packed to the same bits, or refused
+/// in the same words.
+template <class M>
+bool loads(ln::weights<M>& w, const ln::gguf& file, ln::nonfinite values = ln::nonfinite::keep) {
+  const auto loaded = ln::load_gguf(w, file, values);
+  const auto packed = ln::pack_gguf<M>(file, values);
+  if (bool(loaded) != bool(packed)) __builtin_trap();
+  if (!loaded) {
+    if (loaded.error().message() != packed.error().message()) __builtin_trap();
+    return false;
+  }
+  const auto all = ln::pack(w);
+  if (!std::ranges::equal(all.block(), packed->block())) __builtin_trap();
+  return true;
+}
+
 void use(std::span<const std::byte> bytes) {
   const auto file = ln::parse_gguf(bytes);
   if (!file) {
@@ -154,10 +171,11 @@ void use(std::span<const std::byte> bytes) {
       __builtin_trap();
   }
   static ln::weights<llama> w;
-  if (ln::load_gguf(w, *file)) fuzz::generate(ln::pack(w));
   static ln::weights<ln::quantized<llama, ln::storage::q8_0>> kept;
-  if (ln::load_gguf(kept, *file)) fuzz::generate(ln::pack(kept));
-  if (ln::load_gguf(w, *file, ln::nonfinite::refuse))
+  if (loads(w, *file)) fuzz::generate(ln::pack(w));
+  if (loads(kept, *file)) fuzz::generate(ln::pack(kept));
+  (void)loads(kept, *file, ln::nonfinite::refuse);
+  if (loads(w, *file, ln::nonfinite::refuse))
     for (const auto& leaf : ln::detail::leaves_of(w))
       if (!ln::detail::all_finite(leaf.type, leaf.data, leaf.size())) __builtin_trap();
 }

@@ -104,6 +104,54 @@ void check_int8(index n, index k) {
   }
 }
 
+/// A number that no compiler melts with what is made of it.
+float rounded(float x) {
+  volatile float y = x;
+  return y;
+}
+/// What becomes of a sum: each product and each sum on the way is rounded, at all levels.
+void check_last_step(index n, bool accumulate) {
+  constexpr index k = 5;
+  constexpr float alpha = 0.7f;
+  ln::random_stream random(ln::seed{2}, static_cast<std::uint64_t>(n));
+  const auto a = words_of(most_rows * k, [&](index) { return random.below(256); });
+  const auto b = words_of(columns * k, [&](index) { return random.below(256); });
+  const auto scales = normal<float>(columns, 1), bias = normal<float>(columns, 2, 1e3),
+             row_scales = normal<float>(most_rows, 3),
+             before = normal<float>(most_rows * n, 4, accumulate ? 1e3 : 0);
+  std::array<std::int32_t, most_rows> sums{};
+  for (index i = 0; i < most_rows; ++i)
+    for (index l = 0; l < 4 * k; ++l)
+      sums[at(i)] += static_cast<std::int8_t>(byte_of(a, i * 4 * k + l));
+  std::vector<float> want;
+  for (index i = 0; i < most_rows; ++i)
+    for (index j = 0; j < n; ++j) {
+      int sum = 0;
+      for (index l = 0; l < 4 * k; ++l) {
+        const index row = (j / panel_width * k + l / 4) * panel_width + j % panel_width;
+        sum += static_cast<std::int8_t>(byte_of(a, i * 4 * k + l)) *
+               (byte_of(b, row * 4 + l % 4) - 128);
+      }
+      const float scale = rounded(scales[at(j)] * rounded(alpha * row_scales[at(i)]));
+      const float with_bias = rounded(rounded(static_cast<float>(sum) * scale) + bias[at(j)]);
+      want.push_back(accumulate ? rounded(with_bias + before[at(i * n + j)]) : with_bias);
+    }
+  for (const level l : levels())
+    for (const index rows : {1, 2, 3, 7, 13})
+      simd::dispatch_dot(l, [&](auto kernels) {
+        const auto y =
+            product(n, k, rows, false, a, [&](index i, index count, auto left, float* c) {
+              std::copy_n(before.data() + i * n, count * n, c);
+              const simd::integer_epilogue e{bias.data(),    alpha,   accumulate,
+                                             scales.data(),  nullptr, row_scales.data() + i,
+                                             sums.data() + i};
+              decltype(kernels)::template multiply_int8<float>(
+                  count, n, k, left, {b.data(), panel_width, panel_width * k}, c, n, e);
+            });
+        BOOST_TEST(same_bits(y, want), simd::name(l) << " n " << n << " rows " << rows);
+      });
+}
+
 /// Products of pairs of bf16: within what rounding allows, and the same bits in any tile.
 void check_bf16(index n, index k) {
   using ln::storage::bf16;
@@ -183,6 +231,10 @@ BOOST_AUTO_TEST_CASE(levels_of_this_machine) {
 BOOST_AUTO_TEST_CASE(integer_sums_are_equal) {
   for (const index k : depths)
     for (const index n : {64, 33, 5}) check_int8(n, k);
+}
+BOOST_AUTO_TEST_CASE(last_steps_of_integer_sums_are_equal) {
+  for (const index n : {64, 33, 5})
+    for (const bool accumulate : {false, true}) check_last_step(n, accumulate);
 }
 BOOST_AUTO_TEST_CASE(sums_of_bf16_in_any_tile) {
   for (const index k : depths)

@@ -57,6 +57,12 @@ BOOST_AUTO_TEST_CASE(refusals) {
   check_refused({"compress", "--out", out, "--weights", bin, "--method", "rtn"},
                 "--model is required, unless");
   refused({"--method", "gtpq"}, "did you mean gptq?");
+  const std::string kept = folder.path("kept");
+  refused({"--method", "rtn", "--evaluate", text, "--reference", folder.path("./out.safetensors")},
+          "would be written twice");
+  refused({"--method", "gptq", "--calibrate", text, "--evaluate", text, "--statistics", kept,
+           "--reference", kept + ".json"},
+          "would be written twice");
   refused({"--method", "magic"},
           "known: rtn, gptq, clip, hqq, awq, smoothquant, owq, spqr, lorc, zeroquant, "
           "omniquant, quarot, spinquant, magnitude, wanda, sparsegpt, narrow, relufy, "

@@ -359,6 +359,7 @@ BOOST_AUTO_TEST_CASE(what_cannot_be_trained_is_refused_before_anything_is_compil
   check_refused(with({"--mix", "other=1"}), "known: text.txt");
   check_refused(with({"--out", full}), "holds other files");
   check_refused(with({"--out", text}), "is a file");
+  check_refused(with({"--out", text + "/in/it"}), "text.txt is a file");
   check_refused(with({"--length", "33"}), "context of 32");
   check_refused(with({"--model", "stlm-10"}), "did you mean stlm-10m?");
   check_refused(with({"--model", "stlm-10m:width=3"}), "has no width");
@@ -385,12 +386,27 @@ BOOST_AUTO_TEST_CASE(what_cannot_be_trained_is_refused_before_anything_is_compil
   check_refused({"train", text, "--tokenizer", "bytes"}, "--text");
   check_refused({"train", text, "--objective", "ul2"}, "--text");
   check_refused({"train", text, "--text", text, "--out", out}, "--text");
+  for (const char* const option : {"--lora-alpha", "--lora-dropout", "--lora-target"})
+    check_refused({"finetune", "--text", text, "--model", "decoder", "--out", out, option, "0.5"},
+                  "goes with --lora or --qlora");
   // Last of all, the compiler.
   const test::outcome o = test::zoo(with({}));
   unsetenv("CXX");
   BOOST_CHECK_EQUAL(o.status, 2);
   BOOST_CHECK_MESSAGE(o.err.find("CXX names a compiler") != o.err.npos, o.err);
-  BOOST_CHECK(!fs::exists(out + "/zoo.json"));
+  BOOST_CHECK(!fs::exists(out));
+}
+
+BOOST_AUTO_TEST_CASE(a_signal_that_ends_the_compiler_ends_zoo) {
+  const std::string out = folder.path("out"), compiler = folder.path("compiler");
+  std::ofstream(compiler) << "#!/bin/sh\nkill -INT $$\n";
+  fs::permissions(compiler, fs::perms::owner_all);
+  setenv("CXX", compiler.c_str(), 1);
+  const test::outcome o = test::zoo(train(out, "3"));
+  unsetenv("CXX");
+  BOOST_CHECK_EQUAL(o.status, 128 + SIGINT);
+  BOOST_CHECK_MESSAGE(o.err.find("zoo: stopped by a signal (Interrupt)") != o.err.npos, o.err);
+  BOOST_CHECK(!fs::exists(out));
 }
 
 BOOST_AUTO_TEST_CASE(a_folder_of_another_hand_is_refused) {
@@ -412,6 +428,9 @@ BOOST_AUTO_TEST_CASE(a_folder_of_another_hand_is_refused) {
       "unknown norm");
   check_refused(with(R"({"format":"linnet zoo","model":"t5","tokenizer":"../other")" + rest),
                 "a name in the folder");
+  const std::string known = R"({"format":"linnet zoo","model":"decoder","tokenizer":"bytes")";
+  check_refused(with(known + R"(,"length":"long")" + rest), "length: expected a whole number");
+  check_refused(with(known + R"(,"result":{"bits":"few"})" + rest), "result: expected an object");
 }
 
 BOOST_AUTO_TEST_CASE(a_model_that_is_there_goes_on_or_teaches_another) {
@@ -448,6 +467,19 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_there_goes_on_or_teaches_another) {
                              "--tokenizer", "bytes"}));
   BOOST_CHECK(test::contents(named + "/model.safetensors") ==
               test::contents(tuned + "/model.safetensors"));
+
+  // Weights that cannot be learned from leave no folder behind.
+  const std::string damaged = folder.path("damaged.safetensors"), none = folder.path("none");
+  {
+    std::string bytes = test::contents(first + "/model.safetensors");
+    std::fill(bytes.end() - 4, bytes.end(), '\xff');
+    std::ofstream(damaged) << bytes;
+  }
+  const test::outcome refused = test::zoo(
+      finetune(none, damaged, {"--text", other, "--model", small, "--tokenizer", "bytes"}));
+  BOOST_CHECK_EQUAL(refused.status, 2);
+  BOOST_CHECK_MESSAGE(refused.err.find("expected finite numbers") != refused.err.npos, refused.err);
+  BOOST_CHECK(!fs::exists(none));
 
   // An adapter learns it, too, on frozen codes; the file is what it and they make together.
   const std::string adapted = folder.path("adapted");

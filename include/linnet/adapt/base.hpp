@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include <linnet/model/buffers.hpp>
+#include <linnet/model/reproducible.hpp>
 #include <linnet/storage/frozen.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -159,10 +160,21 @@ constexpr adapted_workspace<M, T> plan_adapted(planner& m, const limits& l, purp
   return w;
 }
 
+/// Whether what an adapter of this method adds to a reproducible model has the same bits on every
+/// machine, which its constant `reproducible` says.
+template <class Method>
+inline constexpr bool covers_method = requires {
+  requires Method::reproducible;
+};
+
 /// The common members of models with an adapter. Their own are params, visit and describe; hook,
 /// where sequences of a session take it; plan and loss.
 template <class M, class Method>
 struct adapted_model : M {
+  static_assert(!is_reproducible<M> || covers_method<Method>,
+                "linnet::compute::reproducible: this adapter computes what it does not cover; "
+                "take lora, bottleneck, bitfit, partial_tuning, prompt_tuning or prefix_tuning, or "
+                "a base with compute::fast");
   using base_model = M;
   using method = Method;
   using storage = linnet::storage::f32;  ///< of the adapter

@@ -11,7 +11,9 @@ LINNET_NAMESPACE_BEGIN
 
 /// Training of biases alone (Ben Zaken et al. 2021), a method of adapted<>, for models that have
 /// some: those of linear maps and of LayerNorms.
-struct bitfit {};
+struct bitfit {
+  static constexpr bool reproducible = true;  ///< see compute::reproducible
+};
 
 namespace detail {
 /// Whether a tensor is a bias that bitfit trains.

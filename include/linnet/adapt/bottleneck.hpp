@@ -29,6 +29,7 @@ struct bottleneck {
                 "linnet::bottleneck: the width is from 1 to 1024, such as bottleneck<16>");
   static constexpr index width = Width;
   static constexpr activation_kind activation = Activation;
+  static constexpr bool reproducible = true;  ///< see compute::reproducible
   using branches = Branches;
 };
 

@@ -18,6 +18,7 @@ struct lora {
   static_assert(Rank > 0 && Rank <= 1024,
                 "linnet::lora: the rank is from 1 to 1024, such as lora<8>");
   static constexpr index rank = Rank;
+  static constexpr bool reproducible = true;  ///< see compute::reproducible
   using targets = Targets;
 };
 

@@ -16,6 +16,7 @@ LINNET_NAMESPACE_BEGIN
 /// adapted<>. `Parts::name()` is what files say of them; see visual_parts.
 template <class Parts>
 struct partial_tuning {
+  static constexpr bool reproducible = true;  ///< see compute::reproducible
   using parts = Parts;
 };
 

@@ -14,6 +14,7 @@ LINNET_NAMESPACE_BEGIN
 template <index Count>
 struct prefix_tuning {
   static constexpr index virtual_count = Count;
+  static constexpr bool reproducible = true;  ///< see compute::reproducible
 };
 
 namespace detail {

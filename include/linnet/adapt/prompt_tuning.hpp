@@ -14,6 +14,7 @@ LINNET_NAMESPACE_BEGIN
 template <index Count>
 struct prompt_tuning {
   static constexpr index virtual_count = Count;
+  static constexpr bool reproducible = true;  ///< see compute::reproducible
 };
 
 /// Model `M` with soft tokens, [Count, d_model], or of an encoder as wide as its embedding.

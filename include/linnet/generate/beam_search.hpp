@@ -3,6 +3,7 @@
 /// @file
 /// Beam search: the likeliest texts instead of one likely token after the other.
 
+#include <linnet/core/portable_math.hpp>
 #include <linnet/generate/session.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -184,8 +185,8 @@ class beam_search {
     }
     const auto largest = static_cast<double>(logits[at(best)]);
     double total = 0;
-    for (const T l : logits) total += std::exp(static_cast<double>(l) - largest);
-    const double log_total = largest + std::log(total);
+    for (const T l : logits) total += detail::portable_exp(static_cast<double>(l) - largest);
+    const double log_total = largest + detail::portable_log(total);
     for (index t = 0; t < M::vocabulary; ++t) {
       const T l = logits[at(t)];
       const double log_p = static_cast<double>(l) - log_total;
@@ -197,7 +198,7 @@ class beam_search {
   }
 
   double normalised(double sum, index length) const {
-    return sum / std::pow((5 + static_cast<double>(length)) / 6, how_.alpha);
+    return sum / detail::portable_pow((5 + static_cast<double>(length)) / 6, how_.alpha);
   }
   /// Puts an ended hypothesis of `n` tokens into the pool, or not if `width` better ones are there.
   void finish(const candidate& c, index n, bool stopped) {

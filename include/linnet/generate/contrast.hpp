@@ -4,6 +4,7 @@
 /// Contrastive decoding: prefer tokens that an expert finds likelier than an amateur does (Li et
 /// al. 2023).
 
+#include <linnet/core/portable_math.hpp>
 #include <linnet/generate/session.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -82,12 +83,14 @@ class contrast {
     read_ = count;
     if (logits_.size() != expert.size()) return;
     const auto most = static_cast<double>(*std::max_element(expert.begin(), expert.end()));
-    const double least = how_.plausibility > 0 ? most + std::log(how_.plausibility) : -1e300;
+    const double least =
+        how_.plausibility > 0 ? most + detail::portable_log(how_.plausibility) : -1e300;
     for (std::size_t i = 0; i < expert.size(); ++i) {
       const auto e = static_cast<double>(expert[i]), a = static_cast<double>(logits_[i]);
       // Logits are log P up to a constant, which changes nothing. A difference of exactly
       // 0 keeps every tie and order.
-      expert[i] = static_cast<X>(e < least && e < most ? -1e30 : e + how_.weight * (e - a));
+      expert[i] = static_cast<X>(
+          e < least && e < most ? -1e30 : e + detail::unfused(how_.weight * (e - a)));
     }
   }
   /// Why the last reset_and_prefill() failed, or why the expert's logits stay as they are: that of

@@ -89,6 +89,10 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
                 "linnet::byte_pooled: the ends have layers of their own, so ranges of layers "
                 "(storage::layers) are not supported; give storage::per_role");
 
+  static_assert(!detail::is_reproducible<Core>,
+                "linnet::compute::reproducible: not of byte_pooled models, whose ends it does not "
+                "cover; take compute::fast");
+
   using core = Core;
   static constexpr byte_pooling pooling = Numbers;
   static constexpr decoder_shape shape = Core::shape;

@@ -35,6 +35,8 @@ concept says_whether = requires(L& l, const typename M::batch& b, const limits& 
 ///   loss, see ops::label_cross_entropy.
 /// - `plain_logits`, if it is a constant that is true, says that the loss is made of the last
 ///   layer's log-probabilities. Trainers with a z-loss or early exits then refuse the objective.
+/// - `reproducible`, if it is a constant that is true, says that the loss and its gradient have the
+///   same bits on every machine. Trainers of models with compute::reproducible take no others.
 template <class L, class M>
 concept objective = (detail::says_why_not<L, M> ||
                      detail::says_whether<L, M>)&&requires(L& l, const typename M::batch& b,
@@ -63,6 +65,11 @@ template <class L>
 inline constexpr bool takes_plain_logits = requires {
   requires std::remove_cvref_t<L>::plain_logits;
 };
+/// An objective that trainers of reproducible models take.
+template <class L>
+inline constexpr bool covers_objective = requires {
+  requires std::remove_cvref_t<L>::reproducible;
+};
 /// An objective that says which tokens have inputs of few bits, from an attention_tap() on.
 template <class L>
 concept chooses_bits = sees_attention<L> && requires(std::remove_cvref_t<L>& l) {
@@ -72,6 +79,7 @@ concept chooses_bits = sees_attention<L> && requires(std::remove_cvref_t<L>& l) 
 
 /// The default objective: cross-entropy with the labels of the batch.
 struct cross_entropy_objective {
+  static constexpr bool reproducible = true;
   template <class M>
   static bool accepts(const typename M::batch&, const limits&) {
     return true;
@@ -85,6 +93,7 @@ struct cross_entropy_objective {
 /// Objective of encoders with head::contrastive: InfoNCE in a batch with settings of one's own.
 class contrastive_objective {
  public:
+  static constexpr bool reproducible = true;
   /// An objective with the default settings.
   contrastive_objective() = default;
   /// Opens an objective. Errors: errc::invalid for an option out of its range, by its name.

@@ -8,6 +8,7 @@
 
 #include <linnet/model/limits.hpp>
 #include <linnet/model/policy_set.hpp>
+#include <linnet/storage/profiled.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -64,6 +65,8 @@ template <>
 inline constexpr bool covers_policy<storage::int8> = true;
 template <>
 inline constexpr bool covers_policy<storage::with_compute<storage::int8, compute::int8>> = true;
+template <class S, class Profile>
+inline constexpr bool covers_policy<storage::profiled<S, Profile>> = covers_policy<S>;
 
 /// Whether all of these policies' layers have it.
 template <class... Ps>
@@ -88,7 +91,7 @@ constexpr bool reproducible_fits() {
     return true;
   } else {
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
-    FLT_EVAL_METHOD != 0
+    defined(__NO_SIGNED_ZEROS__) || __FINITE_MATH_ONLY__ || FLT_EVAL_METHOD != 0
     static_assert(never<Ps...>,
                   "linnet::compute::reproducible: compile without -ffast-math and with SSE, NEON "
                   "or other arithmetic in float; this unit lets the compiler change sums");

@@ -45,6 +45,7 @@ template <class M>
 struct sequence_mean {
   static_assert(M::ids_per_token == 1,
                 "linnet::sequence_mean: the model must have one label for each token");
+  static constexpr bool reproducible = true;
 
   /// Whether the batch fits: any that the model takes.
   template <class Any>

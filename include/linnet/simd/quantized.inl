@@ -363,11 +363,15 @@ struct int8_finish {
     constexpr std::int32_t origin = 128 - int8_steps::centre;
     const vec_int<float> centred =
         e.zero ? sum - (zero - int8_steps::centre) * e.row_sum[row] : sum - origin * e.row_sum[row];
-    vec<float> both = scale * (e.alpha * e.row_scale[row]);
-    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    // Each step is rounded, so that all levels have the same bits, also with -ffast-math.
+    float of_row = e.alpha * e.row_scale[row];
+    LINNET_KEEP(of_row);
+    vec<float> both = scale * of_row;
+    LINNET_KEEP(both);
     y = __builtin_convertvector(centred, vec<float>) * both;
-    LINNET_KEEP(y);  // the product is rounded, so that all levels have the same bits
+    LINNET_KEEP(y);
     y += bias;
+    LINNET_KEEP(y);
   }
 };
 

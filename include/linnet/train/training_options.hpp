@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include <linnet/model/objective.hpp>
+#include <linnet/model/reproducible.hpp>
 #include <linnet/train/layer_skip.hpp>
 #include <linnet/train/schedules.hpp>
 
@@ -57,6 +58,10 @@ namespace detail {
 /// ones are not.
 template <class M, class Objective>
 refusal refusal_beside(const training_options& how, const limits& l) {
+  static_assert(!is_reproducible<M> || covers_objective<Objective>,
+                "linnet::compute::reproducible: this objective's loss is computed by what it does "
+                "not cover; take cross-entropy, contrastive_objective or sequence_mean, or one of "
+                "your own with `static constexpr bool reproducible = true`");
   constexpr bool routed = requires { M::routes_once; };
   if (routed && how.layer_dropout.rate > 0) return refusal::switch_layer_dropout;
   if constexpr (sees_attention<Objective>) {

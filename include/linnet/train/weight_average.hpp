@@ -3,6 +3,7 @@
 /// @file
 /// Averages of the weights along a run, which often judge better than the last weights do.
 
+#include <linnet/core/portable_math.hpp>
 #include <linnet/model/limits.hpp>
 #include <linnet/model/weights.hpp>
 
@@ -70,8 +71,9 @@ class weight_average {
             ops::detail::in_slices<T>(on, info.size(), [&](index at, index n) {
               for (index i = at; i < at + n; ++i) {
                 const auto old = static_cast<double>(a[i]);
-                a[i] =
-                    by == 1 ? x[i] : static_cast<T>(old + by * (static_cast<double>(x[i]) - old));
+                a[i] = by == 1 ? x[i]
+                               : static_cast<T>(
+                                     old + detail::unfused(by * (static_cast<double>(x[i]) - old)));
               }
             });
           },
