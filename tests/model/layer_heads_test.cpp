@@ -83,7 +83,8 @@ BOOST_AUTO_TEST_CASE(sessions_of_all_heads) {
   check_sessions<even<ln::kv::f16, storage::int8, ln::compute::int8>>();
   check_sessions<even<ln::kv::int4, ln::attention::prefix>>();
   check_sessions<even<ln::kv::int8, ln::attention::sliding_window<7>, storage::int4<8>>>();
-  check_sessions<even<ln::kv::bf16, ln::attention::sinks<2, 5>, storage::bf16, ln::compute::bf16>>();
+  check_sessions<
+      even<ln::kv::bf16, ln::attention::sinks<2, 5>, storage::bf16, ln::compute::bf16>>();
 }
 
 BOOST_AUTO_TEST_CASE(training_of_all_heads) {

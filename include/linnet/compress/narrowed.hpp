@@ -298,9 +298,10 @@ struct some_layers {
 template <class M, index... Keep>
 requires unlike_widths<typename M::ffn, typename M::attention>
 struct some_layers<M, Keep...> {
-  using even = typename narrowed_model<
-      typename of_even_width<M>::type,
-      shape_of_widths<shape_of_some<M, Keep...>(), width_in<M>(Keep)...>(), true>::type;
+  using even =
+      typename narrowed_model<typename of_even_width<M>::type,
+                              shape_of_widths<shape_of_some<M, Keep...>(), width_in<M>(Keep)...>(),
+                              true>::type;
   template <class Ffn>
   struct ffn_of {
     using type = Ffn;

@@ -35,8 +35,8 @@ struct attention_distillation_options {
 /// A map is one vector. The mean is over all layers, sequences and heads, the sum over the tokens
 /// and heads of queries and of keys. Queries and keys are those that are multiplied, behind
 /// positions. Student and teacher have the same layers of softmax attention, and as many heads in
-/// each; widths may differ. For trainers: an evaluator's loss is that of `distillation` alone. Layer dropout is
-/// refused, as layers are compared one by one.
+/// each; widths may differ. For trainers: an evaluator's loss is that of `distillation` alone.
+/// Layer dropout is refused, as layers are compared one by one.
 template <class Student, class Teacher>
 class attention_distillation {
   using logits = distillation<Student, Teacher>;
@@ -79,8 +79,10 @@ class attention_distillation {
       const index heads = detail::attention_extent_of<student_form>(l, call).asked_heads,
                   taught = detail::attention_extent_of<teacher_form>(l, call).asked_heads;
       if (heads != taught)
-        return linnet::error{errc::invalid, where, "heads of the teacher in layer " + std::to_string(call) + " of softmax attention",
-                             std::to_string(heads) + ", as the student has there", std::to_string(taught)};
+        return linnet::error{
+            errc::invalid, where,
+            "heads of the teacher in layer " + std::to_string(call) + " of softmax attention",
+            std::to_string(heads) + ", as the student has there", std::to_string(taught)};
     }
     attention_distillation made(std::move(*base), attention, l);
     if (!made.memory_.data()) return detail::out_of_memory(where, footprint(l));
