@@ -5,7 +5,8 @@
     tools/matrix.py                writes tests/matrix/*.cpp
     tools/matrix.py --check        fails if they are not what it would write
     tools/matrix.py --table FILE   writes the tables of docs/matrix.md from what
-                                   LINNET_MATRIX=FILE test_matrix has noted
+                                   LINNET_MATRIX=FILE test_matrix has noted. If some types alone have
+                                   run, rows of choices stay of which a type has not.
 
 The choices of a family and what does not go together stand below. A new choice is one more word
 here: the rows that cross it with all others follow.
@@ -81,6 +82,17 @@ CALIBRATED = [
 ATTENTION_ALONE = {"contextual": "attention::contextual<3>",
                    "longformer": "attention::longformer_at<6, attention::global_tokens<0, 4, 9>, 1, 2>",
                    "heads": "attention::per_layer<attention::full, 2, 4>"}
+# Heads by layer of the other kinds that have them: caches and storage go by turns.
+HEADS_BY_LAYER = {"heads of windows": "attention::per_layer<attention::sliding_window<7>, 4, 2>",
+                  "heads of sinks": "attention::per_layer<attention::sinks<3, 6>, 2, 4>",
+                  "heads of prefixes": "attention::per_layer<attention::prefix, 4, 2>"}
+UNLIKE_HEADS = [
+    {"attention": "heads of windows", "cache": "f16", "weights": "int8 in int8", "ffn": "widths"},
+    {"attention": "heads of sinks", "cache": "int8", "weights": "bf16 in bf16",
+     "position": "rope_half"},
+    {"attention": "heads of prefixes", "cache": "int4", "weights": "int4", "position": "none",
+     "ends": "untied"},
+]
 # Global queries are products of their own, whose inputs int8 rounds in memory planned for all.
 ATTENTION_ALONE_WITH = {"longformer": {"weights": "int8 in int8"}}
 # Attention of decoders in blocks, which a session reads whole: its ways are others. Each cache meets
@@ -111,7 +123,7 @@ ENCODERS_IN_BLOCKS = [
 ]
 # All that go with few other choices, by what they are a choice of.
 ALSO = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE,
-        "ends": ENDS_ALONE, "attention": ATTENTION_ALONE | ATTENTION_IN_BLOCKS | ENCODERS_ALONE,
+        "ends": ENDS_ALONE, "attention": ATTENTION_ALONE | HEADS_BY_LAYER | ATTENTION_IN_BLOCKS | ENCODERS_ALONE,
         "cache": ALSO_CACHED | CACHE_ALONE}
 BY_LAYERS = {"decoder", "t5", "encoder"}
 
@@ -323,12 +335,13 @@ FAMILIES = (("decoder", DECODERS, decoder_fits), ("t5", T5S, lambda a: True),
             ("byte_pooled", BYTES, bytes_fit), ("encoder", ENCODERS, encoder_fits))
 
 
-def sources():
+def families():
+    """Each family with its choices and its types."""
     # Weights in 4 bits, and those with inputs in int8, stand for several storage types that only
     # products tell apart, by turns; so do caches in 16 bits.
-    made, by_turns = {}, {"weights": {"int4": itertools.cycle(ALSO_STORED),
-                                      "int8 in int8": itertools.cycle(ALSO_IN_INT8)},
-                          "cache": {"bf16": itertools.cycle(ALSO_CACHED)}}
+    by_turns = {"weights": {"int4": itertools.cycle(ALSO_STORED),
+                            "int8 in int8": itertools.cycle(ALSO_IN_INT8)},
+                "cache": {"bf16": itertools.cycle(ALSO_CACHED)}}
     for family, axes, fits in FAMILIES:
         rows = all_pairs(axes, fits)
         for row in rows:
@@ -345,8 +358,15 @@ def sources():
                      for name in ATTENTION_ALONE]
             rows += IN_BLOCKS
             rows += CALIBRATED
+            rows += UNLIKE_HEADS
         if family == "encoder":
             rows += ENCODERS_IN_BLOCKS
+        yield family, axes, rows
+
+
+def sources():
+    made = {}
+    for family, axes, rows in families():
         for first in range(0, len(rows), MODELS_PER_FILE):
             file = f"{family}_{first // MODELS_PER_FILE + 1}"
             text = HEAD % (file, family)
@@ -363,31 +383,56 @@ DOCUMENT = FOLDER.parent.parent / "docs" / "matrix.md"
 MARK = "<!-- tables written by tools/matrix.py -->\n"
 
 
-def tables(file):
-    """A table for each family: what became of each way in the models that have a choice."""
-    notes, sentences, text = {}, [], ""
+def tables(file, before):
+    """A table for each family: what became of each way in the models that have a choice. Rows of
+    `before` stay of which a model has not run."""
+    notes, text = {}, ""
     for line in pathlib.Path(file).read_text().splitlines():
         name, layout, _, way, worst, exact, refused = line.split("|")
         notes.setdefault(name, []).append((way, layout, float(worst), exact == "1", refused))
-    for family, axes, _ in FAMILIES:
-        rows = {n: choices_in(family, axes, n) for n in notes if n.startswith(family + ":")}
-        ways = list(dict.fromkeys(w for n in rows for w, *_ in notes[n]))
+    all_rows = [(family, axes, {name_of(family, axes, row): row for row in rows})
+                for family, axes, rows in families()]
+    whole = all(n in notes for _, _, rows in all_rows for n in rows)
+    old = {} if whole else rows_of(before)
+    sentences = [] if whole else re.findall(r"(?m)^\d+\. (.+)$", before)
+    for family, axes, rows in all_rows:
+        rows = {n: choices_in(family, axes, n) for n in rows}
+        ways = list(dict.fromkeys(w for n in rows for w, *_ in notes.get(n, [])))
+        if family in old and (old[family][""] != ways or not ways):
+            if ways:
+                sys.exit(f"tools/matrix.py: ways of {family} are others than before; run all types")
+            ways = old[family][""]
         text += f"\n## {family}\n\n{len(rows)} types.\n\n"
         text += "| | " + " | ".join(ways) + " |\n|" + " --- |" * (len(ways) + 1) + "\n"
         for axis, values in axes.items():
             shown = list(values) + [v for v in ALSO.get(axis, {}) if v not in values]
             for value in shown:
-                cells = []
-                for way in ways:
-                    seen = [x for n, row in rows.items() if row[axis] == value
-                            for x in notes[n] if x[0] == way]
-                    cells.append(cell(seen, sentences))
-                if any(c != " " for c in cells):
-                    text += f"| {axis} {value} | " + " | ".join(cells) + " |\n"
+                types = [n for n, row in rows.items() if row[axis] == value]
+                if not types:
+                    continue
+                if not all(n in notes for n in types):
+                    text += old[family].get(f"{axis} {value}", "")
+                    continue
+                cells = [cell([x for n in types for x in notes[n] if x[0] == way], sentences)
+                         for way in ways]
+                text += f"| {axis} {value} | " + " | ".join(cells) + " |\n"
     text += "\n"
     for number, sentence in enumerate(sentences, 1):
         text += f"{number}. {sentence}\n"
     return text
+
+
+def rows_of(text):
+    """The rows of each family's table by their choice, and its ways as that of no choice."""
+    made, family = {}, ""
+    for line in text.splitlines():
+        if line.startswith("## "):
+            family = line[3:]
+        elif line.startswith("| | "):
+            made[family] = {"": line[4:-2].split(" | ")}
+        elif line.startswith("| "):
+            made[family][line[2:line.index(" |", 2)]] = line + "\n"
+    return made
 
 
 def choices_in(family, axes, name):
@@ -415,8 +460,9 @@ def cell(seen, sentences):
 
 def main():
     if "--table" in sys.argv:
-        before, _, _ = DOCUMENT.read_text().partition(MARK)
-        DOCUMENT.write_text(before + MARK + tables(sys.argv[sys.argv.index("--table") + 1]))
+        text, _, before = DOCUMENT.read_text().partition(MARK)
+        file = sys.argv[sys.argv.index("--table") + 1]
+        DOCUMENT.write_text(text + MARK + tables(file, before))
         return
     made, stale = sources(), []
     for file in FOLDER.glob("*.cpp"):

@@ -4043,15 +4043,44 @@ constexpr bool fit_layers() {
                 "model's");
   return once && ordered;
 }
+/// The shape of a model with some of its layers.
+template <class M, index... Keep>
+constexpr auto shape_of_some() {
+  auto s = M::shape;
+  s.layers = sizeof...(Keep);
+  return s;
+}
+/// The hidden width and the query heads of layer `l`.
+template <class M>
+constexpr layer_width width_in(index l) {
+  const auto at = static_cast<std::size_t>(l);
+  return {width_of_layer<typename M::ffn>(at, M::shape.d_ff),
+          heads_of_layer<typename M::attention>(at, M::shape.heads)};
+}
 /// The model with some of its layers.
 template <class M, index... Keep>
 struct some_layers {
-  static constexpr auto shape = [] {
-    auto s = M::shape;
-    s.layers = sizeof...(Keep);
-    return s;
-  }();
-  using type = narrowed<M, shape>;
+  using type = narrowed<M, shape_of_some<M, Keep...>()>;
+};
+/// Layers keep widths and heads of their own.
+template <class M, index... Keep>
+requires unlike_widths<typename M::ffn, typename M::attention>
+struct some_layers<M, Keep...> {
+  using even =
+      typename narrowed_model<typename of_even_width<M>::type,
+                              shape_of_widths<shape_of_some<M, Keep...>(), width_in<M>(Keep)...>(),
+                              true>::type;
+  template <class Ffn>
+  struct ffn_of {
+    using type = Ffn;
+  };
+  template <class Of, index... Widths>
+  struct ffn_of<ffn::per_layer<Of, Widths...>> {
+    using type = ffn::per_layer<Of, width_in<M>(Keep).d_ff...>;
+  };
+  using type = typename with_heads_of_layers<
+      typename even::template with_ffn<typename ffn_of<typename M::ffn>::type>,
+      width_in<M>(Keep).heads...>::type;
 };
 /// M itself stands in for what was refused.
 template <class M, bool Fits, index... Keep>
@@ -5267,6 +5296,10 @@ struct online_model {
   }) struct rotated_attention<Attention> {
     using type = attention::hadamard<Attention>;
   };
+  template <class Kind, index... Heads>
+  struct rotated_attention<attention::per_layer<Kind, Heads...>> {
+    using type = attention::per_layer<typename rotated_attention<Kind>::type, Heads...>;
+  };
   using type = typename M::template with<linnet::ffn::policy, ffn>::template with<
       attention::policy, typename rotated_attention<typename M::attention>::type>;
 };
@@ -5274,7 +5307,8 @@ struct online_model {
 }  // namespace detail
 
 /// The decoder that rotate_online() makes: with ffn::hadamard around a standard or gated
-/// feed-forward, and attention::hadamard around softmax attention.
+/// feed-forward, and attention::hadamard around softmax attention, with heads by layer as well.
+/// Feed-forwards of ffn::per_layer stay.
 template <class M>
 using online_rotated = typename detail::online_model<M>::type;
 

@@ -523,6 +523,10 @@ BOOST_AUTO_TEST_CASE(rotate_online_is_exact) {
                      wide<ln::ffn::hadamard<ln::ffn::swiglu>, ln::attention::hadamard<>>>);
   check_online<wide<>>();
   check_online<wide<ln::ffn::gelu, ln::attention::sinks<2, 3>, ln::bias::all>>();
+  using uneven = wide<ln::attention::per_layer<ln::attention::full, 2, 4>>;
+  static_assert(std::is_same_v<ln::online_rotated<uneven>::attention,
+                               ln::attention::per_layer<ln::attention::hadamard<>, 2, 4>>);
+  check_online<uneven>();
   ln::weights<wide<>, double> w;
   randomize(w, 3);
   const auto after = ln::rotate_online(w);

@@ -299,6 +299,20 @@ BOOST_AUTO_TEST_CASE(heads_by_layer) {
     BOOST_REQUIRE(!wider);
     BOOST_TEST(wider.error().message() ==
                "narrow: rows of blocks.0.attention.q.weight: expected at most 8, got 16");
+    // Layers that stay keep widths and heads of their own.
+    const auto later = ln::drop_layers<1, 2>(*n);
+    BOOST_REQUIRE_MESSAGE(static_cast<bool>(later), (later ? "" : later.error().message()));
+    static_assert(
+        std::is_same_v<ln::with_layers<N, 1, 2>::attention,
+                       ln::attention::per_layer<ln::attention::full, 4, 2>> &&
+        std::is_same_v<ln::with_layers<N, 1, 2>::ffn, ln::ffn::per_layer<ln::ffn::swiglu, 6, 1>>);
+    static_assert(std::is_same_v<ln::with_layers<N, 0, 2>::attention, ln::attention::full>);
+    n->visit([](const ln::parameter_path& at_, const ln::tensor_info& info, auto& leaf) {
+      if (at_.str().starts_with("blocks.0.") && info.kind != ln::role::scale)
+        std::fill_n(values_of(leaf), info.size(), 0.0);
+    });
+    const auto skipped = logits_of(ln::pack(*n), data);
+    BOOST_TEST(distance(skipped, logits_of(ln::pack(*later), data)) <= 1e-12 * magnitude(skipped));
   }
 }
 

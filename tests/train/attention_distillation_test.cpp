@@ -21,6 +21,11 @@ using wide = ln::decoder<ln::decoder_shape{.d_model = 16,
                                            .context = 64,
                                            .eps = 1e-3}>;
 
+/// Model `M` with heads of its layers.
+template <class M, index... Heads>
+using uneven =
+    typename M::template with_attention<ln::attention::per_layer<ln::attention::full, Heads...>>;
+
 /// A student, its teacher, and the objective in double.
 template <class M, class Teacher>
 struct pair_of {
@@ -93,14 +98,14 @@ struct seen_maps {
   }
 };
 
-BOOST_AUTO_TEST_SUITE(attention_distillation)
-
-BOOST_AUTO_TEST_CASE(loss_by_definition) {
-  const auto data = decoder_data<small>(2, 6);
-  pair_of<small, wide> pair;
-  auto train = pair_of<small, wide>::trainer::open(pair.w, data.limits());
+/// The loss of student `M` on two sequences, with `heads` heads in all layers.
+template <class M, class Teacher>
+void check_definition(index heads) {
+  const auto data = decoder_data<M>(2, 6);
+  pair_of<M, Teacher> pair;
+  auto train = pair_of<M, Teacher>::trainer::open(pair.w, data.limits());
   BOOST_REQUIRE(static_cast<bool>(train));
-  auto base = ln::distillation<ln::packed<small, double>, ln::packed<wide, double>>::open(
+  auto base = ln::distillation<ln::packed<M, double>, ln::packed<Teacher, double>>::open(
       pair.p, data.limits());
   BOOST_REQUIRE(static_cast<bool>(base));
   const ln::loss_sum plain = train->accumulate(data.view(), *base);
@@ -113,7 +118,7 @@ BOOST_AUTO_TEST_CASE(loss_by_definition) {
   };
   const auto mine = seen_maps::of(pair.w, data.view(), data.limits());
   const auto theirs = seen_maps::of(pair.taught, data.view(), data.limits());
-  BOOST_TEST_REQUIRE(mine.maps.size() == 2u * 2 * 4);
+  BOOST_TEST_REQUIRE(std::ssize(mine.maps) == 2 * heads);
   BOOST_TEST_REQUIRE(theirs.maps.size() == mine.maps.size());
   double mean = 0;
   for (std::size_t n = 0; n < mine.maps.size(); ++n) {
@@ -123,7 +128,7 @@ BOOST_AUTO_TEST_CASE(loss_by_definition) {
       aa += mine.maps[n][i] * mine.maps[n][i];
       bb += theirs.maps[n][i] * theirs.maps[n][i];
     }
-    mean += ab / std::sqrt(aa * bb) / 16;
+    mean += ab / std::sqrt(aa * bb) / static_cast<double>(2 * heads);
   }
   BOOST_TEST(mean < 0.98);
   BOOST_TEST(distance_of(more({.match = 1, .spread = 0}), -std::log(mean)) < 1e-10);
@@ -133,10 +138,19 @@ BOOST_AUTO_TEST_CASE(loss_by_definition) {
   BOOST_TEST(more({.match = 0, .spread = 0}) == 0);
 }
 
+BOOST_AUTO_TEST_SUITE(attention_distillation)
+
+BOOST_AUTO_TEST_CASE(loss_by_definition) {
+  check_definition<small, wide>(2 * 4);
+  // Layers of unlike heads are compared one by one.
+  check_definition<uneven<small, 2, 4>, uneven<wide, 2, 4>>(2 + 4);
+}
+
 BOOST_AUTO_TEST_CASE(differences_of_a_decoder) {
   const auto data = decoder_data<small>(2, 5);
   check_differences<small, wide>(data, {.match = 20, .spread = 0}, 17);
   check_differences<small, wide>(data, {.match = 2, .spread = 5}, 29);
+  check_differences<uneven<small, 2, 4>, uneven<wide, 2, 4>>(data, {.match = 20, .spread = 5}, 17);
 }
 /// Padding, biases of positions, and attention to the source.
 BOOST_AUTO_TEST_CASE(differences_of_an_encoder_decoder) {
@@ -203,6 +217,10 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(why(ln::attention_distillation<small, few>::open(p, data.limits())) ==
              "attention_distillation::open: teacher: expected the student's 2 layers of softmax "
              "attention and 8 heads in all, got 1 layers of softmax attention and 4 heads in all");
+  const pair_of<uneven<small, 2, 4>, uneven<wide, 4, 2>> turned;  // as many in all
+  BOOST_TEST(why(turned.open(data.limits(), {})) ==
+             "attention_distillation::open: heads of the teacher in layer 0 of softmax attention: "
+             "expected 2, as the student has there, got 4");
   auto from = pair.open(data.limits(), {});
   ln::limits frugal = data.limits();
   frugal.recompute = true;

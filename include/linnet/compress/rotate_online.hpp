@@ -35,6 +35,10 @@ struct online_model {
   }) struct rotated_attention<Attention> {
     using type = attention::hadamard<Attention>;
   };
+  template <class Kind, index... Heads>
+  struct rotated_attention<attention::per_layer<Kind, Heads...>> {
+    using type = attention::per_layer<typename rotated_attention<Kind>::type, Heads...>;
+  };
   using type = typename M::template with<linnet::ffn::policy, ffn>::template with<
       attention::policy, typename rotated_attention<typename M::attention>::type>;
 };
@@ -42,7 +46,8 @@ struct online_model {
 }  // namespace detail
 
 /// The decoder that rotate_online() makes: with ffn::hadamard around a standard or gated
-/// feed-forward, and attention::hadamard around softmax attention.
+/// feed-forward, and attention::hadamard around softmax attention, with heads by layer as well.
+/// Feed-forwards of ffn::per_layer stay.
 template <class M>
 using online_rotated = typename detail::online_model<M>::type;
 

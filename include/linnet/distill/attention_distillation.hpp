@@ -34,9 +34,9 @@ struct attention_distillation_options {
 ///   - match ln(mean cosine) - spread ln(sum of ln(1 + var)).
 /// A map is one vector. The mean is over all layers, sequences and heads, the sum over the tokens
 /// and heads of queries and of keys. Queries and keys are those that are multiplied, behind
-/// positions. Student and teacher have the same layers of softmax attention and heads; widths may
-/// differ. For trainers: an evaluator's loss is that of `distillation` alone. Layer dropout is
-/// refused, as layers are compared one by one.
+/// positions. Student and teacher have the same layers of softmax attention, and as many heads in
+/// each; widths may differ. For trainers: an evaluator's loss is that of `distillation` alone.
+/// Layer dropout is refused, as layers are compared one by one.
 template <class Student, class Teacher>
 class attention_distillation {
   using logits = distillation<Student, Teacher>;
@@ -53,7 +53,8 @@ class attention_distillation {
     return add_sizes(logits::footprint(l), detail::bounded_bytes(l, own_bytes));
   }
   /// Opens the objective for batches up to these limits, as distillation::open(). Errors: those,
-  /// and errc::invalid for models without softmax attention or with unlike numbers of it.
+  /// and errc::invalid for models without softmax attention, with unlike numbers of it, or with
+  /// unlike heads in one of its layers.
   static result<attention_distillation> open(std::reference_wrapper<const teacher_form> p,
                                              const limits& l, const distillation_options& how = {},
                                              const attention_distillation_options& attention = {})
@@ -73,6 +74,15 @@ class attention_distillation {
       return linnet::error{errc::invalid, where, "teacher",
                            mine.calls == 0 ? "softmax attention" : "the student's " + text(mine),
                            text(theirs)};
+    }
+    for (index call = 0; call < mine.calls; ++call) {
+      const index heads = detail::attention_extent_of<student_form>(l, call).asked_heads,
+                  taught = detail::attention_extent_of<teacher_form>(l, call).asked_heads;
+      if (heads != taught)
+        return linnet::error{
+            errc::invalid, where,
+            "heads of the teacher in layer " + std::to_string(call) + " of softmax attention",
+            std::to_string(heads) + ", as the student has there", std::to_string(taught)};
     }
     attention_distillation made(std::move(*base), attention, l);
     if (!made.memory_.data()) return detail::out_of_memory(where, footprint(l));

@@ -91,9 +91,11 @@ void copy_logits(const Head& head, index i, T* to) {
 }
 
 /// How much softmax attention packed weights of type `Form` compute in a batch of these limits.
+/// `asked` is the number of a call whose heads are asked for.
 template <class Form>
-constexpr attention_extent attention_extent_of(const limits& l) {
+constexpr attention_extent attention_extent_of(const limits& l, index asked = -1) {
   planner m = planner_for<typename Form::storage>();
+  m.attention.asked = asked;
   (void)Form::model::template plan<typename Form::scalar>(m, l, purpose::scoring);
   return m.attention;
 }

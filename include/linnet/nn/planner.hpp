@@ -33,9 +33,12 @@ struct attention_extent {
   index rows = 0;                  ///< most rows of queries or keys in one call
   index map = 0;                   ///< largest attention map of a head
   index q_width = 0, k_width = 0;  ///< of queries, and of keys or values, at most
+  index asked = -1;                ///< number of a call whose heads are asked for
+  index asked_heads = 0;           ///< of that call
 
   constexpr void add(index of_heads, index batch, index queries, index keys, index of_q,
                      index of_k) {
+    if (calls == asked) asked_heads = of_heads;
     ++calls;
     heads += of_heads;
     const index each = add_sizes(multiply_sizes(queries, of_q), multiply_sizes(keys, of_k));
