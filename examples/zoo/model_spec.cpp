@@ -76,6 +76,7 @@ std::vector<model_spec> known_models() {
   each_encoder_preset([&]<class M, bool Runs>(preset<M, Runs>, std::string name) {
     add("ln::zoo::", std::type_identity<M>(), name == "minilm" ? "minilm-l6" : name);
     all.back().base = name;
+    all.back().headless = !std::is_same_v<typename M::head, ln::head::masked_lm>;
   });
   add("zoo::", std::type_identity<byte_decoder>(), "byte-decoder");
   add("zoo::", std::type_identity<byte_t5>(), "byte-t5");
@@ -201,7 +202,7 @@ void refuse_encoder(std::string_view what, std::string_view name) {
       }))
     throw failure(
         fmt::format("{}{} {}: is an encoder, which has no next token to learn or to write; "
-                    "zoo train, embed, count and compress take some",
+                    "zoo train, finetune, distil, embed, count and compress take some",
                     what == "preset" ? "" : "--", what, name));
 }
 

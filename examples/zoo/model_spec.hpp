@@ -24,6 +24,7 @@ struct model_spec {
   std::string preset_type;  ///< in C++; empty for a shape
   std::string policies;     ///< in C++, each behind a comma
   bool masked = false;      ///< an encoder with a head of masked tokens, whatever the preset's
+  bool headless = false;    ///< a preset whose files have no head of masked tokens
 
   model_family family() const { return static_cast<model_family>(shape.index()); }
   bool encodes() const { return family() == model_family::encoder_decoder; }
