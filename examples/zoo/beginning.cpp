@@ -12,7 +12,7 @@ namespace {
 
 /// Refuses an encoder's file that text cannot teach.
 void check_head(std::string_view option, const model_spec& model) {
-  if (model.headless)
+  if (lacks_masked_head(model))
     throw failure(fmt::format(
         "--{} {}: its files have no head of masked tokens, by which an encoder learns a text; "
         "take bert-base, distilbert-base, albert-base, roberta-base or a folder of zoo train",

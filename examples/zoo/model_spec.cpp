@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <type_traits>
 
 #include "shape_numbers.hpp"
 #include "support.hpp"
@@ -76,7 +77,6 @@ std::vector<model_spec> known_models() {
   each_encoder_preset([&]<class M, bool Runs>(preset<M, Runs>, std::string name) {
     add("ln::zoo::", std::type_identity<M>(), name == "minilm" ? "minilm-l6" : name);
     all.back().base = name;
-    all.back().headless = !std::is_same_v<typename M::head, ln::head::masked_lm>;
   });
   add("zoo::", std::type_identity<byte_decoder>(), "byte-decoder");
   add("zoo::", std::type_identity<byte_t5>(), "byte-t5");
@@ -193,6 +193,14 @@ std::string model_spec::type(std::string_view ffn) const {
                          head = masked ? "::with_head<ln::head::masked_lm>" : "";
   if (ffn == "standard") return fmt::format("{}{}", whole, head);
   return fmt::format("zoo::with_variant<{}, zoo::variant::{}>::type{}", whole, other, head);
+}
+
+bool lacks_masked_head(const model_spec& model) {
+  bool lacks = false;
+  each_encoder_preset([&]<class M, bool Runs>(preset<M, Runs>, std::string_view name) {
+    lacks |= name == model.base && !std::is_same_v<typename M::head, ln::head::masked_lm>;
+  });
+  return lacks;
 }
 
 void refuse_encoder(std::string_view what, std::string_view name) {

@@ -24,7 +24,6 @@ struct model_spec {
   std::string preset_type;  ///< in C++; empty for a shape
   std::string policies;     ///< in C++, each behind a comma
   bool masked = false;      ///< an encoder with a head of masked tokens, whatever the preset's
-  bool headless = false;    ///< a preset whose files have no head of masked tokens
 
   model_family family() const { return static_cast<model_family>(shape.index()); }
   bool encodes() const { return family() == model_family::encoder_decoder; }
@@ -47,6 +46,9 @@ struct model_spec {
 /// what is unknown or does not fit; `what` names it in refusals. The vocabulary of a shape may be
 /// missing. Encoders are known only where `encoders` says so.
 model_spec parse_model(std::string_view what, const std::string& text, bool encoders = false);
+
+/// Whether it is a preset of an encoder whose files have no head of masked tokens.
+bool lacks_masked_head(const model_spec& model);
 
 /// Refuses the name of an encoder, which writes nothing; `what` is the option, or "preset".
 void refuse_encoder(std::string_view what, std::string_view name);
