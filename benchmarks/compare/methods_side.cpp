@@ -3,8 +3,8 @@
 // of docs/generated-data.md. SmolLM2-135M-Instruct (int8 weights and inputs) is asked, and filters
 // count what they accept. Where a method needs a student's answers, they are stories260K's.
 //
-//   g++ -std=c++20 -O3 -Iinclude -I/usr/include/eigen3 benchmarks/compare/methods_side.cpp -o methods
-//   methods METHOD FILE.gguf DATA RECORD.jsonl   goes on where it ended
+//   g++ -std=c++20 -O3 -Iinclude -I/usr/include/eigen3 benchmarks/compare/methods_side.cpp -o
+//   methods methods METHOD FILE.gguf DATA RECORD.jsonl   goes on where it ended
 //
 // METHOD is step_by_step, step_by_step_sst2, socratic, socratic_gsm8k, adversarial, fanno, llm2llm
 // or search. DATA is the folder of the tests' data, RECORD the file of the answers.
@@ -46,9 +46,9 @@ seeds sums(std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t a = 5 + i * 7 % 11, b = 2 + i * 5 % 4;
     const bool more = i % 2 == 0;
-    all.push_back({std::string(names[i % 6]) + " has " + std::to_string(a) + ' ' + things[i / 2 % 4] +
-                       " and " + (more ? "buys " : "loses ") + std::to_string(b) +
-                       ". How many has " + names[i % 6] + " now?",
+    all.push_back({std::string(names[i % 6]) + " has " + std::to_string(a) + ' ' +
+                       things[i / 2 % 4] + " and " + (more ? "buys " : "loses ") +
+                       std::to_string(b) + ". How many has " + names[i % 6] + " now?",
                    std::to_string(more ? a + b : a - b)});
   }
   return all;
@@ -99,21 +99,20 @@ struct student {
     std::string text;
     ln::token previous = ln::llama2c_tokenizer::end;
     ln::sampler draw({.temperature = 0.7, .seed = 1});
-    (void)session.generate(
-        pieces.encode(question), draw,
-        [&](ln::token t) {
-          if (t == ln::llama2c_tokenizer::begin) return false;
-          text += pieces.decode(std::exchange(previous, t), t);
-          return true;
-        },
-        {.tokens = 60});
+    (void)session.generate(pieces.encode(question), draw,
+                           [&](ln::token t) {
+                             if (t == ln::llama2c_tokenizer::begin) return false;
+                             text += pieces.decode(std::exchange(previous, t), t);
+                             return true;
+                           },
+                           {.tokens = 60});
     return text;
   }
   std::string choose(const ln::eval_item& item) {
     ln::session_scorer paths(session);
     const auto encode = [&](std::string_view text) { return pieces.encode(text, false); };
-    const auto scores = take(
-        ln::score_options(paths, encode, item, {.opening = ln::llama2c_tokenizer::begin}));
+    const auto scores =
+        take(ln::score_options(paths, encode, item, {.opening = ln::llama2c_tokenizer::begin}));
     return item.options[static_cast<std::size_t>(scores.chosen(ln::choice_by::per_byte))];
   }
 
@@ -215,7 +214,8 @@ int main(int count, char** argument) {
   if (lines) how.stop_texts = {"\n"};
   auto model = take(ln::session_teacher<Teacher>::open(
       weights, {.batch = 8, .target = 640, .chunk = 64}, pieces, how));
-  auto teacher = take(ln::answer_recorder::open(argument[4], model, "smollm2 int8 t0.7 p0.95 seed1"));
+  auto teacher =
+      take(ln::answer_recorder::open(argument[4], model, "smollm2 int8 t0.7 p0.95 seed1"));
   const double start = now();
   const int problem = run(method, argument[3], teacher);
   const double seconds = now() - start;

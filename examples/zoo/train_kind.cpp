@@ -99,7 +99,9 @@ module_kind kind_of(const train_options& o, const model_spec& model, const begin
     throw failure(fmt::format(
         "--{}: an encoder's vectors are those of its weights alone, and this adapter cannot be "
         "merged into them; take --lora or --qlora",
-        o.prompt > 0 ? "prompt" : o.prefix > 0 ? "prefix" : "bottleneck"));
+        o.prompt > 0   ? "prompt"
+        : o.prefix > 0 ? "prefix"
+                       : "bottleneck"));
   if (o.lora > 0 || o.qlora > 0 || stays) {
     if (o.compute != "f32")
       throw failure(fmt::format("--compute {}: adapters are trained in f32", o.compute));

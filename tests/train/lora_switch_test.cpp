@@ -188,7 +188,8 @@ BOOST_AUTO_TEST_CASE(sessions) {
           const index part = std::min(chunk, n - from);
           std::vector<token> fed;
           for (index b = 0; b < 3; ++b)
-            fed.insert(fed.end(), texts.begin() + b * n + from, texts.begin() + b * n + from + part);
+            fed.insert(fed.end(), texts.begin() + b * n + from,
+                       texts.begin() + b * n + from + part);
           const auto got = s->feed_all(fed, 3, {});
           BOOST_REQUIRE(std::ssize(got) == 3 * part * words);
           for (index b = 0; b < 3; ++b)

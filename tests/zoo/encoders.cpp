@@ -148,11 +148,11 @@ BOOST_AUTO_TEST_CASE(an_encoder_is_tuned_and_teaches) {
   test::zoo_prints(train(first, "120", {"--rate", "0.01", "--length", "24"}, tiny));
   const auto arguments = [&](const std::string& command, const std::string& out,
                              const std::vector<std::string>& more) {
-    std::vector<std::string> all{command,    command == "distil" ? "--teacher-weights" : "--weights",
-                                 first,      "--out",
-                                 out,        "--batch",
-                                 "2",        "--threads",
-                                 "1",        "--length",
+    std::vector<std::string> all{command, command == "distil" ? "--teacher-weights" : "--weights",
+                                 first,   "--out",
+                                 out,     "--batch",
+                                 "2",     "--threads",
+                                 "1",     "--length",
                                  "24"};
     all.insert(all.end(), more.begin(), more.end());
     return all;
@@ -164,7 +164,8 @@ BOOST_AUTO_TEST_CASE(an_encoder_is_tuned_and_teaches) {
     return bits_of(said);
   };
   const auto apart = [&](const std::string& a, const std::string& b) {
-    const auto x = vectors_of(a, {"a wren answers"}).at(0), y = vectors_of(b, {"a wren answers"}).at(0);
+    const auto x = vectors_of(a, {"a wren answers"}).at(0),
+               y = vectors_of(b, {"a wren answers"}).at(0);
     double sum = 0;
     for (std::size_t i = 0; i < x.size(); ++i) sum += std::abs(x[i] - y.at(i));
     return sum;
@@ -181,8 +182,8 @@ BOOST_AUTO_TEST_CASE(an_encoder_is_tuned_and_teaches) {
   BOOST_CHECK_GT(apart(tuned, first), 1e-2);
 
   // Put off, deltas end with the same bits; they are merged, so that zoo embed reads them.
-  const std::vector<std::string> deltas{"--text", other, "--steps", "60", "--rate", "0.03",
-                                        "--lora", "4"};
+  const std::vector<std::string> deltas{"--text", other,  "--steps", "60",
+                                        "--rate", "0.03", "--lora",  "4"};
   const double by_deltas = run("finetune", adapted, deltas);
   BOOST_CHECK_MESSAGE(by_deltas < before - 0.3, by_deltas << " after " << before);
   BOOST_CHECK(fs::exists(adapted + "/adapter/adapter_config.json"));
@@ -204,13 +205,14 @@ BOOST_AUTO_TEST_CASE(an_encoder_is_tuned_and_teaches) {
                     student = folder.path("student"), matched = folder.path("matched");
   const auto taught = [&](const std::string& steps, const std::string& out,
                           const std::vector<std::string>& more) {
-    std::vector<std::string> all{"--text", text, "--model", narrow, "--rate", "0.02",
-                                 "--steps", steps};
+    std::vector<std::string> all{"--text", text,   "--model", narrow,
+                                 "--rate", "0.02", "--steps", steps};
     all.insert(all.end(), more.begin(), more.end());
     return run("distil", out, all);
   };
   const std::vector<std::string> alone{"--alpha", "0", "--temperature", "1"};
-  const double fresh = taught("1", folder.path("fresh"), alone), learned = taught("150", student, alone);
+  const double fresh = taught("1", folder.path("fresh"), alone),
+               learned = taught("150", student, alone);
   BOOST_CHECK_MESSAGE(learned < fresh - 1, learned << " after " << fresh);
   BOOST_CHECK_EQUAL(described(student)["teacher"], tiny);
   BOOST_CHECK_EQUAL(described(student)["model"], narrow + ",vocabulary=304");

@@ -21,9 +21,10 @@ LINNET_NAMESPACE_BEGIN
 ///     if (!routed || !session->set_adapter(0, *routed)) return 1;
 template <class A, class T = float>
 class switch_gates {
-  static_assert(requires { A::routes_once; },
-                "linnet::switch_gates: tokens of a lora_switch keep gates; give other adapters to "
-                "session::set_adapter() as they are");
+  static_assert(
+      requires { A::routes_once; },
+      "linnet::switch_gates: tokens of a lora_switch keep gates; give other adapters to "
+      "session::set_adapter() as they are");
   using base = typename A::base_model;
   using method = typename A::method;
   using tree_type = typename A::template params<form::packed<T, storage_of<A, T>>>;
@@ -50,8 +51,7 @@ class switch_gates {
   static result<switch_gates> open(const packed<A, T>& a, const limits& l) LINNET_TRY {
     constexpr const char* where = "switch_gates::open";
     if (!a.valid()) return a.error();
-    if (auto fit = detail::acceptable<base>(where, l, footprint(l)); !fit)
-       return fit.error();
+    if (auto fit = detail::acceptable<base>(where, l, footprint(l)); !fit) return fit.error();
     memory_block memory(footprint(l));
     if (!memory.data()) return detail::out_of_memory(where, footprint(l));
     return switch_gates(a, std::move(memory), rows_for(l));

@@ -15,19 +15,24 @@ namespace detail {
 
 /// What session::set_adapter() takes: packed weights of an adapter, or switch_gates.
 template <class W, class T>
-concept session_adapter = requires { typename W::model::base_model; } &&
-                          std::same_as<typename W::scalar, T>;
+concept session_adapter = requires {
+  typename W::model::base_model;
+}
+&&std::same_as<typename W::scalar, T>;
 /// Whether it has memory for gates that tokens keep.
 template <class W>
-inline constexpr bool keeps_gates = requires { W::keeps_gates; };
+inline constexpr bool keeps_gates = requires {
+  W::keeps_gates;
+};
 
 /// Whether sequences of model `M` take an adapter, `Gates` for those that tokens keep; words for
 /// those that they do not.
 template <class A, class M, bool Gates = false>
 consteval bool serves_session() {
-  static_assert(Gates || !requires { A::routes_once; },
-                "linnet::session::set_adapter: tokens of a lora_switch keep their gates in memory "
-                "of their own: give switch_gates<Adapter>::open(adapter, limits)");
+  static_assert(
+      Gates || !requires { A::routes_once; },
+      "linnet::session::set_adapter: tokens of a lora_switch keep their gates in memory "
+      "of their own: give switch_gates<Adapter>::open(adapter, limits)");
   static_assert(std::is_same_v<typename A::base_model, M> && (A::serves_sequences || Gates),
                 "linnet::session::set_adapter: this adapter is merged, or trained and evaluated "
                 "with its base; sequences take others of the session's model, such as lora");
