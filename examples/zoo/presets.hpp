@@ -63,9 +63,6 @@ void each_decoder_preset(F&& f) {
   f(preset<ln::zoo::stlm_10m>{}, "stlm-10m");
   f(preset<ln::zoo::stlm_50m>{}, "stlm-50m");
   f(preset<ln::zoo::stlm_100m>{}, "stlm-100m");
-  f(preset<ln::zoo::stlm_10m_mod, false>{}, "stlm-10m-mod");
-  f(preset<ln::zoo::stlm_50m_mod, false>{}, "stlm-50m-mod");
-  f(preset<ln::zoo::stlm_10m_experts, false>{}, "stlm-10m-experts");
   f(preset<ln::zoo::stlm_10m_ffn_shared, false>{}, "stlm-10m-ffn-shared");
   f(preset<ln::zoo::stlm_50m_ffn_shared, false>{}, "stlm-50m-ffn-shared");
   f(preset<ln::zoo::stlm_100m_ffn_shared, false>{}, "stlm-100m-ffn-shared");

@@ -13,7 +13,7 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// What session::set_adapter() takes: packed weights of an adapter, or switch_gates.
+/// Argument of session::set_adapter(): packed weights of an adapter, or switch_gates.
 template <class W, class T>
 concept session_adapter = requires {
   typename W::model::base_model;
