@@ -67124,8 +67124,8 @@ LINNET_NAMESPACE_BEGIN
 /// A lora_switch of packed weights `A` with room for the gates of the tokens that a session feeds
 /// at a time: what session::set_adapter() takes. Each call writes them anew, so sequences of one
 /// session may share an object, and sessions of several threads may not. It must not move while it
-/// serves. A token has one value for each expert, and nothing else is kept: the cache has the
-/// keys and values of the weights that a token has met.
+/// serves. A token has one value for each expert. Nothing else is kept: the cache has the keys and
+/// values of the weights that a token has met.
 ///
 ///     auto routed = ln::switch_gates<Adapter>::open(adapter, limits);
 ///     if (!routed || !session->set_adapter(0, *routed)) return 1;
