@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Adapters that linnet writes, and what they compute. Compiled once per family, with
 //   SIDE_FAMILY   llama, interleaved, t5 or bert, which classifies
-//   SIDE_METHOD   lora, prompt or prefix
+//   SIDE_METHOD   lora, prompt, prefix or projection
 // and started as: adapter_side FOLDER. Writes FOLDER/model, a tiny model with random weights as
-// Transformers reads it, and FOLDER/adapter, an adapter as PEFT reads it. Says in a line of JSON
-// the tokens and the logits.
+// Transformers reads it, and FOLDER/adapter, an adapter as PEFT reads it. A projected prefix is
+// folded there; its maps are in FOLDER/projection.safetensors where PEFT's have the same order.
+// Says in a line of JSON the tokens and the logits, of a projected prefix those behind its maps.
 
 #include <linnet/json.hpp>
 #include <linnet/linnet.hpp>
@@ -13,6 +14,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace ln = linnet;
@@ -48,6 +50,7 @@ namespace method {
 using lora = ln::lora<5, Targets>;
 using prompt = ln::prompt_tuning<4>;
 using prefix = ln::prefix_tuning<4>;
+using projection = ln::prefix_projection<4, 24>;
 }  // namespace method
 using Method = method::SIDE_METHOD;
 using Adapter = ln::adapted<Model, Method>;
@@ -87,6 +90,20 @@ auto adapter_of(const ln::packed<Model>& base) {
     return ln::adapt<Kind>(base);
 }
 
+/// Saves an adapter as PEFT reads it. PEFT rotates other pairs of a key's values than interleaved
+/// ones, and gives a T5's layers their rows in another order.
+void save(const ln::weights<Adapter>& adapter, const std::string& folder) {
+  if constexpr (requires { Method::projection_width; }) {
+    const auto prefix = ln::fold(adapter);
+    check(prefix);
+    check(ln::save_peft(*prefix, folder + "/adapter"));
+    if constexpr (!Model::encodes && !std::is_same_v<Model, family::interleaved>)
+      check(ln::save_safetensors(adapter, folder + "/projection.safetensors"));
+  } else {
+    check(ln::save_peft(adapter, folder + "/adapter"));
+  }
+}
+
 constexpr ln::index length = 12;
 constexpr bool classifies = requires { requires Model::label_per_sequence; };
 
@@ -113,7 +130,7 @@ int main(int argc, char** argv) {
   auto adapter = adapter_of<Method>(base);
   check(adapter);
   randomize(*adapter);
-  check(ln::save_peft(*adapter, folder + "/adapter"));
+  save(*adapter, folder);
 
   std::vector<ln::token> tokens, labels;
   for (ln::index i = 0; i < length; ++i) {

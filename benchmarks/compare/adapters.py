@@ -3,8 +3,9 @@
 """Compares PEFT's outputs with linnet's on adapters that linnet wrote.
 
 Tiny models with random weights are saved for Transformers, and adapters of them for PEFT: low-rank
-deltas, soft tokens and prefixes. Both compute the logits of twelve tokens in f32. Prints a table in
-Markdown; fails where a difference is too large.
+deltas, soft tokens and prefixes, one of them behind a projection. Both compute the logits of twelve
+tokens in f32. PEFT reads a projection folded into a prefix and, but for T5 and interleaved keys, as
+the two maps that linnet trained. Prints a table in Markdown; fails where a difference is too large.
 """
 
 import argparse
@@ -23,7 +24,7 @@ BOUND = 1e-5  # largest difference over the largest logit
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--families", default="llama,interleaved,t5,bert", help="default: %(default)s")
-    p.add_argument("--methods", default="lora,prompt,prefix", help="default: %(default)s")
+    p.add_argument("--methods", default="lora,prompt,prefix,projection", help="default: %(default)s")
     p.add_argument("--venv", default=str(CACHE / "peers"), help="Python environment of the peers")
     p.add_argument("--cache", default=str(CACHE / "compare"), help="programs")
     p.add_argument("--compiler", default=os.environ.get("CXX", "c++"), help="for linnet")

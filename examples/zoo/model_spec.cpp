@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <type_traits>
 
 #include "shape_numbers.hpp"
 #include "support.hpp"
@@ -194,6 +195,14 @@ std::string model_spec::type(std::string_view ffn) const {
   return fmt::format("zoo::with_variant<{}, zoo::variant::{}>::type{}", whole, other, head);
 }
 
+bool lacks_masked_head(const model_spec& model) {
+  bool lacks = false;
+  each_encoder_preset([&]<class M, bool Runs>(preset<M, Runs>, std::string_view name) {
+    lacks |= name == model.base && !std::is_same_v<typename M::head, ln::head::masked_lm>;
+  });
+  return lacks;
+}
+
 void refuse_encoder(std::string_view what, std::string_view name) {
   const std::vector<model_spec> all = known_models();
   if (name == "encoder" || std::any_of(all.begin(), all.end(), [&](const model_spec& m) {
@@ -201,7 +210,7 @@ void refuse_encoder(std::string_view what, std::string_view name) {
       }))
     throw failure(
         fmt::format("{}{} {}: is an encoder, which has no next token to learn or to write; "
-                    "zoo train, embed, count and compress take some",
+                    "zoo train, finetune, distil, embed, count and compress take some",
                     what == "preset" ? "" : "--", what, name));
 }
 

@@ -47,6 +47,9 @@ struct model_spec {
 /// missing. Encoders are known only where `encoders` says so.
 model_spec parse_model(std::string_view what, const std::string& text, bool encoders = false);
 
+/// Whether it is a preset of an encoder whose files have no head of masked tokens.
+bool lacks_masked_head(const model_spec& model);
+
 /// Refuses the name of an encoder, which writes nothing; `what` is the option, or "preset".
 void refuse_encoder(std::string_view what, std::string_view name);
 

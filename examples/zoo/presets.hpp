@@ -51,6 +51,10 @@ void each_t5_preset(F&& f) {
   f(preset<ln::zoo::t5_small_kv32>{}, "t5-small-kv32");
   f(preset<ln::zoo::t5_v1_1_small, false>{}, "t5-v1.1-small");
   f(preset<ln::zoo::t5_v1_1_base, false>{}, "t5-v1.1-base");
+  f(preset<ln::zoo::mt5_small, false>{}, "mt5-small");
+  f(preset<ln::zoo::mt5_base, false>{}, "mt5-base");
+  f(preset<ln::zoo::byt5_small, false>{}, "byt5-small");
+  f(preset<ln::zoo::byt5_base, false>{}, "byt5-base");
 }
 
 /// Calls f(preset<M, runs>, name) for every decoder-only preset.
@@ -59,11 +63,18 @@ void each_decoder_preset(F&& f) {
   f(preset<ln::zoo::stlm_10m>{}, "stlm-10m");
   f(preset<ln::zoo::stlm_50m>{}, "stlm-50m");
   f(preset<ln::zoo::stlm_100m>{}, "stlm-100m");
+  f(preset<ln::zoo::stlm_10m_ffn_shared, false>{}, "stlm-10m-ffn-shared");
   f(preset<ln::zoo::stlm_50m_ffn_shared, false>{}, "stlm-50m-ffn-shared");
+  f(preset<ln::zoo::stlm_100m_ffn_shared, false>{}, "stlm-100m-ffn-shared");
+  f(preset<ln::zoo::stlm_10m_albert, false>{}, "stlm-10m-albert");
   f(preset<ln::zoo::stlm_50m_albert, false>{}, "stlm-50m-albert");
+  f(preset<ln::zoo::stlm_100m_albert, false>{}, "stlm-100m-albert");
   f(preset<ln::zoo::gpt2_small>{}, "gpt2-small");
   f(preset<ln::zoo::stories260k>{}, "stories260k");
   f(preset<ln::zoo::tinyllama_1_1b, false>{}, "tinyllama-1.1b");
+  f(preset<ln::zoo::babyllama_58m, false>{}, "babyllama-58m");
+  f(preset<ln::zoo::babyllama_teacher_360m, false>{}, "babyllama-teacher-360m");
+  f(preset<ln::zoo::babyllama_teacher_705m, false>{}, "babyllama-teacher-705m");
   f(preset<ln::zoo::mobilellm_125m, false>{}, "mobilellm-125m");
   f(preset<ln::zoo::smollm2_135m>{}, "smollm2-135m");
   f(preset<ln::zoo::smollm2_360m, false>{}, "smollm2-360m");

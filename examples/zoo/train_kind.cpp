@@ -46,8 +46,8 @@ std::string lesson_start(const train_options& o, const model_spec& student,
   check_name("match", o.match, known);
   if (student.encodes() && o.match == "ted")
     throw failure(
-        "--match ted: is of decoders, as a source has no labels that an encoder's filters could "
-        "learn; encoder-decoders take hidden, cosine, relations or minilm");
+        "--match ted: is of decoders and encoders, as a source has no labels that the filters of a "
+        "T5's encoder could learn; encoder-decoders take hidden, cosine, relations or minilm");
   if (o.divergence != "cross_entropy")
     throw failure(
         fmt::format("--match {}: --divergence {} is of learning from logits alone; leave it out",
@@ -60,6 +60,8 @@ std::string lesson_start(const train_options& o, const model_spec& student,
   };
   if (const auto* const own = std::get_if<ln::decoder_shape>(&student.shape))
     check("", own->layers, std::get<ln::decoder_shape>(teacher.shape).layers);
+  if (const auto* const own = std::get_if<ln::encoder_shape>(&student.shape))
+    check("", own->layers, std::get<ln::encoder_shape>(teacher.shape).layers);
   if (const auto* const own = std::get_if<ln::t5_shape>(&student.shape)) {
     const auto& its = std::get<ln::t5_shape>(teacher.shape);
     check("encoder ", own->encoder_layers, its.encoder_layers);
@@ -74,10 +76,10 @@ std::string lesson_start(const train_options& o, const model_spec& student,
 
 model_spec model_of(const train_options& o, const beginning* from) {
   if (from && !o.taught) return from->model;
-  model_spec model = parse_model("model", o.model, from == nullptr);
+  model_spec model = parse_model("model", o.model, true);
   model.masked = model.embeds();
   if (!from) return model;
-  if (model.encodes() != from->model.encodes())
+  if (model.family() != from->model.family())
     throw failure(fmt::format("--model {}: {} is of another family, which cannot teach it", o.model,
                               from->model.name()));
   model = with_vocabulary(model, from->model.vocabulary());
@@ -92,7 +94,15 @@ module_kind kind_of(const train_options& o, const model_spec& model, const begin
   module_kind kind{o.ffn, o.optimizer, o.compute};
   kind.on_ranks = o.parts > 0;
   if (from) kind.start = "zoo::from_file";
-  if (o.lora > 0 || o.qlora > 0 || o.prompt > 0 || o.prefix > 0 || o.bottleneck > 0) {
+  const bool stays = o.prompt > 0 || o.prefix > 0 || o.bottleneck > 0;
+  if (stays && model.embeds())
+    throw failure(fmt::format(
+        "--{}: an encoder's vectors are those of its weights alone, and this adapter cannot be "
+        "merged into them; take --lora or --qlora",
+        o.prompt > 0   ? "prompt"
+        : o.prefix > 0 ? "prefix"
+                       : "bottleneck"));
+  if (o.lora > 0 || o.qlora > 0 || stays) {
     if (o.compute != "f32")
       throw failure(fmt::format("--compute {}: adapters are trained in f32", o.compute));
     kind.start = adapter_of(o);

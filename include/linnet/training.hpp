@@ -11,6 +11,7 @@
 #include <linnet/adapt/llama_adapter.hpp>
 #include <linnet/adapt/lora_switch.hpp>
 #include <linnet/adapt/prefix_projection.hpp>
+#include <linnet/adapt/switch_gates.hpp>
 #include <linnet/adapt/visual_parts.hpp>
 #include <linnet/data/curriculum.hpp>
 #include <linnet/data/denoiser_stream.hpp>

@@ -27122,6 +27122,7 @@ struct adapter_hooks {
   virtual_tokens<T> front{};
   branch_adapter<T> branches{};
   gated_keys<T> gated{};
+  bool routes_once = false;  ///< whether layers keep what the first has found of each token
   const adapter_hooks* each = nullptr;  ///< [sequences] of a session, each of its own, or null
 
   /// The hooks of a sequence.
@@ -32830,6 +32831,8 @@ enum class refusal : unsigned char {
   no_layer,                  ///< exit_after() a layer that the model does not have
   other_base,                ///< an adapter of other packed weights
   adapter_late,              ///< an adapter for a sequence that has read tokens
+  few_gates,                 ///< switch_gates with room for fewer tokens than the session feeds
+  switch_drafts,             ///< drafts of the first layers beside an adapter that routes once
   tree_parents,              ///< tokens whose parents make no tree
   no_tree,                   ///< keep_path() without a tree, or of a token that is not in it
   nothing_chosen,            ///< a sampler that chose nothing
@@ -32942,6 +32945,12 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "the adapter was made for other packed weights: adapt() those of the session";
     case refusal::adapter_late:
       return "the sequence has read tokens: truncate() it to 0, or reset(), before another adapter";
+    case refusal::few_gates:
+      return "the gates are fewer than the tokens of a call: open switch_gates with the session's "
+             "limits";
+    case refusal::switch_drafts:
+      return "the adapter routes tokens in the first layer for all layers, and layers that check "
+             "drafts run later: take another adapter, or speculative with a draft model";
     case refusal::tree_parents:
       return "the parents make no tree: give one for each token, -1 or the number of a token "
              "before it, so that there is no circle";
@@ -43868,10 +43877,27 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Whether sequences of model `M` take an adapter; words for those that they do not.
-template <class A, class M>
+/// Argument of session::set_adapter(): packed weights of an adapter, or switch_gates.
+template <class W, class T>
+concept session_adapter = requires {
+  typename W::model::base_model;
+}
+&&std::same_as<typename W::scalar, T>;
+/// Whether it has memory for gates that tokens keep.
+template <class W>
+inline constexpr bool keeps_gates = requires {
+  W::keeps_gates;
+};
+
+/// Whether sequences of model `M` take an adapter, `Gates` for those that tokens keep; words for
+/// those that they do not.
+template <class A, class M, bool Gates = false>
 consteval bool serves_session() {
-  static_assert(std::is_same_v<typename A::base_model, M> && A::serves_sequences,
+  static_assert(
+      Gates || !requires { A::routes_once; },
+      "linnet::session::set_adapter: tokens of a lora_switch keep their gates in memory "
+      "of their own: give switch_gates<Adapter>::open(adapter, limits)");
+  static_assert(std::is_same_v<typename A::base_model, M> && (A::serves_sequences || Gates),
                 "linnet::session::set_adapter: this adapter is merged, or trained and evaluated "
                 "with its base; sequences take others of the session's model, such as lora");
   if constexpr (requires { M::depths::routes; })
@@ -43879,6 +43905,23 @@ consteval bool serves_session() {
                   "linnet::session::set_adapter: a mixture of depths joins rows of several "
                   "sequences in one product; merge() the adapter instead");
   return true;
+}
+
+/// Why a session of packed weights at `base` that feeds up to `rows` tokens does not take one.
+template <class W>
+refusal refuses_adapter(const W& a, const void* base, index rows) {
+  if (!a.valid() || a.tree().base.of != base) return refusal::other_base;
+  if constexpr (keeps_gates<W>)
+    if (a.rows() < rows) return refusal::few_gates;
+  return refusal::none;
+}
+/// The hooks of an adapter.
+template <class T, class W>
+ops::adapter_hooks<T> hooks_of(const W& a) {
+  if constexpr (keeps_gates<W>)
+    return a.hook();
+  else
+    return W::model::template hook<T>(a.tree());
 }
 
 /// Adapters of the sequences of a session. A forked sequence goes on with another's; when it begins
@@ -43904,6 +43947,8 @@ class session_adapters {
   }
   /// Gives sequence `b` an adapter, or none.
   void give(index b, const hooks& one) { used_[b] = given_[b] = one; }
+  /// Whether the adapter of sequence `b` finds in the first layer what others keep.
+  bool routes_once(index b) const { return given_[b].routes_once; }
   /// Whether two sequences go on with the same adapter, or none.
   bool same(index a, index b) const { return used_[a].object == used_[b].object; }
   /// Sequence `to` goes on with the adapter of `from`.
@@ -44378,18 +44423,17 @@ class session : detail::session_state<M, T> {
   /// any adapters, of any ranks, and go on in one call. Nothing is packed again, and reset() keeps
   /// it. `a` must outlive its use. A source has to be encoded after this. Virtual tokens take the
   /// first rows of the caches. False, and nothing done, for a sequence outside the limits or one
-  /// that has read tokens, and for an adapter of other weights.
-  template <class A>
-  requires requires { typename A::base_model; }
-  [[nodiscard]] bool set_adapter(index b, const packed<A, T>& a) {
-    static_assert(detail::serves_session<A, M>());
-    if (!takes(!a.valid() || a.tree().base.of != packed_ ? refusal::other_base : refusal::none))
-      return false;
-    return put_adapter(b, A::template hook<T>(a.tree()));
+  /// that has read tokens, and for an adapter of other weights. Packed weights of an adapter are
+  /// taken, or the switch_gates of a lora_switch, which have room for a call's tokens.
+  template <detail::session_adapter<T> A>
+  [[nodiscard]] bool set_adapter(index b, const A& a) {
+    static_assert(detail::serves_session<typename A::model, M, detail::keeps_gates<A>>());
+    if (!takes(detail::refuses_adapter(a, packed_, limits_.batch * chunk()))) return false;
+    return put_adapter(b, detail::hooks_of<T>(a));
   }
   // Weights that would be gone before they are read.
-  template <class A>
-  bool set_adapter(index, const packed<A, T>&&) = delete;
+  template <detail::session_adapter<T> A>
+  bool set_adapter(index, const A&&) = delete;
   /// Takes its adapter from sequence `b`. False, and nothing done, as for set_adapter().
   [[nodiscard]] bool clear_adapter(index b) { return put_adapter(b, {}); }
 

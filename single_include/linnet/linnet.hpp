@@ -26539,6 +26539,7 @@ struct adapter_hooks {
   virtual_tokens<T> front{};
   branch_adapter<T> branches{};
   gated_keys<T> gated{};
+  bool routes_once = false;  ///< whether layers keep what the first has found of each token
   const adapter_hooks* each = nullptr;  ///< [sequences] of a session, each of its own, or null
 
   /// The hooks of a sequence.
@@ -31981,6 +31982,8 @@ enum class refusal : unsigned char {
   no_layer,                  ///< exit_after() a layer that the model does not have
   other_base,                ///< an adapter of other packed weights
   adapter_late,              ///< an adapter for a sequence that has read tokens
+  few_gates,                 ///< switch_gates with room for fewer tokens than the session feeds
+  switch_drafts,             ///< drafts of the first layers beside an adapter that routes once
   tree_parents,              ///< tokens whose parents make no tree
   no_tree,                   ///< keep_path() without a tree, or of a token that is not in it
   nothing_chosen,            ///< a sampler that chose nothing
@@ -32093,6 +32096,12 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "the adapter was made for other packed weights: adapt() those of the session";
     case refusal::adapter_late:
       return "the sequence has read tokens: truncate() it to 0, or reset(), before another adapter";
+    case refusal::few_gates:
+      return "the gates are fewer than the tokens of a call: open switch_gates with the session's "
+             "limits";
+    case refusal::switch_drafts:
+      return "the adapter routes tokens in the first layer for all layers, and layers that check "
+             "drafts run later: take another adapter, or speculative with a draft model";
     case refusal::tree_parents:
       return "the parents make no tree: give one for each token, -1 or the number of a token "
              "before it, so that there is no circle";
@@ -49268,10 +49277,27 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Whether sequences of model `M` take an adapter; words for those that they do not.
-template <class A, class M>
+/// Argument of session::set_adapter(): packed weights of an adapter, or switch_gates.
+template <class W, class T>
+concept session_adapter = requires {
+  typename W::model::base_model;
+}
+&&std::same_as<typename W::scalar, T>;
+/// Whether it has memory for gates that tokens keep.
+template <class W>
+inline constexpr bool keeps_gates = requires {
+  W::keeps_gates;
+};
+
+/// Whether sequences of model `M` take an adapter, `Gates` for those that tokens keep; words for
+/// those that they do not.
+template <class A, class M, bool Gates = false>
 consteval bool serves_session() {
-  static_assert(std::is_same_v<typename A::base_model, M> && A::serves_sequences,
+  static_assert(
+      Gates || !requires { A::routes_once; },
+      "linnet::session::set_adapter: tokens of a lora_switch keep their gates in memory "
+      "of their own: give switch_gates<Adapter>::open(adapter, limits)");
+  static_assert(std::is_same_v<typename A::base_model, M> && (A::serves_sequences || Gates),
                 "linnet::session::set_adapter: this adapter is merged, or trained and evaluated "
                 "with its base; sequences take others of the session's model, such as lora");
   if constexpr (requires { M::depths::routes; })
@@ -49279,6 +49305,23 @@ consteval bool serves_session() {
                   "linnet::session::set_adapter: a mixture of depths joins rows of several "
                   "sequences in one product; merge() the adapter instead");
   return true;
+}
+
+/// Why a session of packed weights at `base` that feeds up to `rows` tokens does not take one.
+template <class W>
+refusal refuses_adapter(const W& a, const void* base, index rows) {
+  if (!a.valid() || a.tree().base.of != base) return refusal::other_base;
+  if constexpr (keeps_gates<W>)
+    if (a.rows() < rows) return refusal::few_gates;
+  return refusal::none;
+}
+/// The hooks of an adapter.
+template <class T, class W>
+ops::adapter_hooks<T> hooks_of(const W& a) {
+  if constexpr (keeps_gates<W>)
+    return a.hook();
+  else
+    return W::model::template hook<T>(a.tree());
 }
 
 /// Adapters of the sequences of a session. A forked sequence goes on with another's; when it begins
@@ -49304,6 +49347,8 @@ class session_adapters {
   }
   /// Gives sequence `b` an adapter, or none.
   void give(index b, const hooks& one) { used_[b] = given_[b] = one; }
+  /// Whether the adapter of sequence `b` finds in the first layer what others keep.
+  bool routes_once(index b) const { return given_[b].routes_once; }
   /// Whether two sequences go on with the same adapter, or none.
   bool same(index a, index b) const { return used_[a].object == used_[b].object; }
   /// Sequence `to` goes on with the adapter of `from`.
@@ -49778,18 +49823,17 @@ class session : detail::session_state<M, T> {
   /// any adapters, of any ranks, and go on in one call. Nothing is packed again, and reset() keeps
   /// it. `a` must outlive its use. A source has to be encoded after this. Virtual tokens take the
   /// first rows of the caches. False, and nothing done, for a sequence outside the limits or one
-  /// that has read tokens, and for an adapter of other weights.
-  template <class A>
-  requires requires { typename A::base_model; }
-  [[nodiscard]] bool set_adapter(index b, const packed<A, T>& a) {
-    static_assert(detail::serves_session<A, M>());
-    if (!takes(!a.valid() || a.tree().base.of != packed_ ? refusal::other_base : refusal::none))
-      return false;
-    return put_adapter(b, A::template hook<T>(a.tree()));
+  /// that has read tokens, and for an adapter of other weights. Packed weights of an adapter are
+  /// taken, or the switch_gates of a lora_switch, which have room for a call's tokens.
+  template <detail::session_adapter<T> A>
+  [[nodiscard]] bool set_adapter(index b, const A& a) {
+    static_assert(detail::serves_session<typename A::model, M, detail::keeps_gates<A>>());
+    if (!takes(detail::refuses_adapter(a, packed_, limits_.batch * chunk()))) return false;
+    return put_adapter(b, detail::hooks_of<T>(a));
   }
   // Weights that would be gone before they are read.
-  template <class A>
-  bool set_adapter(index, const packed<A, T>&&) = delete;
+  template <detail::session_adapter<T> A>
+  bool set_adapter(index, const A&&) = delete;
   /// Takes its adapter from sequence `b`. False, and nothing done, as for set_adapter().
   [[nodiscard]] bool clear_adapter(index b) { return put_adapter(b, {}); }
 
@@ -58761,6 +58805,10 @@ class self_speculative {
   /// Feeds the prompt and chooses the first token, which is not fed yet.
   template <class Sampler>
   bool begin(std::span<const token> tokens, Sampler& choose) {
+    if (session_->adapters_.routes_once(0)) {  // a draft's gates are gone when others check it
+      detail::refuse(*session_, refusal::switch_drafts);
+      return false;
+    }
     (void)session_->exit_after(layers);  // all of them
     const std::span<T> logits = session_->prefill(tokens);
     if (logits.empty()) return false;
@@ -66872,7 +66920,7 @@ struct adapted<M, lora_switch<Experts, Rank, Top, Targets>>
                 "model; M::visit() has the names, such as blocks.0.attention.q.weight");
   static_assert(detail::routes_tokens_once<M, Targets>());
   static constexpr detail::routed_targets routed = detail::find_routed_targets<M, Targets>();
-  static constexpr bool serves_sequences = false;  ///< sessions keep no gates
+  static constexpr bool serves_sequences = false;  ///< see switch_gates
   static constexpr bool routes_once = true;        ///< layers must see all tokens
 
   template <class Form>
@@ -67153,6 +67201,95 @@ result<weights<adapted<M, prefix_tuning<Count>>, T>> fold(
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("fold")
+
+LINNET_NAMESPACE_END
+/// @file
+/// The gates that the tokens of a session keep from the first layer to the last, for lora_switch.
+
+LINNET_NAMESPACE_BEGIN
+
+/// A lora_switch of packed weights `A` with room for the gates of the tokens that a session feeds
+/// at a time: what session::set_adapter() takes. Each call writes them anew, so sequences of one
+/// session may share an object, and sessions of several threads may not. It must not move while it
+/// serves. A token has one value for each expert. Nothing else is kept: the cache has the keys and
+/// values of the weights that a token has met.
+///
+///     auto routed = ln::switch_gates<Adapter>::open(adapter, limits);
+///     if (!routed || !session->set_adapter(0, *routed)) return 1;
+template <class A, class T = float>
+class switch_gates {
+  static_assert(
+      requires { A::routes_once; },
+      "linnet::switch_gates: tokens of a lora_switch keep gates; give other adapters to "
+      "session::set_adapter() as they are");
+  using base = typename A::base_model;
+  using method = typename A::method;
+  using tree_type = typename A::template params<form::packed<T, storage_of<A, T>>>;
+  using product = detail::switch_product<method::experts, method::expert_rank, method::chosen, T,
+                                         tree_type, typename A::template params<form::gradient<T>>>;
+
+ public:
+  using model = A;
+  using scalar = T;
+  static constexpr bool keeps_gates = true;
+
+  /// Tokens that a session with these limits feeds at most in one call.
+  static constexpr index rows_for(const limits& l) {
+    const index longest = base::longest(l);
+    return multiply_sizes(l.batch, l.chunk > 0 ? (std::min)(l.chunk, longest) : longest);
+  }
+  /// Exact bytes that gates for a session with these limits allocate.
+  static constexpr index footprint(const limits& l) {
+    return multiply_sizes(rows_for(l), method::experts * static_cast<index>(sizeof(T)));
+  }
+  /// Opens gates for a session with these limits. The adapter must outlive them. Errors:
+  /// errc::invalid for limits out of their range, errc::out_of_memory, and the error of `a` if it
+  /// is not valid().
+  static result<switch_gates> open(const packed<A, T>& a, const limits& l) LINNET_TRY {
+    constexpr const char* where = "switch_gates::open";
+    if (!a.valid()) return a.error();
+    if (auto fit = detail::acceptable<base>(where, l, footprint(l)); !fit) return fit.error();
+    memory_block memory(footprint(l));
+    if (!memory.data()) return detail::out_of_memory(where, footprint(l));
+    return switch_gates(a, std::move(memory), rows_for(l));
+  }
+  LINNET_OR_OUT_OF_MEMORY("switch_gates::open")
+  // Weights that would be gone before they are read.
+  static result<switch_gates> open(const packed<A, T>&&, const limits&) = delete;
+
+  /// Whether it was not moved from.
+  bool valid() const { return own_.data() != nullptr; }
+  /// The packed parameters.
+  const tree_type& tree() const { return adapter_->tree(); }
+  /// Tokens that there is room for.
+  index rows() const { return rows_; }
+  /// The hooks of what runs the base. They read and write this object as long as they live.
+  ops::adapter_hooks<T> hook() const {
+    return {.object = this, .products = {this, &covers, &add}, .routes_once = true};
+  }
+
+ private:
+  switch_gates(const packed<A, T>& a, memory_block memory, index rows)
+      : adapter_(&a), own_(std::move(memory)), rows_(rows) {}
+
+  static const switch_gates& of(const void* self) {
+    return *static_cast<const switch_gates*>(self);
+  }
+  static bool covers(const void* self, const void* panels) {
+    return of(self).tree().base.find(panels) >= 0;
+  }
+  static void add(const void* self, const ops::execution& on, const ops::adapted_product<T>& to,
+                  const ops::output_block& block) {
+    const switch_gates& kept = of(self);
+    const product by{{kept.tree()}, A::routed.first, static_cast<T*>(kept.own_.data())};
+    const ops::product_adapter<T> hook = by.hook();
+    hook.add(hook.object, on, to, block);
+  }
+
+  const packed<A, T>* adapter_;
+  memory_block own_;
+  index rows_;
+};
 
 LINNET_NAMESPACE_END
 /// @file

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Low-rank deltas that one router chooses for all layers of a token: every parameter by central
-// differences, one expert as lora, and a choice that is merged into the base.
+// differences, one expert as lora, a choice that is merged into the base, and sessions whose tokens
+// keep their gates.
 
 #include "support/adapters.hpp"
 
@@ -135,6 +136,113 @@ BOOST_AUTO_TEST_CASE(a_choice_is_merged) {
   }
   BOOST_TEST(std::abs(loss_of(packed, {all.data(), labels.data(), 6, 5}, 3) - want) <=
              1e-12 * want);
+}
+
+// Three sequences, two of them with unlike adapters, have the evaluator's logits of each text: in
+// parts of any length, on any number of threads, behind a fork and in a paged cache.
+BOOST_AUTO_TEST_CASE(sessions) {
+  using one = routed<small, 3, 2, 2>;
+  using two = routed<small, 2, 1, 1, ln::target_modules<"up", "gate", "down">>;
+  constexpr index n = 7, words = small::vocabulary;
+  adapted_pair<one> p(ln::lora_options{.alpha = 6});
+  auto second = ln::adapt<two::method>(p.base, {.alpha = 5});
+  LINNET_REQUIRE_OK(second);
+  randomize(p.adapter, 2);
+  randomize(*second, 3);
+  const auto first = ln::pack(p.adapter);
+  const auto other = ln::pack(*second);
+  std::vector<token> texts;  // [3, n]
+  std::vector<double> want;  // [3, n, words]
+  const auto judge = [&](const auto& packed) {
+    using M = typename std::remove_cvref_t<decltype(packed)>::model;
+    const auto text = tokens(n, words, 40 + texts.size()), labels = tokens(n, words, 3);
+    std::vector<double> logits(at(n * words));
+    auto e = ln::evaluator<M, double>::open(packed, {.target = n});
+    LINNET_REQUIRE_OK(e);
+    (void)e->loss({text.data(), labels.data(), 1, n}, logits);
+    texts.insert(texts.end(), text.begin(), text.end());
+    want.insert(want.end(), logits.begin(), logits.end());
+  };
+  judge(first);
+  judge(other);
+  judge(p.base);
+
+  for (const index chunk : {1, 3, 7})
+    for (const int threads : {1, 3})
+      for (const index blocks : {0, 3}) {
+        const ln::limits l{.batch = 3,
+                           .target = n,
+                           .chunk = chunk,
+                           .kv_blocks = blocks,
+                           .threads = threads,
+                           .min_flops_per_thread = 0,
+                           .max_logits = chunk};
+        auto s = ln::session<small, double>::open(p.base, l);
+        auto gates = ln::switch_gates<one, double>::open(first, l);
+        auto of_other = ln::switch_gates<two, double>::open(other, l);
+        BOOST_REQUIRE(s && gates && of_other);
+        BOOST_TEST(gates->rows() == 3 * chunk);
+        BOOST_REQUIRE(s->set_adapter(0, *gates) && s->set_adapter(1, *of_other));
+        double most = 0;
+        for (index from = 0; from < n; from += chunk) {
+          const index part = std::min(chunk, n - from);
+          std::vector<token> fed;
+          for (index b = 0; b < 3; ++b)
+            fed.insert(fed.end(), texts.begin() + b * n + from,
+                       texts.begin() + b * n + from + part);
+          const auto got = s->feed_all(fed, 3, {});
+          BOOST_REQUIRE(std::ssize(got) == 3 * part * words);
+          for (index b = 0; b < 3; ++b)
+            for (index i = 0; i < part * words; ++i)
+              most = std::max(most, std::abs(got[at(b * part * words + i)] -
+                                             want[at((b * n + from) * words + i)]));
+        }
+        BOOST_TEST(most <= 1e-12);
+        // Sequence 2 goes on where 0 was before its last token, with the adapter of that.
+        BOOST_REQUIRE((s->truncate(n - 1, 0) && s->fork(0, 2) && s->truncate(n - 1, 1)));
+        const std::vector<token> last{texts[at(n - 1)], texts[at(2 * n - 1)], texts[at(n - 1)]};
+        const auto got = s->feed(last, 3, {});
+        BOOST_REQUIRE(std::ssize(got) == 3 * words);
+        for (index i = 0; i < words; ++i)
+          for (const index b : {0, 1, 2})
+            BOOST_TEST(std::abs(got[at(b * words + i)] -
+                                want[at(((b == 1) * n + n - 1) * words + i)]) <= 1e-12);
+      }
+}
+
+BOOST_AUTO_TEST_CASE(refused_by_sessions) {
+  using A = routed<small, 3, 2, 2>;
+  adapted_pair<A> p, other;
+  const auto mine = ln::pack(p.adapter), theirs = ln::pack(other.adapter);
+  const ln::limits l{.batch = 2, .target = 8, .chunk = 4, .max_logits = 3};
+  auto s = ln::session<small, double>::open(p.base, l);
+  LINNET_REQUIRE_OK(s);
+  const auto refused = [&](const ln::packed<A, double>& from, const ln::limits& of,
+                           ln::refusal why) {
+    auto gates = ln::switch_gates<A, double>::open(from, of);
+    LINNET_REQUIRE_OK(gates);
+    BOOST_TEST(!s->set_adapter(0, *gates));
+    BOOST_TEST(s->last_refusal() == ln::to_string(why));
+  };
+  refused(mine, {.batch = 2, .target = 8, .chunk = 3}, ln::refusal::few_gates);
+  refused(mine, {.target = 7}, ln::refusal::few_gates);
+  refused(theirs, l, ln::refusal::other_base);
+  auto gates = ln::switch_gates<A, double>::open(mine, l);
+  LINNET_REQUIRE_OK(gates);
+  BOOST_REQUIRE(s->set_adapter(0, *gates));
+  const ln::limits none{.batch = 0};
+  const auto wrong = ln::switch_gates<A, double>::open(mine, none);
+  BOOST_TEST(!wrong);
+  BOOST_TEST(wrong.error().what == "limits.batch");
+  // Layers that check drafts have no gates of them.
+  auto drafts = ln::self_speculative<small, double>::open(*s, 1, 2);
+  LINNET_REQUIRE_OK(drafts);
+  const std::vector<token> prompt{1, 2};
+  const auto nobody = [](token) { BOOST_ERROR("no token was to come"); };
+  BOOST_TEST(drafts->generate(prompt, ln::greedy{}, nobody, {.tokens = 3}) == 0);
+  BOOST_TEST(drafts->last_refusal() == ln::to_string(ln::refusal::switch_drafts));
+  BOOST_REQUIRE(s->clear_adapter(0));
+  BOOST_TEST(drafts->generate(prompt, ln::greedy{}, [](token) {}, {.tokens = 3}) == 3);
 }
 
 // On codes: steps change the adapter alone, with the same bits on any number of threads, also where

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// zoo train --text of encoders: masked tokens of any tokenizer, to a folder that zoo embed takes.
+// zoo train, finetune and distil of encoders: masked tokens of any tokenizer, to a folder that zoo
+// embed takes.
 
 #include <algorithm>
 #include <cmath>
@@ -86,11 +87,6 @@ BOOST_AUTO_TEST_CASE(an_encoder_learns_masked_tokens_and_gives_vectors) {
   for (const char* const command : {"generate", "chat"})
     check_refused({command, "--weights", out}, "holds an encoder, which writes nothing");
   check_refused({"eval", "--weights", out, "--text", text}, "zoo embed takes it");
-  check_refused({"finetune", "--weights", out, "--text", text, "--out", folder.path("more")},
-                "which zoo finetune does not take");
-  check_refused({"distil", "--teacher-weights", out, "--model", "decoder", "--text", text, "--out",
-                 folder.path("more")},
-                "which zoo distil does not take");
   check_refused({"compress", "--weights", out, "--storage", "int8", "--method", "rtn", "--out",
                  folder.path("small")},
                 "holds an encoder of masked tokens");
@@ -142,6 +138,108 @@ BOOST_AUTO_TEST_CASE(a_preset_learns_with_the_marks_of_its_tokenizer) {
   BOOST_CHECK_EQUAL(told["model"], shape + ",vocabulary=" + marks["vocabulary"].dump());
   BOOST_CHECK_EQUAL(told["tokenizer"], "tokenizer.json");
   BOOST_CHECK_EQUAL(vectors_of(out, {"a text"}).at(0).size(), 8u);
+}
+
+// Another text is learned by all weights and by low-rank deltas, and a student learns the teacher's
+// probabilities, or its states behind filters.
+BOOST_AUTO_TEST_CASE(an_encoder_is_tuned_and_teaches) {
+  const std::string first = folder.path("first"),
+                    other = written("other.txt", 1'500, "a wren answers ");
+  test::zoo_prints(train(first, "120", {"--rate", "0.01", "--length", "24"}, tiny));
+  const auto arguments = [&](const std::string& command, const std::string& out,
+                             const std::vector<std::string>& more) {
+    std::vector<std::string> all{command, command == "distil" ? "--teacher-weights" : "--weights",
+                                 first,   "--out",
+                                 out,     "--batch",
+                                 "2",     "--threads",
+                                 "1",     "--length",
+                                 "24"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const auto run = [&](const std::string& command, const std::string& out,
+                       const std::vector<std::string>& more) {
+    const std::string said = test::zoo_prints(arguments(command, out, more));
+    BOOST_CHECK_MESSAGE(said.find("zoo embed takes it") != said.npos, said);
+    return bits_of(said);
+  };
+  const auto apart = [&](const std::string& a, const std::string& b) {
+    const auto x = vectors_of(a, {"a wren answers"}).at(0),
+               y = vectors_of(b, {"a wren answers"}).at(0);
+    double sum = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) sum += std::abs(x[i] - y.at(i));
+    return sum;
+  };
+
+  const std::string begun = folder.path("begun"), tuned = folder.path("tuned"),
+                    adapted = folder.path("adapted");
+  const double before = run("finetune", begun, {"--text", other, "--steps", "1", "--rate", "1e-7"}),
+               after = run("finetune", tuned, {"--text", other, "--steps", "60", "--rate", "0.01"});
+  BOOST_CHECK_MESSAGE(after < before - 1, after << " after " << before);
+  BOOST_CHECK_EQUAL(described(tuned)["model"], tiny);
+  BOOST_CHECK_EQUAL(described(tuned)["marks"], described(first)["marks"]);
+  BOOST_CHECK_SMALL(apart(begun, first), 1e-4);
+  BOOST_CHECK_GT(apart(tuned, first), 1e-2);
+
+  // Put off, deltas end with the same bits; they are merged, so that zoo embed reads them.
+  const std::vector<std::string> deltas{"--text", other,  "--steps", "60",
+                                        "--rate", "0.03", "--lora",  "4"};
+  const double by_deltas = run("finetune", adapted, deltas);
+  BOOST_CHECK_MESSAGE(by_deltas < before - 0.3, by_deltas << " after " << before);
+  BOOST_CHECK(fs::exists(adapted + "/adapter/adapter_config.json"));
+  BOOST_CHECK_GT(apart(adapted, first), 1e-2);
+  BOOST_CHECK(test::contents(adapted + "/report.html").find("<td>lora_rank</td>") !=
+              std::string::npos);
+  const std::string put_off = folder.path("put_off");
+  std::vector<std::string> late = deltas;
+  late.insert(late.end(), {"--minutes", "1e-6"});
+  test::zoo_prints(arguments("finetune", put_off, late));
+  late = deltas;
+  late.push_back("--resume");
+  run("finetune", put_off, late);
+  BOOST_CHECK(test::contents(put_off + "/model.safetensors") ==
+              test::contents(adapted + "/model.safetensors"));
+
+  // With alpha 0 a narrower student learns what the teacher says alone.
+  const std::string narrow = "encoder:layers=1,d_model=8,heads=2,context=32,d_ff=16",
+                    student = folder.path("student"), matched = folder.path("matched");
+  const auto taught = [&](const std::string& steps, const std::string& out,
+                          const std::vector<std::string>& more) {
+    std::vector<std::string> all{"--text", text,   "--model", narrow,
+                                 "--rate", "0.02", "--steps", steps};
+    all.insert(all.end(), more.begin(), more.end());
+    return run("distil", out, all);
+  };
+  const std::vector<std::string> alone{"--alpha", "0", "--temperature", "1"};
+  const double fresh = taught("1", folder.path("fresh"), alone),
+               learned = taught("150", student, alone);
+  BOOST_CHECK_MESSAGE(learned < fresh - 1, learned << " after " << fresh);
+  BOOST_CHECK_EQUAL(described(student)["teacher"], tiny);
+  BOOST_CHECK_EQUAL(described(student)["model"], narrow + ",vocabulary=304");
+  BOOST_CHECK_EQUAL(vectors_of(student, {"a text"}).at(0).size(), 8u);
+  const double by_states = taught("150", matched, {"--match", "ted", "--filter-steps", "5"});
+  BOOST_CHECK_MESSAGE(by_states < fresh - 1, by_states << " after " << fresh);
+  BOOST_CHECK(test::contents(matched + "/report.html").find("<h2>Filters</h2>") !=
+              std::string::npos);
+
+  const auto refused = [&](const std::string& command, const std::vector<std::string>& more,
+                           const std::string& words) {
+    std::vector<std::string> all{"--text", text};
+    all.insert(all.end(), more.begin(), more.end());
+    check_refused(arguments(command, folder.path("refused"), all), words);
+  };
+  for (const std::string kind : {"prompt", "prefix", "bottleneck"})
+    refused("finetune", {"--" + kind, "4"}, "--" + kind + ": an encoder's vectors");
+  refused("finetune", {"--objective", "spans"}, "an encoder learns masked");
+  refused("finetune", {"--model", "encoder:layers=3"}, "not the encoder:layers=3");
+  refused("distil", {"--model", "decoder"}, "another family");
+  refused("distil", {"--model", "encoder:layers=2", "--match", "ted"},
+          "2 layers, more than the 1 of its teacher");
+  check_refused({"finetune", "--model", "minilm", "--text", text, "--out", folder.path("refused")},
+                "--model minilm: its files have no head of masked tokens");
+  check_refused({"distil", "--teacher", "minilm", "--model", narrow, "--text", text, "--out",
+                 folder.path("refused")},
+                "--teacher minilm: its files have no head of masked tokens");
 }
 
 BOOST_AUTO_TEST_CASE(what_cannot_be_trained_is_refused_before_anything_is_compiled) {

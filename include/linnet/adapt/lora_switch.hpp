@@ -187,7 +187,7 @@ struct adapted<M, lora_switch<Experts, Rank, Top, Targets>>
                 "model; M::visit() has the names, such as blocks.0.attention.q.weight");
   static_assert(detail::routes_tokens_once<M, Targets>());
   static constexpr detail::routed_targets routed = detail::find_routed_targets<M, Targets>();
-  static constexpr bool serves_sequences = false;  ///< sessions keep no gates
+  static constexpr bool serves_sequences = false;  ///< see switch_gates
   static constexpr bool routes_once = true;        ///< layers must see all tokens
 
   template <class Form>

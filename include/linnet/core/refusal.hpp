@@ -38,6 +38,8 @@ enum class refusal : unsigned char {
   no_layer,                  ///< exit_after() a layer that the model does not have
   other_base,                ///< an adapter of other packed weights
   adapter_late,              ///< an adapter for a sequence that has read tokens
+  few_gates,                 ///< switch_gates with room for fewer tokens than the session feeds
+  switch_drafts,             ///< drafts of the first layers beside an adapter that routes once
   tree_parents,              ///< tokens whose parents make no tree
   no_tree,                   ///< keep_path() without a tree, or of a token that is not in it
   nothing_chosen,            ///< a sampler that chose nothing
@@ -150,6 +152,12 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "the adapter was made for other packed weights: adapt() those of the session";
     case refusal::adapter_late:
       return "the sequence has read tokens: truncate() it to 0, or reset(), before another adapter";
+    case refusal::few_gates:
+      return "the gates are fewer than the tokens of a call: open switch_gates with the session's "
+             "limits";
+    case refusal::switch_drafts:
+      return "the adapter routes tokens in the first layer for all layers, and layers that check "
+             "drafts run later: take another adapter, or speculative with a draft model";
     case refusal::tree_parents:
       return "the parents make no tree: give one for each token, -1 or the number of a token "
              "before it, so that there is no circle";

@@ -101,6 +101,10 @@ class self_speculative {
   /// Feeds the prompt and chooses the first token, which is not fed yet.
   template <class Sampler>
   bool begin(std::span<const token> tokens, Sampler& choose) {
+    if (session_->adapters_.routes_once(0)) {  // a draft's gates are gone when others check it
+      detail::refuse(*session_, refusal::switch_drafts);
+      return false;
+    }
     (void)session_->exit_after(layers);  // all of them
     const std::span<T> logits = session_->prefill(tokens);
     if (logits.empty()) return false;

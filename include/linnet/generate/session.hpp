@@ -170,18 +170,17 @@ class session : detail::session_state<M, T> {
   /// any adapters, of any ranks, and go on in one call. Nothing is packed again, and reset() keeps
   /// it. `a` must outlive its use. A source has to be encoded after this. Virtual tokens take the
   /// first rows of the caches. False, and nothing done, for a sequence outside the limits or one
-  /// that has read tokens, and for an adapter of other weights.
-  template <class A>
-  requires requires { typename A::base_model; }
-  [[nodiscard]] bool set_adapter(index b, const packed<A, T>& a) {
-    static_assert(detail::serves_session<A, M>());
-    if (!takes(!a.valid() || a.tree().base.of != packed_ ? refusal::other_base : refusal::none))
-      return false;
-    return put_adapter(b, A::template hook<T>(a.tree()));
+  /// that has read tokens, and for an adapter of other weights. Packed weights of an adapter are
+  /// taken, or the switch_gates of a lora_switch, which have room for a call's tokens.
+  template <detail::session_adapter<T> A>
+  [[nodiscard]] bool set_adapter(index b, const A& a) {
+    static_assert(detail::serves_session<typename A::model, M, detail::keeps_gates<A>>());
+    if (!takes(detail::refuses_adapter(a, packed_, limits_.batch * chunk()))) return false;
+    return put_adapter(b, detail::hooks_of<T>(a));
   }
   // Weights that would be gone before they are read.
-  template <class A>
-  bool set_adapter(index, const packed<A, T>&&) = delete;
+  template <detail::session_adapter<T> A>
+  bool set_adapter(index, const A&&) = delete;
   /// Takes its adapter from sequence `b`. False, and nothing done, as for set_adapter().
   [[nodiscard]] bool clear_adapter(index b) { return put_adapter(b, {}); }
 

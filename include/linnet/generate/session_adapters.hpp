@@ -4,6 +4,7 @@
 /// The adapters that the sequences of a session were given, and those that they go on with.
 
 #include <algorithm>
+#include <concepts>
 
 #include <linnet/generate/fed_sequences.hpp>
 #include <linnet/ops/adapter.hpp>
@@ -12,10 +13,27 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Whether sequences of model `M` take an adapter; words for those that they do not.
-template <class A, class M>
+/// Argument of session::set_adapter(): packed weights of an adapter, or switch_gates.
+template <class W, class T>
+concept session_adapter = requires {
+  typename W::model::base_model;
+}
+&&std::same_as<typename W::scalar, T>;
+/// Whether it has memory for gates that tokens keep.
+template <class W>
+inline constexpr bool keeps_gates = requires {
+  W::keeps_gates;
+};
+
+/// Whether sequences of model `M` take an adapter, `Gates` for those that tokens keep; words for
+/// those that they do not.
+template <class A, class M, bool Gates = false>
 consteval bool serves_session() {
-  static_assert(std::is_same_v<typename A::base_model, M> && A::serves_sequences,
+  static_assert(
+      Gates || !requires { A::routes_once; },
+      "linnet::session::set_adapter: tokens of a lora_switch keep their gates in memory "
+      "of their own: give switch_gates<Adapter>::open(adapter, limits)");
+  static_assert(std::is_same_v<typename A::base_model, M> && (A::serves_sequences || Gates),
                 "linnet::session::set_adapter: this adapter is merged, or trained and evaluated "
                 "with its base; sequences take others of the session's model, such as lora");
   if constexpr (requires { M::depths::routes; })
@@ -23,6 +41,23 @@ consteval bool serves_session() {
                   "linnet::session::set_adapter: a mixture of depths joins rows of several "
                   "sequences in one product; merge() the adapter instead");
   return true;
+}
+
+/// Why a session of packed weights at `base` that feeds up to `rows` tokens does not take one.
+template <class W>
+refusal refuses_adapter(const W& a, const void* base, index rows) {
+  if (!a.valid() || a.tree().base.of != base) return refusal::other_base;
+  if constexpr (keeps_gates<W>)
+    if (a.rows() < rows) return refusal::few_gates;
+  return refusal::none;
+}
+/// The hooks of an adapter.
+template <class T, class W>
+ops::adapter_hooks<T> hooks_of(const W& a) {
+  if constexpr (keeps_gates<W>)
+    return a.hook();
+  else
+    return W::model::template hook<T>(a.tree());
 }
 
 /// Adapters of the sequences of a session. A forked sequence goes on with another's; when it begins
@@ -48,6 +83,8 @@ class session_adapters {
   }
   /// Gives sequence `b` an adapter, or none.
   void give(index b, const hooks& one) { used_[b] = given_[b] = one; }
+  /// Whether the adapter of sequence `b` finds in the first layer what others keep.
+  bool routes_once(index b) const { return given_[b].routes_once; }
   /// Whether two sequences go on with the same adapter, or none.
   bool same(index a, index b) const { return used_[a].object == used_[b].object; }
   /// Sequence `to` goes on with the adapter of `from`.

@@ -105,6 +105,7 @@ struct adapter_hooks {
   virtual_tokens<T> front{};
   branch_adapter<T> branches{};
   gated_keys<T> gated{};
+  bool routes_once = false;  ///< whether layers keep what the first has found of each token
   const adapter_hooks* each = nullptr;  ///< [sequences] of a session, each of its own, or null
 
   /// The hooks of a sequence.
