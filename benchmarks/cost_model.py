@@ -56,9 +56,11 @@ void time_model(samples& all) {
   using model = space::model<Number>;
   ln::cost_sample& one = all[Number];
   one.features = ln::cost_features_of<model>(1, length);
-  static ln::weights<model> w;
-  if (w.block()[0] == std::byte{}) ln::initialize(w, ln::seed{1});
-  const auto packed = ln::pack(w);
+  static const auto packed = [] {
+    ln::weights<model> w;
+    ln::initialize(w, ln::seed{1});
+    return ln::pack(w);
+  }();
   auto run = ln::evaluator<model>::open(packed, {.batch = 1, .target = length, .threads = 1});
   if (!run) std::abort();
   std::array<ln::token, length> text{};

@@ -206,12 +206,12 @@ BOOST_AUTO_TEST_CASE(options_of_training) {
                                                               .group = half_of_ranks()};
     const std::string text =
         learn_shared<shared<model, ln::adamw, 0>>(make, l, regularized, how, *from);
-    BOOST_TEST(learn_shared<shared<model, ln::adamw, 1>>(make, l, regularized, halves, *from) ==
-               text);
-    BOOST_TEST(learn_shared<shared<model, ln::adamw, 2>>(make, l, regularized, halves, *from) ==
-               text);
-    BOOST_TEST(learn_shared<shared<model, ln::adamw, 3>>(make, l, regularized, halves, *from) ==
-               text);
+    BOOST_TEST((learn_shared<shared<model, ln::adamw, 1>>(make, l, regularized, halves, *from) ==
+                text));
+    BOOST_TEST((learn_shared<shared<model, ln::adamw, 2>>(make, l, regularized, halves, *from) ==
+                text));
+    BOOST_TEST((learn_shared<shared<model, ln::adamw, 3>>(make, l, regularized, halves, *from) ==
+                text));
     if (first.empty()) first = text;
     BOOST_TEST(text == first);
   }
@@ -221,8 +221,8 @@ BOOST_AUTO_TEST_CASE(options_of_training) {
   auto from = ln::distillation<model, model>::open(teacher, whole, {.alpha = 0.5});
   LINNET_REQUIRE_OK(from);
   const std::string alone = learn_alone<ln::trainer<model>>(make, whole, regularized, *from);
-  BOOST_TEST(learn_shared<shared<model, ln::adamw, 3>>(make, whole, regularized, {.parts = 1},
-                                                       *from) == alone);
+  BOOST_TEST((learn_shared<shared<model, ln::adamw, 3>>(make, whole, regularized, {.parts = 1},
+                                                        *from) == alone));
 }
 
 // Products of bf16, with gradients that are sent as they are, and in bf16.
@@ -346,7 +346,7 @@ BOOST_AUTO_TEST_CASE(stages_go_with_other_ways_to_train) {
     BOOST_TEST(said.status == 0, said.out + said.err);
     const std::string text = contents(file);
     if (n == 1) first = text;
-    BOOST_TEST(std::count(text.begin(), text.end(), '\n') == 13 * 14);
+    BOOST_TEST(std::count(text.begin(), text.end(), '\n') == 13 * 12);
     BOOST_TEST((text == first));
   }
 }
