@@ -263,6 +263,7 @@ BOOST_AUTO_TEST_CASE(experts) {
   const int n = static_cast<int>(all_ranks().size());
   const record one = route<0>(n % 2 + 1);
   BOOST_TEST(one.text == route<2>(2 - n % 2).text);
+  BOOST_TEST(one.text == route<3>(2 - n % 2).text);
   ln::weights<routed> w, v, u;
   randomize(w), randomize(v), randomize(u);
   ln::limits l = limits_of(1);

@@ -187,7 +187,8 @@ struct vectors_of_blocks {
 
 BOOST_AUTO_TEST_SUITE(stages, *boost::unit_test::disabled())
 
-// All stages in groups, with layers that are left out and computed again, and with a teacher.
+// All stages in groups, with layers that are left out and computed again, with early exits and a
+// teacher.
 BOOST_AUTO_TEST_CASE(options_of_training) {
   ln::weights<model> of_teacher;
   randomize(of_teacher, 2);
@@ -197,6 +198,8 @@ BOOST_AUTO_TEST_CASE(options_of_training) {
     randomize(w);
     return w;
   };
+  ln::training_options options = regularized;
+  options.early_exits.scale = 0.2;
   std::string first;
   for (const bool recompute : {false, true}) {
     const ln::limits l = limits_of(parts, recompute);
@@ -205,12 +208,12 @@ BOOST_AUTO_TEST_CASE(options_of_training) {
     const ln::distributed_options how{.parts = parts}, halves{.parts = parts,
                                                               .group = half_of_ranks()};
     const std::string text =
-        learn_shared<shared<model, ln::adamw, 0>>(make, l, regularized, how, *from);
-    BOOST_TEST((learn_shared<shared<model, ln::adamw, 1>>(make, l, regularized, halves, *from) ==
+        learn_shared<shared<model, ln::adamw, 0>>(make, l, options, how, *from);
+    BOOST_TEST((learn_shared<shared<model, ln::adamw, 1>>(make, l, options, halves, *from) ==
                 text));
-    BOOST_TEST((learn_shared<shared<model, ln::adamw, 2>>(make, l, regularized, halves, *from) ==
+    BOOST_TEST((learn_shared<shared<model, ln::adamw, 2>>(make, l, options, halves, *from) ==
                 text));
-    BOOST_TEST((learn_shared<shared<model, ln::adamw, 3>>(make, l, regularized, halves, *from) ==
+    BOOST_TEST((learn_shared<shared<model, ln::adamw, 3>>(make, l, options, halves, *from) ==
                 text));
     if (first.empty()) first = text;
     BOOST_TEST(text == first);
@@ -220,8 +223,8 @@ BOOST_AUTO_TEST_CASE(options_of_training) {
   const ln::limits whole = limits_of(1);
   auto from = ln::distillation<model, model>::open(teacher, whole, {.alpha = 0.5});
   LINNET_REQUIRE_OK(from);
-  const std::string alone = learn_alone<ln::trainer<model>>(make, whole, regularized, *from);
-  BOOST_TEST((learn_shared<shared<model, ln::adamw, 3>>(make, whole, regularized, {.parts = 1},
+  const std::string alone = learn_alone<ln::trainer<model>>(make, whole, options, *from);
+  BOOST_TEST((learn_shared<shared<model, ln::adamw, 3>>(make, whole, options, {.parts = 1},
                                                         *from) == alone));
 }
 
