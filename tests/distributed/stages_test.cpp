@@ -55,9 +55,9 @@ struct own_batch {
   }
 };
 
-/// Two steps, and one of two batches, with an average of the weights behind each.
+/// Two steps, and one that may be of two batches, with an average of the weights behind each.
 template <class Trainer, class M, class Objective = ln::cross_entropy_objective>
-std::string learn(Trainer& t, ln::weights<M>& w, Objective&& from = {}) {
+std::string learn(Trainer& t, ln::weights<M>& w, bool accumulates, Objective&& from = {}) {
   record r;
   auto average = ln::weight_average<M>::open({.keep = 0.5});
   LINNET_REQUIRE_OK(average);
@@ -66,14 +66,16 @@ std::string learn(Trainer& t, ln::weights<M>& w, Objective&& from = {}) {
     add_weights(t, w, r);
     average->follow(w, t.steps());
   };
-  for (index i = 0; i < 2; ++i) {
+  for (index i = 0; i < (accumulates ? 2 : 3); ++i) {
     r.add(t.step(own_batch<Trainer>(t, i).part, from));
     follow();
   }
   r.add(t.evaluate(own_batch<Trainer>(t, 0).part).nats);
-  for (index i = 2; i < 4; ++i) r.add(t.accumulate(own_batch<Trainer>(t, i).part, from).nats);
-  t.update();
-  follow();
+  if (accumulates) {
+    for (index i = 2; i < 4; ++i) r.add(t.accumulate(own_batch<Trainer>(t, i).part, from).nats);
+    t.update();
+    follow();
+  }
   r.add(average->current());
   BOOST_TEST(t.steps() == 3);
   BOOST_TEST(t.last_refusal() == "");
@@ -86,16 +88,16 @@ std::string learn_shared(Make&& make, const ln::limits& l, const ln::training_op
   auto w = make();
   auto t = Trainer::open(w, all_ranks(), l, {}, options, how);
   LINNET_REQUIRE_OK(t);
-  return learn(*t, w, from...);
+  return learn(*t, w, how.parts > 1, from...);
 }
-/// That of one machine: one part has its bits.
+/// That of one machine: the steps of one part have its bits.
 template <class Trainer, class Make, class... Objective>
 std::string learn_alone(Make&& make, const ln::limits& l, const ln::training_options& options,
                         Objective&&... from) {
   auto w = make();
   auto t = Trainer::open(w, l, {}, options);
   LINNET_REQUIRE_OK(t);
-  return learn(*t, w, from...);
+  return learn(*t, w, false, from...);
 }
 
 /// Notes what has to be the same on any number of ranks.
