@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// What does the fixed order of sums cost, and what would messages beside backward save? `mpirun -n 2
-// price_of_order [TURNS]` takes steps with reduction::fixed_order and reduction::mpi by turns, and
-// prints the processor time of a rank in each. Then it plays a backward pass whose layers' gradients
-// are sent at once, or while the next layer is computed. Figures are the least of all turns. A rank
-// that waits uses its processor, so take them on an idle machine, with a processor for each rank.
+// What does the fixed order of sums cost, and what would messages beside backward save? `mpirun -n
+// 2 price_of_order [TURNS]` takes steps with reduction::fixed_order and reduction::mpi by turns,
+// and prints the processor time of a rank in each. Then it plays a backward pass whose layers'
+// gradients are sent at once, or while the next layer is computed. Figures are the least of all
+// turns. A rank that waits uses its processor, so take them on an idle machine, with a processor
+// for each rank.
 
 #include <algorithm>
 #include <cstdio>
@@ -60,9 +61,9 @@ void compare_orders(ln::communicator& ranks, ln::index parts, int turns) {
     std::vector<trainer> both;
     for (int i = 0; i < 2; ++i) {
       ln::initialize(w[i], ln::seed{1});
-      auto t = trainer::open(w[i], ranks, {.batch = 1, .target = length}, {}, {},
-                             {.parts = parts,
-                              .sums = i == 0 ? ln::reduction::fixed_order : ln::reduction::mpi});
+      auto t = trainer::open(
+          w[i], ranks, {.batch = 1, .target = length}, {}, {},
+          {.parts = parts, .sums = i == 0 ? ln::reduction::fixed_order : ln::reduction::mpi});
       if (!t) {
         std::fprintf(stderr, "%s\n", t.error().message().c_str());
         MPI_Abort(MPI_COMM_WORLD, 1);
@@ -81,7 +82,8 @@ void compare_orders(ln::communicator& ranks, ln::index parts, int turns) {
     for (int i = 0; i < 2; ++i) ms[i] = most_of_ranks(of[i].processor);
   }
   if (ranks.rank() == 0)
-    std::printf("zero<%d>  %5td  %11.1f  %6.1f  %5.2f\n", Stage, parts, ms[0], ms[1], ms[0] / ms[1]);
+    std::printf("zero<%d>  %5td  %11.1f  %6.1f  %5.2f\n", Stage, parts, ms[0], ms[1],
+                ms[0] / ms[1]);
 }
 
 /// A backward pass of layers whose gradients go to the other ranks.
@@ -161,7 +163,8 @@ int main(int count, char** arguments) {
       MPI_Abort(MPI_COMM_WORLD, 1);
     }
     if (ranks->rank() == 0)
-      std::printf("Processor time of a rank in a step, ms\n         parts  fixed order     MPI  ratio\n");
+      std::printf(
+          "Processor time of a rank in a step, ms\n         parts  fixed order     MPI  ratio\n");
     for (const ln::index parts : {ranks->size(), 4 * ranks->size()}) {
       compare_orders<0>(*ranks, parts, turns);
       compare_orders<1>(*ranks, parts, turns);

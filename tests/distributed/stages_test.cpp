@@ -207,16 +207,16 @@ BOOST_AUTO_TEST_CASE(options_of_training) {
     const ln::limits l = limits_of(parts, recompute);
     auto from = ln::distillation<model, model>::open(teacher, l, {.alpha = 0.5});
     LINNET_REQUIRE_OK(from);
-    const ln::distributed_options how{.parts = parts}, halves{.parts = parts,
-                                                              .group = half_of_ranks()};
+    const ln::distributed_options how{.parts = parts},
+        halves{.parts = parts, .group = half_of_ranks()};
     const std::string text =
         learn_shared<shared<model, ln::adamw, 0>>(make, l, options, how, *from);
-    BOOST_TEST((learn_shared<shared<model, ln::adamw, 1>>(make, l, options, halves, *from) ==
-                text));
-    BOOST_TEST((learn_shared<shared<model, ln::adamw, 2>>(make, l, options, halves, *from) ==
-                text));
-    BOOST_TEST((learn_shared<shared<model, ln::adamw, 3>>(make, l, options, halves, *from) ==
-                text));
+    BOOST_TEST(
+        (learn_shared<shared<model, ln::adamw, 1>>(make, l, options, halves, *from) == text));
+    BOOST_TEST(
+        (learn_shared<shared<model, ln::adamw, 2>>(make, l, options, halves, *from) == text));
+    BOOST_TEST(
+        (learn_shared<shared<model, ln::adamw, 3>>(make, l, options, halves, *from) == text));
     if (first.empty()) first = text;
     BOOST_TEST(text == first);
   }
@@ -268,8 +268,7 @@ BOOST_AUTO_TEST_CASE(adapters) {
   using A = ln::adapted<model, lora>;
   const index n = all_ranks().size();
   if (n % 2 == 0)
-    go_on_shared<shared<A, ln::adamw, 3>>("lora", make,
-                                          {.parts = parts, .group = half_of_ranks()});
+    go_on_shared<shared<A, ln::adamw, 3>>("lora", make, {.parts = parts, .group = half_of_ranks()});
   else if (n == 1)
     go_on_shared<shared<A, ln::adamw, 0>>("lora", make, {.parts = parts});
   else
@@ -289,9 +288,9 @@ void follow(const std::string& name) {
   note(text);
   go_on_shared<shared<model, Optimizer, 0>>(name, make, {.parts = parts});
   if (all_ranks().size() > 1) return;
-  BOOST_TEST((learn_shared<shared<model, Optimizer, 0>>(make, limits_of(1), regularized,
-                                                        {.parts = 1}) ==
-              learn_alone<ln::trainer<model, Optimizer>>(make, limits_of(1), regularized)));
+  BOOST_TEST(
+      (learn_shared<shared<model, Optimizer, 0>>(make, limits_of(1), regularized, {.parts = 1}) ==
+       learn_alone<ln::trainer<model, Optimizer>>(make, limits_of(1), regularized)));
 }
 // Optimizers that zero<0> alone takes.
 BOOST_AUTO_TEST_CASE(optimizers) {
