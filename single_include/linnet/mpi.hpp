@@ -657,15 +657,19 @@ std::int64_t digest_of_settings(const limits& l, const Optimizer& optimizer,
   if constexpr (!is_reproducible<M>)  // others have other bits at each level
     d.add(static_cast<std::uint64_t>(ops::resolve(l.level)));
   if constexpr (has_ranges<Optimizer>) d.add_options(optimizer);
+  if constexpr (requires { d.add(optimizer.seed); }) d.add(optimizer.seed);
   d.add_options(options);
-  d.add(static_cast<std::uint64_t>(how.gradients));
-  d.add(static_cast<std::uint64_t>(how.group));
+  d.add(options.seed);
   return d.number();
 }
-/// Digest of weights.
+/// Digest of weights; of an adapter also of its base and of the options that it was made with.
 template <class M, class T>
 std::int64_t digest_of_numbers(const weights<M, T>& w) {
   digest d;
+  if constexpr (requires { w.tree().base.hash(); }) {
+    if (w.tree().base.of) d.add(w.tree().base.hash());
+    if constexpr (requires { w.tree().base.how; }) d.add_options(w.tree().base.how);
+  }
   for (std::size_t i = 0; i < w.block().size(); i += sizeof(std::uint64_t)) {
     std::uint64_t word = 0;
     __builtin_memcpy(&word, w.block().data() + i, sizeof word);
@@ -1195,11 +1199,15 @@ consteval bool has_own_layers() {
     own = own_layers<typename M::blocks>;
   return own > 0 && own == layers;
 }
+/// The class that declares a member function.
+template <class Class, class... A>
+Class class_of(void (Class::*)(A...) const);
 /// Optimizers that move each value by its own gradient and moments, so that shards may end
-/// anywhere.
+/// anywhere. One that inherits move() may do more in its update(), such as bf16_rounded.
 template <class Optimizer>
 inline constexpr bool moves_values = requires {
   typename Optimizer::template averaged<float>;
+  requires std::is_same_v<decltype(class_of(&Optimizer::template move<float>)), Optimizer>;
 };
 
 /// Refuses what several processes cannot train together.
@@ -1222,7 +1230,8 @@ consteval bool check_distributed() {
     static_assert(
         has_own_layers<M>(),
         "linnet::distributed_trainer: zero<2> and zero<3> give gradients away layer by layer, so "
-        "they take models whose blocks are of one type and share no parameters; take zero<1>");
+        "they take models whose blocks are of one type and share no parameters, and adapters of "
+        "these with parameters in each block; take zero<1>");
   static_assert(Zero::stage < 3 || std::is_same_v<Compute, compute::f32>,
                 "linnet::distributed_trainer: zero<3> computes in compute::f32; take zero<2> for "
                 "compute::bf16");
@@ -1381,7 +1390,9 @@ class unit_weights {
     return at;
   }
   /// Takes this rank's shard of whole weights, and what is outside of layers. It talks to no one.
-  void start(communicator& ranks, const T* whole) {
+  void start(communicator& ranks, const weights<M, T>& of_all) {
+    const auto* const whole = static_cast<const T*>(of_all.data());
+    share_base(of_all.tree(), tree_);
     ranks_ = &ranks;
     const index n = ranks.size(), each = n / group_;
     for (index r = 0; r < n; ++r) {
@@ -2370,7 +2381,7 @@ class distributed_trainer {
                                   const placed& p) {
     if constexpr (fetches) {
       if (!w.valid()) return w.error();
-      p.held->start(ranks, static_cast<const T*>(w.data()));
+      p.held->start(ranks, w);
       return inner::open(*p.held, l, by, options);
     } else {
       return inner::open(w, l, by, options);

@@ -69,15 +69,19 @@ std::int64_t digest_of_settings(const limits& l, const Optimizer& optimizer,
   if constexpr (!is_reproducible<M>)  // others have other bits at each level
     d.add(static_cast<std::uint64_t>(ops::resolve(l.level)));
   if constexpr (has_ranges<Optimizer>) d.add_options(optimizer);
+  if constexpr (requires { d.add(optimizer.seed); }) d.add(optimizer.seed);
   d.add_options(options);
-  d.add(static_cast<std::uint64_t>(how.gradients));
-  d.add(static_cast<std::uint64_t>(how.group));
+  d.add(options.seed);
   return d.number();
 }
-/// Digest of weights.
+/// Digest of weights; of an adapter also of its base and of the options that it was made with.
 template <class M, class T>
 std::int64_t digest_of_numbers(const weights<M, T>& w) {
   digest d;
+  if constexpr (requires { w.tree().base.hash(); }) {
+    if (w.tree().base.of) d.add(w.tree().base.hash());
+    if constexpr (requires { w.tree().base.how; }) d.add_options(w.tree().base.how);
+  }
   for (std::size_t i = 0; i < w.block().size(); i += sizeof(std::uint64_t)) {
     std::uint64_t word = 0;
     __builtin_memcpy(&word, w.block().data() + i, sizeof word);

@@ -81,11 +81,15 @@ consteval bool has_own_layers() {
     own = own_layers<typename M::blocks>;
   return own > 0 && own == layers;
 }
+/// The class that declares a member function.
+template <class Class, class... A>
+Class class_of(void (Class::*)(A...) const);
 /// Optimizers that move each value by its own gradient and moments, so that shards may end
-/// anywhere.
+/// anywhere. One that inherits move() may do more in its update(), such as bf16_rounded.
 template <class Optimizer>
 inline constexpr bool moves_values = requires {
   typename Optimizer::template averaged<float>;
+  requires std::is_same_v<decltype(class_of(&Optimizer::template move<float>)), Optimizer>;
 };
 
 /// Refuses what several processes cannot train together.
@@ -108,7 +112,8 @@ consteval bool check_distributed() {
     static_assert(
         has_own_layers<M>(),
         "linnet::distributed_trainer: zero<2> and zero<3> give gradients away layer by layer, so "
-        "they take models whose blocks are of one type and share no parameters; take zero<1>");
+        "they take models whose blocks are of one type and share no parameters, and adapters of "
+        "these with parameters in each block; take zero<1>");
   static_assert(Zero::stage < 3 || std::is_same_v<Compute, compute::f32>,
                 "linnet::distributed_trainer: zero<3> computes in compute::f32; take zero<2> for "
                 "compute::bf16");

@@ -332,7 +332,7 @@ class distributed_trainer {
                                   const placed& p) {
     if constexpr (fetches) {
       if (!w.valid()) return w.error();
-      p.held->start(ranks, static_cast<const T*>(w.data()));
+      p.held->start(ranks, w);
       return inner::open(*p.held, l, by, options);
     } else {
       return inner::open(w, l, by, options);

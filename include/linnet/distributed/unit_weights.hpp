@@ -43,7 +43,9 @@ class unit_weights {
     return at;
   }
   /// Takes this rank's shard of whole weights, and what is outside of layers. It talks to no one.
-  void start(communicator& ranks, const T* whole) {
+  void start(communicator& ranks, const weights<M, T>& of_all) {
+    const auto* const whole = static_cast<const T*>(of_all.data());
+    share_base(of_all.tree(), tree_);
     ranks_ = &ranks;
     const index n = ranks.size(), each = n / group_;
     for (index r = 0; r < n; ++r) {
