@@ -121,41 +121,17 @@ def programs(document):
 def units(wanted):
     """Yields (file name, text) of sources that hold all programs, each in a namespace of its own.
 
-    Programs share a source, as most of what they instantiate is the same. Each stands in front of the
-    headers that it does not include itself, standard ones apart, so none hides what another lacks.
+    In one source are only programs that include the same headers, so none hides what another lacks.
     """
     together = {}
     for name, (includes, text) in wanted.items():
-        standard = {include for include in includes if "/" not in include}
-        together.setdefault(includes - standard, []).append(
-            (sorted(standard), f"namespace {space(name)} {{\n{text}}}\n"))
-    plain = frozenset(PRELUDE[:1])
-    chains = []  # each a list of sets of headers, and each set has all of the one before
-    for headers in sorted(together, key=lambda some: (len(some), sorted(some))):
-        if headers == plain:
-            continue
-        longest = max((chain for chain in chains if chain[-1] < headers), default=None,
-                      key=lambda chain: len(chain[-1]))
-        if longest and sum(len(together[some]) for some in [*longest, headers]) <= MOST_IN_ONE:
-            longest.append(headers)
-        else:
-            chains.append([headers])
-    sources = [[(headers, program) for headers in chain for program in sorted(together[headers])]
-               for chain in chains]
-    for program in sorted(together.get(plain, [])):
-        smallest = min((source for source in sources if plain <= source[0][0]), key=len, default=None)
-        if smallest is None or len(smallest) >= MOST_IN_ONE:
-            smallest = []
-            sources.append(smallest)
-        at = sum(headers == plain for headers, _ in smallest)
-        smallest.insert(at, (plain, program))
-    for number, source in enumerate(sources, 1):
-        text, there = [], set()
-        for headers, (standard, program) in source:
-            text += sorted({*headers, *standard} - there)
-            there |= {*headers, *standard}
-            text.append(program)
-        yield f"unit_{number}.cpp", "\n".join(text)
+        together.setdefault(tuple(sorted(includes)), []).append(
+            f"namespace {space(name)} {{\n{text}}}\n")
+    for includes, texts in together.items():
+        for start in range(0, len(texts), MOST_IN_ONE):
+            part = texts[start:start + MOST_IN_ONE]
+            name = "_".join(re.findall(r"(\w+)(?:\.hpp)?>", " ".join(includes)))
+            yield f"{name}_{start // MOST_IN_ONE + 1}.cpp", "\n".join([*includes, *part])
 
 
 def space(name):
