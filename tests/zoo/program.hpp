@@ -26,7 +26,7 @@ class with_variable {
 };
 
 /// For a while, zoo compiles into a folder, without optimization: with the compiled kernels, or
-/// with those of one level, which take a third of the time of all.
+/// with those of one level, which take a third of the time of all. See quick_compiler for headers.
 class compiling_into {
  public:
   explicit compiling_into(const std::string& folder)
@@ -34,6 +34,10 @@ class compiling_into {
 
  private:
   with_variable cache_, flags_;
+#if defined(ZOO_HEADERS)
+  with_variable headers_{"ZOO_HEADERS", ZOO_HEADERS},
+      compiler_{"CXX", LINNET_TEST_DIR "/zoo/quick_compiler"};
+#endif
 
   static std::string flags() {
 #if defined(ZOO_KERNELS)

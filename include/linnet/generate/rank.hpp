@@ -79,7 +79,7 @@ ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count
     const int shift = (std::max)(0, static_cast<int>(std::bit_width(high - low)) - digit);
     const auto bucket = [&](T weight) { return (high - key(weight)) >> shift; };
     const auto buckets = static_cast<std::size_t>((high - low) >> shift) + 1;
-    for (auto& chain : sums) std::fill_n(chain, buckets, 0.0);
+    for (auto& chain : sums) __builtin_memset(chain, 0, buckets * sizeof *chain);
     for (std::size_t i = 0; i < count; ++i) {
       const T weight = all ? weights[i] : weights[slot(room[i])];
       sums[i % 2][bucket(weight)] += measure(weight);
