@@ -2,6 +2,7 @@
 // zoo train --text: any model with any tokenizer, to a folder that generate and eval take.
 
 #include <algorithm>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 
