@@ -1201,13 +1201,13 @@ consteval bool has_own_layers() {
 }
 /// The class that declares a member function.
 template <class Class, class... A>
-Class declaring_class(void (Class::*)(A...) const);
+Class owner_of_member(void (Class::*)(A...) const);
 /// Optimizers that move each value by its own gradient and moments, so that shards may end
 /// anywhere. One that inherits move() may do more in its update(), such as bf16_rounded.
 template <class Optimizer>
 inline constexpr bool moves_values = requires {
   typename Optimizer::template averaged<float>;
-  requires std::is_same_v<decltype(declaring_class(&Optimizer::template move<float>)), Optimizer>;
+  requires std::is_same_v<decltype(owner_of_member(&Optimizer::template move<float>)), Optimizer>;
 };
 
 /// Refuses what several processes cannot train together.
