@@ -333,7 +333,8 @@ void add_eval(CLI::App& app, eval_options& o) {
       ->transform(whole_in(0L, 100L))
       ->needs(data)
       ->capture_default_str();
-  c.add_option("--context", o.context, "most tokens to read at a time; 0: the model's context")
+  c.add_option("--context", o.context,
+               "most tokens to read at a time; 0: the model's context. Memory grows with it")
       ->transform(whole_in(0L, 1'000'000L))
       ->capture_default_str();
   c.add_option("--batch", o.batch,
