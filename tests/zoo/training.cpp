@@ -476,10 +476,10 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_there_goes_on_or_teaches_another) {
     std::fill(bytes.end() - 4, bytes.end(), '\xff');
     std::ofstream(damaged) << bytes;
   }
-  const test::outcome refused = test::zoo(
+  const test::outcome unread = test::zoo(
       finetune(none, damaged, {"--text", other, "--model", small, "--tokenizer", "bytes"}));
-  BOOST_CHECK_EQUAL(refused.status, 2);
-  BOOST_CHECK_MESSAGE(refused.err.find("expected finite numbers") != refused.err.npos, refused.err);
+  BOOST_CHECK_EQUAL(unread.status, 2);
+  BOOST_CHECK_MESSAGE(unread.err.find("expected finite numbers") != unread.err.npos, unread.err);
   BOOST_CHECK(!fs::exists(none));
 
   // An adapter learns it, too, on frozen codes; the file is what it and they make together.
