@@ -39,7 +39,7 @@ void compress(const compress_options& asked) {
   const method_chain chain = parse_methods(o.method, o.how.storage);
   check_methods(o, chain);
   const pruning how = pruning_of(o, chain);
-  check_outputs(asked);
+  check_results(asked);
   const subject s = subject_of(o);
   if (o.samples == 0) o.samples = s.what.model.embeds() ? 512 : 128;  // a pooler reads one row each
   const auto windows_of = [&](const char* option, const std::string& path) {

@@ -119,7 +119,7 @@ namespace {
 std::string statistics_mark(const std::string& statistics) { return statistics + ".json"; }
 }  // namespace
 
-void check_outputs(const compress_options& o) {
+void check_results(const compress_options& o) {
   std::vector<std::string> written{o.out, o.reference, o.statistics};
   for (const std::string& path : written)
     check_writable(path, {o.weights, o.calibrate, o.evaluate, o.tokenizer});

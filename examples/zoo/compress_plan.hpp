@@ -29,7 +29,7 @@ bool calibrates_at_once(const compress_options& o, const method_chain& chain);
 /// How many weights methods make 0, as --sparsity says, or as the storage has places for.
 pruning pruning_of(const compress_options& o, const method_chain& chain);
 /// Refuses outputs that cannot be written, or whose names are those of inputs or of each other.
-void check_outputs(const compress_options& o);
+void check_results(const compress_options& o);
 /// Refuses statistics that are of something else, and says what those to come are of.
 void check_statistics(const compress_options& o, const subject& s);
 /// The windows that calibration reads, drawn by the seed, for as long as there is time.
