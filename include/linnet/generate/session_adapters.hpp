@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <concepts>
 
+#include <linnet/core/refusal.hpp>
 #include <linnet/generate/fed_sequences.hpp>
 #include <linnet/ops/adapter.hpp>
 
