@@ -30,11 +30,12 @@ inline constexpr bool keeps_gates = requires {
 /// those that they do not.
 template <class A, class M, bool Gates = false>
 consteval bool serves_session() {
-  static_assert(
-      Gates || !requires { A::routes_once; },
-      "linnet::session::set_adapter: tokens of a lora_switch keep their gates in memory "
-      "of their own: give switch_gates<Adapter>::open(adapter, limits)");
-  static_assert(std::is_same_v<typename A::base_model, M> && (A::serves_sequences || Gates),
+  constexpr bool without_gates = !Gates && requires { A::routes_once; };
+  static_assert(!without_gates,
+                "linnet::session::set_adapter: tokens of a lora_switch keep their gates in memory "
+                "of their own: give switch_gates<Adapter>::open(adapter, limits)");
+  static_assert(without_gates ||
+                    (std::is_same_v<typename A::base_model, M> && (A::serves_sequences || Gates)),
                 "linnet::session::set_adapter: this adapter is merged, or trained and evaluated "
                 "with its base; sequences take others of the session's model, such as lora");
   if constexpr (requires { M::depths::routes; })
