@@ -15,28 +15,20 @@
 #include <linnet/linnet.hpp>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <fstream>
-#include <iterator>
 
-#include "smollm2.hpp"
+#include "teacher.hpp"
 
 namespace ln = linnet;
+using smollm2::contents;
+using smollm2::now;
 using smollm2::take;
+using smollm2::Teacher;
+using smollm2::teacher_of;
 
-using Teacher = ln::quantized<smollm2::Model, ln::storage::int8, ln::compute::int8>;
 using Student = ln::zoo::stories260k;
 using seeds = std::vector<ln::seed_item>;
 constexpr std::size_t sentences = 24, questions = 16;
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-std::string contents(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
 
 // Sums in one sentence, two numbers each.
 seeds sums(std::size_t count) {
@@ -204,9 +196,7 @@ int main(int count, char** argument) {
   const std::string_view method = argument[1];
   const auto file = take(ln::read_gguf(argument[2]));
   const auto pieces = take(ln::make_tokenizer(file));
-  ln::weights<smollm2::Model> w;
-  take(ln::load_gguf(w, file));
-  const auto weights = ln::pack(ln::quantize<ln::storage::int8, ln::compute::int8>(w));
+  const auto weights = teacher_of(file);
   const bool lines = method == "search";
   ln::session_teacher_options how{.tokens = lines ? 24 : 160,
                                   .sampling = {.temperature = 0.7, .top_p = 0.95, .seed = 1},

@@ -18,17 +18,17 @@
 #include <linnet/linnet.hpp>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <fstream>
-#include <iterator>
 
-#include "smollm2.hpp"
+#include "teacher.hpp"
 
 namespace ln = linnet;
+using smollm2::contents;
+using smollm2::now;
 using smollm2::take;
+using smollm2::Teacher;
+using smollm2::teacher_of;
 
-using Teacher = ln::quantized<smollm2::Model, ln::storage::int8, ln::compute::int8>;
 inline constexpr ln::decoder_shape shape{.d_model = 64,
                                          .d_ff = 192,
                                          .heads = 4,
@@ -40,19 +40,6 @@ using Student = ln::decoder<shape>;
 constexpr ln::index batch = 8, length = 64;
 constexpr std::size_t real_tokens = 20'000, held_out_tokens = 12'000, questions = 200;
 constexpr ln::token end_of_text = 0;
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-std::string contents(const char* path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-ln::packed<Teacher> teacher_of(const ln::gguf& file) {
-  ln::weights<smollm2::Model> w;
-  take(ln::load_gguf(w, file));
-  return ln::pack(ln::quantize<ln::storage::int8, ln::compute::int8>(w));
-}
 
 // Requests of short stories about 20 heroes, 10 places and 10 events.
 std::vector<ln::seed_item> requests(std::size_t count) {
