@@ -3990,6 +3990,16 @@ requires(((Heads == M::shape.heads) && ...))  //
     struct with_heads_of_layers<M, Heads...> {
   using type = M;
 };
+/// The model with layers of these widths and heads, its feed-forwards by layer or as they are.
+template <class M, auto Shape, bool FfnByLayer, layer_width... Widths>
+struct model_of_layers {
+  using even = typename narrowed_model<typename of_even_width<M>::type,
+                                       shape_of_widths<Shape, Widths...>(), true>::type;
+  using hidden = std::conditional_t<FfnByLayer, ffn::per_layer<typename even::ffn, Widths.d_ff...>,
+                                    typename even::ffn>;
+  using type = typename with_heads_of_layers<typename even::template with_ffn<hidden>,
+                                             heads_left(Widths, Shape.heads)...>::type;
+};
 template <bool Fits, class M, auto Shape, layer_width... Widths>
 struct model_of_widths {  // stands in for what was refused
   using type = M;
@@ -3997,14 +4007,8 @@ struct model_of_widths {  // stands in for what was refused
 template <class M, auto Shape>
 struct model_of_widths<true, M, Shape> : narrowed_model<M, Shape, true> {};
 template <class M, auto Shape, layer_width First, layer_width... Widths>
-struct model_of_widths<true, M, Shape, First, Widths...> {
-  using even = typename narrowed_model<typename of_even_width<M>::type,
-                                       shape_of_widths<Shape, First, Widths...>(), true>::type;
-  using type = typename with_heads_of_layers<
-      typename even::template with_ffn<
-          ffn::per_layer<typename even::ffn, First.d_ff, Widths.d_ff...>>,
-      heads_left(First, Shape.heads), heads_left(Widths, Shape.heads)...>::type;
-};
+struct model_of_widths<true, M, Shape, First, Widths...>
+    : model_of_layers<M, Shape, true, First, Widths...> {};
 
 }  // namespace detail
 
@@ -4065,22 +4069,11 @@ struct some_layers {
 /// Layers keep widths and heads of their own.
 template <class M, index... Keep>
 requires unlike_widths<typename M::ffn, typename M::attention>
-struct some_layers<M, Keep...> {
-  using even =
-      typename narrowed_model<typename of_even_width<M>::type,
-                              shape_of_widths<shape_of_some<M, Keep...>(), width_in<M>(Keep)...>(),
-                              true>::type;
-  template <class Ffn>
-  struct ffn_of {
-    using type = Ffn;
-  };
-  template <class Of, index... Widths>
-  struct ffn_of<ffn::per_layer<Of, Widths...>> {
-    using type = ffn::per_layer<Of, width_in<M>(Keep).d_ff...>;
-  };
-  using type = typename with_heads_of_layers<
-      typename even::template with_ffn<typename ffn_of<typename M::ffn>::type>,
-      width_in<M>(Keep).heads...>::type;
+struct some_layers<M, Keep...>
+    : model_of_layers<
+          M, shape_of_some<M, Keep...>(),
+          !std::is_same_v<typename M::ffn, typename ffn_of_layers<typename M::ffn>::type>,
+          width_in<M>(Keep)...> {
 };
 /// M itself stands in for what was refused.
 template <class M, bool Fits, index... Keep>
